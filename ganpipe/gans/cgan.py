@@ -1,0 +1,71 @@
+"""CGAN: conditional generative adversarial nets (Mirza & Osindero 2014, arXiv 1411.1784).
+
+Legend: N samples, Z latent size, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from ..networks.cgan import ConditionalDiscriminator, ConditionalGenerator
+from .base import Adam, AdversarialPair, Batch, DataSpec, GanConfig
+
+
+class CganSettings(GanConfig):
+    """Section 4.1's widths. Adam stands in for the paper's SGD with decaying rate and growing momentum."""
+
+    num_latents: int = Field(default=100, ge=1)
+    """Z, the size of the latent vector, uniform in [-1, 1]."""
+    latent_width: int = Field(default=200, ge=1)
+    """Units of the generator's layer for the latent."""
+    label_width: int = Field(default=1000, ge=1)
+    """Units of the generator's layer for the label."""
+    generator_width: int = Field(default=1200, ge=1)
+    """Units of the generator's joint layer."""
+    discriminator_width: int = Field(default=240, ge=1)
+    """Maxout units of the discriminator's layers for the image and for both; the label's layer has a fifth."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Chance that a unit of the discriminator is left out."""
+    adam_generator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The generator's optimiser."""
+    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The discriminator's optimiser."""
+
+
+class Cgan(AdversarialPair):
+    """Both players see the label. Generated images take the labels of the batch's real ones.
+
+    Departs from the paper in the image range, [-1, 1] with tanh instead of [0, 1] with a sigmoid.
+    """
+
+    Config = CganSettings
+    config: CganSettings
+    fields = ("image", "label")
+
+    def __init__(self, config: CganSettings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        self.generator = ConditionalGenerator(
+            num_latents=config.num_latents,
+            num_classes=data.num_classes,
+            image_shape=data.image_shape,
+            latent_width=config.latent_width,
+            label_width=config.label_width,
+            joint_width=config.generator_width,
+        )
+        self.discriminator = ConditionalDiscriminator(
+            num_classes=data.num_classes,
+            image_shape=data.image_shape,
+            image_width=config.discriminator_width,
+            label_width=max(1, config.discriminator_width // 5),
+            joint_width=config.discriminator_width,
+            dropout=config.dropout,
+        )
+
+    def generate(self, batch: Batch) -> Tensor:
+        images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents, "uniform"), batch["label"])
+        return images_NCHW
+
+    def judge(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
+        logits_N: Tensor = self.discriminator(images_NCHW, batch["label"])
+        return logits_N

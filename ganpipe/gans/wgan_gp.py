@@ -1,0 +1,83 @@
+"""WGAN-GP: improved training of Wasserstein GANs (Gulrajani 2017, arXiv 1704.00028).
+
+Legend: N samples, Z latent size, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..losses.adversarial import wasserstein_critic, wasserstein_generator
+from ..losses.penalties import gradient_penalty
+from ..networks import dcgan
+from ..networks.mlp import image_discriminator, image_generator
+from .base import Adam, AdversarialPair, Batch, DataSpec, GanConfig, Losses, Phase, Progress
+
+
+class WganGpSettings(GanConfig):
+    """Algorithm 1's values."""
+
+    architecture: Literal["convolutional", "mlp"] = "mlp"
+    """DCGAN's networks (without batch norm in the critic), or fully connected ones."""
+    num_latents: int = Field(default=128, ge=1)
+    """Z, the size of the latent vector, standard normal."""
+    generator_width: int = Field(default=512, ge=1)
+    """mlp: units of each of the three hidden layers (512 in the paper); convolutional: maps before the last layer."""
+    critic_width: int = Field(default=512, ge=1)
+    """mlp: units of each of the three hidden layers; convolutional: feature maps after the first layer."""
+    num_critic_updates: int = Field(default=5, ge=1)
+    """n_critic: critic updates for one of the generator, each on a fresh batch."""
+    penalty_weight: float = Field(default=10.0, ge=0)
+    """lambda, the weight of the gradient penalty."""
+    adam_generator: Adam = Adam(lr=1e-4, beta1=0.0, beta2=0.9)
+    """The generator's optimiser."""
+    adam_critic: Adam = Adam(lr=1e-4, beta1=0.0, beta2=0.9)
+    """The critic's optimiser."""
+
+
+class WganGp(AdversarialPair):
+    """A critic kept near 1-Lipschitz by a penalty on its gradient between real and generated images."""
+
+    Config = WganGpSettings
+    config: WganGpSettings
+    opponent = "critic"
+    opponent_loss = staticmethod(wasserstein_critic)
+    generator_loss = staticmethod(wasserstein_generator)
+    score = staticmethod(nn.Identity())
+
+    def __init__(self, config: WganGpSettings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        size, channels, width = data.image_size, data.channels, config.critic_width
+        if config.architecture == "mlp":
+            self.generator = image_generator(config.num_latents, [config.generator_width] * 3, data.image_shape)
+            self.critic = image_discriminator(data.image_shape, [width] * 3)
+        else:
+            self.generator = dcgan.generator(config.num_latents, size, channels, config.generator_width)
+            self.critic = dcgan.discriminator(size, channels, width, batch_norm=False)
+
+    @classmethod
+    def check(cls, config: GanConfig, data: DataSpec) -> None:
+        super().check(config, data)
+        assert isinstance(config, WganGpSettings)
+        if config.architecture == "convolutional":
+            dcgan.check_image_size(data.image_size, "wgan_gp with architecture: convolutional")
+
+    def generate(self, batch: Batch) -> Tensor:
+        images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))
+        return images_NCHW
+
+    def phases(self, progress: Progress) -> list[Phase]:
+        return [
+            Phase("critic", self.opponent_losses, num_updates=self.config.num_critic_updates),
+            Phase("generator", self.generator_losses),
+        ]
+
+    def opponent_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
+        penalty = gradient_penalty(self.critic, batch["image"], fake_NCHW, batch.mixing())
+        return {
+            **super().opponent_losses_on(fake_NCHW, batch),
+            "gradient_penalty": self.config.penalty_weight * penalty,
+        }

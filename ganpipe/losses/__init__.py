@@ -1,0 +1,1 @@
+"""Pure functions from what networks put out to what a player minimises."""

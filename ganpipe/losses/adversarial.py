@@ -1,0 +1,35 @@
+"""What generator and discriminator minimise against each other.
+
+Legend: logits are what the discriminator puts out before any sigmoid, any shape with samples first. Results are
+scalars, computed in float32 or wider whatever the networks compute in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def discriminator_cross_entropy(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E[log D(x)] - E[log(1 - D(G(z)))] (Goodfellow 2014, arXiv 1406.2661, eq. 1), with D = sigmoid(logits)."""
+    return F.softplus(-_wide(real_logits)).mean() + F.softplus(_wide(fake_logits)).mean()
+
+
+def non_saturating(fake_logits: Tensor) -> Tensor:
+    """-E[log D(G(z))]: the generator's loss of Goodfellow 2014, section 3, whose gradient does not vanish early."""
+    return F.softplus(-_wide(fake_logits)).mean()
+
+
+def wasserstein_critic(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[D(G(z))] - E[D(x)] (Arjovsky 2017, arXiv 1701.07875, eq. 2, negated to be minimised)."""
+    return _wide(fake_scores).mean() - _wide(real_scores).mean()
+
+
+def wasserstein_generator(fake_scores: Tensor) -> Tensor:
+    """-E[D(G(z))] (Arjovsky 2017, algorithm 1)."""
+    return -_wide(fake_scores).mean()

@@ -1,0 +1,75 @@
+"""The networks of DCGAN (Radford 2015, arXiv 1511.06434, section 3 and figure 1), for any power-of-two image size.
+
+Legend: N samples, Z latent size, C channels, H = W image size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from torch import nn
+
+from ..errors import GanpipeError
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 256
+
+
+def check_image_size(image_size: int, who: str) -> None:
+    """Raise GanpipeError unless `image_size` is a power of two in [16, 256]; `who` needs it."""
+    if not (MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE and image_size & (image_size - 1) == 0):
+        raise GanpipeError(
+            f"data.image_size: got {image_size}; {who} needs a power of two from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}"
+        )
+
+
+def _widths(image_size: int, width: int) -> list[int]:
+    """Feature maps from the image side inwards to 4 x 4: doubling, at most 8 times `width` as in the paper."""
+    return [width * min(8, 2**level) for level in range(int(math.log2(image_size)) - 2)]
+
+
+def generator(num_latents: int, image_size: int, channels: int, width: int) -> nn.Sequential:
+    """(N, Z) -> images in [-1, 1], (N, C, H, W).
+
+    Projects to 4 x 4 and doubles the side with fractionally-strided convolutions; batch norm and ReLU between them,
+    tanh at the end. `width` is the number of feature maps before the last layer (128 in the paper, at 64 pixels).
+    """
+    widths = _widths(image_size, width)[::-1]
+    layers: list[nn.Module] = [nn.Unflatten(1, (num_latents, 1, 1))]
+    layers += [nn.ConvTranspose2d(num_latents, widths[0], 4, 1, 0, bias=False), *_norm_relu(widths[0])]
+    for num_in, num_out in itertools.pairwise(widths):
+        layers += [nn.ConvTranspose2d(num_in, num_out, 4, 2, 1, bias=False), *_norm_relu(num_out)]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh())
+
+
+def _norm_relu(width: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+
+
+def discriminator(image_size: int, channels: int, width: int, batch_norm: bool = True) -> nn.Sequential:
+    """Images (N, C, H, W) -> logits (N,).
+
+    Halves the side with strided convolutions down to 4 x 4; LeakyReLU(0.2) everywhere, batch norm everywhere but at the
+    input and output. `width` is the number of feature maps after the first layer. Without `batch_norm` it serves as a
+    critic under a per-sample gradient penalty (Gulrajani 2017, section 4).
+    """
+    widths = _widths(image_size, width)
+    layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+    for num_in, num_out in itertools.pairwise(widths):
+        layers.append(nn.Conv2d(num_in, num_out, 4, 2, 1, bias=not batch_norm))
+        layers += [nn.BatchNorm2d(num_out)] if batch_norm else []
+        layers.append(nn.LeakyReLU(0.2, inplace=True))
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 0), nn.Flatten(0))
+
+
+def initialise(network: nn.Module) -> None:
+    """Weights from N(0, 0.02^2) (section 4); batch norm's gains around 1 (as in the authors' code), biases zero."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,47 @@
+"""Fully connected networks.
+
+Legend: N samples, I inputs, U units, P pieces of a maxout unit, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
+    """Linear layers of the given sizes, inputs first, with `activation` between them and none after the last."""
+    layers: list[nn.Module] = []
+    for num_in, num_out in itertools.pairwise(sizes):
+        layers += [nn.Linear(num_in, num_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def image_generator(num_inputs: int, widths: Sequence[int], image_shape: tuple[int, int, int]) -> nn.Sequential:
+    """(N, I) -> images in [-1, 1] of `image_shape` (C, H, W): ReLU between the layers, tanh at the end."""
+    num_pixels = image_shape[0] * image_shape[1] * image_shape[2]
+    layers = mlp([num_inputs, *widths, num_pixels], nn.ReLU)
+    return nn.Sequential(*layers, nn.Tanh(), nn.Unflatten(1, image_shape))
+
+
+def image_discriminator(image_shape: tuple[int, int, int], widths: Sequence[int]) -> nn.Sequential:
+    """Images of `image_shape` (C, H, W) -> logits (N,): LeakyReLU(0.2) between the layers."""
+    num_pixels = image_shape[0] * image_shape[1] * image_shape[2]
+    layers = mlp([num_pixels, *widths, 1], lambda: nn.LeakyReLU(0.2, inplace=True))
+    return nn.Sequential(nn.Flatten(), *layers, nn.Flatten(0))
+
+
+class Maxout(nn.Module):
+    """The maximum over P affine pieces (Goodfellow 2013, arXiv 1302.4389, eq. 1): (N, I) -> (N, U)."""
+
+    def __init__(self, num_inputs: int, num_units: int, num_pieces: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_inputs, num_units * num_pieces)
+        self.num_pieces = num_pieces
+
+    def forward(self, inputs_NI: Tensor) -> Tensor:
+        pieces_NUP: Tensor = self.linear(inputs_NI).unflatten(1, (-1, self.num_pieces))
+        return torch.amax(pieces_NUP, dim=2)
