@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import GanpipeError
 from ..losses import adversarial
-from ..section import Section
+from ..section import Section, nearest
 from .draws import Draws
 
 Losses = dict[str, Tensor]
@@ -40,13 +40,18 @@ class Adam(Section):
 class GanConfig(Section):
     """Base of a GAN's own settings. Every player `p` has a field `adam_p`, which the search may override."""
 
+    @property
+    def players(self) -> list[str]:
+        """The players' names, in the order of their settings."""
+        return [name.removeprefix("adam_") for name in type(self).model_fields if name.startswith("adam_")]
+
     def with_adam(self, overrides: Mapping[str, Mapping[str, float]]) -> GanConfig:
         """This config with some players' Adam settings replaced: {player: {lr, beta1, beta2}}, each key optional."""
         updates = {}
         for player, values in overrides.items():
+            if player not in self.players:
+                raise GanpipeError(f"{player!r} is no player of this GAN; {nearest(player, self.players)}")
             name = f"adam_{player}"
-            if name not in type(self).model_fields:
-                raise GanpipeError(f"{type(self).__qualname__} has no player {player!r}")
             updates[name] = Adam.model_validate({**getattr(self, name).model_dump(), **values})
         return self.model_copy(update=updates)
 
@@ -131,6 +136,7 @@ class Player:
     """Modules that share one optimiser.
 
     Attributes:
+        modules: attributes of the Gan itself, not of its modules.
         averaged: keep an exponential moving average of these weights; samples are drawn from it.
     """
 

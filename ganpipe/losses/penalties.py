@@ -20,6 +20,7 @@ def gradient_penalty(
         critic: images (N, C, H, W) -> scores (N,), each of its own image only (no batch norm).
         mixing_N111: in [0, 1], how much of the real image.
     """
+    fake_NCHW = fake_NCHW.to(real_NCHW.dtype)  # autocast hands out bf16
     mixed_NCHW = torch.lerp(fake_NCHW, real_NCHW, mixing_N111).detach().requires_grad_()
     scores_N = critic(mixed_NCHW)
     (gradient_NCHW,) = torch.autograd.grad(scores_N.float().sum(), mixed_NCHW, create_graph=True)

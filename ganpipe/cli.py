@@ -1,0 +1,79 @@
+"""The `ganpipe` command: a table of subcommands, each a module with `main(argv) -> int`, imported when asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .environment import apply_defaults
+from .errors import GanpipeError
+from .section import nearest
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "ingest": ("stages.ingest", "stage: fetch the images, check them, write the shards"),
+    "reference": ("stages.reference", "stage: features of the real images, for FID"),
+    "tune": ("stages.tune", "stage: search each player's learning rate and betas"),
+    "train": ("stages.train", "stage: train the GAN"),
+    "evaluate": ("stages.evaluate", "stage: FID and the other metrics, with their protocol"),
+    "register": ("stages.register", "stage: package the generator, pass the gate, set the aliases"),
+    "check": ("stages.check", "check all that can be known before long work starts"),
+    "summary": ("stages.summary", "the registered model, its FID, and where the pictures are"),
+    "schema": ("stages.schema", "write the JSON schema of params.yaml, for editors"),
+    "up": ("stages.services", "start the background services (Prefect, Ray, MLflow)"),
+    "down": ("stages.services", "stop the background services"),
+    "services": ("stages.services", "what runs, and where its pages are"),
+}
+"""Name -> (module below ganpipe, help). Several commands of one module: it is told the name as its first argument."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(len(name) for name in COMMANDS)
+    table = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="ganpipe",
+        description="Train, compare, release and reproduce GANs as one pipeline.",
+        epilog=f"commands:\n{table}\n\n`ganpipe COMMAND --help` says more. `dvc repro` or `make run` runs the stages.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="ganpipe [-h] [--version] COMMAND ...",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command not in COMMANDS:
+        raise GanpipeError(f"no command {command!r}; {nearest(command, COMMANDS)}")
+    module = COMMANDS[command][0]
+    shared = sum(other == module for other, _ in COMMANDS.values()) > 1
+    apply_defaults()
+    main = importlib.import_module(f".{module}", __package__).main
+    return int(main([command, *arguments] if shared else arguments))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        Its exit code; 2 for an error that the user can mend (one line on stderr), 130 after Ctrl-C.
+    """
+    parser = _parser()
+    options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    if options.version:
+        print(f"ganpipe {__version__}")
+        return 0
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return _run(options.command, options.arguments)
+    except GanpipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

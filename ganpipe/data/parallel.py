@@ -1,0 +1,86 @@
+"""Work on all cores, results in order, memory bounded; and progress bars."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from ..errors import GanpipeError
+
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _leave_when_parent_dies() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
+    # A pool's workers wait for work for ever when their parent is killed.
+    threading.Thread(target=_leave_when_parent_dies, daemon=True).start()
+
+
+def ordered_map(
+    function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], num_processes: int
+) -> Generator[ResultT, None, None]:
+    """`map(function, tasks)` over processes: results in the tasks' order, at most four tasks a process under way.
+
+    Processes are spawned, not forked (a fork of a process with threads may deadlock), so function and tasks must be
+    picklable. One process means this one. Close the generator to end the processes.
+
+    Raises:
+        GanpipeError: a process died.
+    """
+    if num_processes <= 1:
+        yield from map(function, tasks)
+        return
+    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    pending: deque[Future[ResultT]] = deque()
+    try:
+        for task in tasks:
+            pending.append(pool.submit(function, task))
+            if len(pending) >= 4 * num_processes:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise GanpipeError(
+            "a process that was decoding images died (killed, or out of memory); "
+            "free some memory or lower data.max_pixels, then run again"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def progress(description: str, total: int | None, unit: str) -> tqdm[Any]:
+    """A progress bar on stderr; where that is no terminal (a log) it reports every ten seconds only."""
+    return tqdm(
+        desc=description,
+        total=total,
+        unit=unit,
+        unit_scale=unit == "B",
+        unit_divisor=1024,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        smoothing=0.1,
+        leave=sys.stderr.isatty(),
+    )

@@ -1,0 +1,15 @@
+"""Where this host keeps what can be made again: downloads, decoded data, reference features for the quick FID."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def host_cache() -> Path:
+    """`$GANPIPE_CACHE`, else `$XDG_CACHE_HOME/ganpipe`, else `~/.cache/ganpipe`. Not created here."""
+    if chosen := os.environ.get("GANPIPE_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg).expanduser().absolute() / "ganpipe"
+    return Path.home() / ".cache" / "ganpipe"

@@ -1,0 +1,159 @@
+"""What a source of images is. A source's name is its file's name and its key under `sources:` in params.yaml.
+
+A source lists its items; each tells how to read and decode its images. Items are small and picklable: worker processes
+read and decode them in parallel.
+"""
+
+from __future__ import annotations
+
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from PIL import Image
+
+from ...section import Section
+from ..images import UnreadableImage, check_size, decode
+
+_MAX_FILE_BYTES = 2**31
+
+
+class SourceSettings(Section):
+    """Base of a source's own settings; their place in params.yaml is sources.<file name>."""
+
+
+class ImageReference(ABC):
+    """Where an image's raw content lies, and how to decode it."""
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """The raw content, whose hash decides the sample's split.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+
+    @abstractmethod
+    def decode(self, content: bytes, max_pixels: int) -> Image.Image:
+        """The image, upright, in whatever mode.
+
+        Raises:
+            UnreadableImage: it cannot be decoded, or has more than `max_pixels` pixels.
+        """
+
+
+@dataclass(frozen=True)
+class EncodedFile(ImageReference):
+    """An image file in any format that Pillow decodes."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        try:
+            status = self.path.stat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE_BYTES:
+                raise UnreadableImage(f"no regular file of at most {_MAX_FILE_BYTES} bytes")
+            return self.path.read_bytes()
+        except OSError as error:
+            raise UnreadableImage(f"cannot be read: {error.strerror}") from None
+
+    def decode(self, content: bytes, max_pixels: int) -> Image.Image:
+        return decode(content, max_pixels)
+
+
+@dataclass(frozen=True)
+class RawGrey(ImageReference):
+    """`height` x `width` bytes from `offset` on in a file, one a pixel."""
+
+    path: Path
+    offset: int
+    height: int
+    width: int
+
+    def read(self) -> bytes:
+        num_bytes = self.height * self.width
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                content = file.read(num_bytes)
+        except OSError as error:
+            raise UnreadableImage(f"cannot be read from {self.path}: {error.strerror}") from None
+        if len(content) != num_bytes:
+            raise UnreadableImage(f"{self.path} ends within this image")
+        return content
+
+    def decode(self, content: bytes, max_pixels: int) -> Image.Image:
+        check_size(self.width, self.height, max_pixels)
+        return Image.frombytes("L", (self.width, self.height), content)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample of a source.
+
+    Attributes:
+        name: unique within the source and stable; what messages call it.
+        images: by field.
+        label: class number, where the source has labels.
+    """
+
+    name: str
+    images: Mapping[str, ImageReference]
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a source's images before any is read.
+
+    Attributes:
+        fields: what every item has; `label`, and names of images.
+        classes: names of the classes, by number; empty without labels.
+        text: one sentence.
+        num_images: how many, where it is known; an upper bound will do.
+    """
+
+    fields: tuple[str, ...]
+    classes: tuple[str, ...]
+    text: str
+    licence: str
+    homepage: str = ""
+    num_images: int | None = None
+
+    @property
+    def image_fields(self) -> tuple[str, ...]:
+        return tuple(name for name in self.fields if name != "label")
+
+
+class Source(ABC):
+    """Images from one kind of place. A subclass is final and has a file of its own."""
+
+    Settings: ClassVar[type[SourceSettings]]
+
+    @abstractmethod
+    def __init__(self, settings: SourceSettings) -> None: ...
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise GanpipeError for what is wrong and can be known without a network and in a moment."""
+
+    @abstractmethod
+    def describe(self) -> Description:
+        """Fields, classes, licence; without a network and in a moment.
+
+        Raises:
+            GanpipeError: as `check`.
+        """
+
+    @abstractmethod
+    def items(self) -> Iterable[Item]:
+        """All items, in an order that depends on the images' names alone; a sequence where their number is known.
+
+        Fetches what is not on this host yet.
+
+        Raises:
+            GanpipeError: it cannot be fetched or read.
+        """

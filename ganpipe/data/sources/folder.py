@@ -1,0 +1,128 @@
+"""Images in a folder: flat, or one subfolder a class. Any format that Pillow decodes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ...errors import GanpipeError
+from ..images import extensions
+from .base import Description, EncodedFile, Item, Source, SourceSettings
+
+
+class FolderSettings(SourceSettings):
+    """Your own images."""
+
+    path: str | None = None
+    """The folder. Files are taken by their extension (.png, .jpg, .webp, ...), in all subfolders, hidden
+    ones apart."""
+    labels: Literal["auto", "subfolders", "none"] = "auto"
+    """`subfolders`: the folder's subfolders are the classes. `none`: no labels. `auto`: classes where all images lie in
+    subfolders, none where all lie in the folder itself; an error where some do and some do not."""
+    description: str = "Images from a local folder."
+    """One sentence for the model card."""
+    licence: str = "unknown (local images)"
+    """Under which terms the images may be used; it is written on every registered model."""
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, ...]]:
+    """Images under `folder`, as path parts, in the order of their parts; links are followed, each folder once a way."""
+
+    def visit(directory: Path, parts: tuple[str, ...], above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, ...]]:
+        status = directory.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:  # a link to a folder that holds it
+            return
+        with os.scandir(directory) as entries:
+            ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+        for entry in ordered:
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            if entry.is_dir():
+                yield from visit(directory / entry.name, (*parts, entry.name), above | {here})
+            elif os.path.splitext(entry.name)[1].lower() in extensions():
+                yield (*parts, entry.name)
+
+    return visit(folder, (), frozenset())
+
+
+def _printable(name: str) -> str:
+    """The name as valid Unicode: bytes that are not UTF-8 are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+class Folder(Source):
+    """Images in a local folder."""
+
+    Settings = FolderSettings
+
+    def __init__(self, settings: SourceSettings) -> None:
+        assert isinstance(settings, FolderSettings)
+        self._settings = settings
+        self._listed: list[tuple[str, ...]] | None = None
+
+    def _root(self) -> Path:
+        if self._settings.path is None:
+            raise GanpipeError("sources.folder.path: not set; it is the folder that holds your images")
+        root = Path(self._settings.path).expanduser()
+        if not root.is_dir():
+            kind = "is a file, not a folder" if root.exists() else "does not exist"
+            raise GanpipeError(f"sources.folder.path: {root} {kind}")
+        return root
+
+    def _images(self) -> list[tuple[str, ...]]:
+        """Path parts of all images; never empty."""
+        if self._listed is None:
+            root = self._root()
+            try:
+                self._listed = list(_walk(root))
+            except OSError as error:
+                raise GanpipeError(
+                    f"sources.folder.path: {error.filename} cannot be listed ({error.strerror})"
+                ) from None
+        if not self._listed:
+            raise GanpipeError(
+                f"sources.folder.path: {self._root()} holds no image (a file that ends in .png, .jpg, .webp, ...)"
+            )
+        return self._listed
+
+    def _classes(self) -> tuple[str, ...]:
+        """Names of the subfolders that are the classes, in the order of their numbers; empty without labels."""
+        images = self._images()
+        loose = next((parts for parts in images if len(parts) == 1), None)
+        nested = next((parts for parts in images if len(parts) > 1), None)
+        if self._settings.labels == "none" or (self._settings.labels == "auto" and nested is None):
+            return ()
+        if loose is not None:
+            inside = f", {'/'.join(nested)} does" if nested else ""
+            raise GanpipeError(
+                f"sources.folder: {_printable(loose[0])} lies in no class folder{_printable(inside)}; move it into "
+                "one, or set sources.folder.labels to none"
+            )
+        return tuple(dict.fromkeys(parts[0] for parts in images))
+
+    def check(self) -> None:
+        self._classes()
+
+    def describe(self) -> Description:
+        classes = self._classes()
+        return Description(
+            fields=("image", "label") if classes else ("image",),
+            classes=tuple(_printable(name) for name in classes),
+            text=self._settings.description,
+            licence=self._settings.licence,
+        )
+
+    def items(self) -> Sequence[Item]:
+        root = self._root().absolute()
+        numbers = {name: number for number, name in enumerate(self._classes())}
+        return [
+            Item(
+                name=_printable("/".join(parts)),
+                images={"image": EncodedFile(root.joinpath(*parts))},
+                label=numbers[parts[0]] if numbers else None,
+            )
+            for parts in self._images()
+        ]

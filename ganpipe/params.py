@@ -1,0 +1,94 @@
+"""params.yaml, typed and checked: the sections that the rooms define, gathered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, create_model
+
+from . import gans
+from .data import sources
+from .data.settings import DataSettings
+from .data.sources.base import SourceSettings
+from .errors import GanpipeError
+from .evaluation.settings import EvaluateSettings
+from .gans.base import GanConfig
+from .registry.settings import RegisterSettings
+from .section import Section, parse
+from .training.search_settings import TuneSettings
+from .training.settings import ClusterSettings, TrainSettings
+
+
+def _one_section_each(title: str, models: dict[str, type[Any]], description: str) -> type[Section]:
+    fields: dict[str, Any] = {
+        name: (model, Field(default_factory=model, description=(model.__doc__ or "").split("\n")[0]))
+        for name, model in models.items()
+    }
+    return create_model(title, __base__=Section, __doc__=description, **fields)
+
+
+Sources = _one_section_each(
+    "Sources", {name: sources.load(name).Settings for name in sources.names()}, "Settings of each source of images."
+)
+Gans = _one_section_each("Gans", {name: gans.load(name).Config for name in gans.names()}, "Settings of each GAN.")
+
+
+class Params(Section):
+    """Everything that decides what the pipeline makes."""
+
+    data: DataSettings = Field(default_factory=DataSettings)
+    """Which images, in which form."""
+    sources: Sources = Field(default_factory=Sources)  # type: ignore[valid-type]
+    """Settings of each source; only those of data.source matter to a run."""
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    """How the generator is trained."""
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
+    """Where it is trained."""
+    tune: TuneSettings = Field(default_factory=TuneSettings)
+    """The search for optimiser settings."""
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    """How generators are measured."""
+    register_: RegisterSettings = Field(default_factory=RegisterSettings, alias="register")
+    """Where they are registered, and which becomes the champion."""
+    gans: Gans = Field(default_factory=Gans)  # type: ignore[valid-type]
+    """Settings of each GAN; only those of train.gan matter to a run."""
+
+    @property
+    def gan_config(self) -> GanConfig:
+        """The settings of train.gan."""
+        gans.load(self.train.gan)  # names the nearest GAN where there is none of that name
+        config: GanConfig = getattr(self.gans, self.train.gan)
+        return config
+
+    @property
+    def source_settings(self) -> SourceSettings:
+        """The settings of data.source."""
+        settings: SourceSettings = getattr(self.sources, self.data.source)
+        return settings
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        GanpipeError: the file is missing or no YAML mapping, or holds unknown keys or values that do not fit.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GanpipeError(f"{path}: no such file; run ganpipe in the folder that holds params.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GanpipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise GanpipeError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+    params = parse(Params, values, prefix="", origin=str(path))
+    _ = params.gan_config
+    return params
+
+
+def schema() -> str:
+    """The JSON schema of params.yaml, for editors."""
+    return json.dumps(Params.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"

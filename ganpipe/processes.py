@@ -1,0 +1,106 @@
+"""Starting and ending process trees: politely first, and with all that they started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+import psutil
+
+
+def is_alive(pid: int, started: float | None = None) -> bool:
+    """Whether process `pid` runs, and is the one that started at `started` (seconds since the epoch) if given.
+
+    A zombie is dead: in a container without an init nobody buries it. The start time tells a process from a later
+    one that got the same number.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return started is None or abs(process.create_time() - started) < 2.0
+    except psutil.NoSuchProcess:
+        return False
+
+
+def start_time(pid: int) -> float:
+    """When `pid` was started, in seconds since the epoch."""
+    return float(psutil.Process(pid).create_time())
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and all its descendants; empty where it is gone."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def group(leader: int) -> list[psutil.Process]:
+    """The processes of the group that `leader` led, whether or not it still runs."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(process.pid) == leader:
+                found.append(process)
+    return found
+
+
+def having_argument(fragment: str) -> list[psutil.Process]:
+    """This user's processes that have `fragment` in their command line, except the caller."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.uids().real != os.getuid():
+                continue
+            if any(fragment in argument for argument in process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def end(members: Sequence[psutil.Process], grace_seconds: float = 10.0) -> None:
+    """SIGTERM to each, `grace_seconds` to leave, SIGKILL to those that stay. Returns when all are gone."""
+    _signal(members, signal.SIGTERM)
+    if not _gone(members, grace_seconds):
+        _signal(members, signal.SIGKILL)
+        _gone(members, 5.0)
+
+
+def end_tree(pid: int, grace_seconds: float = 10.0, leader_only: bool = False) -> None:
+    """End process `pid` and all its descendants: SIGTERM, `grace_seconds` to leave, SIGKILL.
+
+    The descendants are noted before the first signal: once their parent is gone nothing links them to it.
+
+    Args:
+        pid: the process at the top.
+        grace_seconds: from SIGTERM to SIGKILL.
+        leader_only: send the SIGTERM to `pid` alone, which then ends its own children in its own order.
+    """
+    members = tree(pid)
+    _signal(members[:1] if leader_only else members, signal.SIGTERM)
+    if not _gone(members, grace_seconds):
+        _signal(members, signal.SIGKILL)
+        _gone(members, 5.0)
+
+
+def _signal(members: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _gone(members: Sequence[psutil.Process], timeout_seconds: float) -> bool:
+    """Wait until none of `members` runs (zombies do not); False when the time is over."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        if not any(process.is_running() and is_alive(process.pid) for process in members):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)

@@ -1,0 +1,6 @@
+"""Tracking, the packaged model, and the gate that decides which generator is the champion.
+
+`settings` params.yaml's section; `tracking` where MLflow is and how a stage finds its run; `runlog` one run, written
+in the background; `spool` what MLflow has not taken yet; `lineage` git, DVC and environment; `package` the directory
+that is registered; `served_model` the code in it that MLflow runs; `gate` the decision; `registration` its effects.
+"""

@@ -1,0 +1,138 @@
+"""The gate: may this generator be a challenger, and does it replace the champion? Pure functions, no MLflow.
+
+A number is compared only with a number of the same protocol (extractor, resize, sample count, reference, seed); where
+the protocols differ, `decide` raises `ProtocolsDiffer` and the caller scores the champion again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import GanpipeError
+from ..section import nearest
+from .settings import Condition, RegisterSettings
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one generator achieved.
+
+    Attributes:
+        name: how reasons call it, e.g. `version 3` or `the challenger`.
+        metrics: by name.
+        protocol: hash of the protocol under which they were measured.
+    """
+
+    name: str
+    metrics: Mapping[str, float]
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says, and why.
+
+    Attributes:
+        passed: the conditions hold, so it may carry the alias `challenger`.
+        promote: it becomes champion.
+        reasons: plain sentences with the numbers.
+    """
+
+    passed: bool
+    promote: bool
+    reasons: list[str]
+
+    @property
+    def text(self) -> str:
+        """The reasons as one paragraph."""
+        return " ".join(self.reasons)
+
+
+class ProtocolsDiffer(GanpipeError):
+    """Two numbers that must not be compared: the champion has to be scored again under the challenger's protocol."""
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def metric_of(scores: Scores, metric: str, key: str) -> float:
+    """`scores`' value of `metric`.
+
+    Raises:
+        GanpipeError: it was not measured; names params.yaml's `key` and the nearest metric that was.
+    """
+    if metric not in scores.metrics:
+        raise GanpipeError(
+            f"{key}: the evaluation of {scores.name} has no metric {metric!r}; {nearest(metric, scores.metrics)}"
+        )
+    return float(scores.metrics[metric])
+
+
+def check_condition(scores: Scores, metric: str, condition: Condition) -> tuple[bool, str]:
+    """Whether `scores` keeps the bounds on `metric`, and a sentence that says so."""
+    value = metric_of(scores, metric, f"register.conditions.{metric}")
+    bounds = [
+        f"at least {_number(condition.min)}" if condition.min is not None else "",
+        f"at most {_number(condition.max)}" if condition.max is not None else "",
+    ]
+    wanted = " and ".join(bound for bound in bounds if bound)
+    low = -math.inf if condition.min is None else condition.min
+    high = math.inf if condition.max is None else condition.max
+    holds = low <= value <= high  # false for NaN
+    verb = "holds" if holds else "does not hold"
+    return holds, f"Condition on {metric} {verb}: {_number(value)}, wanted {wanted}."
+
+
+def threshold(champion: float, settings: RegisterSettings) -> float:
+    """The value that a challenger must get strictly past to replace a champion that has the value `champion`."""
+    margin = abs(champion) * settings.minimum_improvement
+    return champion - margin if settings.lower_is_better else champion + margin
+
+
+def _compare(challenger: Scores, champion: Scores, settings: RegisterSettings) -> tuple[bool, str]:
+    metric = settings.metric
+    new, old = (metric_of(scores, metric, "register.metric") for scores in (challenger, champion))
+    lower = settings.lower_is_better
+    word, past = ("lower", "below") if lower else ("higher", "above")
+    if not math.isfinite(old):
+        return True, f"{metric} of {champion.name}, the champion, is {old}; {challenger.name} has {_number(new)}."
+    limit = threshold(old, settings)
+    wins = new < limit if lower else new > limit
+    margin = f" (an improvement of {settings.minimum_improvement:.3g} of its value)" if limit != old else ""
+    change = f", {(new - old) / abs(old):+.2%}" if old else ""
+    return wins, (
+        f"{metric} ({word} is better): {_number(new)} against {_number(old)} of {champion.name}, the champion{change}; "
+        f"{past} {_number(limit)}{margin} was needed, so {challenger.name} {'wins' if wins else 'does not win'}."
+    )
+
+
+def decide(challenger: Scores, champion: Scores | None, settings: RegisterSettings) -> Decision:
+    """Whether `challenger` passes its conditions and replaces `champion` (None: there is none yet).
+
+    Raises:
+        ProtocolsDiffer: the champion's numbers were measured under another protocol.
+        GanpipeError: a metric that params.yaml names was not measured.
+    """
+    value = metric_of(challenger, settings.metric, "register.metric")
+    checks = [check_condition(challenger, name, bounds) for name, bounds in sorted(settings.conditions.items())]
+    reasons = [sentence for _, sentence in checks]
+    passed = all(holds for holds, _ in checks)
+    if not math.isfinite(value):
+        return Decision(False, False, [*reasons, f"{settings.metric} is {value}, which is no finite number."])
+    if not passed:
+        return Decision(False, False, [*reasons, f"{challenger.name} stays as it is, for a condition does not hold."])
+    if champion is None:
+        reasons.append(
+            f"There is no champion yet, so {challenger.name} becomes it with {settings.metric} {_number(value)}."
+        )
+        return Decision(True, True, reasons)
+    if champion.protocol != challenger.protocol:
+        raise ProtocolsDiffer(
+            f"{settings.metric} of {challenger.name} was measured under protocol {challenger.protocol[:12]}, that of "
+            f"{champion.name} under {champion.protocol[:12]}: score the champion again under the new protocol"
+        )
+    wins, sentence = _compare(challenger, champion, settings)
+    return Decision(True, wins, [*reasons, sentence])

@@ -1,0 +1,116 @@
+"""What a run was made from and on: git commit, DVC digests, environment. For tags and files of MLflow runs only, never
+for a DVC output."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import GanpipeError
+
+PACKAGES = (
+    "dvc", "ganpipe", "mlflow", "numpy", "optuna", "pandas", "pillow", "prefect", "pydantic", "ray", "safetensors",
+    "scipy", "torch", "webdataset",
+)  # fmt: skip
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """Commit, branch and whether tracked files differ from it; `none` where `root` is no git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {"ganpipe.git.commit": "none"}
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.git.branch": git("rev-parse", "--abbrev-ref", "HEAD") or "",
+        "ganpipe.git.commit": commit,
+        "ganpipe.git.dirty": str(changes != "").lower(),
+    }
+
+
+def dvc_tags(root: Path, stage: str) -> dict[str, str]:
+    """Digests from dvc.lock as tags `dvc.deps.<path>` and `dvc.outs.<path>`.
+
+    Args:
+        stage: its own deps and outs, as far as they are locked already, and all other stages' outs, which in a fresh
+            run are this stage's inputs.
+
+    Raises:
+        GanpipeError: dvc.lock cannot be read.
+    """
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return {}
+    try:
+        stages: dict[str, Any] = yaml.safe_load(path.read_text())["stages"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise GanpipeError(f"{path}: not what DVC writes ({error}); restore it with git checkout dvc.lock") from None
+    tags = {}
+    for name, locked in stages.items():
+        for kind in ("deps", "outs") if name == stage else ("outs",):
+            for item in locked.get(kind, []):
+                tags[f"dvc.{kind}.{item['path']}"] = str(item.get(item.get("hash", "md5"), ""))
+    return tags
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform and threads of this process."""
+    import torch
+
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "packages": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "num_cpus": os.cpu_count() or 0,
+        "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+        "torch_threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda or "none",
+        "gpus": gpus,
+    }
+
+
+def environment_tags(found: dict[str, Any]) -> dict[str, str]:
+    """The part of `environment()` that one filters runs by."""
+    return {
+        "env.python": found["python"],
+        "env.torch": found["packages"]["torch"],
+        "env.ray": found["packages"]["ray"],
+        "env.platform": found["platform"],
+        "env.num_cpus": str(found["num_cpus"]),
+        "env.torch_threads": str(found["torch_threads"]),
+        "env.gpus": ", ".join(found["gpus"]) or "none",
+    }
+
+
+def environment_text(found: dict[str, Any]) -> str:
+    """`environment()` as the file environment.json."""
+    return json.dumps(found, indent=2, sort_keys=True) + "\n"
+
+
+def requirements_text() -> str:
+    """All installed packages, pinned, as pip's freeze lists them."""
+    names = {(dist.metadata["Name"] or "").lower(): dist.version for dist in importlib.metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(names.items()) if name)

@@ -1,0 +1,293 @@
+"""The directory that is registered, built from what training left, and logged to MLflow.
+
+    model.json              what it is: GAN, config, data spec, progress, digests, metrics, protocol, licence
+    generator.safetensors   the averaged weights that sampling needs
+    code/                   exactly the sources of ganpipe that the GAN imports
+    model.py                what MLflow runs (a copy of served_model.py)
+
+The same inputs give the same bytes: it is a DVC output.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import gans
+from ..errors import GanpipeError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.logged_model import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+
+    from .tracking import Tracker
+
+FORMAT = 1
+_SOURCES = Path(__file__).resolve().parents[1]
+_ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch")
+
+
+# --- the sources that a GAN needs
+
+
+def _resolve(sources: Path, parts: tuple[str, ...]) -> set[str]:
+    """The files that importing the module `parts` runs: itself and the packages around it."""
+    files = {Path(*parts[:depth], "__init__.py").as_posix() for depth in range(len(parts) + 1)}
+    files.add(Path(*parts).with_suffix(".py").as_posix() if parts else "__init__.py")
+    return {name for name in files if (sources / name).is_file()}
+
+
+def _imports(path: Path, module: tuple[str, ...]) -> tuple[set[tuple[str, ...]], set[str]]:
+    """What a file imports: modules of its own package (their parts), and the top names of all others.
+
+    Args:
+        path: the file.
+        module: the package in which relative imports of this file start.
+    """
+    inner: set[tuple[str, ...]] = set()
+    outer: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            outer.update(name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            outer.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            target = module[: len(module) - node.level + 1] + tuple(
+                (node.module or "").split(".") if node.module else ()
+            )
+            inner.add(target)
+            inner.update((*target, name.name) for name in node.names)  # a name may be a module
+    return inner, outer
+
+
+def needed_sources(gan: str, sources: Path = _SOURCES) -> tuple[list[str], list[str]]:
+    """The files of ganpipe that the GAN `gan` needs, and the top names of the other packages they import.
+
+    Raises:
+        GanpipeError: there is no such GAN, or a file imports ganpipe by its absolute name.
+    """
+    if not (sources / "gans" / f"{gan}.py").is_file():
+        raise GanpipeError(f"there is no GAN named {gan!r}: {sources / 'gans' / gan}.py is missing")
+    waiting = {"__init__.py", "gans/base.py", "gans/draws.py"} | _resolve(sources, ("gans", gan))
+    done: set[str] = set()
+    outside: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        done.add(name)
+        inner, outer = _imports(sources / name, Path(name).parts[:-1])
+        if sources.name in outer:
+            raise GanpipeError(
+                f"{sources.name}/{name} imports {sources.name} by name; a packaged model needs relative imports"
+            )
+        outside |= outer
+        for parts in inner:
+            waiting |= _resolve(sources, parts) - done
+    return sorted(done), sorted(outside - set(sys.stdlib_module_names))
+
+
+def requirements(gan: str, sources: Path = _SOURCES) -> list[str]:
+    """Pinned pip requirements of the packaged GAN: `torch==2.13.0`, without a build's local suffix."""
+    modules = needed_sources(gan, sources)[1]
+    owners = importlib.metadata.packages_distributions()
+    names = {*_ALWAYS_REQUIRED, *(owners[module][0] for module in modules if module in owners)}
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in sorted(names)]
+
+
+# --- building
+
+
+def _read_trained(train_dir: Path) -> dict[str, Any]:
+    path = train_dir / "model.json"
+    for needed in (path, train_dir / "generator.safetensors"):
+        if not needed.is_file():
+            raise GanpipeError(f"{needed} is missing; run the train stage first")
+    try:
+        trained: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise GanpipeError(f"{path}: not JSON ({error}); run the train stage again") from None
+    if missing := {"gan", "config", "data", "progress", "run_key", "data_digest"} - set(trained):
+        raise GanpipeError(f"{path}: {sorted(missing)[0]!r} is missing; run the train stage again")
+    return trained
+
+
+def build_package(
+    train_dir: Path,
+    package_dir: Path,
+    *,
+    metrics: Mapping[str, float],
+    protocol: Mapping[str, Any],
+    licence: str,
+    sources: Path = _SOURCES,
+) -> str:
+    """Build `package_dir` anew from `train_dir`, try it, and return its digest (hex).
+
+    Args:
+        train_dir: the train stage's output: generator.safetensors and model.json.
+        package_dir: replaced if it is there.
+        metrics, protocol: the evaluate stage's.
+        licence: of the data, as the shards' manifest says.
+        sources: the directory of the package ganpipe.
+
+    Raises:
+        GanpipeError: something is missing, or the weights do not fit the networks.
+    """
+    from .served_model import digest_of_tree, sha256_of
+
+    trained = _read_trained(train_dir)
+    files, _ = needed_sources(trained["gan"], sources)
+    if other := sorted(set(gans.load(trained["gan"]).fields) - {"image", "label"}):
+        raise GanpipeError(
+            f"the GAN {trained['gan']!r} samples from the field {other[0]!r}, which a registered model cannot be given "
+            "yet; only seeds and labels"
+        )
+    shutil.rmtree(package_dir, ignore_errors=True)
+    for name in files:
+        target = package_dir / "code" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sources / name, target)
+    shutil.copyfile(train_dir / "generator.safetensors", package_dir / "generator.safetensors")
+    shutil.copyfile(Path(__file__).with_name("served_model.py"), package_dir / "model.py")
+    description = {
+        "format": FORMAT,
+        **{key: trained[key] for key in ("gan", "config", "data", "progress", "run_key")},
+        "digests": {
+            "code": digest_of_tree(package_dir / "code"),
+            "data": trained["data_digest"],
+            "generator": sha256_of(package_dir / "generator.safetensors"),
+        },
+        "licence": licence,
+        "metrics": dict(metrics),
+        "protocol": dict(protocol),
+    }
+    (package_dir / "model.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+    _try(package_dir)
+    return digest_of_tree(package_dir)
+
+
+def _try(package_dir: Path) -> None:
+    """Generate two images, so that a package that cannot is never registered."""
+    import numpy as np
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+
+    from .served_model import Generator, package_files
+
+    try:
+        images = Generator(package_files(package_dir), "cpu").rows(pd.DataFrame({"seed": np.arange(2)}))
+    except (MlflowException, NotImplementedError, ValueError) as error:
+        raise GanpipeError(f"{package_dir}: the packaged generator does not work: {error}") from error
+    if images.shape[0] != 2:
+        raise GanpipeError(f"{package_dir}: two seeds gave {images.shape[0]} images")
+
+
+def digest_of_package(package_dir: Path) -> str:
+    """Hex digest of a built package."""
+    from .served_model import digest_of_tree
+
+    return digest_of_tree(package_dir)
+
+
+# --- logging
+
+
+def signature(description: Mapping[str, Any]) -> ModelSignature:
+    """Rows of seed, label (conditional GANs only, optional) and truncation (optional) in, uint8 NHWC images out."""
+    import numpy as np
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+
+    from .tracking import Tracker
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    data = description["data"]
+    columns: list[ColSpec | TensorSpec] = [ColSpec(DataType.long, "seed")]
+    if "label" in gans.load(description["gan"]).fields:
+        columns.append(ColSpec(DataType.long, "label", required=False))
+    columns.append(ColSpec(DataType.double, "truncation", required=False))
+    shape = (-1, data["image_size"], data["image_size"], data["channels"])
+    return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.uint8), shape)]))
+
+
+def input_example(description: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Columns of two rows that the model takes."""
+    rows: dict[str, list[Any]] = {"seed": [0, 1], "truncation": [1.0, 0.7]}
+    if "label" in signature(description).inputs.input_names():
+        rows["label"] = [0, description["data"]["num_classes"] - 1]
+    return rows
+
+
+def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
+    """Write the package as an MLflow pyfunc model to `path`, which must not be there yet.
+
+    Args:
+        model_info: MLflow's own, for `mlflow.models.Model` (run_id, model_id, …).
+    """
+    import mlflow
+    import numpy as np
+    import pandas as pd
+
+    from .served_model import package_files
+
+    description = json.loads((package_dir / "model.json").read_text())
+    example = pd.DataFrame(input_example(description))
+    mlflow.pyfunc.save_model(
+        str(path),
+        python_model=str(package_dir / "model.py"),
+        artifacts={name: str(file) for name, file in package_files(package_dir).items()},
+        signature=signature(description),
+        input_example=example.astype({name: np.int64 for name in ("seed", "label") if name in example}),
+        pip_requirements=requirements(description["gan"]),
+        metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},
+        mlflow_model=mlflow.models.Model(**model_info),
+    )
+
+
+def log_model(
+    client: MlflowClient, run_id: str, package_dir: Path, name: str, tags: Mapping[str, str] | None = None
+) -> LoggedModel:
+    """Log the package as a model of the run `run_id`, without MLflow's global state.
+
+    Args:
+        name: of the logged model, without / and :.
+        tags: on the logged model.
+    """
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.entities.logged_model_status import LoggedModelStatus
+
+    run = client.get_run(run_id)
+    description = json.loads((package_dir / "model.json").read_text())
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name=name,
+        source_run_id=run_id,
+        tags=dict(tags or {}),
+        params={key: str(value) for key, value in description["config"].items()} | {"gan": description["gan"]},
+        model_type=description["gan"],
+    )
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model"
+            save_model(package_dir, path, run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
+            client.log_model_artifacts(model.model_id, str(path))
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=description["progress"]["images_seen"])])
+    except BaseException:
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        raise
+    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> Path:
+    """The package of a model version, copied from MLflow into `folder`."""
+    from mlflow.artifacts import download_artifacts
+
+    path = download_artifacts(version.source, dst_path=str(folder), tracking_uri=tracker.uri)
+    return Path(path) / "artifacts"

@@ -1,0 +1,346 @@
+"""One MLflow run, written in the background, so that MLflow's being slow or away never stops training.
+
+What is recorded goes to a spool first, and one thread sends it in order. A metric's timestamp is fixed when it is
+recorded, so sending it again after an answer that got lost changes nothing (MLflow keeps one row of equal key, step,
+timestamp and value); a metric at a step that the run already has is left out, so a training that goes on from a
+checkpoint does not log the steps since then twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .spool import Entry, Spool
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+log = logging.getLogger(__name__)
+
+MAX_KEY_LENGTH = 250
+MAX_PARAM_LENGTH = 6000
+MAX_TAG_LENGTH = 8000
+MAX_METRICS_A_CALL = 1000
+MAX_ITEMS_A_CALL = 100
+FLUSH_AFTER_SECONDS = 2.0
+FLUSH_AFTER_ENTRIES = 200
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 15.0
+_PERMANENT = {
+    "INVALID_PARAMETER_VALUE",
+    "BAD_REQUEST",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_ALREADY_EXISTS",
+    "INVALID_STATE",
+    "ENDPOINT_NOT_FOUND",
+}
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether trying again is no use: MLflow answered that the request itself is wrong."""
+    return getattr(error, "error_code", None) in _PERMANENT
+
+
+def clean_key(key: str) -> str:
+    """`key` with what MLflow does not take in a name replaced, and no longer than it takes."""
+    cleaned = re.sub(r"[^\w./: -]", "_", key, flags=re.ASCII).strip("/") or "_"
+    return shorten(cleaned, MAX_KEY_LENGTH)
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text`, cut to `limit` characters with a digest of the whole at its end where it is longer."""
+    if len(text) <= limit:
+        return text
+    mark = f"..{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return text[: limit - len(mark)] + mark
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys: {"train": {"gan": "gan"}} -> {"train.gan": "gan"}; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        dotted = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, dotted))
+        else:
+            flat[dotted] = value
+    return flat
+
+
+class RunLog:
+    """A run that is being written. Close it, or use it as a context manager: an exception ends the run as FAILED."""
+
+    def __init__(
+        self,
+        make_client: Callable[[], MlflowClient],
+        run_id: str,
+        spool_dir: Path,
+        *,
+        ends_run: bool = True,
+        found: bool = False,
+        finished_before: bool = False,
+    ) -> None:
+        """Use `Tracker.run` or `Tracker.attach` instead.
+
+        Args:
+            make_client: called in the background thread.
+            ends_run: closing sets the run's status; false for a second writer.
+            found: the run was there already.
+            finished_before: and had finished.
+        """
+        self.run_id = run_id
+        self.found = found
+        self.finished_before = finished_before
+        self._make_client = make_client
+        self._ends_run = ends_run
+        self._spool = Spool(spool_dir, run_id)
+        self._wake = threading.Condition()
+        self._hurry = False
+        self._closing = False
+        self._given_up = False
+        self._closed = False
+        self._last_steps: dict[str, int] | None = None
+        self._first_waiting_since: float | None = time.monotonic() if len(self._spool) else None
+        self._at_once = FLUSH_AFTER_ENTRIES
+        self.away_since: float | None = None
+        """When MLflow stopped answering (monotonic seconds), None while it answers."""
+        self._thread = threading.Thread(target=self._send_all, name=f"mlflow-{run_id[:8]}", daemon=True)
+        self._thread.start()
+
+    # --- what callers record
+
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Record numbers.
+
+        Args:
+            step: real images seen, over all workers; a metric's steps must grow.
+        """
+        numbers = {clean_key(key): float(value) for key, value in values.items()}
+        self._record({"kind": "metrics", "step": int(step), "time": int(time.time() * 1000), "values": numbers})
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Record settings, nested ones under dotted keys. A setting that the run has with another value stays as it
+        was (MLflow's params cannot change); the new value becomes the tag `changed.<key>`."""
+        texts = {clean_key(key): shorten(str(value), MAX_PARAM_LENGTH) for key, value in flatten(values).items()}
+        self._record({"kind": "params", "values": texts})
+
+    def set_tags(self, values: Mapping[str, Any]) -> None:
+        """Record tags; a later value of the same key replaces an earlier one."""
+        texts = {clean_key(key): shorten(str(value), MAX_TAG_LENGTH) for key, value in values.items()}
+        self._record({"kind": "tags", "values": texts})
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Record a file (a sample grid, a table); it is copied at once. One of the same name is replaced."""
+        self._record({"kind": "artifact", "folder": folder}, path)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Record a text as the file `name`, which may have folders."""
+        self.log_bytes(text.encode(), name)
+
+    def log_bytes(self, content: bytes, name: str) -> None:
+        """Record a file's content under `name`, which may have folders."""
+        folder, _, base = name.rpartition("/")
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / base
+            path.write_bytes(content)
+            self.log_artifact(path, folder)
+
+    def _record(self, entry: Entry, file: Path | None = None) -> None:
+        if self._closed:
+            raise RuntimeError(f"the log of run {self.run_id} is closed")
+        self._spool.append(entry, file)
+        with self._wake:
+            if self._first_waiting_since is None:
+                self._first_waiting_since = time.monotonic()
+                self._wake.notify_all()  # so that the thread waits for its age instead of for ever
+            elif len(self._spool) >= FLUSH_AFTER_ENTRIES:
+                self._wake.notify_all()
+
+    # --- the end
+
+    def flush(self, timeout_seconds: float = 30.0) -> bool:
+        """Send what is waiting; whether all of it has arrived in time."""
+        deadline = time.monotonic() + timeout_seconds
+        with self._wake:
+            self._hurry = True
+            self._wake.notify_all()
+            return self._wake.wait_for(lambda: not len(self._spool), max(0.0, deadline - time.monotonic()))
+
+    def close(self, status: str = "FINISHED", timeout_seconds: float = 60.0) -> bool:
+        """End the run, wait for what is on its way, and say whether all of it has arrived.
+
+        Where MLflow stays away, the rest is kept in a local file, and the log says how to send it later.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+        """
+        if self._closed:
+            return not len(self._spool)
+        if self._ends_run:
+            self._spool.append({"kind": "end", "status": status, "time": int(time.time() * 1000)})
+        self._closed = True
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join(timeout_seconds)
+        with self._wake:
+            self._given_up = True
+            self._wake.notify_all()
+        left = len(self._spool)
+        if left:
+            log.warning(
+                "MLflow does not answer; %d records of run %s are kept in %s. Send them later with: "
+                "python -m ganpipe.registry.replay",
+                left,
+                self.run_id,
+                self._spool.path,
+            )
+        self._spool.close()
+        return not left
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close("FINISHED")
+        else:
+            self.close("FAILED" if issubclass(kind, Exception) else "KILLED", timeout_seconds=10.0)
+
+    # --- the background thread
+
+    def _send_all(self) -> None:
+        client: MlflowClient | None = None
+        wait_seconds = FIRST_WAIT_SECONDS
+        while self._wait_for_work():
+            try:
+                client = client or self._make_client()
+                if self._last_steps is None:
+                    self._last_steps = last_steps(client, self.run_id)
+                self._send_some(client)
+            except Exception as error:  # a thread that dies would lose what it was to send
+                if is_permanent(error):
+                    self._refused(error)
+                    continue
+                self._note_away(error)
+                with self._wake:
+                    self._wake.wait_for(lambda: self._given_up, wait_seconds * random.uniform(0.75, 1.25))
+                wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)
+            else:
+                wait_seconds = FIRST_WAIT_SECONDS
+                self._note_back()
+
+    def _wait_for_work(self) -> bool:
+        """Wait until something is to be sent now; false when there never will be."""
+        with self._wake:
+            while not self._given_up:
+                waiting = len(self._spool)
+                if not waiting:
+                    self._first_waiting_since = None
+                    self._hurry = False
+                    self._wake.notify_all()
+                    if self._closing:
+                        return False
+                    self._wake.wait()
+                    continue
+                age = time.monotonic() - (self._first_waiting_since or 0.0)
+                rest = FLUSH_AFTER_SECONDS - age
+                if self._closing or self._hurry or waiting >= FLUSH_AFTER_ENTRIES or rest <= 0:
+                    return True
+                self._wake.wait(rest)
+            return False
+
+    def _send_some(self, client: MlflowClient) -> None:
+        entries = self._spool.first(self._at_once)
+        if entries[0]["kind"] == "metrics":
+            count = next((at for at, entry in enumerate(entries) if entry["kind"] != "metrics"), len(entries))
+            self._send_metrics(client, entries[:count])
+        else:
+            count = 1
+            send_other(client, self.run_id, entries[0])
+        self._spool.remove(count)
+        self._at_once = FLUSH_AFTER_ENTRIES
+
+    def _send_metrics(self, client: MlflowClient, entries: list[Entry]) -> None:
+        from mlflow.entities import Metric
+
+        steps = dict(self._last_steps or {})
+        metrics: list[Metric] = []
+        for entry in entries:
+            for key, value in entry["values"].items():
+                if entry["step"] > steps.get(key, -1):
+                    metrics.append(Metric(key, value, entry["time"], entry["step"]))
+                    steps[key] = entry["step"]
+        for start in range(0, len(metrics), MAX_METRICS_A_CALL):
+            client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS_A_CALL], synchronous=True)
+        self._last_steps = steps
+
+    def _refused(self, error: Exception) -> None:
+        """One entry among several is wrong: go on one by one until it is found, then put it aside."""
+        entries = self._spool.first(self._at_once)
+        if len(entries) > 1 and self._at_once > 1:
+            self._at_once = 1
+            return
+        log.warning(
+            "MLflow refuses a record of run %s (%s); it is in %s", self.run_id, error, self._spool.rejected_path
+        )
+        self._spool.reject(1, str(error))
+
+    def _note_away(self, error: Exception) -> None:
+        if self.away_since is None:
+            self.away_since = time.monotonic()
+            reason = str(error).splitlines()[0][:300]
+            log.warning("MLflow does not answer (%s); training goes on, records wait in %s", reason, self._spool.path)
+
+    def _note_back(self) -> None:
+        if self.away_since is not None:
+            log.warning("MLflow answers again, after %.0f s", time.monotonic() - self.away_since)
+            self.away_since = None
+
+
+def last_steps(client: MlflowClient, run_id: str) -> dict[str, int]:
+    """The greatest step of each metric that the run has."""
+    return {metric.key: metric.step for metric in client.get_run(run_id).data._metric_objs}
+
+
+def send_other(client: MlflowClient, run_id: str, entry: Entry) -> None:
+    """Send an entry that is no metric. Doing it twice is the same as once."""
+    from mlflow.entities import Param, RunTag
+
+    if entry["kind"] == "end":
+        client.set_terminated(run_id, entry["status"], entry["time"])
+    elif entry["kind"] == "artifact":
+        client.log_artifact(run_id, entry["file"], entry["folder"] or None)
+    elif entry["kind"] == "tags":
+        _in_chunks(entry["values"], lambda part: client.log_batch(run_id, tags=[RunTag(*item) for item in part]))
+    elif entry["kind"] == "params":
+        known = client.get_run(run_id).data.params
+        new = {key: value for key, value in entry["values"].items() if key not in known}
+        changed = {
+            shorten(f"changed.{key}", MAX_KEY_LENGTH): value
+            for key, value in entry["values"].items()
+            if key in known and known[key] != value
+        }
+        _in_chunks(new, lambda part: client.log_batch(run_id, params=[Param(*item) for item in part]))
+        _in_chunks(changed, lambda part: client.log_batch(run_id, tags=[RunTag(*item) for item in part]))
+    else:
+        raise ValueError(f"unknown kind of record: {entry['kind']!r}")
+
+
+def _in_chunks(values: Mapping[str, str], send: Callable[[list[tuple[str, str]]], Any]) -> None:
+    items = list(values.items())
+    for start in range(0, len(items), MAX_ITEMS_A_CALL):
+        send(items[start : start + MAX_ITEMS_A_CALL])

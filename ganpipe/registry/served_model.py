@@ -1,0 +1,289 @@
+"""The registered model: what MLflow runs. A copy of this file, as `model.py`, goes into every package.
+
+It imports nothing of ganpipe, for it must work where ganpipe is not installed. The package carries the sources that it
+needs under `code/`, and they are imported under a name made from their digest: an installed ganpipe of another version
+does not interfere, and models of different versions live in one process. No pickle is read: weights are safetensors,
+settings are JSON.
+
+Rows in: `seed` (integer >= 0), `label` (integer, only where the GAN is conditional; left out, it is drawn from the
+seed), `truncation` (in (0, 1], default 1). Images out: uint8, (N, H, W, C). Row i depends on row i alone (up to the
+rounding of matrix products of different sizes, at most one grey level).
+
+Legend: N rows, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.abc
+import importlib.util
+import json
+import math
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModel
+from safetensors.torch import load_file
+
+MAX_SEED = 2**63 - 1
+ROWS_AT_ONCE = 256
+"""Rows generated in one call of the network, so that a large request does not need much memory."""
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_tree(directory: Path) -> str:
+    """Hex digest of the names and contents of all files below `directory`, compiled ones left out."""
+    files = sorted(
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+    lines = [f"{name} {sha256_of(directory / name)}\n" for name in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def invalid(message: str) -> MlflowException:
+    """An error of the caller's making; a model server answers it with status 400."""
+    return MlflowException.invalid_parameter_value(message)
+
+
+class _CodeFinder(importlib.abc.MetaPathFinder):
+    """Finds one package by name in one directory; the import system then does the rest, locks included."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self._name = name
+        self._directory = directory
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_file_location(
+            fullname, self._directory / "__init__.py", submodule_search_locations=[str(self._directory)]
+        )
+
+
+def import_code(directory: Path, digest: str) -> ModuleType:
+    """The package in `directory`, with all its modules, as `ganpipe_model_<digest>`."""
+    name = f"ganpipe_model_{digest[:16]}"
+    finder = _CodeFinder(name, directory)
+    write_bytecode = sys.dont_write_bytecode
+    sys.meta_path.append(finder)
+    sys.dont_write_bytecode = True  # the directory may be the registry's own
+    try:
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            importlib.import_module(module.name)  # all now: the directory may be gone later
+    finally:
+        sys.dont_write_bytecode = write_bytecode
+        sys.meta_path.remove(finder)
+    return package
+
+
+def load_weights(gan: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Load `weights`, which hold some of `gan`'s top-level modules, each in full; the other modules become unusable.
+
+    Raises:
+        ValueError: a key that `gan` does not have, or one that its modules need and `weights` lacks, or another shape.
+    """
+    held = {key.split(".")[0] for key in weights}
+    wanted = {key: value.shape for key, value in gan.state_dict().items() if key.split(".")[0] in held}
+    if unknown := sorted(set(weights) - set(wanted)):
+        raise ValueError(f"the weights have {unknown[0]!r} and {len(unknown) - 1} more that the networks do not have")
+    if missing := sorted(set(wanted) - set(weights)):
+        raise ValueError(f"the weights lack {missing[0]!r} and {len(missing) - 1} more that the networks need")
+    for key, shape in wanted.items():
+        if weights[key].shape != shape:
+            raise ValueError(f"{key!r} has the shape {tuple(weights[key].shape)}, the networks need {tuple(shape)}")
+    gan.load_state_dict(dict(weights), strict=False)
+    for name, module in gan.named_children():
+        if name not in held:
+            # On the meta device they take no memory, and sampling from untrained weights is an error, not noise.
+            module.to("meta")
+
+
+class Generator:
+    """A packaged generator in memory.
+
+    Attributes:
+        description: the package's model.json.
+        conditional: rows may have a label.
+        gan: the packaged code's Gan, with weights for sampling only.
+    """
+
+    def __init__(self, files: Mapping[str, Path], device: str = "auto") -> None:
+        """Read and verify a package.
+
+        Args:
+            files: where `description` (model.json), `generator` (safetensors) and `code` (directory) are.
+            device: `cpu`, `cuda`, …; `auto` is a GPU where there is one.
+
+        Raises:
+            MlflowException: a file is not the one that was packaged, or the weights do not fit the networks.
+        """
+        self.description: dict[str, Any] = json.loads(files["description"].read_text())
+        digests = self.description["digests"]
+        for what, found in (("generator", sha256_of(files["generator"])), ("code", digest_of_tree(files["code"]))):
+            if found != digests[what]:
+                raise invalid(
+                    f"{files[what]}: sha256 {found}, but model.json says {digests[what]}: the model is damaged"
+                )
+        self._code = import_code(files["code"], digests["code"])
+        base = importlib.import_module(f"{self._code.__name__}.gans.base")
+        self._draws = importlib.import_module(f"{self._code.__name__}.gans.draws")
+        self._batch: Callable[..., Any] = base.Batch
+        gans = importlib.import_module(f"{self._code.__name__}.gans")
+        gan_class = gans.load(self.description["gan"])
+        data = self.description["data"]
+        self.data = base.DataSpec(**{**data, "fields": tuple(data["fields"])})
+        self.progress = base.Progress(**self.description["progress"])
+        self.conditional = "label" in gan_class.fields
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        with torch.random.fork_rng():  # initial weights are thrown away; the process's random numbers are not ours
+            self.gan = gan_class(gan_class.Config.model_validate(self.description["config"]), self.data)
+        try:
+            load_weights(self.gan, load_file(files["generator"]))
+        except ValueError as error:
+            raise invalid(f"{files['generator']}: {error}") from error
+        for module in self.gan.children():
+            if not any(parameter.is_meta for parameter in module.parameters()):
+                module.to(self.device)
+        self.gan.eval().requires_grad_(False)
+
+    def label_of(self, seed: int) -> int:
+        """The label that a row without one gets: another draw than the latent's, so that giving this very label
+        changes nothing."""
+        return int(self._draws.derive_seed("label", seed) % self.data.num_classes)
+
+    @torch.inference_mode()
+    def images(
+        self, seeds: Sequence[int], labels: Sequence[int] | None = None, truncation: float = 1.0
+    ) -> torch.Tensor:
+        """One image a seed, float in [-1, 1], (N, C, H, W), on the CPU."""
+        parts = [torch.empty(0, *self.data.image_shape)]
+        if self.conditional and labels is None:
+            labels = [self.label_of(seed) for seed in seeds]
+        for start in range(0, len(seeds), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            fields = {} if labels is None else {"label": torch.tensor(labels[rows], device=self.device)}
+            conditions = self._batch(
+                len(seeds[rows]),
+                self._draws.SeededDraws(seeds[rows]),
+                fields,
+                device=self.device,
+                truncation=truncation,
+            )
+            parts.append(self.gan.sample(conditions, self.progress).float().cpu())
+        return torch.cat(parts)
+
+    def rows(self, frame: pd.DataFrame) -> np.ndarray:
+        """One image a row of seed, label and truncation: uint8, (N, H, W, C).
+
+        Raises:
+            MlflowException: naming the first row that is wrong, and what was expected.
+        """
+        seeds = _integers(frame, "seed", 0, MAX_SEED)
+        if seeds is None:
+            raise invalid(f"the column 'seed' is missing; there are {', '.join(map(repr, frame.columns)) or 'none'}")
+        labels = _integers(frame, "label", 0, self.data.num_classes - 1)
+        if labels is not None and not self.conditional:
+            raise invalid(f"the GAN {self.description['gan']!r} takes no labels; leave the column 'label' out")
+        truncations = _truncations(frame, len(seeds))
+        channels, height, width = self.data.image_shape
+        images_NHWC = np.empty((len(seeds), height, width, channels), np.uint8)
+        for truncation in sorted(set(truncations)):  # one call of `sample` knows one truncation
+            rows = [row for row, value in enumerate(truncations) if value == truncation]
+            chosen = None if labels is None else [labels[row] for row in rows]
+            images_NHWC[rows] = to_uint8(self.images([seeds[row] for row in rows], chosen, truncation))
+        return images_NHWC
+
+
+def to_uint8(images_NCHW: torch.Tensor) -> np.ndarray:
+    """[-1, 1] floats (N, C, H, W) -> [0, 255] bytes (N, H, W, C), rounded to the nearest, ties to even."""
+    scaled = (images_NCHW.clamp(-1, 1) + 1) * 127.5
+    return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _fault(column: str, row: int, value: Any, expected: str) -> MlflowException:
+    return invalid(f"row {row}: {column} is {value!r}, expected {expected}")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _integers(frame: pd.DataFrame, column: str, low: int, high: int) -> list[int] | None:
+    if column not in frame.columns:
+        return None
+    values = [_plain(value) for value in frame[column]]
+    for row, value in enumerate(values):
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not whole or not low <= value <= high:
+            raise _fault(column, row, value, f"an integer from {low} to {high}")
+    return [int(value) for value in values]
+
+
+def _truncations(frame: pd.DataFrame, num_rows: int) -> list[float]:
+    if "truncation" not in frame.columns:
+        return [1.0] * num_rows
+    values = [_plain(value) for value in frame["truncation"]]
+    for row, value in enumerate(values):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not 0 < value <= 1:
+            raise _fault("truncation", row, value, "a number above 0 and at most 1")
+    return [float(value) for value in values]
+
+
+def package_files(directory: Path) -> dict[str, Path]:
+    """The parts of a package by the names under which MLflow keeps them."""
+    return {
+        "description": directory / "model.json",
+        "generator": directory / "generator.safetensors",
+        "code": directory / "code",
+    }
+
+
+class ServedGan(PythonModel):
+    """MLflow's view of a `Generator`. `model_config={"device": "cuda"}` chooses the device."""
+
+    generator: Generator | None = None
+
+    def load_context(self, context: Any) -> None:
+        files = {name: Path(path) for name, path in context.artifacts.items()}
+        self.generator = Generator(files, (context.model_config or {}).get("device", "auto"))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Images of the rows in `model_input`; see the top of this file."""
+        if self.generator is None:
+            raise invalid("the model is not loaded yet")
+        if not isinstance(model_input, pd.DataFrame):
+            model_input = pd.DataFrame(_columns(model_input))
+        return self.generator.rows(model_input)
+
+
+def _columns(model_input: Any) -> dict[str, Iterable[Any]] | list[Any]:
+    return (
+        {key: np.atleast_1d(value) for key, value in model_input.items()}
+        if isinstance(model_input, Mapping)
+        else model_input
+    )
+
+
+mlflow.models.set_model(ServedGan())

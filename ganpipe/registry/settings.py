@@ -1,0 +1,69 @@
+"""params.yaml: register."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ..section import Section
+
+_LOWER = {"fid", "sfid", "kid", "mmd", "swd", "lpips", "ppl", "nnd", "mse", "mae", "rmse"}
+_HIGHER = {"precision", "recall", "density", "coverage", "f1", "inception", "psnr", "ssim", "accuracy"}
+
+
+def direction_of(metric: str) -> Literal["lower", "higher"] | None:
+    """Which way `metric` is better, by its first word (`fid_inception`: lower, `recall`: higher); None if unknown."""
+    word = metric.split("_")[0].lower()
+    if word in _LOWER:
+        return "lower"
+    return "higher" if word in _HIGHER else None
+
+
+class Condition(Section):
+    """Bounds that one metric must keep, both inclusive."""
+
+    min: float | None = None
+    """Least value allowed; none where left out."""
+    max: float | None = None
+    """Greatest value allowed; none where left out."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Condition:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}, so no value would do")
+        return self
+
+
+class RegisterSettings(Section):
+    """Under which name a generator is registered, and what makes it the champion."""
+
+    model_name: str = Field("ganpipe-mnist", pattern=r"^[^/:]+$", max_length=250)
+    """Name in MLflow's model registry, without / and :. Only generators of one name compete with each other."""
+    experiment: str = Field("ganpipe", min_length=1, max_length=500)
+    """MLflow experiment that holds the runs."""
+    metric: str = Field("fid_efficientnet_lite0", min_length=1)
+    """Which of the evaluation's metrics the gate compares."""
+    better: Literal["auto", "lower", "higher"] = "auto"
+    """Whether lower or higher values of `metric` are better; `auto` knows FID, KID, precision, recall and the like."""
+    minimum_improvement: float = Field(0.0, ge=0, lt=1)
+    """How much better than the champion a challenger must be, as a fraction of the champion's value: with 0.02, a
+    champion's FID of 50 is beaten by less than 49. With 0, any strictly better value wins; an equal one never does."""
+    conditions: dict[str, Condition] = Field(default_factory=dict)
+    """Metric -> bounds that must hold before a generator becomes challenger or champion, e.g. recall: {min: 0.1}."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Direction of `metric`."""
+        return (direction_of(self.metric) if self.better == "auto" else self.better) == "lower"
+
+    @model_validator(mode="after")
+    def _direction_known(self) -> RegisterSettings:
+        if self.better == "auto" and direction_of(self.metric) is None:
+            raise ValueError(
+                f"whether lower or higher values of the metric {self.metric!r} are better is not known; "
+                "set register.better to lower or higher"
+            )
+        return self

@@ -1,0 +1,126 @@
+"""What a run has recorded and MLflow has not taken yet: in memory, and in a local file that survives a killed process.
+
+Every entry is one line of JSON, written before `append` returns. The file is emptied when everything has been sent,
+and removed when the run is closed. A file that nobody holds is left over from a process that died or gave up: the
+next process that writes to the same run adopts it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import tempfile
+import threading
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+Entry = dict[str, Any]
+_SUFFIX = ".jsonl"
+
+
+class Spool:
+    """A queue of entries with a file behind it; one producer or many, one consumer."""
+
+    def __init__(self, directory: Path, run_id: str) -> None:
+        """Open a spool of the run, taking over what earlier processes left.
+
+        Args:
+            directory: made if missing; where it cannot be made (a worker on another host), a temporary one is used.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            directory = Path(tempfile.gettempdir()) / "ganpipe-tracking"
+            directory.mkdir(exist_ok=True)
+        name = f"{run_id}.{uuid.uuid4().hex[:12]}"
+        self.path = directory / f"{name}{_SUFFIX}"
+        self.rejected_path = directory / f"{run_id}.rejected"
+        self._files = directory / f"{name}.files"
+        self._lock = threading.Lock()
+        self._entries: deque[Entry] = deque()
+        self._num_files = 0
+        self._file = self.path.open("w")
+        self.path.chmod(0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        for leftover in left_over(directory, run_id):
+            self._adopt(leftover)
+
+    def _adopt(self, path: Path) -> None:
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return  # its process lives
+            for entry in read_entries(file):
+                source = Path(entry["file"]) if "file" in entry else None
+                if source is None or source.is_file():  # gone: it has been sent
+                    self.append(entry, source)
+            path.unlink(missing_ok=True)
+            shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
+
+    def _keep_file(self, source: Path) -> str:
+        with self._lock:
+            self._num_files += 1
+            target = self._files / str(self._num_files) / source.name
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(source, target)
+        return str(target)
+
+    def append(self, entry: Entry, file: Path | None = None) -> None:
+        """Record an entry; `file` is copied first, so that the caller may remove it, and becomes entry["file"]."""
+        if file is not None:
+            entry = {**entry, "file": self._keep_file(file)}
+        with self._lock:
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
+            self._entries.append(entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def first(self, num_entries: int) -> list[Entry]:
+        """Up to `num_entries` of the oldest entries, which stay."""
+        with self._lock:
+            return [self._entries[index] for index in range(min(num_entries, len(self._entries)))]
+
+    def remove(self, num_entries: int) -> None:
+        """The oldest entries have been sent."""
+        with self._lock:
+            removed = [self._entries.popleft() for _ in range(num_entries)]
+            if not self._entries:
+                self._file.seek(0)
+                self._file.truncate()
+        for entry in removed:
+            if "file" in entry:
+                shutil.rmtree(Path(entry["file"]).parent, ignore_errors=True)
+
+    def reject(self, num_entries: int, reason: str) -> None:
+        """MLflow will never take the oldest entries: keep them, with the reason, in a file for a person."""
+        with self.rejected_path.open("a") as file:
+            for entry in self.first(num_entries):
+                file.write(json.dumps({**entry, "rejected": reason}) + "\n")
+        self.remove(num_entries)
+
+    def close(self) -> None:
+        """Let go of the file; it stays where entries are left."""
+        with self._lock:
+            if not self._entries:
+                self.path.unlink(missing_ok=True)
+                shutil.rmtree(self._files, ignore_errors=True)
+            self._file.close()
+
+
+def read_entries(file: IO[str]) -> Iterator[Entry]:
+    """The entries of a spool's file; a last line that was cut short by the death of its process is left out."""
+    for line in file:
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
+def left_over(directory: Path, run_id: str = "*") -> list[Path]:
+    """Files of spools in `directory`, oldest first."""
+    return sorted(directory.glob(f"{run_id}.*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)

@@ -1,0 +1,323 @@
+"""Where MLflow is, whether it answers, and how a stage finds its run.
+
+Only MLflow's client is used, never its global active run, for stages, Ray workers and trials log at the same time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from ..errors import GanpipeError
+from .runlog import RunLog, is_permanent
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+ResultT = TypeVar("ResultT")
+
+RUN_KEY_TAG = "ganpipe.run_key"
+STAGE_TAG = "ganpipe.stage"
+PARENT_TAG = "mlflow.parentRunId"
+_SQLITE = "sqlite:///"
+
+
+def tracking_uri(root: Path) -> str:
+    """`MLFLOW_TRACKING_URI`, else `sqlite:///mlflow.db`; a relative SQLite path is taken from `root`."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"{_SQLITE}mlflow.db"
+    path = sqlite_path(uri)
+    return uri if path is None else f"{_SQLITE}{root.resolve() / path}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The database file of a `sqlite:///…` URI, else None."""
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def without_password(uri: str) -> str:
+    """`uri` as it may be shown."""
+    parts = urlsplit(uri)
+    _, at, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"***@{host}")) if at else uri
+
+
+def prepare_client() -> None:
+    """MLflow's settings for this process, where the user has set none: by default its client tries for minutes before
+    it says that nobody answers, and prints a progress bar for each file."""
+    for name, value in {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow.store.db.utils", "alembic", "mlflow.pyfunc"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+# --- does it answer?
+
+
+def check_reachable(uri: str, timeout_seconds: float = 5.0) -> None:
+    """Return if MLflow at `uri` can be used.
+
+    Raises:
+        GanpipeError: it does not answer in time, is no MLflow, wants other credentials, or the database is none.
+    """
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri, timeout_seconds)
+    elif (path := sqlite_path(uri)) is not None:
+        _check_sqlite(path)
+    elif uri.startswith("file:") or ("://" not in uri and not uri.startswith(("databricks", "uc"))):
+        raise GanpipeError(
+            f"MLFLOW_TRACKING_URI: {uri!r} is a folder, which MLflow 3.17 no longer takes; use sqlite:///mlflow.db or "
+            "a server's http address"
+        )
+
+
+def _check_server(uri: str, timeout_seconds: float) -> None:
+    shown = without_password(uri)
+    hint = "start it, or correct MLFLOW_TRACKING_URI (unset: sqlite:///mlflow.db)"
+    answer: list[Any] = []
+
+    def ask() -> None:
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        try:
+            answer.append(
+                http_request(
+                    get_default_host_creds(uri),
+                    "/api/2.0/mlflow/experiments/search",
+                    "GET",
+                    params={"max_results": 1},
+                    max_retries=0,
+                    timeout=timeout_seconds,
+                    raise_on_status=False,
+                )
+            )
+        except Exception as error:
+            answer.append(error)
+
+    # In a thread, for a name server that is away blocks longer than any timeout of the request.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_seconds + 2.0)
+    if not answer:
+        raise GanpipeError(f"MLflow at {shown} does not answer within {timeout_seconds:g} s; {hint}")
+    if isinstance(answer[0], Exception):
+        # The innermost cause is what helps: [Errno 111] Connection refused, Read timed out., …
+        reason = str(answer[0]).splitlines()[0].rpartition(": ")[2].strip("\"'()> ")[-200:]
+        raise GanpipeError(f"MLflow at {shown} does not answer ({reason}); {hint}") from None
+    status = answer[0].status_code
+    if status in (401, 403):
+        raise GanpipeError(
+            f"MLflow at {shown} refuses access (status {status}); set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if status != 200:
+        raise GanpipeError(f"{shown} answers with status {status}, as MLflow does not; {hint}")
+
+
+def _check_sqlite(path: Path) -> None:
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise GanpipeError(f"{path}: MLflow's database cannot be written; check the permissions or MLFLOW_TRACKING_URI")
+    if path.exists():
+        try:
+            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+            try:
+                connection.execute("PRAGMA schema_version").fetchone()
+            finally:
+                connection.close()
+        except sqlite3.DatabaseError as error:
+            if "locked" in str(error):
+                return  # somebody is writing: it works
+            raise GanpipeError(
+                f"{path}: no usable SQLite database ({error}); move it away or set MLFLOW_TRACKING_URI"
+            ) from None
+
+
+def patiently(action: Callable[[], ResultT], uri: str, seconds: float = 60.0) -> ResultT:
+    """`action`'s result, trying again while MLflow is away or its database is locked.
+
+    Raises:
+        GanpipeError: it did not work for `seconds`, or MLflow says that the request is wrong.
+    """
+    deadline = time.monotonic() + seconds
+    wait_seconds = 0.2
+    while True:
+        try:
+            return action()
+        except GanpipeError:
+            raise
+        except Exception as error:
+            reason = str(error).splitlines()[0][:300] if str(error) else repr(error)
+            if is_permanent(error):
+                raise GanpipeError(f"MLflow at {without_password(uri)} refuses: {reason}") from error
+            if time.monotonic() + wait_seconds > deadline:
+                raise GanpipeError(
+                    f"MLflow at {without_password(uri)} did not answer for {seconds:g} s: {reason}"
+                ) from error
+            time.sleep(wait_seconds)
+            wait_seconds = min(2 * wait_seconds, 5.0)
+
+
+# --- runs
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """How a process reaches MLflow. Plain strings, so that it travels to Ray workers.
+
+    Attributes:
+        uri: absolute tracking URI; the registry's is the same unless MLFLOW_REGISTRY_URI says otherwise.
+        experiment: name.
+        spool_dir: where records wait that MLflow has not taken yet.
+        artifact_dir: where a new experiment keeps its files, for an SQLite database; else None (the server decides).
+    """
+
+    uri: str
+    experiment: str
+    spool_dir: str
+    artifact_dir: str | None = None
+
+    @classmethod
+    def at(cls, root: Path, experiment: str) -> Tracker:
+        """The tracker of the repo in `root`, from the environment."""
+        uri = tracking_uri(root)
+        artifacts = None if sqlite_path(uri) is None else str(root.resolve() / "mlartifacts")
+        return cls(uri, experiment, str(root.resolve() / ".ganpipe" / "tracking"), artifacts)
+
+    def check(self, timeout_seconds: float = 5.0) -> None:
+        """See `check_reachable`."""
+        check_reachable(self.uri, timeout_seconds)
+
+    def client(self) -> MlflowClient:
+        """A client; for SQLite, the database is made first, by one process at a time."""
+        prepare_client()
+        from mlflow import MlflowClient
+
+        path = sqlite_path(self.uri)
+        if path is None:
+            return MlflowClient(self.uri)
+        with self._locked():
+            client = MlflowClient(self.uri)
+            client.search_experiments(max_results=1)
+        return client
+
+    def _locked(self) -> Any:
+        """Held by one process of this host at a time; for SQLite, by one of all that use the database."""
+        from filelock import FileLock
+
+        path = sqlite_path(self.uri)
+        lock = Path(self.spool_dir) / "lock" if path is None else path.with_name(f"{path.name}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(lock, timeout=120)
+
+    def experiment_id(self, client: MlflowClient) -> str:
+        """The experiment, made where it is missing.
+
+        Raises:
+            GanpipeError: it was deleted.
+        """
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            try:
+                location = None if self.artifact_dir is None else Path(self.artifact_dir).as_uri()
+                return str(client.create_experiment(self.experiment, artifact_location=location))
+            except Exception:
+                found = client.get_experiment_by_name(self.experiment)  # another process was faster
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            raise GanpipeError(
+                f"register.experiment: the MLflow experiment {self.experiment!r} was deleted; restore it "
+                f"(mlflow experiments restore --experiment-id {found.experiment_id}) or choose another name"
+            )
+        return str(found.experiment_id)
+
+    def run(
+        self,
+        stage: str,
+        run_key: str,
+        *,
+        name: str | None = None,
+        parent_run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> RunLog:
+        """The run of this stage and key: the one that is there, else a new one.
+
+        Args:
+            stage: the stage's name, or for a trial something that tells it from its siblings (`trial-3`).
+            run_key: digest of code, params and data.
+            parent_run_id: makes it a child run, as a trial's.
+            tags: set on the run, found or new.
+
+        Raises:
+            GanpipeError: MLflow does not answer.
+        """
+        self.check()
+        prepare_client()
+        client = self.client()
+        identity = {STAGE_TAG: stage, RUN_KEY_TAG: run_key, **({PARENT_TAG: parent_run_id} if parent_run_id else {})}
+        run, found = patiently(lambda: self._find_or_create(client, identity, name), self.uri)
+        status = run.info.status
+        if found and status != "RUNNING":
+            patiently(lambda: client.update_run(run.info.run_id, status="RUNNING"), self.uri)
+        runlog = RunLog(
+            self.client,
+            run.info.run_id,
+            Path(self.spool_dir),
+            found=found,
+            finished_before=found and status == "FINISHED",
+        )
+        if tags:
+            runlog.set_tags(tags)
+        return runlog
+
+    def _find_or_create(self, client: MlflowClient, identity: Mapping[str, str], name: str | None) -> tuple[Run, bool]:
+        with self._locked():
+            experiment_id = self.experiment_id(client)
+            if earlier := find_runs(client, experiment_id, identity):
+                return earlier[0], True
+            run = client.create_run(experiment_id, tags=dict(identity), run_name=name or identity[STAGE_TAG])
+            if sqlite_path(self.uri) is not None:
+                return run, False
+        # The lock is this host's: another host may have made the same run. All keep the oldest.
+        first = find_runs(client, experiment_id, identity)[0]
+        if first.info.run_id != run.info.run_id:
+            client.delete_run(run.info.run_id)
+        return first, first.info.run_id != run.info.run_id
+
+    def attach(self, run_id: str) -> RunLog:
+        """A second writer of a run, in another process; closing it does not end the run.
+
+        Raises:
+            GanpipeError: MLflow's database is a file that this host does not have.
+        """
+        path = sqlite_path(self.uri)
+        if path is not None and not path.is_file():
+            raise GanpipeError(
+                f"{path}: MLflow's database is not on this host, so nothing can be logged from here; set "
+                "MLFLOW_TRACKING_URI to a server that all hosts reach"
+            )
+        prepare_client()
+        return RunLog(self.client, run_id, Path(self.spool_dir), ends_run=False, found=True)
+
+
+def find_runs(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
+    """The experiment's runs that carry all `tags`, oldest first."""
+    conditions = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    return list(client.search_runs([experiment_id], conditions, order_by=["attributes.start_time ASC", "run_id ASC"]))

@@ -1,0 +1,115 @@
+"""check: everything that can be known before long work starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from .. import services
+from ..data import sources
+from ..data.places import host_cache
+from ..errors import GanpipeError
+from ..evaluation.extractors import load_extractor
+from ..gans import load
+from ..gans.base import DataSpec
+from ..params import Params, load_params
+from ..registry.tracking import Tracker
+from ..section import nearest
+from ..training import cluster
+from ..training.search import space_by_player
+from .common import require_no_arguments
+
+METRICS = ("fid", "kid", "precision", "recall", "fid_intra")
+CHECKPOINT_BYTES = 2**30
+"""Room for checkpoints and outputs beside the images: those of the largest GAN here are below 300 MB each."""
+
+
+def main(argv: list[str]) -> int:
+    require_no_arguments(argv, "check")
+    params = load_params()
+    check_gan_and_data(params)
+    check_metrics(params)
+    check_disk(params)
+    check_resources(params)
+    Tracker.at(Path.cwd(), params.register_.experiment).check()
+    print("params.yaml, data source, GAN, resources, disk and MLflow: ready")
+    return 0
+
+
+def check_gan_and_data(params: Params) -> None:
+    """The source is there, and the GAN can train on what it gives.
+
+    Raises:
+        GanpipeError: what does not fit.
+    """
+    source = sources.load(params.data.source)(params.source_settings)
+    source.check()
+    found = source.describe()
+    spec = DataSpec(params.data.image_size, params.data.channels, found.fields, len(found.classes))
+    load(params.train.gan).check(params.gan_config, spec)
+    space_by_player(params.tune, params.gan_config.players)
+    if params.cluster.num_workers > params.train.batch_size:
+        raise GanpipeError(
+            f"cluster.num_workers: got {params.cluster.num_workers}, more than train.batch_size "
+            f"{params.train.batch_size}; each worker needs an image of the batch"
+        )
+
+
+def check_metrics(params: Params) -> None:
+    """The extractor's weights are there, and what the gate looks at will be measured.
+
+    Raises:
+        GanpipeError: naming the metric or file.
+    """
+    load_extractor(params.evaluate)
+    measured = [f"{metric}_{params.evaluate.extractor}" for metric in METRICS]
+    asked = {"register.metric": params.register_.metric}
+    asked |= {f"register.conditions.{name}": name for name in params.register_.conditions}
+    for key, name in asked.items():
+        if name not in measured:
+            raise GanpipeError(f"{key}: no metric {name!r} is measured; {nearest(name, measured)}")
+
+
+def check_disk(params: Params) -> None:
+    """Room for shards and decoded images.
+
+    Raises:
+        GanpipeError: naming the folder and how much is missing.
+    """
+    found = sources.load(params.data.source)(params.source_settings).describe()
+    num_images = min((number for number in (params.data.limit, found.num_images) if number is not None), default=0)
+    decoded = num_images * params.data.channels * params.data.image_size**2 * len(found.image_fields)
+    for folder in (Path.cwd(), host_cache()):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if free < decoded + CHECKPOINT_BYTES:
+            raise GanpipeError(
+                f"{folder}: {free / 2**30:.1f} GiB free, about {(decoded + CHECKPOINT_BYTES) / 2**30:.1f} GiB are "
+                f"needed for {num_images:,} images and checkpoints; make room, or lower data.limit or data.image_size"
+            )
+
+
+def check_resources(params: Params) -> None:
+    """The Ray cluster that is used has room for the workers asked for; without one yet, this machine has.
+
+    Raises:
+        GanpipeError: naming the section that asks for too much.
+    """
+    address = services.ray_address(Path.cwd())
+    tune, train = params.tune, params.cluster
+    wanted = [("cluster", train.num_workers, train.cpus_per_worker, train.gpus_per_worker)]
+    if tune.num_trials > 0:
+        wanted.append(("tune", tune.workers_per_trial, tune.cpus_per_worker, tune.gpus_per_worker))
+    if address is not None:
+        cluster.connect(address)
+        for key, num_workers, cpus, gpus in wanted:
+            cluster.require(num_workers, cpus, gpus, train.wait_seconds, key)
+        return
+    num_cpus = os.cpu_count() or 1
+    for key, num_workers, cpus, _ in wanted:
+        if num_workers * cpus > num_cpus:
+            raise GanpipeError(
+                f"{key}: asks for {num_workers} workers of {cpus:g} CPUs; this machine has {num_cpus}; "
+                f"lower {key}.*, or set RAY_ADDRESS to a cluster"
+            )

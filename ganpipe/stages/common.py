@@ -1,0 +1,93 @@
+"""What stages share: where outputs lie, and the key under which an interrupted stage finds its work again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+import ganpipe
+
+from ..errors import GanpipeError
+
+SHARDS = Path("artifacts/shards")
+REFERENCE = Path("artifacts/reference")
+TUNE = Path("artifacts/tune")
+TRAIN = Path("artifacts/train")
+EVALUATE = Path("artifacts/evaluate")
+PACKAGE = Path("artifacts/package")
+WORK = Path(".ganpipe/work")
+
+
+def code_digest(gan: str) -> str:
+    """SHA-256 over the sources that decide how `gan` is trained and scored."""
+    root = Path(ganpipe.__file__).parent
+    rooms = ["data", "networks", "losses", "training", "evaluation"]
+    files = [path for room in rooms for path in (root / room).rglob("*.py")]
+    files += [root / "gans" / f"{name}.py" for name in ("base", "draws", gan)]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def run_key(stage: str, gan: str, *parts: Any) -> str:
+    """Names a stage's work by everything that decides its result: code, settings, digests of inputs."""
+    text = json.dumps([stage, code_digest(gan), *parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def work_folder(storage_path: str | None, stage: str, key: str) -> str:
+    """Where an interrupted stage leaves what it needs to go on: a path or URL."""
+    if storage_path is not None:
+        return f"{storage_path.rstrip('/')}/{stage}-{key}"
+    folder = (WORK / f"{stage}-{key}").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """`values` as JSON with sorted keys: the same values are the same bytes."""
+    write_text(path, json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """What is in `path`.
+
+    Raises:
+        GanpipeError: the file is missing or no JSON; names the stage that makes it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GanpipeError(f"{path}: no such file; the stage {made_by!r} makes it: run `dvc repro {made_by}`") from None
+    except ValueError as error:
+        raise GanpipeError(f"{path}: not valid JSON ({error}); run `dvc repro --force {made_by}`") from None
+
+
+def require_no_arguments(argv: list[str], stage: str) -> None:
+    """Stages take everything from params.yaml."""
+    if argv:
+        raise GanpipeError(f"ganpipe {stage}: takes no arguments, got {' '.join(argv)!r}; settings are in params.yaml")
+
+
+def remove_folder(url: str) -> None:
+    """Delete an ended stage's work folder."""
+    filesystem, path = fsspec.core.url_to_fs(url)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+
+
+def ray_address() -> str:
+    """RAY_ADDRESS, else that of this checkout's own Ray, started where it does not run yet."""
+    from .. import services
+
+    return services.ensure("ray", Path.cwd()).address

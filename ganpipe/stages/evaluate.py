@@ -1,0 +1,69 @@
+"""evaluate: the generator's metrics with their protocol, and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from ..data.cache import open_dataset
+from ..data.manifest import verify
+from ..errors import GanpipeError
+from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.extractors import load_extractor
+from ..evaluation.reference import load_reference, reference_protocol
+from ..evaluation.settings import EvaluateSettings
+from ..gans import load
+from ..gans.base import DataSpec, Gan, Progress
+from ..params import load_params
+from ..registry.served_model import load_weights
+from ..registry.tracking import Tracker
+from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, read_json, require_no_arguments
+
+
+def main(argv: list[str]) -> int:
+    require_no_arguments(argv, "evaluate")
+    params = load_params()
+    verify(SHARDS)
+    trained = read_json(TRAIN / "model.json", made_by="train")
+    gan = trained_gan(trained)
+    evaluation = measure(gan, Progress(**trained["progress"]), params.evaluate)
+    evaluation.save(EVALUATE)
+    tracker = Tracker.at(Path.cwd(), params.register_.experiment)
+    with tracker.run("train", trained["run_key"], name=f"train {trained['gan']}") as run:
+        run.log_metrics(evaluation.metrics, step=trained["progress"]["images_seen"])
+        run.set_tags({"ganpipe.protocol": evaluation.protocol.hash})
+        for path in sorted(EVALUATE.iterdir()):
+            run.log_artifact(path, "evaluate")
+    for name, value in evaluation.metrics.items():
+        print(f"{name} {value:g}")
+    print(evaluation.protocol.text)
+    return 0
+
+
+def trained_gan(trained: dict[str, Any]) -> Gan:
+    """The GAN that `train` left, able to sample.
+
+    Raises:
+        GanpipeError: its weights do not fit its networks.
+    """
+    gan_class = load(trained["gan"])
+    config = gan_class.Config.model_validate(trained["config"])
+    spec = DataSpec(**{**trained["data"], "fields": tuple(trained["data"]["fields"])})
+    gan = gan_class(config, spec)
+    try:
+        load_weights(gan, safetensors.torch.load_file(TRAIN / "generator.safetensors"))
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise GanpipeError(f"{TRAIN / 'generator.safetensors'}: {error}; run `dvc repro --force train`") from None
+    return gan.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def measure(gan: Gan, progress: Progress, settings: EvaluateSettings) -> Evaluation:
+    """Evaluate `gan` against the reference that the stage `reference` left."""
+    dataset = open_dataset(SHARDS, settings.split)
+    extractor = load_extractor(settings, next(p.device for p in gan.parameters() if not p.is_meta))
+    reference = load_reference(REFERENCE, reference_protocol(dataset, extractor, settings))
+    training = dataset if settings.split == "train" else open_dataset(SHARDS, "train")
+    return evaluate(gan, progress, dataset, reference, extractor, settings, training)

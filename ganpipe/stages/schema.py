@@ -1,0 +1,17 @@
+"""schema: the JSON schema of params.yaml, which editors complete and check with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..params import schema
+from .common import require_no_arguments
+
+SCHEMA = Path("params.schema.json")
+
+
+def main(argv: list[str]) -> int:
+    require_no_arguments(argv, "schema")
+    SCHEMA.write_text(schema(), encoding="utf-8")
+    print(f"{SCHEMA}: written; params.yaml names it in its first line")
+    return 0

@@ -1,0 +1,39 @@
+"""`ganpipe up`, `ganpipe down`, `ganpipe services`: the background services of this checkout."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .. import services
+from ..environment import repo_root
+
+
+def _show(root: Path) -> None:
+    for name, service in services.status(root).items():
+        if service is None:
+            print(f"{name:<8} stopped")
+        elif service.pid is None:
+            print(f"{name:<8} {service.url}  (from {services.KINDS[name].variable})")
+        else:
+            health = "" if services.is_healthy(service) else "  does not answer"
+            log = services.STATE / f"{name}.log"
+            print(f"{name:<8} {service.url}  address {service.address}  pid {service.pid}  log {log}{health}")
+
+
+def main(argv: list[str]) -> int:
+    """`argv[0]` is the command: up, down or services."""
+    command = argv[0]
+    parser = argparse.ArgumentParser(prog=f"ganpipe {command}")
+    if command != "services":
+        parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(services.KINDS)}; default: all")
+    options = parser.parse_args(argv[1:])
+    root = repo_root()
+    if command == "up":
+        services.ensure_all(options.names or services.KINDS, root)
+    elif command == "down":
+        stopped = services.stop(root, options.names or services.KINDS)
+        print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+        return 0
+    _show(root)
+    return 0

@@ -1,0 +1,114 @@
+"""train: the generator, its samples while it learned, and its curves."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import io
+from pathlib import Path
+
+import fsspec
+import safetensors.torch
+
+from ..data.manifest import verify
+from ..params import load_params
+from ..registry import lineage
+from ..registry.tracking import Tracker
+from ..training import cluster
+from ..training.feed import spec_of
+from ..training.state import TrainingState
+from ..training.worker import TrainingJob, train
+from .common import (
+    SHARDS,
+    TRAIN,
+    TUNE,
+    ray_address,
+    read_json,
+    remove_folder,
+    require_no_arguments,
+    run_key,
+    work_folder,
+    write_json,
+    write_text,
+)  # fmt: skip
+from .jobs import training_job
+from .tune import tags
+
+
+def main(argv: list[str]) -> int:
+    require_no_arguments(argv, "train")
+    params = load_params()
+    manifest = verify(SHARDS)
+    config = params.gan_config.with_adam(read_json(TUNE / "best.json", made_by="tune"))
+    settings = {
+        "train": params.train.model_dump(mode="json"),
+        "cluster": params.cluster.model_dump(mode="json"),
+        "gans": {params.train.gan: config.model_dump(mode="json")},
+        "evaluate": params.evaluate.model_dump(mode="json"),
+    }
+    key = run_key("train", params.train.gan, manifest.digest, settings)
+    folder = work_folder(params.cluster.storage_path, "train", key)
+    job = training_job(params, manifest, config, folder)
+    tracker = Tracker.at(Path.cwd(), params.register_.experiment)
+    with tracker.run("train", key, name=f"train {params.train.gan}", tags=tags(params, manifest, "train")) as run:
+        run.log_params(settings)
+        environment = lineage.environment()
+        run.log_text(lineage.environment_text(environment), "environment.json")
+        run.log_text(lineage.requirements_text(), "requirements.txt")
+        job = dataclasses.replace(job, open_tracker=functools.partial(tracker.attach, run.run_id))
+        present = job.store.list()
+        if not present or present[-1] < params.train.num_images:
+            address = ray_address()
+            cluster.connect(address)
+            wanted = params.cluster
+            cluster.require(
+                wanted.num_workers, wanted.cpus_per_worker, wanted.gpus_per_worker, wanted.wait_seconds, "cluster"
+            )
+            train(job, wanted)
+        state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
+        chosen = _write(job, state, key, manifest.digest)
+        run.log_artifact(TRAIN / "curves.csv")
+    remove_folder(folder)
+    print(f"{TRAIN}: generator after {chosen:,} images")
+    return 0
+
+
+def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str) -> int:
+    """Write the outs from the last or best checkpoint. Returns the images that the chosen generator has seen."""
+    last = job.store.list()[-1]
+    state.load_state_dict(job.store.load(last))
+    rows, scores = state.curves.rows, state.scores
+    chosen = job.store.best(scores) if job.settings.select == "best" else last
+    if chosen is not None and chosen != last:
+        state.load_state_dict(job.store.load(chosen))
+    (TRAIN / "samples").mkdir(parents=True, exist_ok=True)
+    filesystem, path = fsspec.core.url_to_fs(f"{job.folder}/samples")
+    for name in sorted(filesystem.glob(f"{path}/*.png")):
+        (TRAIN / "samples" / name.rsplit("/", 1)[-1]).write_bytes(filesystem.cat_file(name))
+    write_text(TRAIN / "curves.csv", _csv(rows))
+    write_text(TRAIN / "scores.csv", _csv([{"images_seen": seen, job.score_name: s} for seen, s in scores.items()]))
+    safetensors.torch.save_file(state.generator_state(), TRAIN / "generator.safetensors")
+    write_json(
+        TRAIN / "model.json",
+        {
+            "gan": job.gan,
+            "config": job.config.model_dump(mode="json"),
+            "data": dataclasses.asdict(state.gan.data),
+            "progress": dataclasses.asdict(state.progress),
+            "run_key": key,
+            "data_digest": data_digest,
+        },
+    )
+    return state.progress.images_seen
+
+
+def _csv(rows: list[dict[str, float]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
+    )
+    return text.getvalue()

@@ -1,0 +1,110 @@
+"""tune: the best optimiser settings by quick FID, and the table of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.manifest import Manifest, verify
+from ..params import Params, load_params
+from ..registry import lineage
+from ..registry.runlog import RunLog
+from ..registry.tracking import Tracker
+from ..training import cluster
+from ..training.search import SearchResult, search
+from ..training.search_figure import draw_trials
+from .common import (
+    SHARDS,
+    TUNE,
+    ray_address,
+    remove_folder,
+    require_no_arguments,
+    run_key,
+    work_folder,
+    write_json,
+    write_text,
+)
+from .jobs import training_job
+
+OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "deterministic",
+            "max_gradient_norm", "ema_half_life", "ema_ramp_up")  # fmt: skip
+"""What of `train` a trial depends on; the rest may change without a new search. dvc.yaml names the same."""
+
+
+def main(argv: list[str]) -> int:
+    require_no_arguments(argv, "tune")
+    params = load_params()
+    manifest = verify(SHARDS)
+    training_job(params, manifest, params.gan_config, folder="")  # fails now where the GAN does not fit the data
+    if params.tune.num_trials == 0:
+        print("tune: tune.num_trials is 0; the GAN keeps its own settings")
+        return _write(None)
+    key = run_key(
+        "tune",
+        params.train.gan,
+        manifest.digest,
+        params.tune.model_dump(mode="json"),
+        params.train.model_dump(mode="json", include=set(OF_TRAIN)),
+        params.gan_config.model_dump(mode="json"),
+        params.evaluate.quick.model_dump(mode="json"),
+    )
+    folder = work_folder(params.cluster.storage_path, "tune", key)
+    tracker = Tracker.at(Path.cwd(), params.register_.experiment)
+    with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=tags(params, manifest, "tune")) as run:
+        run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
+        tune = params.tune
+        cluster.connect(ray_address())
+        cluster.require(
+            tune.workers_per_trial, tune.cpus_per_worker, tune.gpus_per_worker, params.cluster.wait_seconds, "tune"
+        )
+        result = search(
+            training_job(params, manifest, params.gan_config, folder),
+            tune,
+            params.cluster,
+            OpenTrial(tracker, key, run.run_id, params.train.gan),
+        )
+        _write(result)
+        best = result.best
+        run.log_metrics({f"best_{result.objective}": best.objective}, step=0)
+        run.log_artifact(TUNE / "trials.csv")
+        run.log_artifact(TUNE / "trials.png")
+    remove_folder(folder)
+    print(f"tune: best of {len(result.trials)} trials is {best.number} with {result.objective} {best.objective:.2f}")
+    return 0
+
+
+@dataclass(frozen=True)
+class OpenTrial:
+    """Opens a trial's MLflow run, a child of the search's, in the trial's process."""
+
+    tracker: Tracker
+    key: str
+    parent_run_id: str
+    gan: str
+
+    def __call__(self, trial: str, adam: Mapping[str, Any]) -> RunLog:
+        run = self.tracker.run(f"trial-{trial}", self.key, name=f"{self.gan} {trial}", parent_run_id=self.parent_run_id)
+        run.log_params(adam)
+        return run
+
+
+def tags(params: Params, manifest: Manifest, stage: str) -> dict[str, str]:
+    """What a run was made from."""
+    return {
+        **lineage.git_tags(Path.cwd()),
+        **lineage.dvc_tags(Path.cwd(), stage),
+        **lineage.environment_tags(lineage.environment()),
+        "ganpipe.gan": params.train.gan,
+        "ganpipe.data.source": manifest.source,
+        "ganpipe.data.digest": manifest.digest,
+    }
+
+
+def _write(result: SearchResult | None) -> int:
+    TUNE.mkdir(parents=True, exist_ok=True)
+    write_text(TUNE / "trials.csv", result.table() if result else "trial,images_seen\n")
+    (TUNE / "trials.png").write_bytes(draw_trials(result))
+    write_json(TUNE / "best.json", result.best.adam if result else {})
+    return 0

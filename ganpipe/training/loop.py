@@ -1,0 +1,93 @@
+"""How every GAN is trained. Read `gans/base.py` first: a GAN says who updates when and what each player minimises.
+
+Legend: B global batch size, N samples in this worker's share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..data.order import share
+from ..gans.base import Batch, Phase, Progress
+from ..gans.draws import BatchDraws, derive_seed
+from .distributed import World
+from .settings import TrainSettings
+from .state import TrainingState
+
+Fields = dict[str, Tensor]
+Fetch = Callable[[int, int], Fields]
+"""(start, stop) -> the fields of the samples at these positions of the endless stream of training images."""
+Observer = Callable[[TrainingState, Progress, dict[str, Tensor]], None]
+"""Called after each step: state, progress before it, and its losses and observations averaged over workers."""
+
+
+class Loop:
+    """Backward, averaging, clipping, stepping and EMA for any GAN, on any number of workers."""
+
+    def __init__(self, state: TrainingState, fetch: Fetch, settings: TrainSettings, world: World) -> None:
+        self.state, self.fetch, self.settings, self.world = state, fetch, settings, world
+        self.start, self.stop = share(0, settings.batch_size, world.rank, world.size)
+
+    def run(self, observers: Sequence[Observer] = ()) -> None:
+        """Train until `num_images` real images have been seen."""
+        while self.state.progress.images_seen < self.state.progress.num_images:
+            before, metrics = self.state.progress, self.step()
+            for observer in observers:
+                observer(self.state, before, metrics)
+
+    def step(self) -> dict[str, Tensor]:
+        """Every phase that is due, once; the k-th update of each phase sees the step's k-th batch."""
+        state, progress, batch_size = self.state, self.state.progress, self.settings.batch_size
+        phases = [phase for phase in state.gan.phases(progress) if progress.step % phase.every == 0]
+        num_batches = max((phase.num_updates for phase in phases), default=1)
+        positions = [progress.images_seen + k * batch_size for k in range(num_batches)]
+        batches = [self.fetch(position + self.start, position + self.stop) for position in positions]
+        metrics: dict[str, Tensor] = {}
+        for index, phase in enumerate(phases):
+            for update in range(phase.num_updates):
+                seed = derive_seed(self.settings.seed, "step", progress.step, index, update)
+                metrics |= self._update(phase, batches[update], progress, seed)
+        state.gan.adapt(metrics, progress)
+        images_seen = progress.images_seen + num_batches * batch_size
+        state.progress = Progress(images_seen, progress.num_images, progress.step + 1)
+        state.ema.update(num_batches * batch_size, images_seen)
+        return metrics
+
+    def _update(self, phase: Phase, fields: Fields, progress: Progress, seed: int) -> dict[str, Tensor]:
+        """One step of one player's optimiser. Gradients and metrics are means over the global batch."""
+        parameters = list(self.state.players[phase.player].parameters())
+        totals: dict[object, Tensor] = {}
+        for batch in self._micro_batches(fields, seed):
+            with self.state.autocast():
+                losses = phase.losses(batch, progress)
+            weight = batch.num_samples / self.settings.batch_size
+            total = torch.stack([*losses.values()]).sum() * weight
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+            found: dict[object, Tensor] = {i: value for i, value in enumerate(gradients) if value is not None}
+            for name, value in losses.items():
+                found[f"{phase.player}_{name}"] = value.detach().float() * weight
+            for name, value in batch.observed.items():
+                found[name] = value * weight
+            totals = {key: totals[key] + value if key in totals else value for key, value in found.items()}
+        totals = dict(zip(totals, self.world.sum([*totals.values()]), strict=True))
+        for i, parameter in enumerate(parameters):
+            parameter.grad = totals.pop(i, None)
+        if self.settings.max_gradient_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_gradient_norm)
+        self.state.optimizers[phase.player].step()
+        if phase.after_update is not None:
+            phase.after_update()
+        return {str(name): value for name, value in totals.items()}
+
+    def _micro_batches(self, fields: Fields, seed: int) -> Iterator[Batch]:
+        size = self.settings.micro_batch_size or self.stop - self.start
+        for start in range(self.start, self.stop, size):
+            stop = min(start + size, self.stop)
+            rows = {name: value[start - self.start : stop - self.start] for name, value in fields.items()}
+            # Dropout and noise maps are no property of a sample: each worker and micro-batch has its own.
+            torch.manual_seed(derive_seed(seed, self.world.rank, start))
+            draws = BatchDraws(seed, self.settings.batch_size, start, stop)
+            yield Batch(stop - start, draws, rows, self.state.device, self.state.dtype)

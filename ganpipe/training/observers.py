@@ -1,0 +1,131 @@
+"""What is done beside training: curves, sample grids, scores, checkpoints, and lines for the person who waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import fsspec
+from torch import Tensor
+
+from ..gans.base import Gan, Progress
+from .distributed import World
+from .state import CheckpointStore, TrainingState
+
+Score = Callable[[Gan, Progress], float]
+"""Scores a generator, lower is better (quick FID)."""
+Draw = Callable[[Gan, Progress], bytes]
+"""Draws a generator's sample grid as PNG bytes."""
+Report = Callable[[dict[str, float]], None]
+"""Hands metrics to whoever started the training (Ray Train, Ray Tune). Every rank calls it, with the same metrics."""
+
+
+class Tracker(Protocol):
+    """Where metrics and pictures of a run are kept (MLflow); used on rank 0 only."""
+
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None: ...
+    def log_bytes(self, content: bytes, name: str) -> None: ...
+    def flush(self) -> object: ...
+
+
+def is_due(every: int, before: Progress, now: Progress) -> bool:
+    """Whether a multiple of `every` images, or the end, was reached between two moments."""
+    return before.images_seen // every < now.images_seen // every or now.images_seen >= now.num_images
+
+
+class Log:
+    """Rows of curves: to the tracker with the speed, and to the console at most every few seconds."""
+
+    def __init__(self, rank: int, tracker: Tracker | None, name: str, seconds_between_lines: float = 5) -> None:
+        self._rank, self._tracker, self._name, self._pause = rank, tracker, name, seconds_between_lines
+        self._window_start = self._last_line = time.perf_counter()
+        self._window_images = 0
+
+    def __call__(self, state: TrainingState, before: Progress, metrics: dict[str, Tensor]) -> None:
+        now = state.progress
+        self._window_images += now.images_seen - before.images_seen
+        state.curves.add(metrics)
+        if not is_due(state.curves.every, before, now):
+            return
+        losses = state.curves.end_window(now)
+        seconds = time.perf_counter() - self._window_start
+        speed, self._window_images, self._window_start = self._window_images / seconds, 0, time.perf_counter()
+        if self._rank != 0:
+            return
+        if self._tracker is not None:
+            self._tracker.log_metrics({**losses, "images_per_second": speed}, step=now.images_seen)
+        if time.perf_counter() - self._last_line >= self._pause or now.images_seen >= now.num_images:
+            self._last_line = time.perf_counter()
+            print(self._line(now, losses, speed), flush=True)
+
+    def _line(self, now: Progress, losses: dict[str, float], speed: float) -> str:
+        left = int(max(0, now.num_images - now.images_seen) / speed)
+        return (
+            f"{self._name}: {min(now.images_seen, now.num_images):,} of {now.num_images:,} images "
+            f"({now.fraction:.0%}), {speed:,.0f} images/s, {left // 60}:{left % 60:02d} left  "
+            + "  ".join(f"{name} {value:.3g}" for name, value in losses.items())
+        )
+
+
+class SampleGrids:
+    """A grid of the same latents after certain updates and at the end: samples/<step>.png in the run's folder."""
+
+    def __init__(self, folder: str, at_updates: tuple[int, ...], draw: Draw, tracker: Tracker | None) -> None:
+        self._folder, self._at_updates, self._draw, self._tracker = folder, set(at_updates), draw, tracker
+
+    def __call__(self, state: TrainingState, before: Progress, metrics: dict[str, Tensor]) -> None:
+        now = state.progress
+        if now.step not in self._at_updates and now.images_seen < now.num_images:
+            return
+        with state.averaged() as gan:
+            png = self._draw(gan, now)
+        name = f"{now.step:07d}.png"
+        filesystem, folder = fsspec.core.url_to_fs(f"{self._folder}/samples")
+        filesystem.makedirs(folder, exist_ok=True)
+        filesystem.pipe_file(f"{folder}/{name}", png)
+        if self._tracker is not None:
+            self._tracker.log_bytes(png, f"samples/{name}")
+
+
+class Checkpoints:
+    """Every so many images and at the end: score the generator, save everything, report."""
+
+    def __init__(
+        self,
+        world: World,
+        every: int,
+        store: CheckpointStore,
+        score: Score | None = None,
+        score_name: str = "score",
+        report: Report | None = None,
+        tracker: Tracker | None = None,
+    ) -> None:
+        self._world, self._every, self._store = world, every, store
+        self._score, self._score_name, self._report, self._tracker = score, score_name, report, tracker
+
+    def __call__(self, state: TrainingState, before: Progress, metrics: dict[str, Tensor]) -> None:
+        now = state.progress.images_seen
+        if not is_due(self._every, before, state.progress):
+            return
+        self._world.broadcast(state.gan.buffers())
+        report = {"images_seen": float(now)}
+        if self._score is not None:
+            report[self._score_name] = state.scores[now] = self._scored(state, self._score)
+        if self._world.rank == 0:
+            if self._tracker is not None:
+                if now in state.scores:
+                    self._tracker.log_metrics({self._score_name: state.scores[now]}, step=now)
+                self._tracker.flush()  # what the checkpoint counts as logged is logged before the checkpoint exists
+            self._store.save(state)
+        self._world.barrier()
+        if self._report is not None:
+            self._report(report)
+
+    def _scored(self, state: TrainingState, score: Score) -> float:
+        """Rank 0's score, on every rank."""
+        number = 0.0
+        if self._world.rank == 0:
+            with state.averaged() as gan:
+                number = score(gan, state.progress)
+        return self._world.broadcast_number(number)

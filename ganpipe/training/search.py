@@ -1,0 +1,295 @@
+"""The search for optimiser settings on Ray Tune: every trial is a short training by the same worker function."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import GanpipeError
+from ..section import nearest
+from .observers import Tracker
+from .search_settings import AdamSpace, Distribution, TuneSettings
+from .settings import ClusterSettings
+from .state import Diverged
+from .worker import TrainingJob, run_training, train
+
+OpenTrialTracker = Callable[[str, Mapping[str, Any]], Tracker]
+"""(trial name, its Adam settings) -> tracker; called in the trial's process."""
+AdamByPlayer = dict[str, dict[str, float]]
+"""{player: {lr, beta1, beta2}}, each key optional."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of the table of trials."""
+
+    number: int
+    adam: AdamByPlayer
+    images_seen: int
+    objective: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found. `best` overrides the GAN's own settings; it is empty where nothing was searched."""
+
+    objective: str
+    trials: list[Trial]
+
+    @property
+    def best(self) -> Trial:
+        """The finished trial with the lowest objective, the earlier one among equals.
+
+        Raises:
+            Diverged: no trial gave a finite objective.
+        """
+        # Fewer images seen means that the scheduler gave up on it, whatever its score was then.
+        longest = max(trial.images_seen for trial in self.trials)
+        finished = [t for t in self.trials if t.images_seen == longest and math.isfinite(t.objective)]
+        if not finished:
+            raise Diverged(
+                f"tune: none of {len(self.trials)} trials gave a finite {self.objective}; "
+                "lower the learning rates in tune.space, or lengthen tune.num_images"
+            )
+        return min(finished, key=lambda trial: (trial.objective, trial.number))
+
+    def table(self) -> str:
+        """CSV: trial, images_seen, <player>.<setting> …, objective."""
+        columns = [(player, name) for player, values in self.trials[0].adam.items() for name in values]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["trial", "images_seen", *(f"{p}.{n}" for p, n in columns), self.objective])
+        for trial in self.trials:
+            values = [repr(trial.adam[player][name]) for player, name in columns]
+            writer.writerow([trial.number, trial.images_seen, *values, repr(trial.objective)])
+        return text.getvalue()
+
+
+def space_by_player(settings: TuneSettings, players: list[str]) -> dict[str, AdamSpace]:
+    """What is searched for each of `players`.
+
+    Raises:
+        GanpipeError: tune.player_space names someone who is no player of this GAN.
+    """
+    for name in settings.player_space:
+        if name not in players:
+            raise GanpipeError(f"tune.player_space.{name}: the GAN has no such player; {nearest(name, players)}")
+    return {player: settings.player_space.get(player, settings.space) for player in players}
+
+
+def search(
+    job: TrainingJob,
+    settings: TuneSettings,
+    cluster: ClusterSettings,
+    open_trial_tracker: OpenTrialTracker | None = None,
+) -> SearchResult:
+    """Run the trials; Ray must be running. A search that was stopped in the same `job.folder` goes on where it was."""
+    from ray import tune
+
+    players = job.config.players
+    space = space_by_player(settings, players)
+    flat = {f"{p}.{name}": d for p in players for name, d in space[p].distributions().items()}
+    if not flat:
+        raise GanpipeError("tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0")
+    defaults = {
+        f"{p}.{name}": getattr(job.config, f"adam_{p}").model_dump()[name]
+        for p in players
+        for name in space[p].distributions()
+    }
+    held = {key: value for key, value in defaults.items() if flat[key].holds(value)}
+    trial_job = dataclasses.replace(
+        job,
+        settings=job.settings.model_copy(
+            update={
+                "num_images": settings.num_images,
+                "checkpoint_every": settings.grace_images if settings.scheduler == "asha" else settings.num_images,
+                "keep_checkpoints": 1,
+            }
+        ),
+        num_threads=max(1, int(settings.cpus_per_worker)),
+        draw=None,
+    )
+    trial_cluster = cluster.model_copy(
+        update={
+            "num_workers": settings.workers_per_trial,
+            "cpus_per_worker": settings.cpus_per_worker,
+            "gpus_per_worker": settings.gpus_per_worker,
+        }
+    )
+    resources = {"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker}
+    one_process = settings.workers_per_trial == 1
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, job=trial_job, cluster=trial_cluster, open_trial_tracker=open_trial_tracker),
+        # A trial of several workers only waits for them: it takes nothing, or the trials would starve one another.
+        resources if one_process else {"CPU": 0},
+    )
+    storage, name = f"{job.folder}/search", "trials"
+    if tune.Tuner.can_restore(f"{storage}/{name}"):
+        print(f"{job.name}: going on with the search", flush=True)
+        tuner = tune.Tuner.restore(f"{storage}/{name}", trainable, resume_unfinished=True, restart_errored=True)
+    else:
+        Path(storage).mkdir(parents=True, exist_ok=True)
+        tuner = tune.Tuner(
+            trainable,
+            param_space=None if settings.searcher == "tpe" else {k: _tune_domain(d) for k, d in flat.items()},
+            tune_config=tune.TuneConfig(
+                num_samples=settings.num_trials,
+                max_concurrent_trials=_room(settings),
+                search_alg=_searcher(settings, job.score_name, flat, held),
+                scheduler=_scheduler(settings, job.score_name),
+                reuse_actors=one_process,
+                trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=storage,
+                verbose=0,
+                callbacks=[_progress(job.name, settings.num_trials, job.score_name)],
+            ),
+        )
+    results = tuner.fit()
+    if results.errors:
+        cause = str(results.errors[0]).strip().splitlines()[-1]
+        raise GanpipeError(
+            f"tune: {results.num_errors} of {len(results)} trials failed: {cause}; the same command tries them again"
+        )
+    trials = []
+    for number in range(len(results)):
+        adam, metrics = _nested(results[number].config or {}), results[number].metrics or {}
+        trials.append(Trial(number, adam, int(metrics["images_seen"]), float(metrics[job.score_name])))
+    return SearchResult(job.score_name, trials)
+
+
+def _nested(flat: Mapping[str, float]) -> AdamByPlayer:
+    nested: AdamByPlayer = {}
+    for key, value in flat.items():
+        player, name = key.rsplit(".", 1)
+        nested.setdefault(player, {})[name] = float(value)
+    return nested
+
+
+def _trial(
+    config: dict[str, float],
+    job: TrainingJob,
+    cluster: ClusterSettings,
+    open_trial_tracker: OpenTrialTracker | None,
+) -> None:
+    """One trial: a training with its own Adam settings, reporting the objective at every rung and at the end."""
+    from ray import tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    trial_id = tune.get_context().get_trial_id()
+    adam = _nested(config)
+    job = dataclasses.replace(
+        job,
+        name=f"trial {trial_id}",
+        config=job.config.with_adam(adam),
+        folder=f"{job.folder}/search/work/{trial_id}",
+        open_tracker=None if open_trial_tracker is None else _TrialTracker(open_trial_tracker, trial_id, adam),
+    )
+    try:
+        if cluster.num_workers == 1:
+            run_training(job, report=tune.report)
+        else:
+            train(job, cluster, callbacks=[TuneReportCallback()])
+    except Diverged as error:
+        print(f"{job.name}: {error}", flush=True)
+        tune.report({"images_seen": job.settings.num_images, job.score_name: math.inf})
+
+
+@dataclass(frozen=True)
+class _TrialTracker:
+    """Opens a trial's tracker; a class, since it travels to the trial's workers."""
+
+    open_trial_tracker: OpenTrialTracker
+    trial_id: str
+    adam: AdamByPlayer
+
+    def __call__(self) -> Tracker:
+        return self.open_trial_tracker(self.trial_id, self.adam)
+
+
+def _room(settings: TuneSettings) -> int:
+    """How many trials the cluster has room for side by side, at least 1 and at most max_concurrent_trials."""
+    import ray
+
+    total = ray.cluster_resources()
+    per_trial = {
+        "CPU": settings.cpus_per_worker * settings.workers_per_trial,
+        "GPU": settings.gpus_per_worker * settings.workers_per_trial,
+    }
+    fits = min(int(total.get(kind, 0) // need) for kind, need in per_trial.items() if need > 0)
+    return max(1, min(fits, settings.max_concurrent_trials or fits))
+
+
+def _tune_domain(distribution: Distribution) -> Any:
+    from ray import tune
+
+    if distribution.log_uniform is not None:
+        return tune.loguniform(*distribution.log_uniform)
+    if distribution.uniform is not None:
+        return tune.uniform(*distribution.uniform)
+    return tune.choice(list(distribution.choice or ()))
+
+
+def _searcher(settings: TuneSettings, metric: str, flat: Mapping[str, Distribution], first: dict[str, float]) -> Any:
+    if settings.searcher == "random":
+        from ray.tune.search import BasicVariantGenerator
+
+        return BasicVariantGenerator(points_to_evaluate=[first], random_state=settings.seed)
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    return OptunaSearch(
+        {key: _optuna_distribution(d) for key, d in flat.items()},
+        metric=metric,
+        mode="min",
+        points_to_evaluate=[first],
+        sampler=optuna.samplers.TPESampler(seed=settings.seed),
+    )
+
+
+def _optuna_distribution(distribution: Distribution) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if distribution.choice is not None:
+        return CategoricalDistribution(distribution.choice)
+    low, high = distribution.log_uniform or distribution.uniform or (0.0, 1.0)
+    return FloatDistribution(low, high, log=distribution.log_uniform is not None)
+
+
+def _progress(name: str, num_trials: int, metric: str) -> Any:
+    """A line for every trial that ends."""
+    from ray import tune
+
+    class Progress(tune.Callback):
+        ended = 0
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            self.ended += 1
+            settings = "  ".join(f"{key} {value:.3g}" for key, value in trial.config.items())
+            score = trial.last_result.get(metric, math.nan)
+            print(f"{name}: {self.ended} of {num_trials} trials done, {metric} {score:.2f}  {settings}", flush=True)
+
+    return Progress()
+
+
+def _scheduler(settings: TuneSettings, metric: str) -> Any:
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    if settings.scheduler == "fifo":
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="images_seen",
+        metric=metric,
+        mode="min",
+        max_t=settings.num_images,
+        grace_period=settings.grace_images,
+        reduction_factor=settings.reduction_factor,
+    )

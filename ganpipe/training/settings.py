@@ -1,0 +1,65 @@
+"""The sections `train` and `cluster` of params.yaml. Lengths are counted in real images seen over all workers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ..section import Section
+
+
+class TrainSettings(Section):
+    """How a generator is trained, whatever the GAN."""
+
+    gan: str = "dcgan"
+    """Which GAN: the name of a file in ganpipe/gans/."""
+    num_images: int = Field(default=120_000, ge=1)
+    """Length of the training. MNIST's training images are 60,000."""
+    batch_size: int = Field(default=64, ge=1)
+    """Global batch: real images of one update over all workers."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Most images that one worker pushes through the networks at once; a larger share is cut. null: no cutting."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the weights, the order of the images and all noise."""
+    precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto"
+    """Autocast to bf16, or compute in fp32 (or fp64, to compare results). auto: bf16 where the hardware has it."""
+    channels_last: bool = True
+    """Keep convolutional weights and images in the channels-last memory format, which is faster."""
+    deterministic: bool = True
+    """Use only deterministic algorithms, so that the same inputs give the same bytes."""
+    max_gradient_norm: float | None = Field(default=None, gt=0)
+    """Clip each update's gradient to this L2 norm. null: no clipping."""
+    ema_half_life: float = Field(default=5_000, ge=0)
+    """Half-life, in images, of the moving average of the generator's weights from which samples are drawn. 0: none."""
+    ema_ramp_up: float = Field(default=0.05, ge=0)
+    """While training is young the half-life is at most this share of the images seen. 0: no ramp-up."""
+    log_every: int = Field(default=2_000, ge=1)
+    """Images between two rows of the curves; a row holds means over them."""
+    samples_at_updates: tuple[int, ...] = (100, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000)
+    """Steps after which a sample grid is drawn; the last one is drawn in any case."""
+    num_grid_samples: int = Field(default=64, ge=1)
+    """Samples in a grid."""
+    checkpoint_every: int = Field(default=30_000, ge=1)
+    """Images between two checkpoints, each scored by quick FID."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """How many of the last checkpoints are kept, beside the best."""
+    select: Literal["last", "best"] = "last"
+    """Which checkpoint becomes the generator: the last, or the best by quick FID."""
+
+
+class ClusterSettings(Section):
+    """Where training runs. The only section to change when RAY_ADDRESS points at a cluster."""
+
+    num_workers: int = Field(default=1, ge=1)
+    """Training workers; each takes its share of every batch."""
+    cpus_per_worker: float = Field(default=2, gt=0)
+    """CPUs that Ray sets aside for a worker, and threads that it computes with."""
+    gpus_per_worker: float = Field(default=0, ge=0)
+    """GPUs that Ray sets aside for a worker. 0: compute on the CPU."""
+    storage_path: str | None = None
+    """Folder or URL for checkpoints, seen by all hosts of the cluster. null: .ganpipe/work in this checkout."""
+    max_failures: int = Field(default=2, ge=0)
+    """How often a training whose worker died is taken up again from its last checkpoint."""
+    wait_seconds: float = Field(default=60, ge=0)
+    """How long a cluster may take to provide the resources asked for before that is an error."""

@@ -1,0 +1,211 @@
+"""What a training is at one moment, and checkpoints of it: everything needed to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import fsspec
+import torch
+from torch import Tensor, nn
+
+from ..errors import GanpipeError
+from ..gans import load
+from ..gans.base import DataSpec, Gan, GanConfig, Progress
+from ..gans.draws import derive_seed
+from .distributed import World, synchronise_batch_norm
+from .ema import Ema
+from .settings import TrainSettings
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """`auto` made definite: bf16 where the device computes in it natively, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+class Curves:
+    """Losses and observations as means over windows of about `every` images; kept on the device until a window ends."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.rows: list[dict[str, float]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        """Take a step's metrics into the window."""
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.detach().clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def end_window(self, now: Progress) -> dict[str, float]:
+        """The window's means, which become a row.
+
+        Raises:
+            Diverged: a mean is not a finite number.
+        """
+        means = torch.stack([self._sums[name] / self._counts[name] for name in self._sums]).tolist()
+        row = dict(zip(self._sums, means, strict=True))
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"training diverged: {name} is {value} after {now.images_seen:,} images; "
+                    "lower the learning rates (gans.*.adam_*.lr), or set train.max_gradient_norm"
+                )
+        self.rows.append({"step": now.step, "images_seen": now.images_seen, **row})
+        self._sums, self._counts = {}, {}
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "sums": self._sums, "counts": self._counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self._sums, self._counts = list(state["rows"]), dict(state["sums"]), dict(state["counts"])
+
+
+class Diverged(GanpipeError):
+    """The training cannot go on, and would fail in the same way again."""
+
+
+class TrainingState:
+    """Networks, optimisers, averages, progress, curves and scores of one training.
+
+    Every rank starts from the same weights: they are a function of the seed alone.
+    """
+
+    def __init__(
+        self, gan_name: str, config: GanConfig, data: DataSpec, settings: TrainSettings, world: World | None = None
+    ) -> None:
+        world = world or World()
+        self.device = world.device
+        self.precision = resolve_precision(settings.precision, self.device)
+        self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
+        torch.manual_seed(derive_seed(settings.seed, "weights"))
+        self.gan: Gan = load(gan_name)(config, data)
+        if world.size > 1:
+            synchronise_batch_norm(self.gan)
+        self.gan.to(self.device, self.dtype)
+        self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.gan.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.players = self.gan.players()
+        self.optimizers = {
+            name: torch.optim.Adam(
+                player.parameters(), player.adam.lr, (player.adam.beta1, player.adam.beta2), fused=True
+            )
+            for name, player in self.players.items()
+        }
+        self.ema = Ema(self._averaged_modules(), settings.ema_half_life, settings.ema_ramp_up)
+        self.progress = Progress(0, settings.num_images)
+        self.curves = Curves(settings.log_every)
+        self.scores: dict[int, float] = {}
+        """Quick FID by images seen."""
+
+    def _averaged_modules(self) -> dict[str, nn.Module]:
+        averaged = {id(m) for player in self.players.values() if player.averaged for m in player.modules}
+        return {name: module for name, module in self.gan.named_children() if id(module) in averaged}
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[Gan]:
+        """The GAN with its averaged weights, in evaluation mode."""
+        with self.ema.applied():
+            self.gan.eval()
+            try:
+                yield self.gan
+            finally:
+                self.gan.train()
+
+    def generator_state(self) -> dict[str, Tensor]:
+        """What sampling needs: state of the averaged players' modules with averaged values, on the CPU, contiguous."""
+        modules = self._averaged_modules()
+        with self.ema.applied():
+            return {
+                f"{prefix}.{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for prefix, module in modules.items()
+                for name, tensor in module.state_dict().items()
+            }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "gan": self.gan.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "ema": self.ema.state_dict(),
+            "images_seen": self.progress.images_seen,
+            "step": self.progress.step,
+            "curves": self.curves.state_dict(),
+            "scores": self.scores,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.gan.load_state_dict(state["gan"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.ema.load_state_dict(state["ema"])
+        self.progress = Progress(state["images_seen"], self.progress.num_images, state["step"])
+        self.curves.load_state_dict(state["curves"])
+        self.scores = dict(state["scores"])
+
+
+class CheckpointStore:
+    """Checkpoints of one training in a folder or at a URL: the last `keep`, and the best by score.
+
+    A checkpoint is written whole under another name and then moved, so one that can be seen is complete.
+    """
+
+    def __init__(self, url: str, keep: int) -> None:
+        self._filesystem, self._folder = fsspec.core.url_to_fs(url)
+        self._keep = keep
+
+    def _path(self, images_seen: int) -> str:
+        return f"{self._folder}/checkpoint-{images_seen:012d}.pt"
+
+    def list(self) -> list[int]:
+        """Images seen at each checkpoint, ascending."""
+        self._filesystem.invalidate_cache()
+        names = [path.rsplit("/", 1)[-1] for path in self._filesystem.glob(f"{self._folder}/checkpoint-*.pt")]
+        return sorted(int(name.removeprefix("checkpoint-").removesuffix(".pt")) for name in names)
+
+    def save(self, state: TrainingState) -> None:
+        buffer = io.BytesIO()
+        torch.save(state.state_dict(), buffer)
+        path = self._path(state.progress.images_seen)
+        self._filesystem.makedirs(self._folder, exist_ok=True)
+        self._filesystem.pipe_file(f"{path}.partial", buffer.getvalue())
+        self._filesystem.mv(f"{path}.partial", path)
+        present = self.list()
+        kept = {*present[-self._keep :], self.best(state.scores)}
+        for images_seen in present:
+            if images_seen not in kept:
+                self._filesystem.rm_file(self._path(images_seen))
+
+    def best(self, scores: dict[int, float]) -> int | None:
+        """The checkpoint with the lowest score, the earlier one among equals."""
+        present = set(self.list())
+        scored = [(score, images_seen) for images_seen, score in scores.items() if images_seen in present]
+        return min(scored)[1] if scored else None
+
+    def load(self, images_seen: int, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """The state dict of one checkpoint.
+
+        Raises:
+            GanpipeError: the file cannot be read.
+        """
+        path = self._path(images_seen)
+        try:
+            content = self._filesystem.cat_file(path)
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        except Exception as error:
+            raise GanpipeError(
+                f"{path}: cannot be read as a checkpoint ({error}); delete it to go on without"
+            ) from error
+        return state

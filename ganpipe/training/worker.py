@@ -1,0 +1,148 @@
+"""Training on Ray: what a worker does, and how a group of them is started. Tune and Train use the same function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.cache import open_dataset
+from ..errors import GanpipeError
+from ..gans.base import GanConfig
+from .distributed import World
+from .feed import Feed, spec_of
+from .loop import Loop
+from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, Tracker
+from .settings import ClusterSettings, TrainSettings
+from .state import CheckpointStore, Diverged, TrainingState
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything a worker needs; it is pickled to the workers.
+
+    Attributes:
+        name: shown in progress lines.
+        gan, config: which GAN, and its settings.
+        shards: folder of the shards and their manifest.
+        folder: folder or URL of this training's checkpoints and sample grids.
+        num_threads: threads of a worker that computes on the CPU.
+        score, score_name: scores a generator at each checkpoint; its metric's name.
+        draw: draws sample grids.
+        open_tracker: called on rank 0.
+    """
+
+    name: str
+    gan: str
+    config: GanConfig
+    settings: TrainSettings
+    shards: str
+    folder: str
+    num_threads: int = 1
+    score: Score | None = None
+    score_name: str = "score"
+    draw: Draw | None = None
+    open_tracker: Callable[[], Tracker] | None = None
+
+    @property
+    def store(self) -> CheckpointStore:
+        return CheckpointStore(f"{self.folder}/checkpoints", self.settings.keep_checkpoints)
+
+
+def run_training(job: TrainingJob, world: World | None = None, report: Report | None = None) -> TrainingState:
+    """Train to the end on this worker, from the last checkpoint where there is one.
+
+    Raises:
+        Diverged: a loss is no longer a finite number.
+    """
+    world = world or World()
+    torch.set_num_threads(job.num_threads)
+    torch.use_deterministic_algorithms(job.settings.deterministic)
+    if world.device.type == "cuda":
+        # cuBLAS needs this for deterministic results; it is read when the first handle is made.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    dataset = open_dataset(Path(job.shards), "train")
+    state = TrainingState(job.gan, job.config, spec_of(dataset.manifest), job.settings, world)
+    present = job.store.list()
+    if present:
+        state.load_state_dict(job.store.load(present[-1], world.device))
+        if world.rank == 0:
+            print(f"{job.name}: going on from {state.progress.images_seen:,} images", flush=True)
+    world.broadcast(state.gan.parameters())
+    tracker = job.open_tracker() if job.open_tracker is not None and world.rank == 0 else None
+    observers: list[Any] = [Log(world.rank, tracker, job.name)]
+    if job.draw is not None and world.rank == 0:
+        observers.append(SampleGrids(job.folder, job.settings.samples_at_updates, job.draw, tracker))
+    observers.append(
+        Checkpoints(
+            world, job.settings.checkpoint_every, job.store, job.score, job.score_name, report=report, tracker=tracker
+        )
+    )
+    feed = Feed(dataset, job.settings.seed, state.device, state.dtype, state.memory_format)
+    Loop(state, feed, job.settings, world).run(observers)
+    return state
+
+
+def _train_worker(config: dict[str, TrainingJob]) -> str | None:
+    """One worker of a Ray Train group. Returns the message of a failure that would only repeat itself."""
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+    world = World(context.get_world_rank(), context.get_world_size(), device)
+    try:
+        run_training(config["job"], world, ray.train.report)
+    except Diverged as error:
+        return str(error)
+    return None
+
+
+def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | None = None) -> None:
+    """Run `job` on a group of Ray Train workers; Ray must be running. Worker failures are taken up from checkpoints.
+
+    Raises:
+        GanpipeError: diverged, or the workers failed more often than cluster.max_failures.
+    """
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    if cluster.num_workers > job.settings.batch_size:
+        raise GanpipeError(
+            f"cluster.num_workers: got {cluster.num_workers}; each worker needs an image of the batch, and "
+            f"train.batch_size is {job.settings.batch_size}"
+        )
+    resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
+    trainer = TorchTrainer(
+        _train_worker,  # type: ignore[arg-type]
+        train_loop_config={"job": job},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=cluster.num_workers, use_gpu=cluster.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=job.folder,
+            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+            callbacks=callbacks,
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise GanpipeError(
+            f"training failed: {_cause(error)}; the same command goes on from the last checkpoint"
+        ) from error
+    if result.return_value is not None:  # type: ignore[attr-defined]
+        raise Diverged(result.return_value)  # type: ignore[attr-defined]
+
+
+def _cause(error: BaseException) -> str:
+    """What a worker raised, without Ray's wrapping."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        return f"{type(failure).__name__}: {str(failure).strip().splitlines()[-1]}"
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,128 @@
+"""`make run`: the whole pipeline on this machine, with what it needs started, and a closing summary."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ganpipe import environment, services
+from ganpipe.errors import GanpipeError
+
+from . import report
+from .graph import open_repo, stages_of, with_upstream
+
+
+def stale(root: Path, targets: Sequence[str]) -> list[str]:
+    """The stages that DVC would run now, in order."""
+    with open_repo(root) as repo:
+        stages = with_upstream(stages_of(repo), targets)
+        changed = set(repo.status())
+    return [stage.name for stage in stages if stage.name in changed]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s" if seconds >= 60 else f"{seconds:.1f} s"
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="STAGE", help="these and all that they need; default: all stages")
+    parser.add_argument("--force", action="store_true", help="run stages whose inputs have not changed, too")
+    return parser.parse_args(argv)
+
+
+def _start_page(name: str, root: Path) -> None:
+    try:
+        services.ensure(name, root)
+    except GanpipeError as error:
+        print(f"warning: the page is not up: {error}", file=sys.stderr)
+
+
+def _run_flow(root: Path, targets: Sequence[str], force: bool) -> None:
+    """Start what the stages need and run the flow.
+
+    Raises:
+        GanpipeError: a service does not start, or a stage failed.
+    """
+    print("starting Prefect, Ray and MLflow where they do not run yet (their logs: .ganpipe/services/)", flush=True)
+    # MLflow's page is for people: no stage waits for it.
+    page = threading.Thread(target=_start_page, args=("mlflow", root))
+    page.start()
+    started = services.ensure_all(("prefect", "ray"), root)
+    os.environ.update(services.client_environment(started, root))
+    # A line of a stage is shown as it is; the page has time and level beside it.
+    os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT", "[%(task_run_name)s] %(message)s")
+    os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT", "%(message)s")
+    # Prefect's traceback of a failed stage shows this project's code, not the stage's error.
+    from .console import without_tracebacks
+    from .flow import pipeline
+
+    without_tracebacks()
+    os.chdir(root)
+    state = pipeline(targets=list(targets), force=force, return_state=True)
+    page.join()
+    if not state.is_completed():
+        failure = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)
+        if isinstance(failure, GanpipeError):
+            raise failure
+        raise GanpipeError(f"the flow ended as {state.name}: {state.message}")
+
+
+def _pages(root: Path) -> list[str]:
+    running = {name: service for name, service in services.status(root).items() if service is not None}
+    if not running:
+        return ["pages: none is up; `make ui` starts MLflow, Prefect and Ray's dashboard"]
+    lines = [f"{name:<8} {service.url}" for name, service in running.items()]
+    return ["pages (`make stop` ends them):", *(f"  {line}" for line in lines)]
+
+
+def _times(root: Path, seconds: Mapping[str, float]) -> list[str]:
+    with open_repo(root) as repo:
+        known = [stage.name for stage in stages_of(repo) if stage.name in seconds]
+    return ["wall time of each stage when it last ran:", *(f"  {name:<12} {_minutes(seconds[name])}" for name in known)]
+
+
+def _summary(root: Path) -> None:
+    """The closing words. What the stages made is told by `ganpipe summary`, which may import what this may not."""
+    sys.stdout.flush()
+    code = subprocess.run([sys.executable, "-m", "ganpipe", "summary"], cwd=root, check=False).returncode
+    if code != 0:
+        raise GanpipeError(f"`ganpipe summary` ended with exit code {code}")
+    seconds = report.read_seconds(root / report.TIMES)
+    for line in [*(_times(root, seconds) if seconds else []), *_pages(root)]:
+        print(line)
+    print("next: `dvc plots show`, `dvc exp run -S train.gan=gan`, `ganpipe --help`", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what there is to do. Exit code 0, 1 after a failed stage, 2 for bad input, 130 after Ctrl-C."""
+    options = _arguments(argv)
+    environment.apply_defaults()
+    began = time.monotonic()
+    try:
+        root = environment.repo_root()
+        waiting = stale(root, options.targets)
+        if waiting or options.force:
+            print(f"to do: {', '.join(waiting) if waiting else 'all stages (--force)'}", flush=True)
+            _run_flow(root, options.targets, options.force)
+            print(f"\ndone in {_minutes(time.monotonic() - began)}\n")
+        else:
+            print("nothing to do: every output is up to date with its inputs, code and settings\n")
+        _summary(root)
+    except GanpipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if type(error).__name__ == "StageFailed" else 2
+    except KeyboardInterrupt:
+        print("interrupted: what is done is kept; the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,85 @@
+"""What the tests of the registry share: a trained directory made of a real GAN, and MLflow databases."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ganpipe import gans
+from ganpipe.gans.base import Batch, DataSpec, Gan, Progress
+from ganpipe.gans.draws import SeededDraws
+from ganpipe.registry.package import build_package
+from ganpipe.registry.tracking import Tracker
+
+SMALL = {
+    "gan": {"num_latents": 8, "generator_width": 16, "discriminator_width": 8},
+    "cgan": {"num_latents": 8, "latent_width": 8, "label_width": 8, "generator_width": 16, "discriminator_width": 8},
+    "dcgan": {"num_latents": 8, "generator_width": 4, "discriminator_width": 4},
+    "wgan_gp": {},
+}
+PROGRESS = Progress(images_seen=640, num_images=640, step=10)
+
+
+def make_gan(name: str, *, image_size: int = 16, seed: int = 0) -> Gan:
+    """A small GAN with random weights and, where it has batch norm, statistics that are not the initial ones."""
+    data = DataSpec(image_size=image_size, channels=1, fields=("image", "label"), num_classes=10)
+    gan_class = gans.load(name)
+    torch.manual_seed(seed)
+    gan = gan_class(gan_class.Config.model_validate(SMALL[name]), data)
+    with torch.no_grad():
+        for parameter in gan.parameters():
+            parameter.normal_(0, 0.3)  # initial weights of some papers are so small that every image is grey
+    for key, buffer in gan.named_buffers():
+        if key.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.5)
+    return gan.eval()
+
+
+def write_trained(gan: Gan, name: str, train_dir: Path) -> Path:
+    """What the train stage leaves."""
+    train_dir.mkdir(parents=True, exist_ok=True)
+    modules = {id(module) for player in gan.players().values() if player.averaged for module in player.modules}
+    held = {key for key, module in gan.named_children() if id(module) in modules}
+    weights = {key: value for key, value in gan.state_dict().items() if key.split(".")[0] in held}
+    save_file(weights, train_dir / "generator.safetensors")
+    trained = {
+        "gan": name,
+        "config": gan.config.model_dump(mode="json"),
+        "data": {**asdict(gan.data), "fields": list(gan.data.fields)},
+        "progress": asdict(PROGRESS),
+        "run_key": "ab12",
+        "data_digest": "cd34",
+    }
+    (train_dir / "model.json").write_text(json.dumps(trained))
+    return train_dir
+
+
+def build(tmp_path: Path, name: str = "gan", *, seed: int = 0, metrics: dict[str, float] | None = None) -> Path:
+    """A package of a small GAN; returns its directory."""
+    train_dir = write_trained(make_gan(name, seed=seed), name, tmp_path / "train")
+    package_dir = tmp_path / "package"
+    build_package(
+        train_dir, package_dir, metrics=metrics or {"fid_x": 3.0}, protocol={"seed": 0}, licence="CC BY-SA 3.0"
+    )
+    return package_dir
+
+
+@torch.no_grad()
+def own_samples(gan: Gan, seeds: list[int], labels: list[int] | None, truncation: float = 1.0) -> torch.Tensor:
+    """What ganpipe itself samples: uint8, (N, H, W, C)."""
+    fields = {} if labels is None else {"label": torch.tensor(labels)}
+    images_NCHW = gan.sample(Batch(len(seeds), SeededDraws(seeds), fields, truncation=truncation), PROGRESS)
+    return ((images_NCHW + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def tracker_in(root: Path, template: Path | None = None) -> Tracker:
+    """A tracker with an SQLite database in `root`, copied from `template` if given: making one takes 2 s."""
+    root.mkdir(parents=True, exist_ok=True)
+    if template is not None:
+        shutil.copyfile(template, root / "mlflow.db")
+    return Tracker.at(root, "tests")

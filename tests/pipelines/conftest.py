@@ -1,0 +1,42 @@
+"""Small real DVC repositories, and a Prefect server for the flow tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make_repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """A function `(dvc_yaml, **files)` that makes a DVC repository and changes into it.
+
+    `PYTHON` in its dvc.yaml is this interpreter; a file's name is given with `__` for its last dot.
+    """
+
+    def make(dvc_yaml: str, **files: str) -> Path:
+        root = tmp_path / "repo"
+        root.mkdir()
+        subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+        (root / "dvc.yaml").write_text(textwrap.dedent(dvc_yaml).replace("PYTHON", sys.executable))
+        for name, text in files.items():
+            (root / name.replace("__", ".")).write_text(textwrap.dedent(text))
+        monkeypatch.chdir(root)
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A temporary Prefect server that all flows of the session report to."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield

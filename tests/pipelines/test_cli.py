@@ -1,0 +1,62 @@
+"""The `ganpipe` command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ganpipe import cli
+from ganpipe.errors import GanpipeError
+
+HEAVY = ("torch", "ray", "mlflow", "dvc", "prefect", "matplotlib", "numpy", "scipy", "optuna", "webdataset")
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom ganpipe import cli\n"
+        "assert cli.main([]) == 0\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "LOADED []"
+    assert all(f"  {name} " in result.stdout for name in cli.COMMANDS)
+
+
+def test_every_command_has_a_main():
+    from importlib import import_module
+
+    for module, _ in cli.COMMANDS.values():
+        assert callable(import_module(f"ganpipe.{module}").main)
+
+
+def test_unknown_command_gets_the_nearest(capsys):
+    assert cli.main(["trian"]) == 2
+    assert capsys.readouterr().err == "error: no command 'trian'; did you mean 'train'?\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "text"),
+    [(GanpipeError("data.limit: got -1"), 2, "error: data.limit: got -1\n"), (KeyboardInterrupt(), 130, "interrupted\n")],
+)
+def test_errors_are_one_line_and_a_code(monkeypatch, capsys, raised, code, text):
+    def fail(argv):
+        raise raised
+
+    monkeypatch.setattr("ganpipe.stages.services.main", fail)
+    assert cli.main(["services"]) == code
+    assert capsys.readouterr().err == text
+
+
+def test_arguments_reach_the_command(monkeypatch):
+    seen = []
+    monkeypatch.setattr("ganpipe.stages.services.main", lambda argv: seen.append(argv) or 0)
+    assert cli.main(["down", "ray", "--flag"]) == 0
+    assert seen == [["down", "ray", "--flag"]]
+
+
+def test_outside_a_checkout(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["services"]) == 2
+    assert "is in no DVC repository" in capsys.readouterr().err

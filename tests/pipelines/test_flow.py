@@ -1,0 +1,179 @@
+"""The flow on small real DVC repositories: what a person sees of success, rest, retries, time limits and failure."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from pipelines import report
+from pipelines.__main__ import stale
+from pipelines.flow import StageFailed, own_error, pipeline
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+TWO = """
+stages:
+  first:
+    cmd: PYTHON work.py first
+    deps: [work.py]
+    outs: [first.txt]
+  second:
+    cmd: PYTHON work.py second
+    deps: [first.txt]
+    metrics: [second.json: {cache: false}]
+"""
+WORK = """
+import json, pathlib, sys
+if sys.argv[1] == "first":
+    pathlib.Path("first.txt").write_text("first")
+else:
+    pathlib.Path("second.json").write_text(json.dumps({"score": {"fid": 12.5}}))
+"""
+
+
+def _states(flow_run_id) -> dict[str, str]:
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
+    return {run.name: run.state_name or "" for run in runs}
+
+
+def _report(flow_run_id) -> str:
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+        )
+    assert len(found) == 1
+    return str(found[0].data)
+
+
+def _failure(state) -> str:
+    with pytest.raises(StageFailed) as caught:
+        state.result()
+    return str(caught.value)
+
+
+def test_a_run_then_a_rest_then_only_what_changed(make_repo):
+    root = make_repo(TWO, work__py=WORK)
+    assert stale(root, []) == ["first", "second"]
+
+    state = pipeline(return_state=True)
+    assert state.is_completed()
+    assert (root / "first.txt").read_text() == "first"
+    assert set(report.read_seconds(root / report.TIMES)) == {"first", "second"}
+    assert _states(state.state_details.flow_run_id) == {"first": "Completed", "second": "Completed"}
+    assert "| second.json | score.fid | 12.5 |" in _report(state.state_details.flow_run_id)
+    assert stale(root, []) == []
+
+    state = pipeline(return_state=True)
+    assert _states(state.state_details.flow_run_id) == {"first": "Cached", "second": "Cached"}
+
+    (root / "work.py").write_text(WORK + "# another comment\n")
+    assert stale(root, []) == ["first"]
+    state = pipeline(return_state=True)
+    # first.txt came out as before, so nothing behind it runs again.
+    assert _states(state.state_details.flow_run_id) == {"first": "Completed", "second": "Cached"}
+
+
+def test_a_failed_stage_ends_the_flow_with_its_own_words(make_repo):
+    root = make_repo(
+        TWO, work__py="import sys\nprint('note')\nsys.exit('error: data.limit: got -3; expected 1 or more')\n"
+    )
+    state = pipeline(return_state=True)
+    message = _failure(state)
+    first, *rest = message.splitlines()
+    assert first == "stage first: data.limit: got -3; expected 1 or more"
+    assert rest[0] == "not run, since they need it: second"
+    assert rest[1].startswith("next: ")
+    assert "Traceback" not in message
+    assert _states(state.state_details.flow_run_id)["first"] == "Failed"
+    assert not (root / "second.json").exists()
+
+
+def test_a_retry_that_succeeds(make_repo):
+    root = make_repo(
+        """
+        stages:
+          flaky:
+            cmd: PYTHON flaky.py
+            outs: [done.txt]
+            meta: {retries: 1, retry_delay_seconds: 0}
+        """,
+        flaky__py="""
+        import pathlib, sys
+        tries = pathlib.Path("tries.txt")
+        tries.write_text((tries.read_text() if tries.exists() else "") + "x")
+        if tries.read_text() == "x":
+            sys.exit("error: the network is away")
+        pathlib.Path("done.txt").write_text("done")
+        """,
+    )
+    assert pipeline(return_state=True).is_completed()
+    assert (root / "tries.txt").read_text() == "xx"
+
+
+def test_a_timeout_ends_the_whole_tree(make_repo):
+    root = make_repo(
+        """
+        stages:
+          slow:
+            cmd: PYTHON slow.py
+            outs: [done.txt]
+            meta: {timeout_seconds: 4}
+        """,
+        # The stage and its child ignore the polite signal.
+        slow__py="""
+        import pathlib, signal, subprocess, sys, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
+        process = subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+        pathlib.Path("child.pid").write_text(str(process.pid))
+        time.sleep(300)
+        """,
+    )
+    began = time.monotonic()
+    message = _failure(pipeline(return_state=True))
+    assert message.startswith("stage slow: not done within its timeout_seconds, 4")
+    assert time.monotonic() - began < 40
+    child = int((root / "child.pid").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_only_the_targets_run(make_repo):
+    root = make_repo(TWO, work__py=WORK)
+    assert pipeline(targets=["first"], return_state=True).is_completed()
+    assert (root / "first.txt").exists()
+    assert not (root / "second.json").exists()
+
+
+def test_pictures_among_the_plots_are_in_the_report(make_repo):
+    from PIL import Image
+
+    root = make_repo(
+        TWO + "plots: [grid.png, curves.csv, absent.png]\n", work__py=WORK, curves__csv="step,loss\n1,2\n"
+    )
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(Path(root / "grid.png"))
+    text = report.markdown(root, [("first", "Completed")], {"first": 1.5})
+    assert "| first | Completed | 1.5 |" in text
+    assert "**grid.png**\n\n![grid.png](data:image/png;base64,iVBOR" in text
+    assert "curves.csv" not in text
+    assert "absent.png" not in text
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        (["Running stage 'a':", "> python a.py", "error: no x", "ERROR: failed to reproduce 'a': …"], "no x"),
+        (["Traceback", "ValueError: boom", "ERROR: failed to reproduce 'a': …"], "ValueError: boom"),
+        (["Running stage 'a':", "> python a.py", "ERROR: failed to reproduce 'a': …"], "it printed nothing"),
+        (["ERROR: output 'x' is not an output"], "output 'x' is not an output"),
+    ],
+)
+def test_the_line_that_says_what_went_wrong(tail, expected):
+    assert own_error(tail) == expected

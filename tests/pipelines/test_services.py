@@ -1,0 +1,160 @@
+"""The background services, for real: each is started, found again, answers, and is gone after `stop`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ganpipe import environment, processes, services
+from ganpipe.errors import GanpipeError
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for kind in services.KINDS.values():
+        monkeypatch.delenv(kind.variable, raising=False)
+    (tmp_path / ".dvc").mkdir()
+    return tmp_path
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=20) as response:
+        return str(response.read().decode())
+
+
+def _listening(pid: int) -> set[str]:
+    return {
+        connection.laddr.ip
+        for process in processes.tree(pid)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+@pytest.mark.slow
+def test_all_three_start_answer_are_found_again_and_stop(root):
+    try:
+        started = services.ensure_all(services.KINDS, root)
+        assert services.ensure_all(services.KINDS, root) == started
+        assert services.status(root) == started
+
+        assert _get(f"{started['prefect'].address}/health") == "true"
+        assert "<html" in _get(started["mlflow"].url).lower()
+        assert json.loads(_get(f"{started['ray'].url}/api/version"))["ray_version"]
+        assert services.ray_address(root) == started["ray"].address
+
+        # In another process, as a stage would: it computes on that head and does not start one of its own.
+        code = (
+            "import ray\nray.init(log_to_driver=False)\n"
+            "print(ray.get(ray.remote(lambda: 6 * 7).remote()), ray.get_runtime_context().gcs_address)"
+        )
+        variables = {**services.client_environment(started, root), **environment.LOOPBACK_RAY, "PATH": "/usr/bin"}
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True, timeout=120
+        )
+        assert result.stdout.split() == ["42", started["ray"].address]
+
+        for service in started.values():
+            assert service.pid is not None
+            hosts = {host.removeprefix("::ffff:") for host in _listening(service.pid)}
+            assert hosts == {"127.0.0.1"}, f"{service.name} listens on {hosts}"
+        members = [process for service in started.values() for process in processes.tree(service.pid or 0)]
+        folder = started["ray"].folder
+        assert Path(folder).is_dir()
+    finally:
+        stopped = services.stop(root)
+    assert stopped == ["prefect", "ray", "mlflow"]
+    assert not [process for process in members if process.is_running() and processes.is_alive(process.pid)]
+    assert not Path(folder).exists()
+    assert set(services.status(root).values()) == {None}
+    assert services.stop(root) == []
+
+
+def test_mlflow_starts_again_after_a_kill_and_a_taken_port_is_no_hindrance(root):
+    import socket
+
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 5000))
+        except OSError:
+            pass  # someone else has it: as good
+        taken.listen()
+        try:
+            first = services.ensure("mlflow", root)
+            assert not first.url.endswith(":5000")
+            assert (root / "mlflow.db").exists()
+            for process in processes.tree(first.pid or 0):
+                process.kill()
+            assert services.running("mlflow", root) is None
+            second = services.ensure("mlflow", root)
+            assert second.pid != first.pid
+            assert services.is_healthy(second)
+        finally:
+            assert services.stop(root) == ["mlflow"]
+
+
+def test_a_service_named_in_the_environment_is_used_and_not_started(root, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "cluster.example:6379")
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example/api")
+    assert services.ensure("ray", root).address == "cluster.example:6379"
+    assert services.ray_address(root) == "cluster.example:6379"
+    assert services.ensure("prefect", root).url == "https://prefect.example"
+    assert services.stop(root) == []
+    assert not (root / ".ganpipe").exists()
+
+
+def test_a_service_that_dies_shows_the_end_of_its_log(root, monkeypatch):
+    def launch(_: Path) -> services.Launch:
+        code = "import sys; print('loading'); sys.exit('database is locked')"
+        return services.Launch([sys.executable, "-c", code], {}, "http://x", "http://127.0.0.1:9/", lambda: None)
+
+    monkeypatch.setitem(services.KINDS, "mlflow", services.Kind("MLFLOW_TRACKING_URI", launch, lambda service: ""))
+    with pytest.raises(GanpipeError, match=r"(?s)mlflow ended with exit code 1 while starting.*database is locked"):
+        services.ensure("mlflow", root)
+    assert services.running("mlflow", root) is None
+
+
+def test_a_service_that_never_answers_is_ended(root, monkeypatch):
+    pids = root / "pid.txt"
+
+    def launch(_: Path) -> services.Launch:
+        code = f"import os, pathlib, time; pathlib.Path({str(pids)!r}).write_text(str(os.getpid())); time.sleep(300)"
+        return services.Launch([sys.executable, "-c", code], {}, "http://x", "http://127.0.0.1:9/", lambda: None)
+
+    monkeypatch.setitem(services.KINDS, "ray", services.Kind("RAY_ADDRESS", launch, lambda service: ""))
+    with pytest.raises(GanpipeError, match="ray did not answer within 2 s"):
+        services.ensure("ray", root, timeout_seconds=2)
+    assert not processes.is_alive(int(pids.read_text()))
+
+
+def test_a_record_of_a_process_whose_number_is_now_anothers_is_not_believed(root):
+    folder = root / services.STATE
+    folder.mkdir(parents=True)
+    me = psutil.Process()
+    other = services.Running("ray", "http://x", "127.0.0.1:1", pid=me.pid, started=me.create_time() - 1000)
+    (folder / "ray.json").write_text(json.dumps(asdict(other)))
+    assert services.ray_address(root) is None
+    assert services.stop(root, ["ray"]) == []
+    (folder / "ray.json").write_text('{"pid": ')
+    assert services.ray_address(root) is None
+
+
+def test_defaults_leave_the_callers_choices_and_a_remote_cluster_alone():
+    assert environment.defaults({})["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    remote = environment.defaults({"RAY_ADDRESS": "ray://10.0.0.5:10001", "DO_NOT_TRACK": "0"})
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in remote
+    assert "DO_NOT_TRACK" not in remote
+    assert remote["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_unknown_service():
+    with pytest.raises(GanpipeError, match="no service 'rey'; did you mean 'ray'"):
+        services.stop(Path("."), ["rey"])
