@@ -21,11 +21,12 @@ NO_TELEMETRY = {
 }
 """No tool of the pipeline reports to its maker, unless the caller's own environment says otherwise."""
 
-LOOPBACK_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray listens on, and looks for, 127.0.0.1 only.
+LOOPBACK_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+"""Ray listens on, and looks for, 127.0.0.1 only, and takes only who has the token in ~/.ray/auth_token.
 
-Without it Ray on Linux turns 127.0.0.1 into the host's outer address and its ports are open to the network, where
-whoever reaches them can run code. It has to be set in the head and in every process that connects to it.
+Without the first, Ray on Linux turns 127.0.0.1 into the host's outer address and its ports are open to the network,
+where whoever reaches them can run code. Without the second, `ray start` asks for a token where that file happens to
+exist, and clients do not send it. Both have to be set in the head and in every process that connects to it.
 """
 
 

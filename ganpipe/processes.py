@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -46,6 +47,22 @@ def group(leader: int) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(process.pid) == leader:
+                found.append(process)
+    return found
+
+
+def orphans(leader: int, folder: Path) -> list[psutil.Process]:
+    """What is left of the session that the dead process `leader` led, working in `folder`.
+
+    Empty while some process has that number: it would be another one's session. The folder guards against a number
+    that was used again in between.
+    """
+    if is_alive(leader):
+        return []
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess, psutil.AccessDenied):
+            if os.getsid(process.pid) == leader and Path(process.cwd()) == folder and is_alive(process.pid):
                 found.append(process)
     return found
 

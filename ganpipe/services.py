@@ -72,6 +72,9 @@ class Kind:
     launch: Callable[[Path], Launch]
     health: Callable[[Running], str]
     grace_seconds: float = 10.0
+    """From SIGTERM to SIGKILL."""
+    note: str = ""
+    """What a person needs to open the page."""
 
 
 def _script(name: str) -> str:
@@ -112,6 +115,8 @@ def _launch_prefect(root: Path) -> Launch:
 
 
 def _launch_ray(root: Path) -> Launch:
+    # Makes the token that head and clients share, where there is none yet.
+    subprocess.run([_script("ray"), "get-auth-token", "--generate"], stdout=subprocess.DEVNULL, check=True)
     port = _port(8265)
     folder = _short_folder()
     cluster = Path(folder) / "ray_current_cluster"
@@ -152,7 +157,13 @@ def _launch_mlflow(root: Path) -> Launch:
 KINDS: dict[str, Kind] = {
     "prefect": Kind("PREFECT_API_URL", _launch_prefect, lambda service: f"{service.address}/health"),
     # A head drains its node for up to 30 s.
-    "ray": Kind("RAY_ADDRESS", _launch_ray, lambda service: f"{service.url}/api/gcs_healthz", grace_seconds=40.0),
+    "ray": Kind(
+        "RAY_ADDRESS",
+        _launch_ray,
+        lambda service: f"{service.url}/api/gcs_healthz",
+        grace_seconds=40.0,
+        note="  (asks for a token: `ray get-auth-token` prints it)",
+    ),
     "mlflow": Kind("MLFLOW_TRACKING_URI", _launch_mlflow, lambda service: f"{service.url}/health"),
 }
 
@@ -316,6 +327,8 @@ def _end(service: Running, root: Path) -> None:
 def _sweep(name: str, root: Path) -> None:
     """Remove what a dead service left: its record, its folder, and children that outlived it."""
     record = _record(root, name)
+    if record is not None and record.pid is not None:
+        processes.end(processes.orphans(record.pid, root))
     if record is not None and record.folder:
         processes.end(processes.having_argument(record.folder))
         shutil.rmtree(record.folder, ignore_errors=True)

@@ -19,10 +19,16 @@ from .graph import open_repo, stages_of, with_upstream
 
 
 def stale(root: Path, targets: Sequence[str]) -> list[str]:
-    """The stages that DVC would run now, in order."""
+    """The stages whose inputs, code, settings or outputs are not as they were, in order; more may follow from them."""
+    from dvc.exceptions import DvcException
+
     with open_repo(root) as repo:
         stages = with_upstream(stages_of(repo), targets)
-        changed = set(repo.status())
+        try:
+            changed = set(repo.status())
+        except DvcException as error:
+            # Mostly: another `dvc repro` or `make run` is at work in this checkout (DVC says which process).
+            raise GanpipeError(f"DVC cannot say what changed: {error}") from None
     return [stage.name for stage in stages if stage.name in changed]
 
 
@@ -78,7 +84,9 @@ def _pages(root: Path) -> list[str]:
     running = {name: service for name, service in services.status(root).items() if service is not None}
     if not running:
         return ["pages: none is up; `make ui` starts MLflow, Prefect and Ray's dashboard"]
-    lines = [f"{name:<8} {service.url}" for name, service in running.items()]
+    lines = [f"{name:<8} {service.url}{services.KINDS[name].note}" for name, service in running.items()]
+    if "ray" in running and running["ray"].pid is not None:
+        lines.append("         (Ray's page asks for a token: `ray get-auth-token` prints it)")
     return ["pages (`make stop` ends them):", *(f"  {line}" for line in lines)]
 
 
@@ -109,7 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         root = environment.repo_root()
         waiting = stale(root, options.targets)
         if waiting or options.force:
-            print(f"to do: {', '.join(waiting) if waiting else 'all stages (--force)'}", flush=True)
+            print(
+                f"changed: {', '.join(waiting)}" if waiting else "nothing changed; --force runs all the same",
+                flush=True,
+            )
             _run_flow(root, options.targets, options.force)
             print(f"\ndone in {_minutes(time.monotonic() - began)}\n")
         else:

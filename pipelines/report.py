@@ -64,13 +64,15 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _pictures(repo: Any, root: Path) -> Iterator[Path]:
-    """Files among the plots: outputs marked as plots, and those that a top-level `plots:` names."""
+    """Image files among the plots: outputs marked as plots, and what a top-level `plots:` names (files, or folders)."""
     named = [Path(out.fs_path) for out in repo.index.outs if out.plot]
-    for folder, plots in repo.index._plots.items():
-        named += [root / folder / name for entry in plots for name in ([entry] if isinstance(entry, str) else entry)]
+    for dvc_yaml, plots in repo.index._plots.items():
+        keys = [key for entry in plots for key in ([entry] if isinstance(entry, str) else entry)]
+        named += [Path(dvc_yaml).parent / key for key in keys]
     for path in named:
-        if path.suffix.lower() in _KINDS and path.is_file():
-            yield path.relative_to(root)
+        # Of a folder of samples the last one tells how it ended.
+        newest = [max(path.iterdir(), default=path)] if path.is_dir() else [path]
+        yield from (file.relative_to(root) for file in newest if file.suffix.lower() in _KINDS and file.is_file())
 
 
 def _picture(path: Path) -> str:

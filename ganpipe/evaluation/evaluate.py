@@ -27,6 +27,7 @@ from .sampling import place_of, sample_images, sample_seeds
 from .settings import EvaluateSettings
 
 _SIGNIFICANT_DIGITS = 6
+_PART = 512
 METRICS, PROTOCOL, CLASS_FIDS = "metrics.json", "protocol.json", "class_fid.csv"
 
 
@@ -48,7 +49,7 @@ class Evaluation:
     figures: Mapping[str, bytes] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write metrics.json, protocol.json, class_fid.csv (only its header for a GAN without labels) and the figures."""
+        """Write metrics.json, protocol.json, class_fid.csv (for a GAN without labels its header only), figures."""
         folder.mkdir(parents=True, exist_ok=True)
         protocol = {"hash": self.protocol.hash, **self.protocol.model_dump(mode="json")}
         for name, values in ((METRICS, dict(self.metrics)), (PROTOCOL, protocol)):
@@ -159,10 +160,11 @@ def _sample_features(
     batch_size: int,
     advance: Callable[[int], object] = lambda num_images: None,
 ) -> np.ndarray:
-    """Features of generated images, (N, D); only a batch of the images is in memory at a time."""
+    """Features of generated images, (N, D); only a part of the images is in memory at a time."""
     features_ND = np.empty((len(seeds), extractor.num_features), np.float32)
-    for start in range(0, len(seeds), batch_size):
-        rows = slice(start, start + batch_size)
+    part = max(batch_size, _PART)  # enough for every thread of the extractor
+    for start in range(0, len(seeds), part):
+        rows = slice(start, start + part)
         labels = None if labels_N is None else labels_N[rows]
         images_NCHW = sample_images(gan, progress, seeds[rows], labels, batch_size=batch_size)
         features_ND[rows] = extractor.features(images_NCHW)
@@ -203,7 +205,7 @@ def _nearest_png(
     extractor: Extractor,
     settings: EvaluateSettings,
 ) -> bytes:
-    """Of all samples those that come nearest to a training image, where a copy would be found, and what they are near."""
+    """Of all samples those that come nearest to a training image, where copies would be, and what they are near."""
     if training is not dataset:
         reference = cached_reference(training, extractor, settings)
     num_nearest = min(settings.num_nearest, len(reference.features_ND))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,9 @@ INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e9
 """Of inception-2015-12-05.pt as published with NVIDIA's StyleGAN2-ADA and StyleGAN3 metrics."""
 INCEPTION_NUM_FEATURES, INCEPTION_SIZE = 2048, 299
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+
+_CPU_BATCH = 32
+"""Images that one thread takes at once; of more, the activations do not fit into a core's cache."""
 
 
 class Extractor:
@@ -54,6 +59,7 @@ class Extractor:
         self.name, self.weights_sha256, self.num_features = name, weights_sha256, num_features
         self.resize, self.resampling, self.device = resize, resampling, device
         self._network, self._batch_size = network, batch_size
+        self._threads: ThreadPoolExecutor | None = None
 
     def features(self, images_NCHW: np.ndarray | Tensor) -> np.ndarray:
         """uint8 images (N, C, H, W) -> features (N, D), float32.
@@ -67,8 +73,16 @@ class Extractor:
                 f"{self.name}: expected uint8 images (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}"
             )
         features_ND = np.empty((len(images), self.num_features), np.float32)
-        for rows in _slices(len(images), self._batch_size):
+
+        def fill(rows: slice) -> None:
             features_ND[rows] = self._batch_features(images[rows]).cpu().numpy()
+
+        if self.device.type == "cpu":
+            self._threads = self._threads or single_threaded_pool(torch.get_num_threads())
+            list(self._threads.map(fill, _slices(len(images), min(self._batch_size, _CPU_BATCH))))
+        else:
+            for rows in _slices(len(images), self._batch_size):
+                fill(rows)
         return features_ND
 
     @torch.inference_mode()
@@ -78,6 +92,28 @@ class Extractor:
             values = nn.functional.interpolate(values, (self.resize, self.resize), mode="bilinear", antialias=True)
         with torch.autocast(self.device.type, enabled=False):
             return self._network(values.expand(-1, 3, -1, -1)).float()
+
+
+def single_threaded_pool(num_threads: int) -> ThreadPoolExecutor:
+    """Threads in each of which torch computes with one thread.
+
+    A batch a thread, rather than a batch over all threads: these wait for each other after every layer, spinning, which
+    on a machine that does something else besides took 25 times as long; and a result does not depend on their number.
+    """
+    started = threading.Barrier(num_threads + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # the thread takes the process's number now, not later in place of the next line's
+        torch.set_num_threads(1)
+        started.wait()
+
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(num_threads, "extractor", initializer=start)
+    for _ in range(num_threads):
+        pool.submit(lambda: None)
+    started.wait()
+    torch.set_num_threads(before)  # threads that start later take the number that was set last
+    return pool
 
 
 def _slices(num_rows: int, size: int) -> Iterator[slice]:
@@ -100,7 +136,7 @@ def load_extractor(settings: EvaluateSettings, device: torch.device | str = "cpu
 def efficientnet_lite0(
     resize: int | None = 64, device: torch.device | str = "cpu", batch_size: int = 64, path: str | Path | None = None
 ) -> Extractor:
-    """EfficientNet-Lite0 trained on ImageNet, D = 1280: averages over positions of the last layer before the classifier.
+    """EfficientNet-Lite0 trained on ImageNet, D = 1280: the last layer before the classifier, averaged over positions.
 
     The weights expect RGB as (value - 127) / 128. Of that, (value / 255 - mean) / std of torchvision, and [0, 1], it is
     the one under which activations on photographs have the mean and variance that batch norm's running statistics

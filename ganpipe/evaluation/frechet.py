@@ -109,8 +109,8 @@ def frechet_distance(mean1_D: np.ndarray, cov1_DD: np.ndarray, mean2_D: np.ndarr
     factors = [_factor(np.asarray(cov, np.float64)) for cov in (cov1_DD, cov2_DD)]
     if not first.shape == second.shape == factors[0].shape[1:] == factors[1].shape[1:]:
         raise GanpipeError(
-            f"means {first.shape}, {second.shape} and covariances {np.shape(cov1_DD)}, {np.shape(cov2_DD)} must be (D,) "
-            "and (D, D) with one D"
+            f"means {first.shape}, {second.shape} and covariances {np.shape(cov1_DD)}, {np.shape(cov2_DD)} must be "
+            "(D,) and (D, D) with one D"
         )
     return _distance(first, factors[0], second, factors[1])
 

@@ -34,8 +34,8 @@ class Kid:
 def kid(
     real_ND: np.ndarray, generated_MD: np.ndarray, num_subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> Kid:
-    """Kernel inception distance (Bińkowski 2018, arXiv 1801.01401, section 3): the squared maximum mean discrepancy under
-    the kernel (x.y / D + 1)^3, unbiased, averaged over random subsets.
+    """Kernel inception distance (Bińkowski 2018, arXiv 1801.01401, section 3): the squared maximum mean discrepancy
+    under the kernel (x.y / D + 1)^3, unbiased, averaged over random subsets.
 
     Raises:
         GanpipeError: fewer than 2 images.

@@ -78,9 +78,9 @@ class Protocol(_Hashed):
     @property
     def text(self) -> str:
         """One line for people."""
-        reference = self.reference
+        real = self.reference
         return (
-            f"{reference.extractor} ({reference.weights_sha256[:8]}) at {reference.resize} px, "
-            f"{self.num_samples:,} samples against {reference.num_real:,} images of the {reference.split} split of data "
-            f"{reference.data_digest[:8]}, {'EMA' if self.averaged else 'last'} weights, seed {self.seed}, protocol {self.hash}"
+            f"{real.extractor} ({real.weights_sha256[:8]}) at {real.resize} px, {self.num_samples:,} samples against "
+            f"{real.num_real:,} images of the {real.split} split of data {real.data_digest[:8]}, "
+            f"{'EMA' if self.averaged else 'last'} weights, seed {self.seed}, protocol {self.hash}"
         )

@@ -41,7 +41,7 @@ class EvaluateSettings(Section):
     split: Literal["train", "validation"] = "train"
     """Which real images. FID is published against the training images."""
     batch_size: int = Field(default=64, ge=1)
-    """Images that generator and extractor take at once. 32 to 128 is fastest on CPUs, GPUs take more."""
+    """Images that the generator takes at once, and the extractor on a GPU; on a CPU it takes at most 32 a thread."""
     seed: int = Field(default=0, ge=0)
     """Seed of the samples, of the choice of real images and of KID's subsets."""
     averaged: bool = True

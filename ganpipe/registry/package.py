@@ -202,10 +202,7 @@ def digest_of_package(package_dir: Path) -> str:
 def signature(description: Mapping[str, Any]) -> ModelSignature:
     """Rows of seed, label (conditional GANs only, optional) and truncation (optional) in, uint8 NHWC images out."""
     import numpy as np
-    from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
-
-    from .tracking import Tracker
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
     data = description["data"]
@@ -289,5 +286,8 @@ def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> P
     """The package of a model version, copied from MLflow into `folder`."""
     from mlflow.artifacts import download_artifacts
 
-    path = download_artifacts(version.source, dst_path=str(folder), tracking_uri=tracker.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Not version.source: MLflow would look its models:/… up in the process's default tracking URI.
+    uri = tracker.client().get_model_version_download_uri(version.name, version.version)
+    path = download_artifacts(uri, dst_path=str(folder), tracking_uri=tracker.uri)
     return Path(path) / "artifacts"

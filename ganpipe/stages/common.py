@@ -11,7 +11,10 @@ import fsspec
 
 import ganpipe
 
+from ..data.manifest import Manifest
 from ..errors import GanpipeError
+from ..params import Params
+from ..registry import lineage
 
 SHARDS = Path("artifacts/shards")
 REFERENCE = Path("artifacts/reference")
@@ -91,3 +94,15 @@ def ray_address() -> str:
     from .. import services
 
     return services.ensure("ray", Path.cwd()).address
+
+
+def run_tags(params: Params, manifest: Manifest, stage: str) -> dict[str, str]:
+    """What a run was made from."""
+    return {
+        **lineage.git_tags(Path.cwd()),
+        **lineage.dvc_tags(Path.cwd(), stage),
+        **lineage.environment_tags(lineage.environment()),
+        "ganpipe.gan": params.train.gan,
+        "ganpipe.data.source": manifest.source,
+        "ganpipe.data.digest": manifest.digest,
+    }

@@ -52,12 +52,12 @@ def trained_gan(trained: dict[str, Any]) -> Gan:
     gan_class = load(trained["gan"])
     config = gan_class.Config.model_validate(trained["config"])
     spec = DataSpec(**{**trained["data"], "fields": tuple(trained["data"]["fields"])})
-    gan = gan_class(config, spec)
+    gan = gan_class(config, spec).to("cuda" if torch.cuda.is_available() else "cpu")
     try:
         load_weights(gan, safetensors.torch.load_file(TRAIN / "generator.safetensors"))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise GanpipeError(f"{TRAIN / 'generator.safetensors'}: {error}; run `dvc repro --force train`") from None
-    return gan.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return gan.eval()
 
 
 def measure(gan: Gan, progress: Progress, settings: EvaluateSettings) -> Evaluation:

@@ -16,9 +16,8 @@ from ..registry.package import build_package, download_package
 from ..registry.registration import register
 from ..registry.served_model import Generator, package_files
 from ..registry.tracking import Tracker
-from .common import EVALUATE, PACKAGE, SHARDS, TRAIN, read_json, require_no_arguments
+from .common import EVALUATE, PACKAGE, SHARDS, TRAIN, read_json, require_no_arguments, run_tags
 from .evaluate import measure
-from .tune import tags
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> int:
             tracker,
             run.run_id,
             functools.partial(rescore, settings=params.evaluate, tracker=tracker),
-            tags=tags(params, manifest, "register"),
+            tags=run_tags(params, manifest, "register"),
         )
     found = "registered" if registration.created else "registered before"
     print(f"{registration.uri} {found}; aliases: {', '.join(registration.aliases) or 'none'}")

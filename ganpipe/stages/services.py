@@ -18,7 +18,8 @@ def _show(root: Path) -> None:
         else:
             health = "" if services.is_healthy(service) else "  does not answer"
             log = services.STATE / f"{name}.log"
-            print(f"{name:<8} {service.url}  address {service.address}  pid {service.pid}  log {log}{health}")
+            note = services.KINDS[name].note
+            print(f"{name:<8} {service.url}{note}  address {service.address}  pid {service.pid}  log {log}{health}")
 
 
 def main(argv: list[str]) -> int:

@@ -28,12 +28,12 @@ from .common import (
     remove_folder,
     require_no_arguments,
     run_key,
+    run_tags,
     work_folder,
     write_json,
     write_text,
 )  # fmt: skip
 from .jobs import training_job
-from .tune import tags
 
 
 def main(argv: list[str]) -> int:
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     folder = work_folder(params.cluster.storage_path, "train", key)
     job = training_job(params, manifest, config, folder)
     tracker = Tracker.at(Path.cwd(), params.register_.experiment)
-    with tracker.run("train", key, name=f"train {params.train.gan}", tags=tags(params, manifest, "train")) as run:
+    with tracker.run("train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, "train")) as run:
         run.log_params(settings)
         environment = lineage.environment()
         run.log_text(lineage.environment_text(environment), "environment.json")

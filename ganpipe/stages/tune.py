@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.manifest import Manifest, verify
-from ..params import Params, load_params
-from ..registry import lineage
+from ..data.manifest import verify
+from ..params import load_params
 from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training import cluster
@@ -22,6 +21,7 @@ from .common import (
     remove_folder,
     require_no_arguments,
     run_key,
+    run_tags,
     work_folder,
     write_json,
     write_text,
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     )
     folder = work_folder(params.cluster.storage_path, "tune", key)
     tracker = Tracker.at(Path.cwd(), params.register_.experiment)
-    with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=tags(params, manifest, "tune")) as run:
+    with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, "tune")) as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
         tune = params.tune
         cluster.connect(ray_address())
@@ -88,18 +88,6 @@ class OpenTrial:
         run = self.tracker.run(f"trial-{trial}", self.key, name=f"{self.gan} {trial}", parent_run_id=self.parent_run_id)
         run.log_params(adam)
         return run
-
-
-def tags(params: Params, manifest: Manifest, stage: str) -> dict[str, str]:
-    """What a run was made from."""
-    return {
-        **lineage.git_tags(Path.cwd()),
-        **lineage.dvc_tags(Path.cwd(), stage),
-        **lineage.environment_tags(lineage.environment()),
-        "ganpipe.gan": params.train.gan,
-        "ganpipe.data.source": manifest.source,
-        "ganpipe.data.digest": manifest.digest,
-    }
 
 
 def _write(result: SearchResult | None) -> int:

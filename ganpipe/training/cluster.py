@@ -8,44 +8,47 @@ import os
 import time
 from pathlib import Path
 
+from ..environment import is_loopback
 from ..errors import GanpipeError
 
+_ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Workers' lines are progress for a person: each is shown, once, and without colour codes around its origin.
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    # A report waits for the controller's next look at the workers, every 2 s by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
 
-def connect(address: str | None) -> None:
-    """Join the Ray cluster at `address`; None starts one on this machine that ends with this process.
+
+def connect(address: str) -> None:
+    """Join the Ray cluster at `address` (host:port), once a process.
 
     Raises:
         GanpipeError: nobody answers there, or its Ray is of another version.
     """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is not None and address.startswith(("http://", "https://")):
+    if address.startswith(("http://", "https://")):
         raise GanpipeError(
             f"RAY_ADDRESS: got {address!r}, a cluster's job server; run this command on a host of the cluster "
             "with RAY_ADDRESS=<head's address>:6379"
         )
+    # Another host's image carries dependencies only: this code is sent along.
+    runtime_env = None if is_loopback(address) else {"py_modules": [str(Path(__file__).parents[1])]}
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
-            logging_level=logging.WARNING,
-            log_to_driver=True,
-            runtime_env=_runtime_env() if os.environ.get("RAY_ADDRESS") else None,
-        )
+        ray.init(address, logging_level=logging.WARNING, log_to_driver=True, runtime_env=runtime_env)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"at {address}" if address else "on this machine"
         reason = str(error).strip().splitlines()[0]
         raise GanpipeError(
-            f"Ray {where} cannot be used: {reason}; check RAY_ADDRESS and that the cluster runs"
+            f"Ray at {address} cannot be used: {reason}; check RAY_ADDRESS and that the cluster runs"
         ) from error
-
-
-def _runtime_env() -> dict[str, list[str]]:
-    """Sends this code to the cluster's hosts, whose image carries dependencies only."""
-    return {"py_modules": [str(Path(__file__).parents[1])]}
 
 
 def require(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, wait_seconds: float, key: str) -> None:

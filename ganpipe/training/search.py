@@ -140,7 +140,8 @@ def search(
             param_space=None if settings.searcher == "tpe" else {k: _tune_domain(d) for k, d in flat.items()},
             tune_config=tune.TuneConfig(
                 num_samples=settings.num_trials,
-                max_concurrent_trials=_room(settings),
+                # The random searcher keeps its own count, and Tune would warn of two.
+                max_concurrent_trials=_room(settings) if settings.searcher == "tpe" else None,
                 search_alg=_searcher(settings, job.score_name, flat, held),
                 scheduler=_scheduler(settings, job.score_name),
                 reuse_actors=one_process,
@@ -188,7 +189,7 @@ def _trial(
     adam = _nested(config)
     job = dataclasses.replace(
         job,
-        name=f"trial {trial_id}",
+        name=f"trial {trial_id.split('_')[-1]}",
         config=job.config.with_adam(adam),
         folder=f"{job.folder}/search/work/{trial_id}",
         open_tracker=None if open_trial_tracker is None else _TrialTracker(open_trial_tracker, trial_id, adam),
@@ -242,7 +243,9 @@ def _searcher(settings: TuneSettings, metric: str, flat: Mapping[str, Distributi
     if settings.searcher == "random":
         from ray.tune.search import BasicVariantGenerator
 
-        return BasicVariantGenerator(points_to_evaluate=[first], random_state=settings.seed)
+        return BasicVariantGenerator(
+            points_to_evaluate=[first], max_concurrent=_room(settings), random_state=settings.seed
+        )
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 

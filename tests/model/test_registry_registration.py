@@ -14,6 +14,7 @@ from registry_parts import build, make_gan, own_samples, tracker_in
 from test_registry_package import load_where_ganpipe_is_not_installed
 
 from ganpipe.errors import GanpipeError
+from ganpipe.registry.package import download_package
 from ganpipe.registry.registration import (
     DECISION_TAG,
     GATE_TAG,
@@ -23,6 +24,7 @@ from ganpipe.registry.registration import (
     register,
     trail_of,
 )
+from ganpipe.registry.served_model import Generator, package_files
 from ganpipe.registry.settings import Condition, RegisterSettings
 from ganpipe.registry.tracking import Tracker
 
@@ -190,6 +192,15 @@ def test_an_unmeasured_metric_is_found_before_anything_is_written(desk: Desk) ->
     with pytest.raises(GanpipeError, match=r"register\.metric: .* did you mean 'fid_x'\?"):
         desk.register(40.0, metric="fid_y")
     assert desk.client.search_registered_models() == []
+
+
+def test_a_versions_package_is_downloaded(desk: Desk, tmp_path: Path) -> None:
+    desk.register(40.0)
+    version = by_alias(desk.client, desk.tracker, NAME, "champion")
+    assert version is not None
+    package = download_package(desk.tracker, version, tmp_path / "downloaded")
+    assert (package / "model.json").read_bytes() == (desk.package / "model.json").read_bytes()
+    assert Generator(package_files(package), "cpu").images([1, 2]).shape == (2, 1, 16, 16)
 
 
 def test_a_strangers_champion_is_named(desk: Desk) -> None:

@@ -18,6 +18,7 @@ import pytest
 from registry_parts import build
 
 from ganpipe.errors import GanpipeError
+from ganpipe.registry.package import download_package
 from ganpipe.registry.registration import register
 from ganpipe.registry.settings import RegisterSettings
 from ganpipe.registry.tracking import Tracker
@@ -113,6 +114,8 @@ def test_a_model_is_registered_with_a_server_and_loads_from_it(
         done = register(package, {"fid_x": 3.0}, "p", settings, tracker, run.run_id, lambda version: {})
         again = register(package, {"fid_x": 3.0}, "p", settings, tracker, run.run_id, lambda version: {})
     assert (done.version, done.champion, again.version, again.created) == (1, 1, 1, False)
+    downloaded = download_package(tracker, tracker.client().get_model_version("served", "1"), root / "downloaded")
+    assert (downloaded / "model.json").read_bytes() == (package / "model.json").read_bytes()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
     images = mlflow.pyfunc.load_model(done.alias_uri).predict(pd.DataFrame({"seed": [0, 1]}))
     assert images.shape == (2, 16, 16, 1)

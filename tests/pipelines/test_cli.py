@@ -38,7 +38,10 @@ def test_unknown_command_gets_the_nearest(capsys):
 
 @pytest.mark.parametrize(
     ("raised", "code", "text"),
-    [(GanpipeError("data.limit: got -1"), 2, "error: data.limit: got -1\n"), (KeyboardInterrupt(), 130, "interrupted\n")],
+    [
+        (GanpipeError("data.limit: got -1"), 2, "error: data.limit: got -1\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
 )
 def test_errors_are_one_line_and_a_code(monkeypatch, capsys, raised, code, text):
     def fail(argv):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
+from ganpipe import processes
+from ganpipe.errors import GanpipeError
 from pipelines import report
 from pipelines.__main__ import stale
 from pipelines.flow import StageFailed, own_error, pipeline
@@ -145,6 +149,51 @@ def test_a_timeout_ends_the_whole_tree(make_repo):
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+def test_stages_that_do_not_need_each_other_run_side_by_side(make_repo):
+    # Each waits for the other's mark: one after the other they would both give up.
+    make_repo(
+        """
+        stages:
+          both:
+            foreach: [left, right]
+            do:
+              cmd: PYTHON meet.py ${item}
+              deps: [meet.py]
+              outs: ["${item}.txt"]
+        """,
+        meet__py="""
+        import pathlib, sys, time
+        me, other = sys.argv[1], {"left": "right", "right": "left"}[sys.argv[1]]
+        pathlib.Path(me + ".here").touch()
+        deadline = time.monotonic() + 60
+        while not pathlib.Path(other + ".here").exists():
+            if time.monotonic() > deadline:
+                sys.exit("error: nobody came")
+            time.sleep(0.05)
+        pathlib.Path(me + ".txt").write_text("met")
+        """,
+    )
+    assert pipeline(return_state=True).is_completed()
+
+
+def test_a_checkout_where_another_dvc_is_at_work_gets_one_line(make_repo):
+    root = make_repo(TWO, work__py="import time\ntime.sleep(60)\n")
+    other = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 30
+        while (
+            not (root / ".dvc" / "tmp" / "rwlock").exists()
+            or str(other.pid) not in (root / ".dvc" / "tmp" / "rwlock").read_text()
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        with pytest.raises(GanpipeError, match=rf"(?s)DVC cannot say what changed: .*PID {other.pid}"):
+            stale(root, [])
+    finally:
+        processes.end_tree(other.pid)
+        other.wait()
+
+
 def test_only_the_targets_run(make_repo):
     root = make_repo(TWO, work__py=WORK)
     assert pipeline(targets=["first"], return_state=True).is_completed()
@@ -156,12 +205,19 @@ def test_pictures_among_the_plots_are_in_the_report(make_repo):
     from PIL import Image
 
     root = make_repo(
-        TWO + "plots: [grid.png, curves.csv, absent.png]\n", work__py=WORK, curves__csv="step,loss\n1,2\n"
+        TWO + "plots: [grid.png, curves.csv: {x: step}, absent.png, samples]\n",
+        work__py=WORK,
+        curves__csv="step,loss\n1,2\n",
     )
     Image.new("RGB", (8, 8), (200, 30, 30)).save(Path(root / "grid.png"))
+    (root / "samples").mkdir()
+    for name in ("000100.png", "000200.png"):
+        Image.new("L", (8, 8)).save(root / "samples" / name)
     text = report.markdown(root, [("first", "Completed")], {"first": 1.5})
     assert "| first | Completed | 1.5 |" in text
     assert "**grid.png**\n\n![grid.png](data:image/png;base64,iVBOR" in text
+    assert "samples/000200.png" in text
+    assert "samples/000100.png" not in text
     assert "curves.csv" not in text
     assert "absent.png" not in text
 

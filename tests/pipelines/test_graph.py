@@ -62,8 +62,8 @@ def test_targets_bring_what_they_need_and_no_more(make_repo):
     stages = read_graph(make_repo(DIAMOND))
     assert [stage.name for stage in with_upstream(stages, ["right@b"])] == ["first", "right@b"]
     assert with_upstream(stages, []) == stages
-    with pytest.raises(GanpipeError, match="no stage 'lest' in dvc.yaml; did you mean 'last'"):
-        with_upstream(stages, ["lest"])
+    with pytest.raises(GanpipeError, match=r"no stage 'lasst' in dvc\.yaml; did you mean 'last'"):
+        with_upstream(stages, ["lasst"])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,10 @@ def test_wrong_meta_names_stage_and_key(make_repo, meta, message):
     [
         ("stages: {}\n", "has no stage"),
         ("stages:\n  a:\n    cmd: x\n    outz: [y]\n", "dvc.yaml"),
-        ("stages:\n  a: {cmd: x, deps: [p], outs: [q]}\n  b: {cmd: x, deps: [q], outs: [p]}\n", "cycl"),
+        (
+            "stages:\n  a: {cmd: x, deps: [p], outs: [q]}\n  b: {cmd: x, deps: [q], outs: [p]}\n",
+            "both a dependency and an output",
+        ),
     ],
     ids=["empty", "unknown key", "cycle"],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from dataclasses import asdict
 from pathlib import Path
@@ -24,8 +26,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=20) as response:
+def _get(url: str, token: str | None = None) -> str:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as response:
         return str(response.read().decode())
 
 
@@ -47,7 +50,11 @@ def test_all_three_start_answer_are_found_again_and_stop(root):
 
         assert _get(f"{started['prefect'].address}/health") == "true"
         assert "<html" in _get(started["mlflow"].url).lower()
-        assert json.loads(_get(f"{started['ray'].url}/api/version"))["ray_version"]
+        # Ray runs any code that it is sent: only from who has this user's token.
+        token = (Path.home() / ".ray" / "auth_token").read_text().strip()
+        assert json.loads(_get(f"{started['ray'].url}/api/version", token))["ray_version"]
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            _get(f"{started['ray'].url}/api/version")
         assert services.ray_address(root) == started["ray"].address
 
         # In another process, as a stage would: it computes on that head and does not start one of its own.
@@ -55,7 +62,7 @@ def test_all_three_start_answer_are_found_again_and_stop(root):
             "import ray\nray.init(log_to_driver=False)\n"
             "print(ray.get(ray.remote(lambda: 6 * 7).remote()), ray.get_runtime_context().gcs_address)"
         )
-        variables = {**services.client_environment(started, root), **environment.LOOPBACK_RAY, "PATH": "/usr/bin"}
+        variables = {**services.client_environment(started, root), **environment.LOOPBACK_RAY, "HOME": str(Path.home())}
         result = subprocess.run(
             [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True, timeout=120
         )
@@ -82,20 +89,22 @@ def test_mlflow_starts_again_after_a_kill_and_a_taken_port_is_no_hindrance(root)
 
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        with contextlib.suppress(OSError):  # someone else has it: as good
             taken.bind(("127.0.0.1", 5000))
-        except OSError:
-            pass  # someone else has it: as good
-        taken.listen()
+            taken.listen()
         try:
             first = services.ensure("mlflow", root)
             assert not first.url.endswith(":5000")
             assert (root / "mlflow.db").exists()
-            for process in processes.tree(first.pid or 0):
-                process.kill()
+            leader, *children = processes.tree(first.pid or 0)
+            leader.kill()
+            leader.wait(timeout=10)
             assert services.running("mlflow", root) is None
             second = services.ensure("mlflow", root)
             assert second.pid != first.pid
+            # What the dead one left behind is gone, too.
+            assert children
+            assert not [child for child in children if child.is_running() and processes.is_alive(child.pid)]
             assert services.is_healthy(second)
         finally:
             assert services.stop(root) == ["mlflow"]
