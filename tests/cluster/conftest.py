@@ -1,0 +1,50 @@
+"""A Ray head of the tests' own, and shards of a dataset that is quickly learned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from training_parts import bars
+
+from ganpipe import environment, services
+from ganpipe.data import sources
+from ganpipe.data.settings import DataSettings
+from ganpipe.data.shards import write_shards
+from ganpipe.training import cluster
+
+
+@pytest.fixture(scope="session")
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Ray head with the cores of this machine, which this process has joined."""
+    import ray
+
+    kept = {name: os.environ.pop(name) for name in ("RAY_ADDRESS",) if name in os.environ}
+    environment.apply_defaults()
+    root = tmp_path_factory.mktemp("ray")
+    address = services.ensure("ray", root).address
+    cluster.connect(address)
+    yield address
+    ray.shutdown()
+    services.stop(root)
+    os.environ.update(kept)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """512 images of bars at 16 pixels in two classes, as shards."""
+    root = tmp_path_factory.mktemp("bars")
+    fields = bars(512)
+    for number, (image, label) in enumerate(zip(fields["image"].numpy(), fields["label"].numpy(), strict=True)):
+        path = root / "images" / ("left", "right")[label] / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(((image[0] + 1) * 127.5).round().astype(np.uint8)).save(path)
+    folder = sources.load("folder")
+    settings = DataSettings(source="folder", image_size=16, samples_per_shard=200)
+    source = folder(folder.Settings.model_validate({"path": str(root / "images")}))
+    write_shards(settings, source, root / "shards", num_processes=1)
+    return root / "shards"

@@ -1,0 +1,131 @@
+"""The search on real Ray trials."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_parts import SMALL
+
+from ganpipe.errors import GanpipeError
+from ganpipe.gans import load
+from ganpipe.gans.base import Gan, Progress
+from ganpipe.training.search import SearchResult, Trial, search, space_by_player
+from ganpipe.training.search_figure import draw_trials
+from ganpipe.training.search_settings import TuneSettings
+from ganpipe.training.settings import ClusterSettings, TrainSettings
+from ganpipe.training.state import Diverged
+from ganpipe.training.worker import TrainingJob
+
+
+class Score:
+    """Stands in for quick FID, which needs minutes here: the pixel distance between samples and bars."""
+
+    def __call__(self, gan: Gan, progress: Progress) -> float:
+        import numpy as np
+        from training_parts import bars
+
+        from ganpipe.evaluation.sampling import sample_images
+
+        fake = sample_images(gan, progress, range(64)).astype(np.float64)
+        real = (bars(64)["image"].numpy() + 1) * 127.5
+        return float(np.square(real.mean(0) - fake.mean(0)).mean())
+
+
+def make_job(shards: Path, folder: Path) -> TrainingJob:
+    settings = TrainSettings(gan="gan", batch_size=16, precision="fp32")
+    config = load("gan").Config.model_validate(SMALL["gan"])
+    return TrainingJob("gan", "gan", config, settings, str(shards), str(folder), score=Score(), score_name="distance")
+
+
+def settings(**values: Any) -> TuneSettings:
+    space = {"lr": {"log_uniform": [1e-4, 1e-2]}, "beta1": {"choice": [0.0, 0.5]}}
+    return TuneSettings.model_validate({"num_trials": 4, "num_images": 1600, "space": space, **values})
+
+
+def test_a_random_search_is_the_same_twice_and_finds_the_best(ray_head: str, shards: Path, tmp_path: Path) -> None:
+    first = search(make_job(shards, tmp_path / "a"), settings(), ClusterSettings())
+    again = search(make_job(shards, tmp_path / "b"), settings(), ClusterSettings())
+    assert first == again
+    assert len(first.trials) == 4
+    assert first.trials[0].adam["generator"] == {"lr": 2e-4, "beta1": 0.5}, "the GAN's own settings come first"
+    assert all(1e-4 <= t.adam[p]["lr"] <= 1e-2 for t in first.trials for p in ("generator", "discriminator"))
+    assert len({trial.objective for trial in first.trials}) == 4
+    assert first.best.objective == min(trial.objective for trial in first.trials)
+    assert all(trial.images_seen == 1600 for trial in first.trials)
+
+
+@pytest.mark.parametrize("searcher", ["random", "tpe"])
+def test_asha_stops_poor_trials_early(searcher: str, ray_head: str, shards: Path, tmp_path: Path) -> None:
+    result = search(
+        make_job(shards, tmp_path),
+        settings(num_trials=6, searcher=searcher, scheduler="asha", grace_images=160, reduction_factor=3),
+        ClusterSettings(),
+    )
+    assert len(result.trials) == 6
+    assert min(trial.images_seen for trial in result.trials) < 1600
+    assert result.best.images_seen == 1600
+
+
+def test_a_trial_that_diverges_does_not_end_the_search(ray_head: str, shards: Path, tmp_path: Path) -> None:
+    space = {"lr": {"choice": [2e-4, 1e30]}}
+    result = search(make_job(shards, tmp_path), settings(space=space, num_trials=3), ClusterSettings())
+    assert any(math.isinf(trial.objective) for trial in result.trials), "no trial drew the learning rate that diverges"
+    assert math.isfinite(result.best.objective)
+    assert draw_trials(result).startswith(b"\x89PNG")
+
+
+def test_trials_of_two_workers(ray_head: str, shards: Path, tmp_path: Path) -> None:
+    result = search(
+        make_job(shards, tmp_path), settings(num_trials=2, num_images=320, workers_per_trial=2), ClusterSettings()
+    )
+    assert [trial.images_seen for trial in result.trials] == [320, 320]
+
+
+def test_a_search_that_was_stopped_goes_on(ray_head: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job(shards, tmp_path / "work")
+    counter = tmp_path / "calls"
+
+    class StopsOnce(Score):
+        """Kills its process at the third scoring, as a preempted host would."""
+
+        def __call__(self, gan: Gan, progress: Progress) -> float:
+            import os
+
+            with counter.open("a") as file:
+                file.write("x")
+            if len(counter.read_text()) == 3:
+                os._exit(1)
+            return super().__call__(gan, progress)
+
+    import dataclasses
+
+    job = dataclasses.replace(job, score=StopsOnce())
+    with pytest.raises(GanpipeError, match="1 of 4 trials failed.*the same command tries them again"):
+        search(job, settings(max_concurrent_trials=1), ClusterSettings())
+    result = search(job, settings(max_concurrent_trials=1), ClusterSettings())
+    assert len(result.trials) == 4
+    assert len(counter.read_text()) == 5, "trials that had finished were run again"
+    expected = search(make_job(shards, tmp_path / "straight"), settings(), ClusterSettings())
+    assert result.trials == expected.trials
+
+
+def test_the_best_of_equals_is_the_first_and_stopped_trials_do_not_count() -> None:
+    def trial(number: int, images_seen: int, objective: float) -> Trial:
+        return Trial(number, {"generator": {"lr": 1e-4}}, images_seen, objective)
+
+    result = SearchResult("fid", [trial(0, 100, 5.0), trial(1, 300, 9.0), trial(2, 300, 9.0), trial(3, 300, math.inf)])
+    assert result.best.number == 1
+    with pytest.raises(Diverged, match="none of 1 trials gave a finite fid"):
+        _ = SearchResult("fid", [trial(0, 300, math.inf)]).best
+
+
+def test_a_player_that_the_gan_does_not_have_is_an_error() -> None:
+    values = settings(player_space={"critc": {"lr": {"choice": [1e-4]}}})
+    with pytest.raises(GanpipeError, match=r"tune.player_space.critc: .*did you mean 'critic'"):
+        space_by_player(values, ["generator", "critic"])
+    space = space_by_player(settings(player_space={"critic": {"lr": {"choice": [1e-4]}}}), ["generator", "critic"])
+    assert list(space["critic"].distributions()) == ["lr"]
+    assert list(space["generator"].distributions()) == ["lr", "beta1"]

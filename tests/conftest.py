@@ -1,0 +1,8 @@
+"""Helper modules beside the tests are importable from every folder of tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,259 @@
+"""What every GAN must do: whoever adds a file to ganpipe/gans/ is tested here without writing a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from training_parts import SMALL, SPEC, bars, largest_difference, make_loop, weights_of
+
+from ganpipe import gans
+from ganpipe.data.order import share
+from ganpipe.evaluation.sampling import sample_images
+from ganpipe.gans.base import Adam, Batch, DataSpec, Progress
+from ganpipe.gans.draws import BatchDraws
+from ganpipe.registry.package import build_package
+from ganpipe.registry.served_model import Generator, package_files
+
+every_gan = pytest.mark.parametrize("name", gans.names())
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    return any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in module.modules())
+
+
+def has_dropout(module: nn.Module) -> bool:
+    return any(isinstance(child, nn.Dropout) and child.p > 0 for child in module.modules())
+
+
+def distance_from_bars(images_NCHW: np.ndarray) -> float:
+    """Mean squared difference between samples' and bars' mean image and pixel deviations: 0 for a perfect generator."""
+    real = (bars(512)["image"].numpy() + 1) * 127.5
+    fake = images_NCHW.astype(np.float64)
+    means = np.square(real.mean(0) - fake.mean(0)).mean()
+    deviations = np.square(real.std(0) - fake.std(0)).mean()
+    return float(means + deviations)
+
+
+@every_gan
+def test_players_are_those_of_the_settings_and_share_no_parameter(name: str) -> None:
+    loop = make_loop(name)
+    players = loop.state.players
+    assert sorted(players) == sorted(loop.state.gan.config.players)  # type: ignore[attr-defined]
+    owned = [id(parameter) for player in players.values() for parameter in player.parameters()]
+    assert len(owned) == len(set(owned)) > 0
+    assert {id(parameter) for parameter in loop.state.gan.parameters()} == set(owned), "a parameter nobody trains"
+    assert any(player.averaged for player in players.values())
+
+
+@every_gan
+def test_an_update_moves_its_player_and_nobody_else(name: str) -> None:
+    loop = make_loop(name)
+    progress = Progress(0, 1000)
+    for phase in loop.state.gan.phases(progress):
+        before = weights_of(loop)
+        loop._update(phase, loop.fetch(0, 16), progress, seed=1)
+        moved = {key for key, value in weights_of(loop).items() if not torch.equal(value, before[key])}
+        own = {id(p) for p in loop.state.players[phase.player].parameters()}
+        own_names = {key for key, p in loop.state.gan.named_parameters() if id(p) in own}
+        assert moved, f"{phase.player} did not move"
+        assert moved <= own_names, f"{phase.player}'s turn moved others' weights"
+
+
+@every_gan
+def test_losses_are_means_over_the_batch(name: str) -> None:
+    """A batch of the same image twice has the loss of the image once, for GANs whose samples do not see each other."""
+    gan = make_loop(name).state.gan.eval()  # eval: no dropout, and batch norm by running statistics
+    fields = bars(8)
+
+    class Halves(BatchDraws):
+        """The numbers of rows [0, 4) for both halves."""
+
+        def normal(self, *shape: int) -> torch.Tensor:
+            return super().normal(*shape)[:4].repeat(2, *[1] * len(shape))
+
+        def uniform(self, *shape: int) -> torch.Tensor:
+            return super().uniform(*shape)[:4].repeat(2, *[1] * len(shape))
+
+    once = {key: value[:4] for key, value in fields.items()}
+    twice = {key: torch.cat([value[:4], value[:4]]) for key, value in fields.items()}
+    for phase in gan.phases(Progress(0, 1000)):
+        single = phase.losses(Batch(4, BatchDraws(5, 8, 0, 4), once, dtype=torch.float64), Progress(0, 1000))
+        double = phase.losses(Batch(8, Halves(5, 8, 0, 8), twice, dtype=torch.float64), Progress(0, 1000))
+        for key in single:
+            assert float(double[key]) == pytest.approx(float(single[key]), rel=1e-9), key
+
+
+@every_gan
+def test_micro_batches_give_the_update_of_the_whole_batch(name: str) -> None:
+    whole, cut = make_loop(name), make_loop(name, settings={"micro_batch_size": 5})
+    if has_batch_norm(whole.state.gan) or has_dropout(whole.state.gan):
+        # Statistics and masks are those of a micro-batch; what must still agree is which real images are seen.
+        whole.state.gan.eval()
+        cut.state.gan.eval()
+    for _ in range(3):
+        whole.step()
+        cut.step()
+    assert largest_difference(weights_of(whole), weights_of(cut)) < 1e-9
+
+
+@every_gan
+def test_going_on_from_a_checkpoint_is_as_if_nothing_had_happened(name: str, tmp_path: Path) -> None:
+    straight = make_loop(name)
+    for _ in range(6):
+        straight.step()
+    stopped = make_loop(name)
+    for _ in range(3):
+        stopped.step()
+    torch.save(stopped.state.state_dict(), tmp_path / "checkpoint.pt")
+    resumed = make_loop(name)
+    resumed.state.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
+    for _ in range(3):
+        resumed.step()
+    assert resumed.state.progress == straight.state.progress
+    assert largest_difference(weights_of(resumed), weights_of(straight)) == 0
+    averages, expected = resumed.state.ema.averages, straight.state.ema.averages
+    assert all(torch.equal(averages[key], expected[key]) for key in expected)
+
+
+@every_gan
+def test_it_learns(name: str) -> None:
+    """After a short training its samples are several times nearer to the data than before."""
+    settings = {"precision": "fp32", "batch_size": 32, "ema_half_life": 500}
+    adam = Adam(lr=1e-3, beta1=0.5, beta2=0.99)
+    players = gans.load(name).Config.model_validate(SMALL.get(name, {})).players
+    loop = make_loop(name, settings=settings, **{f"adam_{player}": adam for player in players})
+    labels = [number % 2 for number in range(256)] if "label" in loop.state.gan.fields else None
+
+    def distance() -> float:
+        with loop.state.averaged() as gan:
+            return distance_from_bars(sample_images(gan, loop.state.progress, range(256), labels))
+
+    before = distance()
+    # As many updates of each player as a textbook would make in a few seconds.
+    for _ in range(400):
+        loop.step()
+    assert distance() < before / 4
+
+
+@every_gan
+def test_a_conditional_gan_obeys_its_label(name: str) -> None:
+    loop = make_loop(name, settings={"precision": "fp32", "batch_size": 32})
+    if "label" not in loop.state.gan.fields:
+        with loop.state.averaged() as gan, pytest.raises(Exception, match="takes no labels"):
+            sample_images(gan, loop.state.progress, range(2), [0, 1])
+        return
+    for _ in range(400):
+        loop.step()
+    with loop.state.averaged() as gan:
+        left, right = (sample_images(gan, loop.state.progress, range(64), [k] * 64).mean((0, 1, 2)) for k in (0, 1))
+    assert left[:8].mean() > 2 * left[8:].mean()
+    assert right[8:].mean() > 2 * right[:8].mean()
+
+
+@every_gan
+def test_the_package_makes_the_same_images(name: str, tmp_path: Path) -> None:
+    import dataclasses
+
+    from safetensors.torch import save_file
+
+    loop = make_loop(name, settings={"precision": "fp32"})
+    loop.step()
+    state = loop.state
+    trained = {
+        "gan": name,
+        "config": state.gan.config.model_dump(mode="json"),  # type: ignore[attr-defined]
+        "data": dataclasses.asdict(SPEC),
+        "progress": dataclasses.asdict(state.progress),
+        "run_key": "0" * 16,
+        "data_digest": "0" * 64,
+    }
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "model.json").write_text(json.dumps(trained))
+    save_file(state.generator_state(), tmp_path / "train" / "generator.safetensors")
+    build_package(tmp_path / "train", tmp_path / "package", metrics={}, protocol={}, licence="none")
+    labels = [0, 1, 1, 0] if "label" in state.gan.fields else None
+    packaged = Generator(package_files(tmp_path / "package"), "cpu").images([1, 2, 3, 4], labels)
+    with state.averaged() as gan:
+        own = sample_images(gan, state.progress, [1, 2, 3, 4], labels)
+    assert np.array_equal(((packaged.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy(), own)
+
+
+@every_gan
+def test_the_share_of_a_worker_is_its_part_of_the_same_draws(name: str) -> None:
+    whole = Batch(10, BatchDraws(1, 10, 0, 10)).latent(7)
+    shares = [share(0, 10, rank, 3) for rank in range(3)]
+    parts = [Batch(stop - start, BatchDraws(1, 10, start, stop)).latent(7) for start, stop in shares]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_the_notes_networks_are_exactly_the_notes() -> None:
+    gan = gans.load("gan")(gans.load("gan").Config(), DataSpec(28, 1, ("image",)))
+
+    def shapes(module: nn.Module) -> list[tuple[int, int]]:
+        return [(layer.in_features, layer.out_features) for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+    assert shapes(gan.generator) == [(128, 1024), (1024, 1024), (1024, 784)]  # type: ignore[arg-type]
+    assert shapes(gan.discriminator) == [(784, 256), (256, 256), (256, 1)]  # type: ignore[arg-type]
+    kinds = [type(layer).__name__ for layer in gan.generator.modules()]  # type: ignore[union-attr]
+    assert kinds.count("ReLU") == 2
+    assert "Tanh" in kinds
+    slopes = [layer.negative_slope for layer in gan.discriminator.modules() if isinstance(layer, nn.LeakyReLU)]  # type: ignore[union-attr]
+    assert slopes == [0.2, 0.2]
+    config = gans.load("gan").Config()
+    assert config.adam_generator == Adam(lr=2e-4, beta1=0.5, beta2=0.999) == config.adam_discriminator  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dcgan_at_every_size(size: int, channels: int) -> None:
+    dcgan = gans.load("dcgan")
+    config = dcgan.Config.model_validate({"generator_width": 2, "discriminator_width": 2, "num_latents": 4})
+    gan = dcgan(config, DataSpec(size, channels)).eval()
+    batch = Batch(2, BatchDraws(0, 2, 0, 2))
+    images = gan.sample(batch, Progress(0, 1))
+    assert images.shape == (2, channels, size, size)
+    assert images.abs().max() <= 1
+    assert gan.judge(images, batch).shape == (2,)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "size"),
+    [("dcgan", {}, 28), ("dcgan", {}, 8), ("dcgan", {}, 512), ("wgan_gp", {"architecture": "convolutional"}, 24)],
+)
+def test_an_image_size_that_a_gan_cannot_do_is_an_error(name: str, config: dict[str, str], size: int) -> None:
+    gan = gans.load(name)
+    with pytest.raises(Exception, match=f"data.image_size: got {size}.*power of two from 16 to 256"):
+        gan.check(gan.Config.model_validate(config), DataSpec(size, 1))
+
+
+def test_labels_that_are_not_there_are_an_error() -> None:
+    cgan = gans.load("cgan")
+    with pytest.raises(Exception, match="needs the field 'label'.*choose another train.gan or data.source"):
+        cgan.check(cgan.Config(), DataSpec(28, 1, ("image",)))
+
+
+def test_an_unknown_gan_names_the_nearest() -> None:
+    with pytest.raises(Exception, match="no GAN named 'dcgam'; did you mean 'dcgan'"):
+        gans.load("dcgam")
+
+
+def test_the_convolutional_wgan_gp_has_no_batch_norm_in_its_critic() -> None:
+    wgan = gans.load("wgan_gp")
+    gan = wgan(wgan.Config.model_validate({"architecture": "convolutional"}), DataSpec(32, 1))
+    assert not has_batch_norm(gan.critic)  # type: ignore[arg-type]
+    assert has_batch_norm(gan.generator)  # type: ignore[arg-type]
+
+
+def test_wgan_gp_draws_a_fresh_batch_for_each_critic_update() -> None:
+    loop = make_loop("wgan_gp")
+    seen: list[int] = []
+    inner = loop.fetch
+    loop.fetch = lambda start, stop: seen.append(start) or inner(start, stop)  # type: ignore[func-returns-value]
+    loop.step()
+    assert seen == [0, 16, 32, 48, 64]
+    assert loop.state.progress.images_seen == 80

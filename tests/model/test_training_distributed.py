@@ -1,0 +1,91 @@
+"""Several workers train as one: without Ray, over gloo on loopback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import nn
+from training_parts import largest_difference, make_loop, weights_of
+
+from ganpipe.training.distributed import SynchronisedBatchNorm, World, synchronise_batch_norm
+
+
+def train_share(rank: int, size: int, name: str, num_steps: int, folder: str, settings: dict[str, Any]) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size)
+    loop = make_loop(name, World(rank, size), settings)
+    metrics = {}
+    for _ in range(num_steps):
+        metrics = loop.step()
+    torch.save({"weights": weights_of(loop), "metrics": metrics, "buffers": dict(loop.state.gan.named_buffers())}, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def run_workers(size: int, name: str, num_steps: int, folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    arguments = (size, name, num_steps, str(folder), settings)
+    torch.multiprocessing.start_processes(train_share, arguments, nprocs=size, start_method="spawn")
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+
+
+@pytest.mark.parametrize(("name", "size", "batch_size"), [("dcgan", 3, 16), ("wgan_gp", 2, 6)])
+def test_workers_with_unequal_shares_train_as_one(name: str, size: int, batch_size: int, tmp_path: Path) -> None:
+    settings = {"batch_size": batch_size}
+    alone = make_loop(name, settings=settings)
+    metrics = {}
+    for _ in range(10):
+        metrics = alone.step()
+    together = run_workers(size, name, 10, tmp_path, settings)
+    for result in together:
+        assert largest_difference(result["weights"], weights_of(alone)) < 1e-8
+        assert all(float(result["metrics"][key]) == pytest.approx(float(metrics[key]), abs=1e-5) for key in metrics)
+        for key, value in alone.state.gan.named_buffers():
+            assert torch.allclose(result["buffers"][key].double(), value.double(), atol=1e-8), key
+    first, *others = together
+    for other in others:
+        assert largest_difference(first["weights"], other["weights"]) == 0, "workers drifted apart"
+
+
+def compare_batch_norm(rank: int, size: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size)
+    torch.manual_seed(0)
+    inputs = torch.randn(7, 3, 4, 4, dtype=torch.float64) * 3 + 5
+    reference = nn.BatchNorm2d(3).double()
+    nn.init.normal_(reference.weight)
+    model = nn.Sequential(nn.BatchNorm2d(3)).double()
+    model[0].load_state_dict(reference.state_dict())
+    synchronise_batch_norm(model)
+    assert isinstance(model[0], SynchronisedBatchNorm)
+    rows = slice(0, 3) if rank == 0 else slice(3, 7)
+    whole = inputs.clone().requires_grad_()
+    own = inputs[rows].clone().requires_grad_()
+    expected, found = reference(whole), model(own)
+    torch.testing.assert_close(found, expected[rows])
+    torch.testing.assert_close(model[0].running_mean, reference.running_mean)
+    torch.testing.assert_close(model[0].running_var, reference.running_var)
+    # First and second derivatives, as a gradient penalty takes them.
+    (gradient,) = torch.autograd.grad(expected.pow(3).sum(), whole, create_graph=True)
+    (own_gradient,) = torch.autograd.grad(found.pow(3).sum(), own, create_graph=True)
+    torch.testing.assert_close(own_gradient, gradient[rows])
+    (second,) = torch.autograd.grad(gradient.pow(2).sum(), whole)
+    (own_second,) = torch.autograd.grad(own_gradient.pow(2).sum(), own)
+    torch.testing.assert_close(own_second, second[rows])
+    model.eval()
+    reference.eval()
+    torch.testing.assert_close(model(inputs[rows]), reference(inputs)[rows])
+    torch.distributed.destroy_process_group()
+
+
+def test_synchronised_batch_norm_is_batch_norm_over_all_shares(tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(compare_batch_norm, (2, str(tmp_path)), nprocs=2, start_method="spawn")
+
+
+def test_one_worker_sums_nothing() -> None:
+    tensors = [torch.ones(2), torch.zeros(1, dtype=torch.float64)]
+    assert World().sum(tensors) is tensors

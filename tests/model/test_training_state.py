@@ -1,0 +1,201 @@
+"""Averages, curves and checkpoints."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from training_parts import make_loop
+
+from ganpipe.gans.base import Progress
+from ganpipe.training.ema import Ema
+from ganpipe.training.observers import Checkpoints, Log, SampleGrids, is_due
+from ganpipe.training.distributed import World
+from ganpipe.training.state import CheckpointStore, Curves, Diverged, TrainingState
+
+
+def test_the_average_moves_half_way_in_a_half_life() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    ema = Ema({"m": module}, half_life=1000, ramp_up=0)
+    nn.init.ones_(module.weight)
+    for _ in range(10):
+        ema.update(100, images_seen=10**9)
+    assert float(ema.averages["m.weight"]) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_no_half_life_is_no_average() -> None:
+    module = nn.Linear(1, 1)
+    ema = Ema({"m": module}, half_life=0, ramp_up=0.05)
+    nn.init.constant_(module.weight, 7)
+    ema.update(1, images_seen=1)
+    assert float(ema.averages["m.weight"]) == 7
+
+
+def test_while_training_is_young_the_average_follows_faster() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    young, old = (Ema({"m": module}, half_life=10_000, ramp_up=ramp_up) for ramp_up in (0.05, 0))
+    nn.init.ones_(module.weight)
+    for ema in (young, old):
+        ema.update(100, images_seen=1000)
+    assert float(young.averages["m.weight"]) > 0.7 > 0.1 > float(old.averages["m.weight"])
+
+
+def test_the_average_is_applied_for_a_while_only() -> None:
+    loop = make_loop("dcgan")
+    for _ in range(3):
+        loop.step()
+    state = loop.state
+    live = {name: value.clone() for name, value in state.gan.state_dict().items()}
+    with state.averaged() as gan:
+        assert not gan.training
+        for name, average in state.ema.averages.items():
+            assert torch.equal(gan.state_dict()[name], average)
+    assert state.gan.training
+    assert all(torch.equal(value, live[name]) for name, value in state.gan.state_dict().items())
+    assert any(not torch.equal(average, live[name]) for name, average in state.ema.averages.items())
+
+
+def test_generator_state_is_what_sampling_needs_and_no_more() -> None:
+    state = make_loop("dcgan").state
+    found = state.generator_state()
+    assert {name.split(".")[0] for name in found} == {"generator"}
+    assert any(name.endswith("running_var") for name in found), "batch norm's statistics are missing"
+
+
+def test_a_row_is_the_mean_over_its_window() -> None:
+    curves = Curves(every=100)
+    for value in (1.0, 2.0, 6.0):
+        curves.add({"loss": torch.tensor(value)})
+    assert curves.end_window(Progress(100, 1000, 3)) == {"loss": 3.0}
+    curves.add({"loss": torch.tensor(5.0), "penalty": torch.tensor(2.0)})
+    curves.end_window(Progress(200, 1000, 4))
+    assert curves.rows == [
+        {"step": 3, "images_seen": 100, "loss": 3.0},
+        {"step": 4, "images_seen": 200, "loss": 5.0, "penalty": 2.0},
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_training_that_diverged_says_so(value: float) -> None:
+    curves = Curves(every=100)
+    curves.add({"generator_adversarial": torch.tensor(value)})
+    with pytest.raises(Diverged, match="generator_adversarial is (nan|inf) after 6,400 images; lower the learning rates"):
+        curves.end_window(Progress(6400, 10_000))
+
+
+def test_a_window_that_a_checkpoint_cut_is_finished_after_it() -> None:
+    straight, cut = Curves(100), Curves(100)
+    for curves in (straight, cut):
+        curves.add({"loss": torch.tensor(1.0)})
+    resumed = Curves(100)
+    resumed.load_state_dict(cut.state_dict())
+    for curves in (straight, resumed):
+        curves.add({"loss": torch.tensor(2.0)})
+        curves.end_window(Progress(100, 1000, 2))
+    assert resumed.rows == straight.rows
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "due"), [(0, 64, False), (64, 128, True), (100, 200, True), (128, 192, False), (960, 1024, True)]
+)
+def test_what_is_done_every_hundred_images(before: int, now: int, due: bool) -> None:
+    assert is_due(100, Progress(before, 1000), Progress(now, 1000)) is due
+
+
+def state_at(loop_state: TrainingState, images_seen: int) -> TrainingState:
+    loop_state.progress = Progress(images_seen, 10**6, images_seen // 16)
+    return loop_state
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
+    state = make_loop("gan").state
+    store = CheckpointStore(str(tmp_path / "checkpoints"), keep=2)
+    for images_seen, score in ((100, 9.0), (200, 3.0), (300, 5.0), (400, 4.0), (500, 8.0)):
+        state.scores[images_seen] = score
+        store.save(state_at(state, images_seen))
+    assert store.list() == [200, 400, 500]
+    assert store.best(state.scores) == 200
+    assert store.load(500)["scores"] == state.scores
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        f"checkpoint-{images_seen:012d}.pt" for images_seen in (200, 400, 500)
+    }, "something was left behind"
+
+
+def test_a_checkpoint_that_was_not_finished_is_not_seen(tmp_path: Path) -> None:
+    state = make_loop("gan").state
+    store = CheckpointStore(str(tmp_path), keep=2)
+    store.save(state_at(state, 100))
+    (tmp_path / f"checkpoint-{200:012d}.pt.partial").write_bytes(b"half")
+    assert store.list() == [100]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path), keep=2)
+    store.save(state_at(make_loop("gan").state, 100))
+    path = tmp_path / f"checkpoint-{100:012d}.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(Exception, match=r"checkpoint-000000000100.pt: cannot be read as a checkpoint"):
+        store.load(100)
+
+
+def test_a_checkpoint_that_holds_code_is_refused(tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return print, ("code from a checkpoint ran",)
+
+    torch.save({"gan": Attack()}, tmp_path / f"checkpoint-{100:012d}.pt")
+    with pytest.raises(Exception, match="cannot be read as a checkpoint"):
+        CheckpointStore(str(tmp_path), keep=2).load(100)
+
+
+class Recorder:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.metrics: list[tuple[int, dict[str, float]]] = []
+        self.files: dict[str, bytes] = {}
+        self.flushed_at: list[int] = []
+
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        self.metrics.append((step, dict(values)))
+
+    def log_bytes(self, content: bytes, name: str) -> None:
+        self.files[name] = content
+
+    def flush(self) -> None:
+        self.flushed_at.append(len(self.metrics))
+
+
+def test_observers_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = make_loop("gan", settings={"num_images": 160, "log_every": 64})
+    recorder, reports = Recorder(), []
+    store = CheckpointStore(str(tmp_path / "checkpoints"), keep=2)
+    loop.run(
+        [
+            Log(0, recorder, "gan", seconds_between_lines=0),
+            SampleGrids(str(tmp_path), (2, 5), lambda gan, progress: b"png %d" % progress.step, recorder),
+            Checkpoints(
+                World(), 80, store, lambda gan, progress: 1000 / progress.images_seen, "score", reports.append, recorder
+            ),
+        ]
+    )
+    assert [row["images_seen"] for row in loop.state.curves.rows] == [64, 128, 160]
+    assert {"generator_adversarial", "discriminator_adversarial", "score_real", "score_fake"} < set(
+        loop.state.curves.rows[0]
+    )
+    losses = [(step, values) for step, values in recorder.metrics if "images_per_second" in values]
+    assert [step for step, _ in losses] == [64, 128, 160]
+    assert all(values["images_per_second"] > 0 for _, values in losses)
+    assert recorder.files == {"samples/0000002.png": b"png 2", "samples/0000005.png": b"png 5", "samples/0000010.png": b"png 10"}
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["0000002.png", "0000005.png", "0000010.png"]
+    assert store.list() == [80, 160]
+    assert reports == [{"images_seen": 80.0, "score": 12.5}, {"images_seen": 160.0, "score": 6.25}]
+    assert len(recorder.flushed_at) == 2, "what a checkpoint counts as logged was not flushed"
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 3
+    assert lines[-1].startswith("gan: 160 of 160 images (100%), ")

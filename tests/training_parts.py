@@ -1,0 +1,68 @@
+"""A small dataset that a GAN learns in seconds, and a training on it without shards and without Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganpipe.gans import load
+from ganpipe.gans.base import DataSpec
+from ganpipe.training.distributed import World
+from ganpipe.training.loop import Fetch, Loop
+from ganpipe.training.settings import TrainSettings
+from ganpipe.training.state import TrainingState
+
+SPEC = DataSpec(image_size=16, channels=1, fields=("image", "label"), num_classes=2)
+SMALL: dict[str, dict[str, Any]] = {
+    "gan": {"generator_width": 64, "discriminator_width": 64, "num_latents": 16},
+    "dcgan": {"generator_width": 8, "discriminator_width": 8, "num_latents": 16},
+    "cgan": {"latent_width": 32, "label_width": 32, "generator_width": 64, "discriminator_width": 40, "num_latents": 16},
+    "wgan_gp": {"generator_width": 64, "critic_width": 64, "num_latents": 16},
+}
+"""Settings under which a GAN trains quickly; a GAN that is not here trains with its own."""
+
+
+def bars(num_images: int, seed: int = 0) -> dict[str, Tensor]:
+    """Images in [-1, 1] with a bright bar on the left (label 0) or on the right (label 1), of varying place and grey."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, num_images)
+    images = np.full((num_images, 1, 16, 16), -1.0)
+    for image, label in zip(images, labels, strict=True):
+        left = generator.integers(1, 4) + 8 * label
+        image[0, 3:13, left : left + 3] = generator.uniform(0.5, 1.0)
+    return {"image": torch.from_numpy(images), "label": torch.from_numpy(labels)}
+
+
+def fetch_from(fields: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Fetch:
+    """An endless stream of `fields`, in order."""
+    num_images = len(fields["image"])
+
+    def fetch(start: int, stop: int) -> dict[str, Tensor]:
+        rows = torch.arange(start, stop) % num_images
+        return {n: v[rows].to(dtype) if v.is_floating_point() else v[rows] for n, v in fields.items()}
+
+    return fetch
+
+
+def make_loop(name: str, world: World | None = None, settings: dict[str, Any] | None = None, **config: Any) -> Loop:
+    """A training of the GAN `name` on bars, in fp64 unless `settings` say otherwise."""
+    values = {"gan": name, "num_images": 10**6, "batch_size": 16, "precision": "fp64", "seed": 3, **(settings or {})}
+    train_settings = TrainSettings.model_validate(values)
+    world = world or World()
+    gan_config = load(name).Config.model_validate({**SMALL.get(name, {}), **config})
+    state = TrainingState(name, gan_config, SPEC, train_settings, world)
+    return Loop(state, fetch_from(bars(512), state.dtype), train_settings, world)
+
+
+def weights_of(loop: Loop) -> dict[str, Tensor]:
+    """Copies of all parameters."""
+    return {name: parameter.detach().clone() for name, parameter in loop.state.gan.named_parameters()}
+
+
+def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    """The largest absolute difference between two sets of weights."""
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
