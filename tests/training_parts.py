@@ -19,21 +19,21 @@ SPEC = DataSpec(image_size=16, channels=1, fields=("image", "label"), num_classe
 SMALL: dict[str, dict[str, Any]] = {
     "gan": {"generator_width": 64, "discriminator_width": 64, "num_latents": 16},
     "dcgan": {"generator_width": 8, "discriminator_width": 8, "num_latents": 16},
-    "cgan": {"latent_width": 32, "label_width": 32, "generator_width": 64, "discriminator_width": 40, "num_latents": 16},
+    "cgan": {"latent_width": 64, "label_width": 64, "generator_width": 256, "discriminator_width": 100},
     "wgan_gp": {"generator_width": 64, "critic_width": 64, "num_latents": 16},
 }
 """Settings under which a GAN trains quickly; a GAN that is not here trains with its own."""
 
 
-def bars(num_images: int, seed: int = 0) -> dict[str, Tensor]:
-    """Images in [-1, 1] with a bright bar on the left (label 0) or on the right (label 1), of varying place and grey."""
+def blobs(num_images: int, seed: int = 0) -> dict[str, Tensor]:
+    """Images in [-1, 1] with a soft spot in the left half (label 0) or the right half (label 1)."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 2, num_images)
-    images = np.full((num_images, 1, 16, 16), -1.0)
-    for image, label in zip(images, labels, strict=True):
-        left = generator.integers(1, 4) + 8 * label
-        image[0, 3:13, left : left + 3] = generator.uniform(0.5, 1.0)
-    return {"image": torch.from_numpy(images), "label": torch.from_numpy(labels)}
+    columns = generator.uniform(3, 5, num_images) + 8 * labels
+    rows = generator.uniform(5, 11, num_images)
+    y, x = np.mgrid[0:16, 0:16]
+    squares = (x - columns[:, None, None]) ** 2 + (y - rows[:, None, None]) ** 2
+    return {"image": torch.from_numpy(2 * np.exp(-squares / 12)[:, None] - 1), "label": torch.from_numpy(labels)}
 
 
 def fetch_from(fields: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Fetch:
@@ -48,13 +48,13 @@ def fetch_from(fields: dict[str, Tensor], dtype: torch.dtype = torch.float32) ->
 
 
 def make_loop(name: str, world: World | None = None, settings: dict[str, Any] | None = None, **config: Any) -> Loop:
-    """A training of the GAN `name` on bars, in fp64 unless `settings` say otherwise."""
+    """A training of the GAN `name` on blobs, in fp64 unless `settings` say otherwise."""
     values = {"gan": name, "num_images": 10**6, "batch_size": 16, "precision": "fp64", "seed": 3, **(settings or {})}
     train_settings = TrainSettings.model_validate(values)
     world = world or World()
     gan_config = load(name).Config.model_validate({**SMALL.get(name, {}), **config})
     state = TrainingState(name, gan_config, SPEC, train_settings, world)
-    return Loop(state, fetch_from(bars(512), state.dtype), train_settings, world)
+    return Loop(state, fetch_from(blobs(512), state.dtype), train_settings, world)
 
 
 def weights_of(loop: Loop) -> dict[str, Tensor]:

@@ -68,12 +68,14 @@ def evaluate(
     extractor: Extractor,
     settings: EvaluateSettings,
     training: Dataset | None = None,
+    averaged: bool = True,
 ) -> Evaluation:
     """FID, KID, precision, recall, FID of each class for a GAN with labels, and figures.
 
     Args:
-        gan: with the weights to be measured: the averaged ones where `settings.averaged`.
+        gan: with the weights to be measured: as they will be released.
         dataset: the split that `settings` name, from which `reference` was computed.
+        averaged: whether these weights are a moving average (EMA); for the protocol.
         training: the training split, for the nearest training images; by default `dataset`.
 
     Raises:
@@ -93,7 +95,7 @@ def evaluate(
     names = dataset.manifest.classes
     return Evaluation(
         metrics={f"{name}_{extractor.name}": rounded(value) for name, value in values.items()},
-        protocol=protocol_of(gan, reference, settings),
+        protocol=protocol_of(gan, reference, settings, averaged=averaged),
         class_fids={
             names[label] if label < len(names) else str(label): rounded(class_values[label]) for label in class_values
         },
@@ -125,10 +127,12 @@ def rounded(value: float) -> float:
     return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
 
 
-def protocol_of(gan: Gan, reference: Reference, settings: EvaluateSettings, quick: bool = False) -> Protocol:
+def protocol_of(
+    gan: Gan, reference: Reference, settings: EvaluateSettings, quick: bool = False, averaged: bool = True
+) -> Protocol:
     """The protocol of `evaluate`, or of the quick FID."""
     labels = "none" if _labels(gan, reference, 1) is None else "as_reference"
-    common: dict[str, Any] = {"reference": reference.protocol, "averaged": settings.averaged, "labels": labels}
+    common: dict[str, Any] = {"reference": reference.protocol, "averaged": averaged, "labels": labels}
     if quick:
         return Protocol(metric="quick", num_samples=settings.quick.num_samples, seed=settings.quick.seed, **common)
     return Protocol(

@@ -44,8 +44,6 @@ class EvaluateSettings(Section):
     """Images that the generator takes at once, and the extractor on a GPU; on a CPU it takes at most 32 a thread."""
     seed: int = Field(default=0, ge=0)
     """Seed of the samples, of the choice of real images and of KID's subsets."""
-    averaged: bool = True
-    """Whether samples come from the moving average of the weights (EMA) or from the last weights."""
     kid_subsets: int = Field(default=100, ge=1)
     """KID: number of random subsets over which it is averaged."""
     kid_subset_size: int = Field(default=1_000, ge=2)

@@ -114,7 +114,7 @@ def _read_trained(train_dir: Path) -> dict[str, Any]:
         trained: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise GanpipeError(f"{path}: not JSON ({error}); run the train stage again") from None
-    if missing := {"gan", "config", "data", "progress", "run_key", "data_digest"} - set(trained):
+    if missing := {"gan", "config", "averaged", "data", "progress", "run_key", "data_digest"} - set(trained):
         raise GanpipeError(f"{path}: {sorted(missing)[0]!r} is missing; run the train stage again")
     return trained
 
@@ -158,7 +158,7 @@ def build_package(
     shutil.copyfile(Path(__file__).with_name("served_model.py"), package_dir / "model.py")
     description = {
         "format": FORMAT,
-        **{key: trained[key] for key in ("gan", "config", "data", "progress", "run_key")},
+        **{key: trained[key] for key in ("gan", "config", "averaged", "data", "progress", "run_key")},
         "digests": {
             "code": digest_of_tree(package_dir / "code"),
             "data": trained["data_digest"],

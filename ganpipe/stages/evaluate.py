@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     verify(SHARDS)
     trained = read_json(TRAIN / "model.json", made_by="train")
     gan = trained_gan(trained)
-    evaluation = measure(gan, Progress(**trained["progress"]), params.evaluate)
+    evaluation = measure(gan, Progress(**trained["progress"]), params.evaluate, trained["averaged"])
     evaluation.save(EVALUATE)
     tracker = Tracker.at(Path.cwd(), params.register_.experiment)
     with tracker.run("train", trained["run_key"], name=f"train {trained['gan']}") as run:
@@ -60,10 +60,10 @@ def trained_gan(trained: dict[str, Any]) -> Gan:
     return gan.eval()
 
 
-def measure(gan: Gan, progress: Progress, settings: EvaluateSettings) -> Evaluation:
+def measure(gan: Gan, progress: Progress, settings: EvaluateSettings, averaged: bool) -> Evaluation:
     """Evaluate `gan` against the reference that the stage `reference` left."""
     dataset = open_dataset(SHARDS, settings.split)
     extractor = load_extractor(settings, next(p.device for p in gan.parameters() if not p.is_meta))
     reference = load_reference(REFERENCE, reference_protocol(dataset, extractor, settings))
     training = dataset if settings.split == "train" else open_dataset(SHARDS, "train")
-    return evaluate(gan, progress, dataset, reference, extractor, settings, training)
+    return evaluate(gan, progress, dataset, reference, extractor, settings, training, averaged)

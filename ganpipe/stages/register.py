@@ -55,4 +55,5 @@ def rescore(version: ModelVersion, settings: EvaluateSettings, tracker: Tracker)
     print(f"version {version.version} was measured under another protocol; measuring it again")
     with tempfile.TemporaryDirectory() as folder:
         generator = Generator(package_files(download_package(tracker, version, Path(folder))))
-        return measure(generator.gan, Progress(**generator.description["progress"]), settings).metrics
+        description = generator.description
+        return measure(generator.gan, Progress(**description["progress"]), settings, description["averaged"]).metrics

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from ..environment import is_loopback
+from .. import environment
 from ..errors import GanpipeError
 
 _ENVIRONMENT = {
@@ -20,7 +22,10 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     # A report waits for the controller's next look at the workers, every 2 s by default.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Ray tries 20 times to join, 46 s each, before it says that it cannot: once has to do.
+    "RAY_gcs_server_port_wait_time_s": "1",
 }
+_PROBE_SECONDS = 10.0
 
 
 def connect(address: str) -> None:
@@ -29,7 +34,7 @@ def connect(address: str) -> None:
     Raises:
         GanpipeError: nobody answers there, or its Ray is of another version.
     """
-    for name, value in _ENVIRONMENT.items():
+    for name, value in (environment.defaults({**os.environ, "RAY_ADDRESS": address}) | _ENVIRONMENT).items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -41,14 +46,22 @@ def connect(address: str) -> None:
             "with RAY_ADDRESS=<head's address>:6379"
         )
     # Another host's image carries dependencies only: this code is sent along.
-    runtime_env = None if is_loopback(address) else {"py_modules": [str(Path(__file__).parents[1])]}
+    runtime_env = None if environment.is_loopback(address) else {"py_modules": [str(Path(__file__).parents[1])]}
     try:
+        _probe(address)
         ray.init(address, logging_level=logging.WARNING, log_to_driver=True, runtime_env=runtime_env)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
         reason = str(error).strip().splitlines()[0]
         raise GanpipeError(
             f"Ray at {address} cannot be used: {reason}; check RAY_ADDRESS and that the cluster runs"
         ) from error
+
+
+def _probe(address: str) -> None:
+    """Raise OSError where nobody listens at `address` (`host:port`, `ray://host:port`); Ray alone says so late."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=_PROBE_SECONDS).close()
 
 
 def require(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, wait_seconds: float, key: str) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,21 @@ class World:
             torch.distributed.barrier()
 
 
+class _SumOverWorkers(torch.autograd.Function):
+    """All-reduce that can be differentiated any number of times: the derivative of a sum over workers is one, too."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        total: Tensor = _SumOverWorkers.apply(gradients[0].contiguous())
+        return total
+
+
 class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm whose statistics are the global batch's, on any backend.
 
@@ -72,11 +87,11 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         wide = input if input.dtype == torch.float64 else input.float()
         dims = [dim for dim in range(wide.dim()) if dim != 1]
         count = wide.new_full((1,), wide.numel() / wide.shape[1])
-        total, count = differentiable_all_reduce(torch.cat([wide.sum(dims), count])).split([wide.shape[1], 1])
+        total, count = _SumOverWorkers.apply(torch.cat([wide.sum(dims), count])).split([wide.shape[1], 1])
         mean_C = total / count
         shape = [1, -1] + [1] * (wide.dim() - 2)
         centred = wide - mean_C.view(shape)
-        variance_C = differentiable_all_reduce(centred.square().sum(dims)) / count
+        variance_C = _SumOverWorkers.apply(centred.square().sum(dims)) / count
         with torch.no_grad():
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             momentum = 0.1 if self.momentum is None else self.momentum
@@ -96,9 +111,9 @@ def synchronise_batch_norm(module: nn.Module) -> None:
             replacement = SynchronisedBatchNorm(
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
             )
+            if child.affine:
+                replacement.to(child.weight.device, child.weight.dtype)
             replacement.load_state_dict(child.state_dict())
-            setattr(
-                module, name, replacement.to(child.weight.device, child.weight.dtype) if child.affine else replacement
-            )
+            setattr(module, name, replacement)
         else:
             synchronise_batch_norm(child)

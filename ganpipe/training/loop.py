@@ -1,7 +1,4 @@
-"""How every GAN is trained. Read `gans/base.py` first: a GAN says who updates when and what each player minimises.
-
-Legend: B global batch size, N samples in this worker's share.
-"""
+"""How every GAN is trained. Read `gans/base.py` first: a GAN says who updates when and what each player minimises."""
 
 from __future__ import annotations
 
@@ -74,7 +71,7 @@ class Loop:
             totals = {key: totals[key] + value if key in totals else value for key, value in found.items()}
         totals = dict(zip(totals, self.world.sum([*totals.values()]), strict=True))
         for i, parameter in enumerate(parameters):
-            parameter.grad = totals.pop(i, None)
+            parameter.grad = _laid_out_like(parameter, totals.pop(i, None))
         if self.settings.max_gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_gradient_norm)
         self.state.optimizers[phase.player].step()
@@ -91,3 +88,10 @@ class Loop:
             torch.manual_seed(derive_seed(seed, self.world.rank, start))
             draws = BatchDraws(seed, self.settings.batch_size, start, stop)
             yield Batch(stop - start, draws, rows, self.state.device, self.state.dtype)
+
+
+def _laid_out_like(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """`gradient` with the strides of `parameter`: fused optimisers walk through both by memory order, unchecked."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from training_parts import bars
+from training_parts import blobs
 
 from ganpipe import environment, services
 from ganpipe.data import sources
@@ -21,24 +21,27 @@ from ganpipe.training import cluster
 @pytest.fixture(scope="session")
 def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray head with the cores of this machine, which this process has joined."""
-    import ray
-
-    kept = {name: os.environ.pop(name) for name in ("RAY_ADDRESS",) if name in os.environ}
-    environment.apply_defaults()
+    kept = os.environ.pop("RAY_ADDRESS", None)
+    environment.apply_defaults()  # before ray is imported
     root = tmp_path_factory.mktemp("ray")
-    address = services.ensure("ray", root).address
-    cluster.connect(address)
-    yield address
-    ray.shutdown()
-    services.stop(root)
-    os.environ.update(kept)
+    try:
+        address = services.ensure("ray", root).address
+        cluster.connect(address)
+        yield address
+    finally:
+        import ray
+
+        ray.shutdown()
+        services.stop(root)
+        if kept is not None:
+            os.environ["RAY_ADDRESS"] = kept
 
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """512 images of bars at 16 pixels in two classes, as shards."""
+    """512 images of blobs at 16 pixels in two classes, as shards."""
     root = tmp_path_factory.mktemp("bars")
-    fields = bars(512)
+    fields = blobs(512)
     for number, (image, label) in enumerate(zip(fields["image"].numpy(), fields["label"].numpy(), strict=True)):
         path = root / "images" / ("left", "right")[label] / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,14 @@ from ganpipe.training.worker import TrainingJob, train
 
 
 def make_job(shards: Path, folder: Path, name: str = "dcgan", **settings: Any) -> TrainingJob:
-    values = {"gan": name, "num_images": 800, "batch_size": 16, "precision": "fp64", "checkpoint_every": 400, **settings}
+    values = {
+        "gan": name,
+        "num_images": 800,
+        "batch_size": 16,
+        "precision": "fp64",
+        "checkpoint_every": 400,
+        **settings,
+    }
     config = load(name).Config.model_validate(SMALL[name])
     return TrainingJob(name, name, config, TrainSettings.model_validate(values), str(shards), str(folder))
 

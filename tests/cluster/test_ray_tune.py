@@ -21,16 +21,16 @@ from ganpipe.training.worker import TrainingJob
 
 
 class Score:
-    """Stands in for quick FID, which needs minutes here: the pixel distance between samples and bars."""
+    """Stands in for quick FID, which needs minutes here: the pixel distance between samples and the data."""
 
     def __call__(self, gan: Gan, progress: Progress) -> float:
         import numpy as np
-        from training_parts import bars
+        from training_parts import blobs
 
         from ganpipe.evaluation.sampling import sample_images
 
         fake = sample_images(gan, progress, range(64)).astype(np.float64)
-        real = (bars(64)["image"].numpy() + 1) * 127.5
+        real = (blobs(64)["image"].numpy() + 1) * 127.5
         return float(np.square(real.mean(0) - fake.mean(0)).mean())
 
 
@@ -84,7 +84,9 @@ def test_trials_of_two_workers(ray_head: str, shards: Path, tmp_path: Path) -> N
     assert [trial.images_seen for trial in result.trials] == [320, 320]
 
 
-def test_a_search_that_was_stopped_goes_on(ray_head: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_was_stopped_goes_on(
+    ray_head: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = make_job(shards, tmp_path / "work")
     counter = tmp_path / "calls"
 

@@ -46,7 +46,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *arguments: str) -> str:
     """The output of a command in `folder`, which runs the copy and not the project itself."""
-    script = f"import sys; sys.path.insert(0, {str(folder)!r}); import ganpipe; assert ganpipe.__file__.startswith({str(folder)!r}); "
+    script = (
+        f"import sys; sys.path.insert(0, {str(folder)!r}); import ganpipe; "
+        f"assert ganpipe.__file__.startswith({str(folder)!r}); "
+    )
     if arguments[0] == "ganpipe":
         script += f"from ganpipe.cli import main; raise SystemExit(main({list(arguments[1:])!r}))"
     else:
@@ -92,7 +95,12 @@ def test_an_invented_mistake_is_found(copy: Path) -> None:
     path = copy / "ganpipe" / "gans" / "hinge_gan.py"
     text = path.read_text()
     try:
-        path.write_text(text.replace("generator_loss = staticmethod(hinge_generator)", "generator_loss = staticmethod(lambda x: -hinge_generator(x))"))
+        path.write_text(
+            text.replace(
+                "generator_loss = staticmethod(hinge_generator)",
+                "generator_loss = staticmethod(lambda x: -hinge_generator(x))",
+            )
+        )
         with pytest.raises(AssertionError, match="test_it_learns"):
             run(copy, "pytest", "-q", "-p", "no:cacheprovider", "tests/gans", "-k", "hinge_gan and learns")
     finally:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_parts import SMALL, SPEC, bars, largest_difference, make_loop, weights_of
+from training_parts import SPEC, blobs, largest_difference, make_loop, weights_of
 
 from ganpipe import gans
 from ganpipe.data.order import share
@@ -19,6 +19,7 @@ from ganpipe.gans.draws import BatchDraws
 from ganpipe.registry.package import build_package
 from ganpipe.registry.served_model import Generator, package_files
 
+QUICK = {"precision": "fp32", "batch_size": 32, "ema_half_life": 1000}
 every_gan = pytest.mark.parametrize("name", gans.names())
 
 
@@ -30,13 +31,14 @@ def has_dropout(module: nn.Module) -> bool:
     return any(isinstance(child, nn.Dropout) and child.p > 0 for child in module.modules())
 
 
-def distance_from_bars(images_NCHW: np.ndarray) -> float:
-    """Mean squared difference between samples' and bars' mean image and pixel deviations: 0 for a perfect generator."""
-    real = (bars(512)["image"].numpy() + 1) * 127.5
-    fake = images_NCHW.astype(np.float64)
-    means = np.square(real.mean(0) - fake.mean(0)).mean()
-    deviations = np.square(real.std(0) - fake.std(0)).mean()
-    return float(means + deviations)
+def distance_from_data(images_NCHW: np.ndarray) -> float:
+    """How far a sample is from the nearest real image, as mean squared difference of pixels, averaged over samples.
+
+    It asks whether samples look like data, not whether they cover it: the original GAN may well forget a class.
+    """
+    real = ((blobs(512)["image"].numpy() + 1) * 127.5).reshape(512, -1)
+    fake = images_NCHW.reshape(len(images_NCHW), -1).astype(np.float64)
+    return float(np.mean([np.square(real - sample).mean(1).min() for sample in fake]))
 
 
 @every_gan
@@ -68,7 +70,7 @@ def test_an_update_moves_its_player_and_nobody_else(name: str) -> None:
 def test_losses_are_means_over_the_batch(name: str) -> None:
     """A batch of the same image twice has the loss of the image once, for GANs whose samples do not see each other."""
     gan = make_loop(name).state.gan.eval()  # eval: no dropout, and batch norm by running statistics
-    fields = bars(8)
+    fields = blobs(8)
 
     class Halves(BatchDraws):
         """The numbers of rows [0, 4) for both halves."""
@@ -85,7 +87,7 @@ def test_losses_are_means_over_the_batch(name: str) -> None:
         single = phase.losses(Batch(4, BatchDraws(5, 8, 0, 4), once, dtype=torch.float64), Progress(0, 1000))
         double = phase.losses(Batch(8, Halves(5, 8, 0, 8), twice, dtype=torch.float64), Progress(0, 1000))
         for key in single:
-            assert float(double[key]) == pytest.approx(float(single[key]), rel=1e-9), key
+            assert double[key].item() == pytest.approx(single[key].item(), rel=1e-9), key
 
 
 @every_gan
@@ -123,31 +125,27 @@ def test_going_on_from_a_checkpoint_is_as_if_nothing_had_happened(name: str, tmp
 @every_gan
 def test_it_learns(name: str) -> None:
     """After a short training its samples are several times nearer to the data than before."""
-    settings = {"precision": "fp32", "batch_size": 32, "ema_half_life": 500}
-    adam = Adam(lr=1e-3, beta1=0.5, beta2=0.99)
-    players = gans.load(name).Config.model_validate(SMALL.get(name, {})).players
-    loop = make_loop(name, settings=settings, **{f"adam_{player}": adam for player in players})
-    labels = [number % 2 for number in range(256)] if "label" in loop.state.gan.fields else None
+    loop = make_loop(name, settings=QUICK)
+    labels = [number % 2 for number in range(128)] if "label" in loop.state.gan.fields else None
 
     def distance() -> float:
         with loop.state.averaged() as gan:
-            return distance_from_bars(sample_images(gan, loop.state.progress, range(256), labels))
+            return distance_from_data(sample_images(gan, loop.state.progress, range(128), labels))
 
     before = distance()
-    # As many updates of each player as a textbook would make in a few seconds.
-    for _ in range(400):
+    for _ in range(700):
         loop.step()
-    assert distance() < before / 4
+    assert distance() < before / 6
 
 
 @every_gan
 def test_a_conditional_gan_obeys_its_label(name: str) -> None:
-    loop = make_loop(name, settings={"precision": "fp32", "batch_size": 32})
+    loop = make_loop(name, settings=QUICK)
     if "label" not in loop.state.gan.fields:
         with loop.state.averaged() as gan, pytest.raises(Exception, match="takes no labels"):
             sample_images(gan, loop.state.progress, range(2), [0, 1])
         return
-    for _ in range(400):
+    for _ in range(1000):
         loop.step()
     with loop.state.averaged() as gan:
         left, right = (sample_images(gan, loop.state.progress, range(64), [k] * 64).mean((0, 1, 2)) for k in (0, 1))
@@ -167,6 +165,7 @@ def test_the_package_makes_the_same_images(name: str, tmp_path: Path) -> None:
     trained = {
         "gan": name,
         "config": state.gan.config.model_dump(mode="json"),  # type: ignore[attr-defined]
+        "averaged": True,
         "data": dataclasses.asdict(SPEC),
         "progress": dataclasses.asdict(state.progress),
         "run_key": "0" * 16,

@@ -23,7 +23,10 @@ def train_share(rank: int, size: int, name: str, num_steps: int, folder: str, se
     metrics = {}
     for _ in range(num_steps):
         metrics = loop.step()
-    torch.save({"weights": weights_of(loop), "metrics": metrics, "buffers": dict(loop.state.gan.named_buffers())}, f"{folder}/{rank}.pt")
+    torch.save(
+        {"weights": weights_of(loop), "metrics": metrics, "buffers": dict(loop.state.gan.named_buffers())},
+        f"{folder}/{rank}.pt",
+    )
     torch.distributed.destroy_process_group()
 
 

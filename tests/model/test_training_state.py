@@ -11,9 +11,9 @@ from torch import nn
 from training_parts import make_loop
 
 from ganpipe.gans.base import Progress
+from ganpipe.training.distributed import World
 from ganpipe.training.ema import Ema
 from ganpipe.training.observers import Checkpoints, Log, SampleGrids, is_due
-from ganpipe.training.distributed import World
 from ganpipe.training.state import CheckpointStore, Curves, Diverged, TrainingState
 
 
@@ -84,7 +84,9 @@ def test_a_row_is_the_mean_over_its_window() -> None:
 def test_a_training_that_diverged_says_so(value: float) -> None:
     curves = Curves(every=100)
     curves.add({"generator_adversarial": torch.tensor(value)})
-    with pytest.raises(Diverged, match="generator_adversarial is (nan|inf) after 6,400 images; lower the learning rates"):
+    with pytest.raises(
+        Diverged, match="generator_adversarial is (nan|inf) after 6,400 images; lower the learning rates"
+    ):
         curves.end_window(Progress(6400, 10_000))
 
 
@@ -191,8 +193,16 @@ def test_observers_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     losses = [(step, values) for step, values in recorder.metrics if "images_per_second" in values]
     assert [step for step, _ in losses] == [64, 128, 160]
     assert all(values["images_per_second"] > 0 for _, values in losses)
-    assert recorder.files == {"samples/0000002.png": b"png 2", "samples/0000005.png": b"png 5", "samples/0000010.png": b"png 10"}
-    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["0000002.png", "0000005.png", "0000010.png"]
+    assert recorder.files == {
+        "samples/0000002.png": b"png 2",
+        "samples/0000005.png": b"png 5",
+        "samples/0000010.png": b"png 10",
+    }
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        "0000002.png",
+        "0000005.png",
+        "0000010.png",
+    ]
     assert store.list() == [80, 160]
     assert reports == [{"images_seen": 80.0, "score": 12.5}, {"images_seen": 160.0, "score": 6.25}]
     assert len(recorder.flushed_at) == 2, "what a checkpoint counts as logged was not flushed"
