@@ -96,12 +96,21 @@ def _times(root: Path, seconds: Mapping[str, float]) -> list[str]:
     return ["wall time of each stage when it last ran:", *(f"  {name:<12} {_minutes(seconds[name])}" for name in known)]
 
 
+def _ganpipe(command: str, root: Path) -> None:
+    """Run a command that may import what this may not; its words are the user's.
+
+    Raises:
+        GanpipeError: it failed.
+    """
+    sys.stdout.flush()
+    code = subprocess.run([sys.executable, "-m", "ganpipe", command], cwd=root, check=False).returncode
+    if code != 0:
+        raise GanpipeError(f"`ganpipe {command}` ended with exit code {code}")
+
+
 def _summary(root: Path) -> None:
     """The closing words. What the stages made is told by `ganpipe summary`, which may import what this may not."""
-    sys.stdout.flush()
-    code = subprocess.run([sys.executable, "-m", "ganpipe", "summary"], cwd=root, check=False).returncode
-    if code != 0:
-        raise GanpipeError(f"`ganpipe summary` ended with exit code {code}")
+    _ganpipe("summary", root)
     seconds = report.read_seconds(root / report.TIMES)
     for line in [*(_times(root, seconds) if seconds else []), *_pages(root)]:
         print(line)
@@ -121,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"changed: {', '.join(waiting)}" if waiting else "nothing changed; --force runs all the same",
                 flush=True,
             )
+            _ganpipe("check", root)  # what is wrong is said before anything is started
             _run_flow(root, options.targets, options.force)
             print(f"\ndone in {_minutes(time.monotonic() - began)}\n")
         else:

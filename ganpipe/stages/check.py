@@ -20,7 +20,8 @@ from ..training import cluster
 from ..training.search import space_by_player
 from .common import require_no_arguments
 
-METRICS = ("fid", "kid", "precision", "recall", "fid_intra")
+METRICS = ("fid", "kid", "precision", "recall")
+METRICS_WITH_LABELS = (*METRICS, "fid_intra")
 CHECKPOINT_BYTES = 2**30
 """Room for checkpoints and outputs beside the images: those of the largest GAN here are below 300 MB each."""
 
@@ -63,7 +64,8 @@ def check_metrics(params: Params) -> None:
         GanpipeError: naming the metric or file.
     """
     load_extractor(params.evaluate)
-    measured = [f"{metric}_{params.evaluate.extractor}" for metric in METRICS]
+    metrics = METRICS_WITH_LABELS if "label" in load(params.train.gan).fields else METRICS
+    measured = [f"{metric}_{params.evaluate.extractor}" for metric in metrics]
     asked = {"register.metric": params.register_.metric}
     asked |= {f"register.conditions.{name}": name for name in params.register_.conditions}
     for key, name in asked.items():

@@ -1,0 +1,163 @@
+"""`ganpipe check`, and the stages themselves: bad input gets one clear line, before long work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from ganpipe.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a params.yaml for four images without labels, and no Ray or MLflow of the caller's."""
+    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GANPIPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        Image.new("L", (16, 16), 40 * number).save(tmp_path / "images" / f"{number}.png")
+    write(tmp_path, data__source="folder", data__image_size=16, train__gan="gan")
+    return tmp_path
+
+
+def write(folder: Path, **changes: Any) -> None:
+    """params.yaml: as it is in `folder`, else the committed one, with some dotted keys set."""
+    path = folder / "params.yaml"
+    values = yaml.safe_load((path if path.exists() else ROOT / "params.yaml").read_text())
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        section = values
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    path.write_text(yaml.safe_dump(values))
+
+
+def error_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a failing command prints."""
+    assert main([command]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_a_workplace_that_is_ready(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    assert "ready" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train__gan": "cgan"}, "Cgan needs the field 'label', which the dataset does not have (it has image)"),
+        ({"train__gan": "dcgan", "data__image_size": 28}, "data.image_size: got 28; dcgan needs a power of two"),
+        ({"sources__folder__path": "imagse"}, "imagse"),
+        (
+            {"cluster__num_workers": 60, "cluster__cpus_per_worker": 9},
+            "cluster: asks for 60 workers of 9 CPUs; this machine",
+        ),
+        ({"tune__cpus_per_worker": 999}, "tune: asks for 1 workers of 999 CPUs; this machine has"),
+        ({"tune__player_space": {"critic": {}}}, "tune.player_space.critic: the GAN has no such player"),
+        (
+            {"register__metric": "fid_inception"},
+            "register.metric: no metric 'fid_inception' is measured; valid names: fid_",
+        ),
+        (
+            {"register__conditions": {"recall": {"min": 0}}},
+            "register.conditions.recall: no metric 'recall' is measured",
+        ),
+        ({"register__metric": "fid_intra_efficientnet_lite0"}, "no metric 'fid_intra_efficientnet_lite0' is measured"),
+        ({"train__batch_size": 1, "cluster__num_workers": 2}, "cluster.num_workers: got 2, more than train.batch_size"),
+        (
+            {
+                "evaluate__extractor": "inception",
+                "evaluate__resize": None,
+                "evaluate__inception_path": "none.pt",
+                "register__metric": "fid_inception",
+            },
+            "none.pt",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_does_not_fit_is_said_in_one_line(
+    changes: dict[str, Any], message: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(workplace, **changes)
+    assert message in error_of("check", capsys)
+
+
+def test_a_source_folder_without_images(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (workplace / "images").iterdir():
+        path.unlink()
+    assert "images" in error_of("check", capsys)
+    assert "images" in error_of("ingest", capsys)
+
+
+def test_mlflow_that_does_not_answer(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert "MLflow at http://127.0.0.1:1 does not answer" in error_of("check", capsys)
+
+
+def test_no_room_on_the_disk(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    usage = type(shutil.disk_usage(workplace))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 1000, 1000))
+    assert "0.0 GiB free, about 1.0 GiB are needed" in error_of("check", capsys)
+
+
+@pytest.mark.parametrize("stage", ["reference", "tune", "train", "evaluate", "register"])
+def test_a_stage_without_its_inputs_names_what_makes_them(
+    stage: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = error_of(stage, capsys)
+    assert "no such file" in line
+    assert "ingest" in line or "dvc repro" in line
+
+
+def test_a_damaged_shard_stops_every_stage_that_reads_it(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(workplace, data__validation_fraction=0)
+    assert main(["ingest"]) == 0
+    shard = workplace / "artifacts" / "shards" / "train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[600] ^= 1
+    shard.write_bytes(content)
+    capsys.readouterr()
+    for stage in ("reference", "tune"):
+        assert "train-000000.tar: damaged" in error_of(stage, capsys)
+
+
+def test_the_search_stage_fails_early_for_a_gan_that_does_not_fit(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ingest"]) == 0
+    capsys.readouterr()
+    write(workplace, train__gan="cgan")
+    assert "Cgan needs the field 'label'" in error_of("tune", capsys)
+
+
+def test_stages_take_no_arguments(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--gan", "gan"]) == 2
+    assert "takes no arguments, got '--gan gan'; settings are in params.yaml" in capsys.readouterr().err
+
+
+def test_no_search_leaves_the_gans_own_settings(workplace: Path) -> None:
+    write(workplace, tune__num_trials=0)
+    assert main(["ingest"]) == 0
+    assert main(["tune"]) == 0
+    tune = workplace / "artifacts" / "tune"
+    assert (tune / "best.json").read_text() == "{}\n"
+    assert (tune / "trials.png").read_bytes().startswith(b"\x89PNG")
