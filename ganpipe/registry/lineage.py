@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,14 @@ def git_tags(root: Path) -> dict[str, str]:
     }
 
 
-def dvc_tags(root: Path, stage: str) -> dict[str, str]:
-    """Digests from dvc.lock as tags `dvc.deps.<path>` and `dvc.outs.<path>`.
+def dvc_tags(root: Path, inputs: Sequence[Path]) -> dict[str, str]:
+    """DVC's digests of a stage's inputs, as tags `dvc.<path>`, from dvc.lock.
+
+    While a stage runs, dvc.lock holds what the stages before it have made in this run, and of the stage itself and of
+    those after it only what an earlier run made: so only inputs are asked for.
 
     Args:
-        stage: its own deps and outs, as far as they are locked already, and all other stages' outs, which in a fresh
-            run are this stage's inputs.
+        inputs: relative to `root`: outputs of other stages, or folders that hold some.
 
     Raises:
         GanpipeError: dvc.lock cannot be read.
@@ -60,12 +63,12 @@ def dvc_tags(root: Path, stage: str) -> dict[str, str]:
         stages: dict[str, Any] = yaml.safe_load(path.read_text())["stages"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise GanpipeError(f"{path}: not what DVC writes ({error}); restore it with git checkout dvc.lock") from None
-    tags = {}
-    for name, locked in stages.items():
-        for kind in ("deps", "outs") if name == stage else ("outs",):
-            for item in locked.get(kind, []):
-                tags[f"dvc.{kind}.{item['path']}"] = str(item.get(item.get("hash", "md5"), ""))
-    return tags
+    return {
+        f"dvc.{item['path']}": str(item.get(item.get("hash", "md5"), ""))
+        for locked in stages.values()
+        for item in locked.get("outs", [])
+        if any(Path(item["path"]).is_relative_to(wanted) for wanted in inputs)
+    }
 
 
 def environment() -> dict[str, Any]:

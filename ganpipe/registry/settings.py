@@ -1,4 +1,4 @@
-"""params.yaml: register."""
+"""The section `register:` of params.yaml: under which name a generator is registered, and what makes a champion."""
 
 from __future__ import annotations
 

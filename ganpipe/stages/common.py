@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,11 @@ def ray_address() -> str:
     return services.ensure("ray", Path.cwd()).address
 
 
-def run_tags(params: Params, manifest: Manifest, stage: str) -> dict[str, str]:
-    """What a run was made from."""
+def run_tags(params: Params, manifest: Manifest, inputs: Sequence[Path]) -> dict[str, str]:
+    """What an MLflow run was made from: commit, DVC digests of `inputs`, environment, GAN and data."""
     return {
         **lineage.git_tags(Path.cwd()),
-        **lineage.dvc_tags(Path.cwd(), stage),
+        **lineage.dvc_tags(Path.cwd(), inputs),
         **lineage.environment_tags(lineage.environment()),
         "ganpipe.gan": params.train.gan,
         "ganpipe.data.source": manifest.source,

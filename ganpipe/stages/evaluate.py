@@ -32,14 +32,19 @@ def main(argv: list[str]) -> int:
     evaluation = measure(gan, Progress(**trained["progress"]), params.evaluate, trained["averaged"])
     evaluation.save(EVALUATE)
     tracker = Tracker.at(Path.cwd(), params.register_.experiment)
-    with tracker.run("train", trained["run_key"], name=f"train {trained['gan']}") as run:
-        run.log_metrics(evaluation.metrics, step=trained["progress"]["images_seen"])
-        run.set_tags({"ganpipe.protocol": evaluation.protocol.hash})
-        for path in sorted(EVALUATE.iterdir()):
-            run.log_artifact(path, "evaluate")
+    key, protocol = trained["run_key"], evaluation.protocol
+    with tracker.run("train", key, name=f"train {trained['gan']}") as training:
+        # A run of its own, a child of the training's: the same generator may be measured under other protocols, too.
+        name = f"evaluate {trained['gan']} {protocol.hash}"
+        with tracker.run("evaluate", f"{key}-{protocol.hash}", name=name, parent_run_id=training.run_id) as run:
+            run.set_tags({"ganpipe.protocol": protocol.hash})
+            run.log_params({"protocol": protocol.model_dump(mode="json")})
+            run.log_metrics(evaluation.metrics, step=trained["progress"]["images_seen"])
+            for path in sorted(EVALUATE.iterdir()):
+                run.log_artifact(path)
     for name, value in evaluation.metrics.items():
         print(f"{name} {value:g}")
-    print(evaluation.protocol.text)
+    print(protocol.text)
     return 0
 
 

@@ -16,7 +16,7 @@ from ..registry.package import build_package, download_package
 from ..registry.registration import register
 from ..registry.served_model import Generator, package_files
 from ..registry.tracking import Tracker
-from .common import EVALUATE, PACKAGE, SHARDS, TRAIN, read_json, require_no_arguments, run_tags
+from .common import EVALUATE, PACKAGE, REFERENCE, SHARDS, TRAIN, TUNE, read_json, require_no_arguments, run_tags
 from .evaluate import measure
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
             tracker,
             run.run_id,
             functools.partial(rescore, settings=params.evaluate, tracker=tracker),
-            tags=run_tags(params, manifest, "register"),
+            tags=run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE]),
         )
     found = "registered" if registration.created else "registered before"
     print(f"{registration.uri} {found}; aliases: {', '.join(registration.aliases) or 'none'}")

@@ -51,7 +51,9 @@ def main(argv: list[str]) -> int:
     folder = work_folder(params.cluster.storage_path, "train", key)
     job = training_job(params, manifest, config, folder)
     tracker = Tracker.at(Path.cwd(), params.register_.experiment)
-    with tracker.run("train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, "train")) as run:
+    with tracker.run(
+        "train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, [SHARDS, TUNE])
+    ) as run:
         run.log_params(settings)
         environment = lineage.environment()
         run.log_text(lineage.environment_text(environment), "environment.json")

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     )
     folder = work_folder(params.cluster.storage_path, "tune", key)
     tracker = Tracker.at(Path.cwd(), params.register_.experiment)
-    with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, "tune")) as run:
+    with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, [SHARDS])) as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
         tune = params.tune
         cluster.connect(ray_address())

@@ -17,11 +17,16 @@ from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import write_shards
 from ganpipe.training import cluster
 
+HERE = Path(__file__).parent
+
 
 @pytest.fixture(scope="session")
 def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray head with the cores of this machine, which this process has joined."""
-    kept = os.environ.pop("RAY_ADDRESS", None)
+    patch = pytest.MonkeyPatch()
+    patch.delenv("RAY_ADDRESS", raising=False)
+    # Workers inherit it, and import the tests' own classes.
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]))
     environment.apply_defaults()  # before ray is imported
     root = tmp_path_factory.mktemp("ray")
     try:
@@ -33,8 +38,7 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         ray.shutdown()
         services.stop(root)
-        if kept is not None:
-            os.environ["RAY_ADDRESS"] = kept
+        patch.undo()
 
 
 @pytest.fixture(scope="session")

@@ -455,7 +455,7 @@ def test_git_state_is_told(tmp_path: Path) -> None:
 
 
 def test_dvc_digests_are_told(tmp_path: Path) -> None:
-    assert lineage.dvc_tags(tmp_path, "train") == {}
+    assert lineage.dvc_tags(tmp_path, [Path("artifacts")]) == {}
     (tmp_path / "dvc.lock").write_text("""
 schema: '2.0'
 stages:
@@ -468,14 +468,14 @@ stages:
     deps: [{path: ganpipe/training, hash: md5, md5: cc.dir}]
     outs: [{path: artifacts/train, hash: md5, md5: dd.dir}]
 """)
-    assert lineage.dvc_tags(tmp_path, "train") == {
-        "dvc.outs.artifacts/shards": "bb.dir",
-        "dvc.deps.ganpipe/training": "cc.dir",
-        "dvc.outs.artifacts/train": "dd.dir",
+    assert lineage.dvc_tags(tmp_path, [Path("artifacts/shards")]) == {"dvc.artifacts/shards": "bb.dir"}
+    assert lineage.dvc_tags(tmp_path, [Path("artifacts")]) == {
+        "dvc.artifacts/shards": "bb.dir",
+        "dvc.artifacts/train": "dd.dir",
     }
     (tmp_path / "dvc.lock").write_text("<<<<<<< HEAD")
     with pytest.raises(GanpipeError, match=r"dvc\.lock: not what DVC writes"):
-        lineage.dvc_tags(tmp_path, "train")
+        lineage.dvc_tags(tmp_path, [Path("artifacts")])
 
 
 def test_the_environment_is_told() -> None:
