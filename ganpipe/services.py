@@ -126,11 +126,18 @@ def _launch_ray(root: Path) -> Launch:
     command += [f"--ray-client-server-port={_port()}", "--dashboard-agent-listen-port=0"]
     command += ["--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.cpu_count() or 1}"]
     command += [f"--temp-dir={folder}", "--disable-usage-stats", "--log-style=record", "--log-color=false"]
+    url = f"http://127.0.0.1:{port}"
+    variables = {
+        # Told to stop, it would wait up to 30 s for requests to Ray Serve, and for an actor that every training leaves.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Ray's own actors look for their cluster, and give up where another checkout's runs on this machine.
+        "RAY_API_SERVER_ADDRESS": url,
+    }
     return Launch(
         command=command,
-        environment=dict(environment.LOOPBACK_RAY),
-        url=f"http://127.0.0.1:{port}",
-        health=f"http://127.0.0.1:{port}/api/gcs_healthz",
+        environment=environment.LOOPBACK_RAY | variables,
+        url=url,
+        health=f"{url}/api/gcs_healthz",
         address=lambda: cluster.read_text().strip() if cluster.exists() else None,
         folder=folder,
     )
@@ -156,12 +163,11 @@ def _launch_mlflow(root: Path) -> Launch:
 
 KINDS: dict[str, Kind] = {
     "prefect": Kind("PREFECT_API_URL", _launch_prefect, lambda service: f"{service.address}/health"),
-    # A head drains its node for up to 30 s.
     "ray": Kind(
         "RAY_ADDRESS",
         _launch_ray,
         lambda service: f"{service.url}/api/gcs_healthz",
-        grace_seconds=40.0,
+        grace_seconds=20.0,
         note="  (asks for a token: `ray get-auth-token` prints it)",
     ),
     "mlflow": Kind("MLFLOW_TRACKING_URI", _launch_mlflow, lambda service: f"{service.url}/health"),
@@ -183,13 +189,14 @@ def named(name: str, variables: Mapping[str, str] | None = None) -> Running | No
 
 
 def running(name: str, root: Path) -> Running | None:
-    """The service as named in the environment, or as this checkout's own one if it lives; no health check."""
-    if service := named(name):
-        return service
-    record = _record(root, name)
-    if record is not None and record.pid is not None and processes.is_alive(record.pid, record.started):
-        return record
-    return None
+    """The service as named in the environment, or as this checkout's own one if it lives; no health check.
+
+    One that is both, since a flow tells its stages where the services are, is this checkout's own.
+    """
+    record, service = _record(root, name), named(name)
+    alive = record is not None and record.pid is not None and processes.is_alive(record.pid, record.started)
+    own = record if alive else None
+    return own if service is None or (own is not None and own.address == service.address) else service
 
 
 def ray_address(root: Path) -> str | None:
@@ -319,7 +326,7 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
 
 def _end(service: Running, root: Path) -> None:
     if service.pid is not None:
-        # Only the leader is told: Ray's head cannot drain its node once its own parts are gone.
+        # Only the leader is told: Ray's head ends its own parts in their order.
         processes.end_tree(service.pid, KINDS[service.name].grace_seconds, leader_only=True)
     _sweep(service.name, root)
 

@@ -84,10 +84,12 @@ def _pages(root: Path) -> list[str]:
     running = {name: service for name, service in services.status(root).items() if service is not None}
     if not running:
         return ["pages: none is up; `make ui` starts MLflow, Prefect and Ray's dashboard"]
-    lines = [f"{name:<8} {service.url}{services.KINDS[name].note}" for name, service in running.items()]
-    if "ray" in running and running["ray"].pid is not None:
-        lines.append("         (Ray's page asks for a token: `ray get-auth-token` prints it)")
+    lines = [f"{name:<8} {service.url}{_note(service)}" for name, service in running.items()]
     return ["pages (`make stop` ends them):", *(f"  {line}" for line in lines)]
+
+
+def _note(service: services.Running) -> str:
+    return services.KINDS[service.name].note if service.pid is not None else ""
 
 
 def _times(root: Path, seconds: Mapping[str, float]) -> list[str]:

@@ -85,7 +85,9 @@ class OpenTrial:
     gan: str
 
     def __call__(self, trial: str, adam: Mapping[str, Any]) -> RunLog:
-        run = self.tracker.run(f"trial-{trial}", self.key, name=f"{self.gan} {trial}", parent_run_id=self.parent_run_id)
+        run = self.tracker.run(
+            f"trial-{trial}", self.key, name=f"{self.gan} trial {trial}", parent_run_id=self.parent_run_id
+        )
         run.log_params(adam)
         return run
 

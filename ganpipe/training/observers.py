@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import fsspec
 from torch import Tensor
@@ -22,8 +22,10 @@ Report = Callable[[dict[str, float]], None]
 
 
 class Tracker(Protocol):
-    """Where metrics and pictures of a run are kept (MLflow); used on rank 0 only."""
+    """Where metrics and pictures of a run are kept (MLflow), as a context that ends the run; used on rank 0 only."""
 
+    def __enter__(self) -> Tracker: ...
+    def __exit__(self, *failure: Any) -> None: ...
     def log_metrics(self, values: Mapping[str, float], step: int) -> None: ...
     def log_bytes(self, content: bytes, name: str) -> None: ...
     def flush(self) -> object: ...
@@ -109,9 +111,8 @@ class Checkpoints:
         if not is_due(self._every, before, state.progress):
             return
         self._world.broadcast(state.gan.buffers())
-        report = {"images_seen": float(now)}
         if self._score is not None:
-            report[self._score_name] = state.scores[now] = self._scored(state, self._score)
+            state.scores[now] = self._scored(state, self._score)
         if self._world.rank == 0:
             if self._tracker is not None:
                 if now in state.scores:
@@ -119,8 +120,14 @@ class Checkpoints:
                 self._tracker.flush()  # what the checkpoint counts as logged is logged before the checkpoint exists
             self._store.save(state)
         self._world.barrier()
+        self.report(state)
+
+    def report(self, state: TrainingState) -> None:
+        """Report how far the training is, and the score there."""
+        now = state.progress.images_seen
+        score = {self._score_name: state.scores[now]} if now in state.scores else {}
         if self._report is not None:
-            self._report(report)
+            self._report({"images_seen": float(now), **score})
 
     def _scored(self, state: TrainingState, score: Score) -> float:
         """Rank 0's score, on every rank."""

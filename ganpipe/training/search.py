@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -126,15 +128,14 @@ def search(
     one_process = settings.workers_per_trial == 1
     trainable = tune.with_resources(
         tune.with_parameters(_trial, job=trial_job, cluster=trial_cluster, open_trial_tracker=open_trial_tracker),
-        # A trial of several workers only waits for them: it takes nothing, or the trials would starve one another.
-        resources if one_process else {"CPU": 0},
+        # A trial of several workers only waits for them: it takes no CPU, or the trials would starve one another.
+        resources if one_process else {"memory": 1},
     )
     storage, name = f"{job.folder}/search", "trials"
     if tune.Tuner.can_restore(f"{storage}/{name}"):
         print(f"{job.name}: going on with the search", flush=True)
-        tuner = tune.Tuner.restore(f"{storage}/{name}", trainable, resume_unfinished=True, restart_errored=True)
+        tuner = tune.Tuner.restore(f"{storage}/{name}", trainable, resume_unfinished=True, resume_errored=True)
     else:
-        Path(storage).mkdir(parents=True, exist_ok=True)
         tuner = tune.Tuner(
             trainable,
             param_space=None if settings.searcher == "tpe" else {k: _tune_domain(d) for k, d in flat.items()},
@@ -145,7 +146,8 @@ def search(
                 search_alg=_searcher(settings, job.score_name, flat, held),
                 scheduler=_scheduler(settings, job.score_name),
                 reuse_actors=one_process,
-                trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
             ),
             run_config=tune.RunConfig(
                 name=name,
@@ -161,10 +163,23 @@ def search(
             f"tune: {results.num_errors} of {len(results)} trials failed: {cause}; the same command tries them again"
         )
     trials = []
-    for number in range(len(results)):
-        adam, metrics = _nested(results[number].config or {}), results[number].metrics or {}
-        trials.append(Trial(number, adam, int(metrics["images_seen"]), float(metrics[job.score_name])))
+    # A search that went on lists the trials in another order than one that was not stopped.
+    ended = [(results[index].metrics or {}, results[index].config or {}) for index in range(len(results))]
+    ended.sort(key=lambda trial: _place(trial[0]["experiment_tag"]))
+    for number, (metrics, config) in enumerate(ended):
+        trials.append(Trial(number, _nested(config), int(metrics["images_seen"]), float(metrics[job.score_name])))
     return SearchResult(job.score_name, trials)
+
+
+def _place(experiment_tag: str) -> int:
+    """The place of a trial in the order in which the searcher made them; the first is 0 or 1."""
+    return int(experiment_tag.partition("_")[0])
+
+
+def _name(trial: Any) -> str:
+    """A trial's place and a digest of its settings: the same after a restart, even where Tune had noted nothing yet."""
+    settings = hashlib.sha256(json.dumps(trial.config, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{_place(trial.experiment_tag)}-{settings[:8]}"
 
 
 def _nested(flat: Mapping[str, float]) -> AdamByPlayer:
@@ -185,14 +200,14 @@ def _trial(
     from ray import tune
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    trial_id = tune.get_context().get_trial_id()
+    name = tune.get_context().get_trial_name()
     adam = _nested(config)
     job = dataclasses.replace(
         job,
-        name=f"trial {trial_id.split('_')[-1]}",
+        name=f"trial {name}",
         config=job.config.with_adam(adam),
-        folder=f"{job.folder}/search/work/{trial_id}",
-        open_tracker=None if open_trial_tracker is None else _TrialTracker(open_trial_tracker, trial_id, adam),
+        folder=f"{job.folder}/search/work/{name}",
+        open_tracker=None if open_trial_tracker is None else _TrialTracker(open_trial_tracker, name, adam),
     )
     try:
         if cluster.num_workers == 1:
@@ -209,11 +224,11 @@ class _TrialTracker:
     """Opens a trial's tracker; a class, since it travels to the trial's workers."""
 
     open_trial_tracker: OpenTrialTracker
-    trial_id: str
+    name: str
     adam: AdamByPlayer
 
     def __call__(self) -> Tracker:
-        return self.open_trial_tracker(self.trial_id, self.adam)
+        return self.open_trial_tracker(self.name, self.adam)
 
 
 def _room(settings: TuneSettings) -> int:
@@ -272,13 +287,11 @@ def _progress(name: str, num_trials: int, metric: str) -> Any:
     from ray import tune
 
     class Progress(tune.Callback):
-        ended = 0
-
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.ended += 1
+            ended = 1 + sum(other.is_finished() for other in trials if other is not trial)
             settings = "  ".join(f"{key} {value:.3g}" for key, value in trial.config.items())
             score = trial.last_result.get(metric, math.nan)
-            print(f"{name}: {self.ended} of {num_trials} trials done, {metric} {score:.2f}  {settings}", flush=True)
+            print(f"{name}: {ended} of {num_trials} trials done, {metric} {score:.2f}  {settings}", flush=True)
 
     return Progress()
 

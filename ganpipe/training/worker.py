@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,17 +74,21 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         if world.rank == 0:
             print(f"{job.name}: going on from {state.progress.images_seen:,} images", flush=True)
     world.broadcast(state.gan.parameters())
-    tracker = job.open_tracker() if job.open_tracker is not None and world.rank == 0 else None
-    observers: list[Any] = [Log(world.rank, tracker, job.name)]
-    if job.draw is not None and world.rank == 0:
-        observers.append(SampleGrids(job.folder, job.settings.samples_at_updates, job.draw, tracker))
-    observers.append(
-        Checkpoints(
+    with contextlib.ExitStack() as stack:
+        tracker = None
+        if job.open_tracker is not None and world.rank == 0:
+            tracker = stack.enter_context(job.open_tracker())
+        observers: list[Any] = [Log(world.rank, tracker, job.name)]
+        if job.draw is not None and world.rank == 0:
+            observers.append(SampleGrids(job.folder, job.settings.samples_at_updates, job.draw, tracker))
+        checkpoints = Checkpoints(
             world, job.settings.checkpoint_every, job.store, job.score, job.score_name, report=report, tracker=tracker
         )
-    )
-    feed = Feed(dataset, job.settings.seed, state.device, state.dtype, state.memory_format)
-    Loop(state, feed, job.settings, world).run(observers)
+        if present:
+            checkpoints.report(state)  # it may have been stopped between the last checkpoint and its report
+        observers.append(checkpoints)
+        feed = Feed(dataset, job.settings.seed, state.device, state.dtype, state.memory_format)
+        Loop(state, feed, job.settings, world).run(observers)
     return state
 
 

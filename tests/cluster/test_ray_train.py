@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from training_parts import SMALL, largest_difference
 
 from ganpipe.errors import GanpipeError
@@ -19,7 +23,7 @@ from ganpipe.gans import load
 from ganpipe.training import cluster
 from ganpipe.training.settings import ClusterSettings, TrainSettings
 from ganpipe.training.state import Diverged
-from ganpipe.training.worker import TrainingJob, train
+from ganpipe.training.worker import TrainingJob, run_training, train
 
 
 def make_job(shards: Path, folder: Path, name: str = "dcgan", **settings: Any) -> TrainingJob:
@@ -35,34 +39,33 @@ def make_job(shards: Path, folder: Path, name: str = "dcgan", **settings: Any) -
     return TrainingJob(name, name, config, TrainSettings.model_validate(values), str(shards), str(folder))
 
 
+def train_here(job: TrainingJob, reports: list[dict[str, float]] | None = None) -> dict[str, Any]:
+    """Train in this process, without Ray, and return the last checkpoint."""
+    num_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        run_training(job, report=None if reports is None else reports.append)
+    finally:
+        torch.set_num_threads(num_threads)
+        torch.use_deterministic_algorithms(deterministic)
+    return job.store.load(job.store.list()[-1])
+
+
 def test_two_workers_train_as_one_over_50_steps(ray_head: str, shards: Path, tmp_path: Path) -> None:
-    states = []
-    for num_workers in (1, 2):
-        job = make_job(shards, tmp_path / str(num_workers))
-        train(job, ClusterSettings(num_workers=num_workers, cpus_per_worker=1))
-        assert job.store.list() == [400, 800]
-        states.append(job.store.load(800))
-    alone, together = states
+    alone = train_here(make_job(shards, tmp_path / "alone"))
+    job = make_job(shards, tmp_path / "together")
+    train(job, ClusterSettings(num_workers=2, cpus_per_worker=1))
+    assert job.store.list() == [400, 800]
+    together = job.store.load(800)
     assert alone["step"] == together["step"] == 50
-    parameters = {name for name, _ in load("dcgan").named_parameters(make_state(job).gan)}
-    weights = [{name: state["gan"][name] for name in parameters} for state in states]
-    assert largest_difference(*weights) < 1e-7
+    assert any("running_mean" in name for name in alone["gan"]), "batch norm's statistics are compared, too"
+    assert largest_difference(alone["gan"], together["gan"]) < 1e-7
     for row, other in zip(alone["curves"]["rows"], together["curves"]["rows"], strict=True):
         assert row == pytest.approx(other, abs=1e-5)
 
 
-def make_state(job: TrainingJob) -> Any:
-    from ganpipe.data.manifest import read_manifest
-    from ganpipe.training.feed import spec_of
-    from ganpipe.training.state import TrainingState
-
-    return TrainingState(job.gan, job.config, spec_of(read_manifest(Path(job.shards))), job.settings)
-
-
 def test_a_killed_worker_is_replaced_and_the_result_is_the_same(ray_head: str, shards: Path, tmp_path: Path) -> None:
     settings = {"num_images": 16_000, "checkpoint_every": 1_600, "precision": "fp32"}
-    straight = make_job(shards, tmp_path / "straight", "gan", **settings)
-    train(straight, ClusterSettings(num_workers=1, cpus_per_worker=1))
+    expected = train_here(make_job(shards, tmp_path / "straight", "gan", **settings))
     job = make_job(shards, tmp_path / "killed", "gan", **settings)
     killed: list[int] = []
 
@@ -70,7 +73,10 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(ray_head: str, s
         while not job.store.list():
             time.sleep(0.02)
         for process in psutil.process_iter(["cmdline", "pid"]):
-            if any("RayTrainWorker" in part for part in process.info["cmdline"] or []):
+            # Of this test's own Ray only: its raylet, the worker's parent, is told the head's address.
+            if any("RayTrainWorker" in part for part in process.info["cmdline"] or []) and any(
+                ray_head in part for part in process.parent().cmdline()
+            ):
                 killed.append(process.info["pid"])
                 os.kill(process.info["pid"], signal.SIGKILL)
                 return
@@ -80,9 +86,19 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(ray_head: str, s
     train(job, ClusterSettings(num_workers=1, cpus_per_worker=1, max_failures=2))
     killer.join()
     assert killed, "nobody was killed, so nothing was tested"
-    expected, found = straight.store.load(16_000), job.store.load(16_000)
+    found = job.store.load(16_000)
     assert found["curves"]["rows"] == expected["curves"]["rows"]
     assert largest_difference(found["gan"], expected["gan"]) == 0
+
+
+def test_a_training_that_was_stopped_before_its_last_report_reports_again(shards: Path, tmp_path: Path) -> None:
+    job = dataclasses.replace(make_job(shards, tmp_path, "gan"), score=lambda gan, progress: 1.5, score_name="distance")
+    first: list[dict[str, float]] = []
+    train_here(job, first)
+    assert first == [{"images_seen": 400.0, "distance": 1.5}, {"images_seen": 800.0, "distance": 1.5}]
+    again: list[dict[str, float]] = []
+    train_here(job, again)
+    assert again == first[-1:]
 
 
 def test_a_training_that_diverges_is_not_tried_again(ray_head: str, shards: Path, tmp_path: Path) -> None:
@@ -109,11 +125,25 @@ def test_more_workers_than_images_in_a_batch_are_an_error(shards: Path, tmp_path
         train(make_job(shards, tmp_path, batch_size=2), ClusterSettings(num_workers=4))
 
 
-def test_an_address_where_nobody_answers_is_named() -> None:
-    import subprocess
-    import sys
+def connect_elsewhere(address: str) -> tuple[str, float]:
+    """The last line that a process of its own says that joins the cluster at `address`, and its seconds."""
+    began = time.monotonic()
+    code = f"from ganpipe.training.cluster import connect; connect({address!r})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode != 0
+    return result.stderr.strip().splitlines()[-1], time.monotonic() - began
 
-    code = "from ganpipe.training.cluster import connect; connect('127.0.0.1:1')"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert "GanpipeError: Ray at 127.0.0.1:1 cannot be used" in result.stderr
-    assert "check RAY_ADDRESS" in result.stderr
+
+def test_an_address_where_nobody_answers_is_named_at_once() -> None:
+    line, seconds = connect_elsewhere("127.0.0.1:1")
+    assert line.startswith("ganpipe.errors.GanpipeError: Ray at 127.0.0.1:1 cannot be used: [Errno 111]")
+    assert line.endswith("check RAY_ADDRESS and that the cluster runs")
+    assert seconds < 20
+
+
+@pytest.mark.slow
+def test_an_address_where_something_else_listens_is_an_error_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        line, seconds = connect_elsewhere(f"127.0.0.1:{other.getsockname()[1]}")
+    assert line.startswith("ganpipe.errors.GanpipeError: Ray at 127.0.0.1:")
+    assert seconds < 90

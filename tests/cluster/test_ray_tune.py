@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ from training_parts import SMALL
 from ganpipe.errors import GanpipeError
 from ganpipe.gans import load
 from ganpipe.gans.base import Gan, Progress
+from ganpipe.training import cluster
 from ganpipe.training.search import SearchResult, Trial, search, space_by_player
 from ganpipe.training.search_figure import draw_trials
 from ganpipe.training.search_settings import TuneSettings
@@ -77,6 +84,7 @@ def test_a_trial_that_diverges_does_not_end_the_search(ray_head: str, shards: Pa
     assert draw_trials(result).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_trials_of_two_workers(ray_head: str, shards: Path, tmp_path: Path) -> None:
     result = search(
         make_job(shards, tmp_path), settings(num_trials=2, num_images=320, workers_per_trial=2), ClusterSettings()
@@ -84,34 +92,54 @@ def test_trials_of_two_workers(ray_head: str, shards: Path, tmp_path: Path) -> N
     assert [trial.images_seen for trial in result.trials] == [320, 320]
 
 
-def test_a_search_that_was_stopped_goes_on(
-    ray_head: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = make_job(shards, tmp_path / "work")
-    counter = tmp_path / "calls"
+class Counting(Score):
+    """Notes each scoring in a file, and ends a process at the one numbered `fatal`, as a preempted host would."""
 
-    class StopsOnce(Score):
-        """Kills its process at the third scoring, as a preempted host would."""
+    def __init__(self, calls: Path, fatal: int, victim: int | None = None) -> None:
+        self.calls, self.fatal, self.victim = calls, fatal, victim
 
-        def __call__(self, gan: Gan, progress: Progress) -> float:
-            import os
+    def __call__(self, gan: Gan, progress: Progress) -> float:
+        with self.calls.open("a") as file:
+            file.write("x")
+        if self.num_calls() == self.fatal:
+            os.kill(self.victim or os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return super().__call__(gan, progress)
 
-            with counter.open("a") as file:
-                file.write("x")
-            if len(counter.read_text()) == 3:
-                os._exit(1)
-            return super().__call__(gan, progress)
+    def num_calls(self) -> int:
+        return len(self.calls.read_text())
 
-    import dataclasses
 
-    job = dataclasses.replace(job, score=StopsOnce())
+def test_a_search_whose_trial_was_killed_goes_on(ray_head: str, shards: Path, tmp_path: Path) -> None:
+    score = Counting(tmp_path / "calls", fatal=3)
+    job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
+    one_by_one = settings(max_concurrent_trials=1)
     with pytest.raises(GanpipeError, match="1 of 4 trials failed.*the same command tries them again"):
-        search(job, settings(max_concurrent_trials=1), ClusterSettings())
+        search(job, one_by_one, ClusterSettings())
+    assert score.num_calls() == 4
+    result = search(job, one_by_one, ClusterSettings())
+    assert score.num_calls() == 5, "trials that had finished were run again"
+    straight = search(make_job(shards, tmp_path / "straight"), settings(), ClusterSettings())
+    assert result == straight, "one after the other is not as side by side"
+
+
+def test_a_search_that_was_killed_goes_on(ray_head: str, shards: Path, tmp_path: Path) -> None:
+    driver = subprocess.Popen([sys.executable, __file__, ray_head, str(shards), str(tmp_path)])
+    assert driver.wait(timeout=120) == -signal.SIGKILL
+    score = Counting(tmp_path / "calls", fatal=-1)
+    assert score.num_calls() == 3
+    job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
     result = search(job, settings(max_concurrent_trials=1), ClusterSettings())
     assert len(result.trials) == 4
-    assert len(counter.read_text()) == 5, "trials that had finished were run again"
-    expected = search(make_job(shards, tmp_path / "straight"), settings(), ClusterSettings())
-    assert result.trials == expected.trials
+    assert score.num_calls() == 5, "trials that had finished were scored again"
+
+
+def killed_search(address: str, shards: Path, folder: Path) -> None:
+    """The driver of the test above: it is killed while its third trial is being scored."""
+    cluster.connect(address)
+    score = Counting(folder / "calls", fatal=3, victim=os.getpid())
+    job = dataclasses.replace(make_job(shards, folder / "work"), score=score)
+    search(job, settings(max_concurrent_trials=1), ClusterSettings())
 
 
 def test_the_best_of_equals_is_the_first_and_stopped_trials_do_not_count() -> None:
@@ -131,3 +159,9 @@ def test_a_player_that_the_gan_does_not_have_is_an_error() -> None:
     space = space_by_player(settings(player_space={"critic": {"lr": {"choice": [1e-4]}}}), ["generator", "critic"])
     assert list(space["critic"].distributions()) == ["lr"]
     assert list(space["generator"].distributions()) == ["lr", "beta1"]
+
+
+if __name__ == "__main__":
+    from test_ray_tune import killed_search as main
+
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

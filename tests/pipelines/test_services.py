@@ -167,3 +167,39 @@ def test_defaults_leave_the_callers_choices_and_a_remote_cluster_alone():
 def test_unknown_service():
     with pytest.raises(GanpipeError, match="no service 'rey'; did you mean 'ray'"):
         services.stop(Path("."), ["rey"])
+
+
+def _record_of_a_living_ray(root: Path) -> services.Running:
+    folder = root / services.STATE
+    folder.mkdir(parents=True)
+    me = psutil.Process()
+    url, address = "http://127.0.0.1:8265", "127.0.0.1:45919"
+    record = services.Running("ray", url, address, pid=me.pid, started=me.create_time())
+    (folder / "ray.json").write_text(json.dumps(asdict(record)))
+    return record
+
+
+def test_a_service_of_this_checkout_that_the_environment_names_too_is_still_its_own(root, monkeypatch):
+    record = _record_of_a_living_ray(root)
+    assert services.status(root)["ray"] == record
+    monkeypatch.setenv("RAY_ADDRESS", record.address)
+    assert services.status(root)["ray"] == record
+    assert services.ray_address(root) == record.address
+    monkeypatch.setenv("RAY_ADDRESS", "cluster.example:6379")
+    assert services.status(root)["ray"] == services.Running("ray", "cluster.example:6379", "cluster.example:6379")
+
+
+def test_the_closing_words_name_each_page_once_and_how_to_open_rays(root, monkeypatch):
+    from pipelines.__main__ import _pages
+
+    assert _pages(root) == ["pages: none is up; `make ui` starts MLflow, Prefect and Ray's dashboard"]
+    # As after a flow, which tells its stages where the cluster is.
+    monkeypatch.setenv("RAY_ADDRESS", _record_of_a_living_ray(root).address)
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example/api")
+    assert _pages(root)[1:] == [
+        "  prefect  https://prefect.example",
+        "  ray      http://127.0.0.1:8265  (asks for a token: `ray get-auth-token` prints it)",
+    ]
+    # Another's cluster has its own way in.
+    monkeypatch.setenv("RAY_ADDRESS", "cluster.example:6379")
+    assert _pages(root)[-1] == "  ray      cluster.example:6379"
