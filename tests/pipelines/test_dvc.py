@@ -159,6 +159,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 def test_a_second_repro_has_nothing_to_do(project: Project) -> None:
+    assert list((project.root / "ganpipe").rglob("*.pyc")), "Python compiled nothing, so its files were no hindrance"
     assert project.stale() == []
     before, lock = project.files(), (project.root / "dvc.lock").read_bytes()
     said = project.dvc("repro")
