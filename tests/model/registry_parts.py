@@ -52,6 +52,7 @@ def write_trained(gan: Gan, name: str, train_dir: Path) -> Path:
         "config": gan.config.model_dump(mode="json"),
         "data": {**asdict(gan.data), "fields": list(gan.data.fields)},
         "progress": asdict(PROGRESS),
+        "averaged": True,
         "run_key": "ab12",
         "data_digest": "cd34",
     }

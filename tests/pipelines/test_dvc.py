@@ -18,10 +18,20 @@ import yaml
 from PIL import Image
 from training_parts import blobs
 
-from ganpipe import services
+from ganpipe import processes, services
 
 SOURCE = Path(__file__).parents[2]
-PARTS = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "ganpipe")
+PARTS = (
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    ".gitignore",
+    "dvc.yaml",
+    "params.yaml",
+    "prefect.yaml",
+    "ganpipe",
+    "pipelines",
+)
 STAGES = ["ingest", "reference", "tune", "train", "evaluate", "register"]
 SMALL: dict[str, dict[str, Any]] = {
     "data": {"source": "folder", "image_size": 16, "samples_per_shard": 100},
@@ -313,3 +323,28 @@ def test_an_experiment_with_another_gan_stands_beside_the_first(project: Project
         project.run("git", "checkout", "--force", "main", "--", ".")
         project.dvc("checkout", "--force")
     assert project.stale() == []
+
+
+@pytest.mark.slow
+def test_the_deployment_runs_the_flow_in_this_checkout(project: Project, tmp_path: Path) -> None:
+    for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+        assert name not in project.environment
+    server = services.ensure("prefect", project.root)
+    variables = {**project.environment, **services.client_environment({"prefect": server}, project.root)}
+    deployed = Project(project.root, variables)
+    deployed.run("prefect", "work-pool", "create", "ganpipe", "--type", "process")
+    deployed.run("prefect", "--no-prompt", "deploy", "--all")
+    with (tmp_path / "worker.log").open("wb") as log:
+        # From elsewhere: the deployment says where the checkout is.
+        worker = subprocess.Popen(
+            ["prefect", "worker", "start", "--pool", "ganpipe"], cwd=tmp_path, env=variables, stdout=log, stderr=log
+        )
+    try:
+        said = deployed.run("prefect", "deployment", "run", "pipeline/default", "--watch")
+    finally:
+        processes.end_tree(worker.pid)
+        worker.wait(timeout=30)
+    told = (tmp_path / "worker.log").read_text(encoding="utf-8")
+    assert "Flow run finished successfully in 'Completed'" in said, told
+    assert [name for name in STAGES if f"Task run '{name}' - Finished in state Cached" not in told] == []
+    assert project.run("git", "status", "--porcelain") == ""
