@@ -236,16 +236,19 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
 
     description = json.loads((package_dir / "model.json").read_text())
     example = pd.DataFrame(input_example(description))
-    mlflow.pyfunc.save_model(
-        str(path),
-        python_model=str(package_dir / "model.py"),
-        artifacts={name: str(file) for name, file in package_files(package_dir).items()},
-        signature=signature(description),
-        input_example=example.astype({name: np.int64 for name in ("seed", "label") if name in example}),
-        pip_requirements=requirements(description["gan"]),
-        metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},
-        mlflow_model=mlflow.models.Model(**model_info),
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        # MLflow runs the file where it is, and Python leaves its compiled form there: not in the package.
+        code = shutil.copy(package_dir / "model.py", folder)
+        mlflow.pyfunc.save_model(
+            str(path),
+            python_model=code,
+            artifacts={name: str(file) for name, file in package_files(package_dir).items()},
+            signature=signature(description),
+            input_example=example.astype({name: np.int64 for name in ("seed", "label") if name in example}),
+            pip_requirements=requirements(description["gan"]),
+            metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},
+            mlflow_model=mlflow.models.Model(**model_info),
+        )
 
 
 def log_model(
