@@ -19,12 +19,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("stages.train", "stage: train the GAN"),
     "evaluate": ("stages.evaluate", "stage: FID and the other metrics, with their protocol"),
     "register": ("stages.register", "stage: package the generator, pass the gate, set the aliases"),
-    "check": ("stages.check", "check all that can be known before long work starts"),
-    "summary": ("stages.summary", "the registered model, its FID, and where the pictures are"),
-    "schema": ("stages.schema", "write the JSON schema of params.yaml, for editors"),
-    "up": ("stages.services", "start the background services (Prefect, Ray, MLflow)"),
-    "down": ("stages.services", "stop the background services"),
-    "services": ("stages.services", "what runs, and where its pages are"),
+    "check": ("commands.check", "check all that can be known before long work starts"),
+    "summary": ("commands.summary", "the registered model, its FID, and where the pictures are"),
+    "schema": ("commands.schema", "write the JSON schema of params.yaml, for editors"),
+    "up": ("commands.services", "start the background services (Prefect, Ray, MLflow)"),
+    "down": ("commands.services", "stop the background services"),
+    "services": ("commands.services", "what runs, and where its pages are"),
 }
 """Name -> (module below ganpipe, help). Several commands of one module: it is told the name as its first argument."""
 

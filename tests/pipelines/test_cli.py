@@ -47,14 +47,14 @@ def test_errors_are_one_line_and_a_code(monkeypatch, capsys, raised, code, text)
     def fail(argv):
         raise raised
 
-    monkeypatch.setattr("ganpipe.stages.services.main", fail)
+    monkeypatch.setattr("ganpipe.commands.services.main", fail)
     assert cli.main(["services"]) == code
     assert capsys.readouterr().err == text
 
 
 def test_arguments_reach_the_command(monkeypatch):
     seen = []
-    monkeypatch.setattr("ganpipe.stages.services.main", lambda argv: seen.append(argv) or 0)
+    monkeypatch.setattr("ganpipe.commands.services.main", lambda argv: seen.append(argv) or 0)
     assert cli.main(["down", "ray", "--flag"]) == 0
     assert seen == [["down", "ray", "--flag"]]
 

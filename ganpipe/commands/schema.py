@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..params import schema
-from .common import require_no_arguments
+from ..stages.common import require_no_arguments
 
 SCHEMA = Path("params.schema.json")
 

@@ -8,7 +8,7 @@ from ..params import load_params
 from ..registry.package import digest_of_package
 from ..registry.registration import CHAMPION, by_alias, content_digest, find_version
 from ..registry.tracking import Tracker
-from .common import EVALUATE, PACKAGE, TRAIN, read_json, require_no_arguments
+from ..stages.common import EVALUATE, PACKAGE, TRAIN, read_json, require_no_arguments
 
 
 def main(argv: list[str]) -> int:

@@ -18,7 +18,7 @@ from ..registry.tracking import Tracker
 from ..section import nearest
 from ..training import cluster
 from ..training.search import space_by_player
-from .common import require_no_arguments
+from ..stages.common import require_no_arguments
 
 METRICS = ("fid", "kid", "precision", "recall")
 METRICS_WITH_LABELS = (*METRICS, "fid_intra")

@@ -1,0 +1,1 @@
+"""What the `ganpipe` command does beside the stages: one thin main each."""
