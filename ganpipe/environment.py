@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from .errors import GanpipeError
 
+CHECKOUT = "GANPIPE_CHECKOUT"
+
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -41,6 +43,15 @@ def repo_root(start: Path | None = None) -> Path:
         if (folder / ".dvc").is_dir():
             return folder
     raise GanpipeError(f"{start} is in no DVC repository (no .dvc folder here or above): change into the checkout")
+
+
+def home() -> Path:
+    """The checkout whose services, MLflow database and interrupted work this process uses.
+
+    `GANPIPE_CHECKOUT` where it is set: a workspace names the checkout that it was made from, so that what is shared
+    by all runs has one place. Else the working directory.
+    """
+    return Path(os.environ.get(CHECKOUT) or Path.cwd()).resolve()
 
 
 def is_loopback(address: str) -> bool:

@@ -71,7 +71,7 @@ def _run_flow(root: Path, targets: Sequence[str], force: bool) -> None:
 
     without_tracebacks()
     os.chdir(root)
-    state = pipeline(targets=list(targets), force=force, return_state=True)
+    state = pipeline(targets=list(targets), force=force, place="checkout", return_state=True)
     page.join()
     if not state.is_completed():
         failure = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)

@@ -18,6 +18,10 @@ from ganpipe.errors import GanpipeError
 from ganpipe.section import Section, nearest, parse
 
 
+PICTURES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif"}
+"""Suffixes of files that are shown as they are, with their image type."""
+
+
 class Policy(Section):
     """How Prefect runs a stage: the `meta:` of the stage in dvc.yaml."""
 
@@ -40,6 +44,10 @@ class Stage:
     upstream: tuple[str, ...]
     """The stages whose outputs it reads."""
     policy: Policy
+    metrics: tuple[str, ...] = ()
+    """Its metrics files, relative to the checkout."""
+    pictures: tuple[str, ...] = ()
+    """Image files, or folders of them, among its outputs that are plots."""
 
 
 def open_repo(root: Path) -> Any:
@@ -84,9 +92,31 @@ def stages_of(repo: Any) -> list[Stage]:
         for stage in runnable
     }
     policies = {stage.addressing: _policy(stage) for stage in runnable}
+    outs = {stage.addressing: _shown(repo, stage) for stage in runnable}
     # Sorted names first, so that the order is the same wherever several are possible.
     order = TopologicalSorter({name: upstream[name] for name in sorted(upstream)}).static_order()
-    return [Stage(name=name, upstream=upstream[name], policy=policies[name]) for name in order]
+    return [Stage(name, upstream[name], policies[name], *outs[name]) for name in order]
+
+
+def _shown(repo: Any, stage: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What people look at of a stage's outputs: metrics files, and pictures (see `pictures_of`)."""
+    root = Path(repo.root_dir)
+    outs = [Path(out.fs_path) for out in stage.outs]
+    metrics = [str(Path(out.fs_path).relative_to(root)) for out in stage.outs if out.metric]
+    pictures = [str(path) for path in pictures_of(repo) if any(root / path == out for out in outs)]
+    return tuple(sorted(metrics)), tuple(pictures)
+
+
+def pictures_of(repo: Any) -> list[Path]:
+    """Image files, and folders, among the plots, relative to the checkout: outputs marked as plots, and what a
+    top-level `plots:` names."""
+    named = [Path(out.fs_path) for out in repo.index.outs if out.plot]
+    for dvc_yaml, plots in repo.index._plots.items():
+        keys = [key for entry in plots for key in ([entry] if isinstance(entry, str) else entry)]
+        named += [Path(dvc_yaml).parent / key for key in keys]
+    root = Path(repo.root_dir)
+    # A plot of columns has a title for a name, and no file of that name.
+    return sorted({path.relative_to(root) for path in named if not path.suffix or path.suffix.lower() in PICTURES})
 
 
 def with_upstream(stages: Sequence[Stage], targets: Sequence[str]) -> list[Stage]:

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from .. import services
+from .. import environment, services
 from ..data import sources
 from ..data.places import host_cache
 from ..errors import GanpipeError
@@ -16,9 +16,9 @@ from ..gans.base import DataSpec
 from ..params import Params, load_params
 from ..registry.tracking import Tracker
 from ..section import nearest
+from ..stages.common import require_no_arguments
 from ..training import cluster
 from ..training.search import space_by_player
-from ..stages.common import require_no_arguments
 
 METRICS = ("fid", "kid", "precision", "recall")
 METRICS_WITH_LABELS = (*METRICS, "fid_intra")
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     check_metrics(params)
     check_disk(params)
     check_resources(params)
-    Tracker.at(Path.cwd(), params.register_.experiment).check()
+    Tracker.at(environment.home(), params.register_.experiment).check()
     print("params.yaml, data source, GAN, resources, disk and MLflow: ready")
     return 0
 
@@ -98,7 +98,7 @@ def check_resources(params: Params) -> None:
     Raises:
         GanpipeError: naming the section that asks for too much.
     """
-    address = services.ray_address(Path.cwd())
+    address = services.ray_address(environment.home())
     tune, train = params.tune, params.cluster
     wanted = [("cluster", train.num_workers, train.cpus_per_worker, train.gpus_per_worker)]
     if tune.num_trials > 0:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from .. import environment
 from ..params import load_params
 from ..registry.package import digest_of_package
 from ..registry.registration import CHAMPION, by_alias, content_digest, find_version
@@ -16,7 +15,7 @@ def main(argv: list[str]) -> int:
     settings = load_params().register_
     metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")
     protocol = read_json(EVALUATE / "protocol.json", made_by="evaluate")
-    tracker = Tracker.at(Path.cwd(), settings.experiment)
+    tracker = Tracker.at(environment.home(), settings.experiment)
     tracker.check()
     client = tracker.client()
     content = content_digest(digest_of_package(PACKAGE), metrics, protocol["hash"])

@@ -12,6 +12,7 @@ import fsspec
 
 import ganpipe
 
+from .. import environment
 from ..data.manifest import Manifest
 from ..errors import GanpipeError
 from ..params import Params
@@ -48,7 +49,7 @@ def work_folder(storage_path: str | None, stage: str, key: str) -> str:
     """Where an interrupted stage leaves what it needs to go on: a path or URL."""
     if storage_path is not None:
         return f"{storage_path.rstrip('/')}/{stage}-{key}"
-    folder = (WORK / f"{stage}-{key}").absolute()
+    folder = environment.home() / WORK / f"{stage}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder)
 
@@ -94,7 +95,7 @@ def ray_address() -> str:
     """RAY_ADDRESS, else that of this checkout's own Ray, started where it does not run yet."""
     from .. import services
 
-    return services.ensure("ray", Path.cwd()).address
+    return services.ensure("ray", environment.home()).address
 
 
 def run_tags(params: Params, manifest: Manifest, inputs: Sequence[Path]) -> dict[str, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 
+from .. import environment
 from ..data.cache import open_dataset
 from ..data.manifest import verify
 from ..errors import GanpipeError
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     gan = trained_gan(trained)
     evaluation = measure(gan, Progress(**trained["progress"]), params.evaluate, trained["averaged"])
     evaluation.save(EVALUATE)
-    tracker = Tracker.at(Path.cwd(), params.register_.experiment)
+    tracker = Tracker.at(environment.home(), params.register_.experiment)
     key, protocol = trained["run_key"], evaluation.protocol
     with tracker.run("train", key, name=f"train {trained['gan']}") as training:
         # A run of its own, a child of the training's: the same generator may be measured under other protocols, too.

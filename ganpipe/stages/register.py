@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import environment
 from ..data.manifest import read_manifest
 from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")
     protocol = read_json(EVALUATE / "protocol.json", made_by="evaluate")
     build_package(TRAIN, PACKAGE, metrics=metrics, protocol=protocol, licence=manifest.licence)
-    tracker = Tracker.at(Path.cwd(), params.register_.experiment)
+    tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("train", trained["run_key"], name=f"train {trained['gan']}") as run:
         registration = register(
             PACKAGE,

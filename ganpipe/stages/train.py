@@ -6,11 +6,11 @@ import csv
 import dataclasses
 import functools
 import io
-from pathlib import Path
 
 import fsspec
 import safetensors.torch
 
+from .. import environment
 from ..data.manifest import verify
 from ..params import load_params
 from ..registry import lineage
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     key = run_key("train", params.train.gan, manifest.digest, settings)
     folder = work_folder(params.cluster.storage_path, "train", key)
     job = training_job(params, manifest, config, folder)
-    tracker = Tracker.at(Path.cwd(), params.register_.experiment)
+    tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run(
         "train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, [SHARDS, TUNE])
     ) as run:

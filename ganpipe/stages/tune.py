@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from .. import environment
 from ..data.manifest import verify
 from ..params import load_params
 from ..registry.runlog import RunLog
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         params.evaluate.quick.model_dump(mode="json"),
     )
     folder = work_folder(params.cluster.storage_path, "tune", key)
-    tracker = Tracker.at(Path.cwd(), params.register_.experiment)
+    tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, [SHARDS])) as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
         tune = params.tune

@@ -16,7 +16,8 @@ from ganpipe import processes
 from ganpipe.errors import GanpipeError
 from pipelines import report
 from pipelines.__main__ import stale
-from pipelines.flow import StageFailed, own_error, pipeline
+from pipelines.flow import pipeline
+from pipelines.stages import StageFailed, own_error
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -53,8 +54,8 @@ def _report(flow_run_id) -> str:
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
         )
-    assert len(found) == 1
-    return str(found[0].data)
+    (text,) = [str(artifact.data) for artifact in found if artifact.key == "pipeline-report"]
+    return text
 
 
 def _failure(state) -> str:
@@ -67,7 +68,7 @@ def test_a_run_then_a_rest_then_only_what_changed(make_repo):
     root = make_repo(TWO, work__py=WORK)
     assert stale(root, []) == ["first", "second"]
 
-    state = pipeline(return_state=True)
+    state = pipeline(place="checkout", return_state=True)
     assert state.is_completed()
     assert (root / "first.txt").read_text() == "first"
     assert set(report.read_seconds(root / report.TIMES)) == {"first", "second"}
@@ -75,12 +76,12 @@ def test_a_run_then_a_rest_then_only_what_changed(make_repo):
     assert "| second.json | score.fid | 12.5 |" in _report(state.state_details.flow_run_id)
     assert stale(root, []) == []
 
-    state = pipeline(return_state=True)
+    state = pipeline(place="checkout", return_state=True)
     assert _states(state.state_details.flow_run_id) == {"first": "Cached", "second": "Cached"}
 
     (root / "work.py").write_text(WORK + "# another comment\n")
     assert stale(root, []) == ["first"]
-    state = pipeline(return_state=True)
+    state = pipeline(place="checkout", return_state=True)
     # first.txt came out as before, so nothing behind it runs again.
     assert _states(state.state_details.flow_run_id) == {"first": "Completed", "second": "Cached"}
 
@@ -89,7 +90,7 @@ def test_a_failed_stage_ends_the_flow_with_its_own_words(make_repo):
     root = make_repo(
         TWO, work__py="import sys\nprint('note')\nsys.exit('error: data.limit: got -3; expected 1 or more')\n"
     )
-    state = pipeline(return_state=True)
+    state = pipeline(place="checkout", return_state=True)
     message = _failure(state)
     first, *rest = message.splitlines()
     assert first == "stage first: data.limit: got -3; expected 1 or more"
@@ -118,7 +119,7 @@ def test_a_retry_that_succeeds(make_repo):
         pathlib.Path("done.txt").write_text("done")
         """,
     )
-    assert pipeline(return_state=True).is_completed()
+    assert pipeline(place="checkout", return_state=True).is_completed()
     assert (root / "tries.txt").read_text() == "xx"
 
 
@@ -142,7 +143,7 @@ def test_a_timeout_ends_the_whole_tree(make_repo):
         """,
     )
     began = time.monotonic()
-    message = _failure(pipeline(return_state=True))
+    message = _failure(pipeline(place="checkout", return_state=True))
     assert message.startswith("stage slow: not done within its timeout_seconds, 4")
     assert time.monotonic() - began < 40
     child = int((root / "child.pid").read_text())
@@ -173,7 +174,7 @@ def test_stages_that_do_not_need_each_other_run_side_by_side(make_repo):
         pathlib.Path(me + ".txt").write_text("met")
         """,
     )
-    assert pipeline(return_state=True).is_completed()
+    assert pipeline(place="checkout", return_state=True).is_completed()
 
 
 def test_a_checkout_where_another_dvc_is_at_work_gets_one_line(make_repo):
@@ -196,7 +197,7 @@ def test_a_checkout_where_another_dvc_is_at_work_gets_one_line(make_repo):
 
 def test_only_the_targets_run(make_repo):
     root = make_repo(TWO, work__py=WORK)
-    assert pipeline(targets=["first"], return_state=True).is_completed()
+    assert pipeline(targets=["first"], place="checkout", return_state=True).is_completed()
     assert (root / "first.txt").exists()
     assert not (root / "second.json").exists()
 

@@ -1,0 +1,89 @@
+"""What people see on a run's pages in Prefect: tables of metrics with their protocol, pictures, links."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from . import report
+from .graph import PICTURES, Stage
+
+NOTES = Path(".ganpipe") / "notes"
+"""Folder of one JSON file a stage, which the stage writes when it runs: see `Note`."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a stage says about its last run, beside its outputs: nothing of it is an output.
+
+    Attributes:
+        about: one sentence on how its numbers were measured: their protocol.
+        links: pages by title; a page that is not up has its address in words.
+    """
+
+    about: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_note(root: Path, stage: str) -> Note:
+    """The note of `stage`; an empty one where it left none."""
+    try:
+        values = json.loads((root / NOTES / f"{stage}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Note()
+    return Note(str(values.get("about", "")), {str(text): str(url) for text, url in values.get("links", {}).items()})
+
+
+def publish(root: Path, stage: Stage) -> None:
+    """Artifacts of the stage's task run: its metrics with their protocol, its pictures, its links."""
+    note = read_note(root, stage.name)
+    for file in stage.metrics:
+        publish_metrics(_key(stage.name, Path(file).stem), read_metrics(root / file), note.about)
+    files = [report.newest(root / path) for path in stage.pictures]
+    shown = [path for path in files if path.suffix.lower() in PICTURES and path.is_file()]
+    if shown:
+        text = "\n\n".join(f"**{path.relative_to(root)}**\n\n{report.picture(path)}" for path in shown)
+        create_markdown_artifact(text, key=_key(stage.name, "pictures"), description=f"Pictures that {stage.name} made")
+    publish_links(stage.name, note.links)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """A metrics file (JSON), as a flat mapping with dotted names."""
+    return dict(report.flat(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def publish_metrics(key: str, metrics: Mapping[str, Any], about: str) -> None:
+    """A table, each number beside the protocol that it was measured under."""
+    rows = [{"metric": name, "value": value, **({"protocol": about} if about else {})} for name, value in metrics.items()]
+    create_table_artifact(rows, key=key, description=about or None)
+
+
+def publish_links(name: str, links: Mapping[str, str]) -> None:
+    """Link artifacts; what is no URL, since its page is not up, is shown as text."""
+    for text, url in links.items():
+        key = _key(name, text)
+        if url.startswith(("http://", "https://")):
+            create_link_artifact(url, link_text=text, key=key, description=text)
+        else:
+            create_markdown_artifact(f"{text}: `{url}`", key=key, description=text)
+
+
+def publish_report(text: str) -> None:
+    """The whole run's report, as Markdown."""
+    create_markdown_artifact(text, key="pipeline-report", description="Stages, metrics and sample grids of this run")
+
+
+def publish_table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+    """Rows with the same columns, as a table."""
+    create_table_artifact([dict(row) for row in rows], key=_key(key), description=description)
+
+
+def _key(*parts: str) -> str:
+    """An artifact's key: Prefect takes lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")

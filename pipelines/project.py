@@ -1,0 +1,49 @@
+"""The `ganpipe` commands around the stages: the check before them, the summary after them.
+
+They run as child processes with the code of the place that they are about. A DVC project without the package (as the
+tests make them) has no such commands, and the flow does without.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ganpipe.errors import GanpipeError
+
+from . import artifacts
+from .stages import child_environment, own_error
+
+
+def check(root: Path, checkout: Path) -> None:
+    """`ganpipe check`: what can be known before long work starts.
+
+    Raises:
+        GanpipeError: something does not fit, in the command's own words.
+    """
+    _run("check", root=root, checkout=checkout)
+
+
+def summary(root: Path, checkout: Path) -> dict[str, Any]:
+    """`ganpipe summary --json`, shown as a table and links on the flow run's page; empty before anything is registered."""
+    text = _run("summary", "--json", root=root, checkout=checkout)
+    values: dict[str, Any] = json.loads(text) if text else {}
+    if values:
+        artifacts.publish_metrics("pipeline-metrics", values["metrics"], values["protocol"])
+        artifacts.publish_links("pipeline", values["links"])
+    return values
+
+
+def _run(*arguments: str, root: Path, checkout: Path) -> str:
+    """Standard output of `ganpipe <arguments>` in `root`; nothing where there is no ganpipe."""
+    if not (root / "ganpipe" / "cli.py").exists():
+        return ""
+    command = [sys.executable, "-m", "ganpipe", *arguments]
+    variables = child_environment(root, checkout)
+    done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise GanpipeError(own_error(done.stderr.splitlines()))
+    return done.stdout

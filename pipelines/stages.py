@@ -1,0 +1,134 @@
+"""One stage of dvc.yaml as a Prefect task: DVC's `repro --single-item` as a child process, with the stage's policy."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from prefect import Task, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+
+from ganpipe import environment
+from ganpipe.errors import GanpipeError
+
+from . import artifacts, report, run_stage
+from .graph import Stage
+
+STATES = {
+    "ran": ("Completed", "done"),
+    "cached": ("Cached", "nothing to do: inputs, code and settings are as they were"),
+    "restored": ("Cached", "outputs taken from an earlier run with the same inputs, code and settings"),
+}
+"""How a stage that succeeded is shown: the state's name and message."""
+_HINTS = (
+    "To track the changes with git, run:",
+    "git add ",
+    "To enable auto staging, run:",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+    "Generating lock file",
+    "Updating lock file",
+)
+
+
+class StageFailed(GanpipeError):
+    """A stage ended with an error; the message is the stage's own."""
+
+
+def own_error(tail: Sequence[str]) -> str:
+    """The line that says what went wrong: the last one starting with `error:`, else the last that is not DVC's."""
+    frame = ("ERROR: failed to reproduce", "Running stage '", "Stage '")
+    lines = [line for line in tail if is_news(line) and not line.startswith((*frame, "> "))]
+    marked = [line for line in lines if line.lower().startswith("error:")]
+    if marked:
+        return marked[-1][len("error:") :].strip()
+    return lines[-1] if lines else "it printed nothing"
+
+
+def is_news(line: str) -> bool:
+    """Whether a line tells something about this run: DVC's standing hints after every stage do not."""
+    return not line.strip().startswith(_HINTS)
+
+
+def child_environment(root: Path, checkout: Path) -> dict[str, str]:
+    """What a child process in `root` finds: the code of `root`, and the services of `checkout`.
+
+    `python`, `dvc` and `ganpipe` are those of the environment that runs this.
+    """
+    child = {**os.environ, **environment.defaults(os.environ), "PYTHONUNBUFFERED": "1"}
+    child["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), child.get("PATH", "")])
+    if root != checkout:
+        child[environment.CHECKOUT] = str(checkout)
+        # An editable install points to another checkout; PYTHONPATH comes before it.
+        child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), child.get("PYTHONPATH", "")]))
+    return child
+
+
+def run_one(
+    stage: Stage,
+    root: Path,
+    force: bool,
+    logger: logging.Logger | logging.LoggerAdapter[Any],
+    variables: Mapping[str, str],
+) -> str:
+    """Run one stage and say how it went: `ran`, `cached` (nothing to do) or `restored` (from DVC's run cache).
+
+    Raises:
+        StageFailed: with the stage's own error line.
+    """
+
+    def show(line: str) -> None:
+        if is_news(line):
+            logger.info(line)
+
+    # Stages that run side by side wait for each other's moments with DVC's lock.
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+    outcome = run_stage.run(
+        [*command, "--force"] if force else command, root, variables, show, stage.policy.timeout_seconds
+    )
+    if outcome.timed_out:
+        raise StageFailed(f"stage {stage.name}: not done within its timeout_seconds, {stage.policy.timeout_seconds:g}")
+    if outcome.returncode != 0:
+        raise StageFailed(f"stage {stage.name}: {own_error(outcome.tail)}")
+    if any(line.endswith("didn't change, skipping") for line in outcome.tail):
+        return "cached"
+    _note_seconds(root, stage.name, outcome.seconds)
+    return "restored" if any("is cached - skipping run" in line for line in outcome.tail) else "ran"
+
+
+def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, str]) -> Task[[], Any]:
+    """The Prefect task of one stage, with the policy of its `meta:`."""
+
+    @task(
+        name=stage.name,
+        task_run_name=stage.name,
+        description=stage.policy.description or None,
+        retries=stage.policy.retries,
+        retry_delay_seconds=stage.policy.retry_delay_seconds,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    def run_task() -> State[Any]:
+        result = run_one(stage, root, force, get_run_logger(), variables)
+        artifacts.publish(root, stage)
+        return Completed(name=STATES[result][0], message=STATES[result][1])
+
+    return run_task
+
+
+def _note_seconds(root: Path, name: str, seconds: float) -> None:
+    path = root / report.TIMES
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        times = report.read_seconds(path)
+        times[name] = round(seconds, 1)
+        scratch = path.with_suffix(".json.new")
+        scratch.write_text(json.dumps(times, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(scratch, path)

@@ -1,0 +1,262 @@
+"""A run's own place: a clone of the checkout at one revision, which shares DVC's cache and ends as a DVC experiment.
+
+Runs that are at work at the same time do not see each other, nor what is edited in the checkout meanwhile. What has to
+outlive a run (services, MLflow's database, the work of an interrupted stage) stays in the checkout: see
+`ganpipe.environment.home`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import JsonValue
+
+from ganpipe.errors import GanpipeError
+from ganpipe.section import nearest
+
+from .graph import open_repo
+
+WORKSPACES = Path(".ganpipe") / "workspaces"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A clone below the checkout.
+
+    Attributes:
+        checkout: where it was cloned from, absolute.
+        name: of the run, its folder, and its experiment.
+        commit: full hash of the revision it stands at.
+    """
+
+    checkout: Path
+    name: str
+    commit: str
+
+    @property
+    def root(self) -> Path:
+        return self.checkout / WORKSPACES / self.name
+
+
+def experiment_name(run_name: str, run_id: str, taken: Sequence[str]) -> str:
+    """`run_name` as git allows it in a ref; with the start of `run_id` where another run has taken it."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", run_name).strip("-") or "run"
+    return name if name not in taken else f"{name}-{run_id[:8]}"
+
+
+def resolve(checkout: Path, revision: str) -> str:
+    """The full hash of the commit that `revision` (branch, tag, hash, `HEAD~1`, experiment's name) names.
+
+    Raises:
+        GanpipeError: the checkout knows no such commit, or is no git repository.
+    """
+    if revision.startswith("-"):
+        raise GanpipeError(f"revision: got {revision!r}; expected a branch, a tag or a commit")
+    names = [revision, *_experiment_refs(checkout, revision)]
+    for name in names:
+        found = _git(checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", check=False)
+        if found is not None:
+            return found
+    branches = (_git(checkout, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags") or "").split()
+    raise GanpipeError(f"revision: this repository has no commit {revision!r}; {nearest(revision, branches)}")
+
+
+def experiments(checkout: Path) -> list[str]:
+    """Names of all DVC experiments of the checkout."""
+    refs = _git(checkout, "for-each-ref", "--format=%(refname)", "refs/exps") or ""
+    return sorted({ref.rpartition("/")[2] for ref in refs.split() if ref.count("/") == 4})
+
+
+def uncommitted(checkout: Path) -> list[str]:
+    """Files that differ from HEAD, as git names them, at most five; DVC's lock is the pipeline's own."""
+    listed = _git(checkout, "status", "--porcelain", "--untracked-files=normal") or ""
+    names = [line.split(maxsplit=1)[1] for line in listed.splitlines()]
+    edited = [name for name in names if name != "dvc.lock"]
+    return edited if len(edited) <= 5 else [*edited[:5], f"{len(edited) - 5} more"]
+
+
+@contextmanager
+def opened(checkout: Path, name: str, revision: str, again: bool) -> Iterator[Workspace]:
+    """A workspace for the run `name`, held by this process and left in place; `close` removes it.
+
+    Args:
+        revision: see `resolve`.
+        again: the run is a retry: the workspace that its last try left is taken up as it is.
+
+    Raises:
+        GanpipeError: the revision is unknown, or another process works there.
+    """
+    commit = resolve(checkout, revision)
+    workspace = Workspace(checkout, name, commit)
+    workspace.root.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(checkout, name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise GanpipeError(f"{workspace.root} is in use: a run of the name {name!r} is at work already") from None
+    try:
+        if not (again and (workspace.root / ".git").exists()):
+            shutil.rmtree(workspace.root, ignore_errors=True)
+            _make(workspace)
+        yield workspace
+    finally:
+        lock.release()
+
+
+def _make(workspace: Workspace) -> None:
+    root, checkout = workspace.root, workspace.checkout
+    _git(checkout, "clone", "--quiet", "--shared", "--no-checkout", str(checkout), str(root))
+    _git(root, "checkout", "--quiet", "--detach", workspace.commit)
+    with open_repo(checkout) as repo:
+        cache = Path(repo.cache.local.path).parent.parent  # <cache>/files/md5
+        local = checkout / ".dvc" / "config.local"
+        if local.exists():
+            shutil.copy2(local, root / ".dvc" / "config.local")
+        subprocess.run(["dvc", "cache", "dir", "--local", "--quiet", str(cache)], cwd=root, check=True)
+        _bring_ignored_inputs(repo, workspace)
+    _bring_tracked_data(root)
+
+
+def _bring_ignored_inputs(repo: Any, workspace: Workspace) -> None:
+    """What stages read and git ignores (a folder of images) as it is now: hard links where the disk allows, so that it
+    costs no space, else copies. Files of the run's own revision are never replaced."""
+    outs = [Path(out.fs_path) for out in repo.index.outs]
+    for dep in {Path(dep.fs_path) for dep in repo.index.deps if dep.protocol == "local"}:
+        if any(dep == out or out in dep.parents for out in outs) or workspace.checkout not in dep.parents:
+            continue
+        relative = dep.relative_to(workspace.checkout)
+        listed = _git(
+            workspace.checkout, "ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", str(relative)
+        )
+        for name in filter(None, (listed or "").split("\0")):
+            source, target = workspace.checkout / name, workspace.root / name
+            if repo.dvcignore.is_ignored_file(str(source)) or target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:
+                shutil.copy2(source, target)
+
+
+def _bring_tracked_data(root: Path) -> None:
+    """Data added with `dvc add`: from the shared cache, else from the default remote."""
+    if not list(root.rglob("*.dvc")):
+        return
+    for command in (["dvc", "checkout", "--quiet"], ["dvc", "pull", "--quiet"]):
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+    raise GanpipeError(f"data that DVC tracks is neither in the cache nor in a remote: {done.stderr.strip()}")
+
+
+def override(workspace: Workspace, overrides: Mapping[str, JsonValue]) -> None:
+    """Set keys of the workspace's params.yaml, comments kept. Whether they mean anything, `ganpipe check` says.
+
+    Args:
+        overrides: values by dotted key, `{"train.num_images": 5000}`.
+
+    Raises:
+        GanpipeError: a key lies below something that is no section.
+    """
+    from dvc.utils.serialize import modify_yaml
+
+    with modify_yaml(str(workspace.root / "params.yaml")) as params:
+        for dotted, value in overrides.items():
+            *parents, last = dotted.split(".")
+            section = params
+            for index, name in enumerate(parents):
+                section = section.setdefault(name, {})
+                if not isinstance(section, dict):
+                    raise GanpipeError(f"overrides: {dotted}: {'.'.join(parents[: index + 1])} is no section")
+            section[last] = value
+
+
+def save(workspace: Workspace, message: str) -> str:
+    """Keep what the workspace holds as the experiment `workspace.name` of the checkout, on its commit.
+
+    Returns:
+        The experiment's commit.
+
+    Raises:
+        GanpipeError: DVC refuses (in its words).
+    """
+    _dvc(workspace.root, "exp", "save", "--force", "--name", workspace.name, "--message", message)
+    prefix = f"refs/exps/{workspace.commit[:2]}/{workspace.commit[2:]}/{workspace.name}"
+    # A plain fetch by the checkout: it takes one ref and looks at no working tree.
+    _git(workspace.checkout, "fetch", "--quiet", "--no-tags", str(workspace.root), f"+{prefix}:{prefix}")
+    return _git(workspace.checkout, "rev-parse", prefix) or ""
+
+
+def close(workspace: Workspace) -> None:
+    """Remove the workspace; its experiment and everything in DVC's cache stay."""
+    shutil.rmtree(workspace.root, ignore_errors=True)
+    _state_path(workspace).unlink(missing_ok=True)
+
+
+def note_failure(workspace: Workspace, reason: str) -> None:
+    """Say beside the kept workspace of a failed run why it is there."""
+    text = json.dumps({"commit": workspace.commit, "reason": reason}, indent=2)
+    _state_path(workspace).write_text(text + "\n", encoding="utf-8")
+
+
+def sweep(checkout: Path, keep_hours: float) -> list[str]:
+    """Remove the workspaces that no process holds and that nothing was written to for `keep_hours`; their names."""
+    removed = []
+    for root in sorted((checkout / WORKSPACES).glob("*/")):
+        lock = _lock(checkout, root.name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            newest = max((path.lstat().st_mtime for path in (root, *root.iterdir())), default=0.0)
+            if time.time() - newest >= keep_hours * 3600:
+                close(Workspace(checkout, root.name, ""))
+                removed.append(root.name)
+        finally:
+            lock.release()
+        if root.name in removed:
+            Path(lock.lock_file).unlink(missing_ok=True)
+    return removed
+
+
+def _lock(checkout: Path, name: str) -> FileLock:
+    # Released by the system when the process that holds it dies, however it dies.
+    return FileLock(checkout / WORKSPACES / f"{name}.lock")
+
+
+def _state_path(workspace: Workspace) -> Path:
+    return workspace.root.with_name(f"{workspace.name}.json")
+
+
+def _experiment_refs(checkout: Path, name: str) -> list[str]:
+    refs = (_git(checkout, "for-each-ref", "--format=%(refname)", "refs/exps", check=False) or "").split()
+    return [ref for ref in refs if ref.count("/") == 4 and ref.rpartition("/")[2] == name]
+
+
+def _git(where: Path, *arguments: str, check: bool = True) -> str | None:
+    """Standard output of git, stripped; None where it failed and `check` is off."""
+    done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    if check:
+        raise GanpipeError(f"{where}: git {arguments[0]}: {done.stderr.strip()}")
+    return None
+
+
+def _dvc(root: Path, *arguments: str) -> None:
+    done = subprocess.run(["dvc", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise GanpipeError(f"dvc {' '.join(arguments[:2])}: {done.stderr.strip()}")
