@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .environment import apply_defaults
-from .errors import GanpipeError
+from .errors import EXIT_MENDABLE, EXIT_UNAVAILABLE, GanpipeError, UnavailableError
 from .section import nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        Its exit code; 2 for an error that the user can mend (one line on stderr), 130 after Ctrl-C.
+        Its exit code; 2 for an error that the user can mend, 75 for one that may pass by itself (each one line on
+        stderr), 130 after Ctrl-C.
     """
     parser = _parser()
     options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(options.command, options.arguments)
     except GanpipeError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_UNAVAILABLE if isinstance(error, UnavailableError) else EXIT_MENDABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -70,7 +70,6 @@ def _run_flow(root: Path, targets: Sequence[str], force: bool) -> None:
     from .flow import pipeline
 
     without_tracebacks()
-    os.chdir(root)
     state = pipeline(targets=list(targets), force=force, place="checkout", return_state=True)
     page.join()
     if not state.is_completed():
@@ -126,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         root = environment.repo_root()
+        os.chdir(root)  # DVC names stages as seen from here
         waiting = stale(root, options.targets)
         if waiting or options.force:
             print(

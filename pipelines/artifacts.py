@@ -60,7 +60,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 def publish_metrics(key: str, metrics: Mapping[str, Any], about: str) -> None:
     """A table, each number beside the protocol that it was measured under."""
-    rows = [{"metric": name, "value": value, **({"protocol": about} if about else {})} for name, value in metrics.items()]
+    protocol = {"protocol": about} if about else {}
+    rows = [{"metric": name, "value": value, **protocol} for name, value in metrics.items()]
     create_table_artifact(rows, key=key, description=about or None)
 
 

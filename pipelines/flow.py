@@ -24,14 +24,16 @@ from ganpipe import environment
 from ganpipe.errors import GanpipeError
 
 from . import artifacts, project, report, run_stage, workspace
-from .graph import Stage, read_graph, with_upstream
+from .graph import read_graph, with_upstream
 from .stages import StageFailed, child_environment, stage_task
 from .workspace import Workspace
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 Overrides = Annotated[
     dict[str, JsonValue],
-    Field(description='Values for keys of params.yaml, by dotted key: {"train.gan": "wgan_gp", "train.num_images": 50000}'),
+    Field(
+        description='Values for keys of params.yaml, by dotted key: {"train.gan": "wgan_gp", "train.num_images": 50000}'
+    ),
 ]
 
 

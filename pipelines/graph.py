@@ -17,7 +17,6 @@ from pydantic import Field
 from ganpipe.errors import GanpipeError
 from ganpipe.section import Section, nearest, parse
 
-
 PICTURES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif"}
 """Suffixes of files that are shown as they are, with their image type."""
 
@@ -88,14 +87,19 @@ def stages_of(repo: Any) -> list[Stage]:
     if not runnable:
         raise GanpipeError(f"{repo.root_dir}: dvc.yaml has no stage")
     upstream = {
-        stage.addressing: tuple(sorted(other.addressing for other in graph.successors(stage) if other.cmd is not None))
+        _address(stage): tuple(sorted(_address(other) for other in graph.successors(stage) if other.cmd is not None))
         for stage in runnable
     }
-    policies = {stage.addressing: _policy(stage) for stage in runnable}
-    outs = {stage.addressing: _shown(repo, stage) for stage in runnable}
+    policies = {_address(stage): _policy(stage) for stage in runnable}
+    outs = {_address(stage): _shown(repo, stage) for stage in runnable}
     # Sorted names first, so that the order is the same wherever several are possible.
     order = TopologicalSorter({name: upstream[name] for name in sorted(upstream)}).static_order()
     return [Stage(name, upstream[name], policies[name], *outs[name]) for name in order]
+
+
+def _address(stage: Any) -> str:
+    """What `dvc repro` calls the stage in the repository's root; DVC's own `addressing` depends on where we are."""
+    return str(stage.name) if stage.path_in_repo == "dvc.yaml" else f"{stage.path_in_repo}:{stage.name}"
 
 
 def _shown(repo: Any, stage: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -142,7 +146,7 @@ def with_upstream(stages: Sequence[Stage], targets: Sequence[str]) -> list[Stage
 
 def _policy(stage: Any) -> Policy:
     meta = stage.meta if stage.meta is not None else {}
-    prefix = f"stages.{stage.addressing}.meta"
+    prefix = f"stages.{stage.name}.meta"
     if not isinstance(meta, dict):
         raise GanpipeError(f"{stage.path_in_repo}: {prefix}: got {meta!r}; expected a mapping")
     policy = parse(Policy, meta, prefix, origin=stage.path_in_repo)

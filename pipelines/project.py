@@ -28,7 +28,7 @@ def check(root: Path, checkout: Path) -> None:
 
 
 def summary(root: Path, checkout: Path) -> dict[str, Any]:
-    """`ganpipe summary --json`, shown as a table and links on the flow run's page; empty before anything is registered."""
+    """`ganpipe summary --json`, shown on the flow run's page as a table and links; {} before anything is registered."""
     text = _run("summary", "--json", root=root, checkout=checkout)
     values: dict[str, Any] = json.loads(text) if text else {}
     if values:

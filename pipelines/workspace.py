@@ -65,7 +65,9 @@ def resolve(checkout: Path, revision: str) -> str:
         raise GanpipeError(f"revision: got {revision!r}; expected a branch, a tag or a commit")
     names = [revision, *_experiment_refs(checkout, revision)]
     for name in names:
-        found = _git(checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", check=False)
+        found = _git(
+            checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", check=False
+        )
         if found is not None:
             return found
     branches = (_git(checkout, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags") or "").split()
@@ -81,7 +83,7 @@ def experiments(checkout: Path) -> list[str]:
 def uncommitted(checkout: Path) -> list[str]:
     """Files that differ from HEAD, as git names them, at most five; DVC's lock is the pipeline's own."""
     listed = _git(checkout, "status", "--porcelain", "--untracked-files=normal") or ""
-    names = [line.split(maxsplit=1)[1] for line in listed.splitlines()]
+    names = [line[3:] for line in listed.splitlines()]
     edited = [name for name in names if name != "dvc.lock"]
     return edited if len(edited) <= 5 else [*edited[:5], f"{len(edited) - 5} more"]
 
@@ -152,13 +154,18 @@ def _bring_ignored_inputs(repo: Any, workspace: Workspace) -> None:
 
 def _bring_tracked_data(root: Path) -> None:
     """Data added with `dvc add`: from the shared cache, else from the default remote."""
-    if not list(root.rglob("*.dvc")):
+    tracked = (_git(root, "ls-files", "-z", "--", "*.dvc") or "").split("\0")[:-1]
+    if not tracked:
         return
-    for command in (["dvc", "checkout", "--quiet"], ["dvc", "pull", "--quiet"]):
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    for command in ("checkout", "pull"):
+        done = subprocess.run(
+            ["dvc", command, "--quiet", *tracked], cwd=root, capture_output=True, text=True, check=False
+        )
         if done.returncode == 0:
             return
-    raise GanpipeError(f"data that DVC tracks is neither in the cache nor in a remote: {done.stderr.strip()}")
+    raise GanpipeError(
+        f"{', '.join(tracked)}: the data is neither in DVC's cache nor in a remote: {done.stderr.strip()}"
+    )
 
 
 def override(workspace: Workspace, overrides: Mapping[str, JsonValue]) -> None:
@@ -250,7 +257,7 @@ def _git(where: Path, *arguments: str, check: bool = True) -> str | None:
     """Standard output of git, stripped; None where it failed and `check` is off."""
     done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=False)
     if done.returncode == 0:
-        return done.stdout.strip()
+        return done.stdout.strip("\n")
     if check:
         raise GanpipeError(f"{where}: git {arguments[0]}: {done.stderr.strip()}")
     return None

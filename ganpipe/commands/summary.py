@@ -2,43 +2,75 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from typing import Any
+
 from .. import environment
+from ..evaluation.protocol import Protocol
 from ..params import load_params
 from ..registry.package import digest_of_package
+from ..registry.pages import run_page, version_page
 from ..registry.registration import CHAMPION, by_alias, content_digest, find_version
 from ..registry.tracking import Tracker
-from ..stages.common import EVALUATE, PACKAGE, TRAIN, read_json, require_no_arguments
+from ..stages.common import EVALUATE, PACKAGE, TRAIN, read_json
 
 
 def main(argv: list[str]) -> int:
-    require_no_arguments(argv, "summary")
-    settings = load_params().register_
-    metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")
-    protocol = read_json(EVALUATE / "protocol.json", made_by="evaluate")
-    tracker = Tracker.at(environment.home(), settings.experiment)
-    tracker.check()
-    client = tracker.client()
-    content = content_digest(digest_of_package(PACKAGE), metrics, protocol["hash"])
-    version = find_version(client, tracker, settings.model_name, content)
-    print(f"model    {_model(settings.model_name, version)}")
-    if version is not None:
-        champion = by_alias(client, tracker, settings.model_name, CHAMPION)
-        if champion is not None and champion.version != version.version:
-            print(f"         the champion is version {champion.version}")
-    reference = protocol["reference"]
-    print(
-        f"{settings.metric} {metrics[settings.metric]:.2f}  protocol {protocol['hash'][:12]}: "
-        f"{protocol['num_samples']:,} samples against {reference['num_real']:,} {reference['split']} images, "
-        f"{reference['extractor']} at {reference['resize']} px"
-    )
+    parser = argparse.ArgumentParser(prog="ganpipe summary", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="as JSON; {} where nothing is registered yet")
+    if parser.parse_args(argv).json:
+        print(json.dumps(facts() if PACKAGE.exists() else {}, sort_keys=True))
+        return 0
+    found = facts()
+    print(f"model    {_model(found)}")
+    if found["version"] is not None and found["champion"] not in (None, found["version"]):
+        print(f"         the champion is version {found['champion']}")
+    print(f"{found['metric']} {found['metrics'][found['metric']]:.2f}  {found['protocol']}")
     print(f"samples  {EVALUATE / 'samples.png'}, while training: {TRAIN / 'samples'}/")
     print(f"curves   {TRAIN / 'curves.csv'}: `dvc plots show` draws them")
     return 0
 
 
-def _model(name: str, version: object) -> str:
-    if version is None:
+def facts() -> dict[str, Any]:
+    """What the outputs in this checkout came to, and what the registry says of them.
+
+    Returns:
+        `model_name`, `version` (None where this registry does not have it), `aliases`, `champion` (its version),
+        `metric` (the gate's), `metrics`, `protocol` (one line), `links` (pages by title).
+
+    Raises:
+        GanpipeError: a stage has not run yet, or MLflow does not answer.
+    """
+    settings = load_params().register_
+    metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")
+    protocol = read_json(EVALUATE / "protocol.json", made_by="evaluate")
+    protocol_hash = protocol.pop("hash")
+    tracker = Tracker.at(environment.home(), settings.experiment)
+    tracker.check()
+    client = tracker.client()
+    content = content_digest(digest_of_package(PACKAGE), metrics, protocol_hash)
+    version = find_version(client, tracker, settings.model_name, content)
+    champion = None if version is None else by_alias(client, tracker, settings.model_name, CHAMPION)
+    links = {}
+    if version is not None:
+        links["MLflow model version"] = version_page(tracker, settings.model_name, int(version.version))
+        links["MLflow run of the training"] = run_page(tracker, str(version.run_id))
+    return {
+        "model_name": settings.model_name,
+        "version": None if version is None else int(version.version),
+        "aliases": [] if version is None else sorted(version.aliases),
+        "champion": None if champion is None else int(champion.version),
+        "metric": settings.metric,
+        "metrics": metrics,
+        "protocol": Protocol.model_validate(protocol).text,
+        "links": links,
+    }
+
+
+def _model(found: dict[str, Any]) -> str:
+    name = found["model_name"]
+    if found["version"] is None:
         return f"{name}: not in this registry; `dvc repro --force --single-item register` puts it there"
-    aliases = sorted(version.aliases)  # type: ignore[attr-defined]
-    shown = " ".join(f"@{alias}" for alias in aliases) or "no alias"
-    return f"models:/{name}/{version.version} {shown}"  # type: ignore[attr-defined]
+    shown = " ".join(f"@{alias}" for alias in found["aliases"]) or "no alias"
+    return f"models:/{name}/{found['version']} {shown}"

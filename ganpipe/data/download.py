@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..errors import GanpipeError
+from ..errors import GanpipeError, UnavailableError
 from .parallel import progress
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -183,5 +183,5 @@ def fetch(files: Iterable[KnownFile], mirrors: Iterable[str], folder: Path, what
         raise GanpipeError(f"{folder}: cannot be written ({error.strerror or error}); set GANPIPE_CACHE") from error
     if missing:
         tried = "; ".join(failures) or "none is configured"
-        raise GanpipeError(f"{what} could not be fetched from any mirror: {tried}. {remedy}")
+        raise UnavailableError(f"{what} could not be fetched from any mirror: {tried}. {remedy}")
     return paths

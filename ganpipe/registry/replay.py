@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from .. import environment
 from ..errors import GanpipeError
 from .spool import left_over
 from .tracking import Tracker
@@ -30,7 +31,7 @@ def replay(root: Path, timeout_seconds: float = 60.0) -> tuple[int, int]:
 def main() -> int:
     """The command."""
     try:
-        found, sent = replay(Path.cwd())
+        found, sent = replay(environment.home())
     except GanpipeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from ..errors import GanpipeError
+from ..errors import GanpipeError, UnavailableError
 from .runlog import RunLog, is_permanent
 
 if TYPE_CHECKING:
@@ -113,11 +113,11 @@ def _check_server(uri: str, timeout_seconds: float) -> None:
     thread.start()
     thread.join(timeout_seconds + 2.0)
     if not answer:
-        raise GanpipeError(f"MLflow at {shown} does not answer within {timeout_seconds:g} s; {hint}")
+        raise UnavailableError(f"MLflow at {shown} does not answer within {timeout_seconds:g} s; {hint}")
     if isinstance(answer[0], Exception):
         # The innermost cause is what helps: [Errno 111] Connection refused, Read timed out., …
         reason = str(answer[0]).splitlines()[0].rpartition(": ")[2].strip("\"'()> ")[-200:]
-        raise GanpipeError(f"MLflow at {shown} does not answer ({reason}); {hint}") from None
+        raise UnavailableError(f"MLflow at {shown} does not answer ({reason}); {hint}") from None
     status = answer[0].status_code
     if status in (401, 403):
         raise GanpipeError(
@@ -167,7 +167,7 @@ def patiently(action: Callable[[], ResultT], uri: str, seconds: float = 60.0) ->
             if is_permanent(error):
                 raise GanpipeError(f"MLflow at {without_password(uri)} refuses: {reason}") from error
             if time.monotonic() + wait_seconds > deadline:
-                raise GanpipeError(
+                raise UnavailableError(
                     f"MLflow at {without_password(uri)} did not answer for {seconds:g} s: {reason}"
                 ) from error
             time.sleep(wait_seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ TRAIN = Path("artifacts/train")
 EVALUATE = Path("artifacts/evaluate")
 PACKAGE = Path("artifacts/package")
 WORK = Path(".ganpipe/work")
+NOTES = Path(".ganpipe/notes")
 
 
 def code_digest(gan: str) -> str:
@@ -76,6 +77,16 @@ def read_json(path: Path, made_by: str) -> Any:
         raise GanpipeError(f"{path}: no such file; the stage {made_by!r} makes it: run `dvc repro {made_by}`") from None
     except ValueError as error:
         raise GanpipeError(f"{path}: not valid JSON ({error}); run `dvc repro --force {made_by}`") from None
+
+
+def leave_note(stage: str, about: str = "", links: Mapping[str, str] | None = None) -> None:
+    """What Prefect shows on the page of the stage's run, beside its outputs (`pipelines/artifacts.py` reads it).
+
+    Args:
+        about: one sentence on what its numbers mean.
+        links: pages by title.
+    """
+    write_json(NOTES / f"{stage}.json", {"about": about, "links": dict(links or {})})
 
 
 def require_no_arguments(argv: list[str], stage: str) -> None:

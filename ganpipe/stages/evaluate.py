@@ -18,9 +18,10 @@ from ..evaluation.settings import EvaluateSettings
 from ..gans import load
 from ..gans.base import DataSpec, Gan, Progress
 from ..params import load_params
+from ..registry.pages import run_page
 from ..registry.served_model import load_weights
 from ..registry.tracking import Tracker
-from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, read_json, require_no_arguments
+from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments
 
 
 def main(argv: list[str]) -> int:
@@ -42,6 +43,8 @@ def main(argv: list[str]) -> int:
             run.log_metrics(evaluation.metrics, step=trained["progress"]["images_seen"])
             for path in sorted(EVALUATE.iterdir()):
                 run.log_artifact(path)
+            links = {"MLflow run of the evaluation": run_page(tracker, run.run_id)}
+            leave_note("evaluate", about=protocol.text, links=links)
     for name, value in evaluation.metrics.items():
         print(f"{name} {value:g}")
     print(protocol.text)

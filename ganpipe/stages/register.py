@@ -14,10 +14,22 @@ from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
 from ..params import load_params
 from ..registry.package import build_package, download_package
+from ..registry.pages import version_page
 from ..registry.registration import register
 from ..registry.served_model import Generator, package_files
 from ..registry.tracking import Tracker
-from .common import EVALUATE, PACKAGE, REFERENCE, SHARDS, TRAIN, TUNE, read_json, require_no_arguments, run_tags
+from .common import (
+    EVALUATE,
+    PACKAGE,
+    REFERENCE,
+    SHARDS,
+    TRAIN,
+    TUNE,
+    leave_note,
+    read_json,
+    require_no_arguments,
+    run_tags,
+)
 from .evaluate import measure
 
 if TYPE_CHECKING:
@@ -44,6 +56,8 @@ def main(argv: list[str]) -> int:
             functools.partial(rescore, settings=params.evaluate, tracker=tracker),
             tags=run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE]),
         )
+    page = version_page(tracker, params.register_.model_name, registration.version)
+    leave_note("register", about=registration.decision.text, links={"MLflow model version": page})
     found = "registered" if registration.created else "registered before"
     print(f"{registration.uri} {found}; aliases: {', '.join(registration.aliases) or 'none'}")
     for sentence in [*registration.decision.reasons, *registration.moved]:

@@ -14,6 +14,7 @@ from .. import environment
 from ..data.manifest import verify
 from ..params import load_params
 from ..registry import lineage
+from ..registry.pages import run_page
 from ..registry.tracking import Tracker
 from ..training import cluster
 from ..training.feed import spec_of
@@ -23,6 +24,7 @@ from .common import (
     SHARDS,
     TRAIN,
     TUNE,
+    leave_note,
     ray_address,
     read_json,
     remove_folder,
@@ -55,8 +57,7 @@ def main(argv: list[str]) -> int:
         "train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, [SHARDS, TUNE])
     ) as run:
         run.log_params(settings)
-        environment = lineage.environment()
-        run.log_text(lineage.environment_text(environment), "environment.json")
+        run.log_text(lineage.environment_text(lineage.environment()), "environment.json")
         run.log_text(lineage.requirements_text(), "requirements.txt")
         job = dataclasses.replace(job, open_tracker=functools.partial(tracker.attach, run.run_id))
         present = job.store.list()
@@ -71,6 +72,7 @@ def main(argv: list[str]) -> int:
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest)
         run.log_artifact(TRAIN / "curves.csv")
+        leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id)})
     remove_folder(folder)
     print(f"{TRAIN}: generator after {chosen:,} images")
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 from .. import environment
 from ..data.manifest import verify
 from ..params import load_params
+from ..registry.pages import run_page
 from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training import cluster
@@ -17,6 +18,7 @@ from ..training.search_figure import draw_trials
 from .common import (
     SHARDS,
     TUNE,
+    leave_note,
     ray_address,
     remove_folder,
     require_no_arguments,
@@ -70,6 +72,7 @@ def main(argv: list[str]) -> int:
         run.log_metrics({f"best_{result.objective}": best.objective}, step=0)
         run.log_artifact(TUNE / "trials.csv")
         run.log_artifact(TUNE / "trials.png")
+        leave_note("tune", links={"MLflow run of the search": run_page(tracker, run.run_id)})
     remove_folder(folder)
     print(f"tune: best of {len(result.trials)} trials is {best.number} with {result.objective} {best.objective:.2f}")
     return 0

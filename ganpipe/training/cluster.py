@@ -8,10 +8,11 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from .. import environment
-from ..errors import GanpipeError
+from ..errors import GanpipeError, UnavailableError
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -46,13 +47,17 @@ def connect(address: str) -> None:
             "with RAY_ADDRESS=<head's address>:6379"
         )
     # Another host's image carries dependencies only: this code is sent along.
-    runtime_env = None if environment.is_loopback(address) else {"py_modules": [str(Path(__file__).parents[1])]}
+    runtime_env: dict[str, Any] = {}
+    if not environment.is_loopback(address):
+        runtime_env = {"py_modules": [str(Path(__file__).parents[1])]}
+    elif "PYTHONPATH" in os.environ:  # a workspace's: workers run the code that this process runs
+        runtime_env = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
     try:
         _probe(address)
         ray.init(address, logging_level=logging.WARNING, log_to_driver=True, runtime_env=runtime_env)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise GanpipeError(
+        raise UnavailableError(
             f"Ray at {address} cannot be used: {reason}; check RAY_ADDRESS and that the cluster runs"
         ) from error
 
@@ -83,7 +88,7 @@ def require(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, wa
             return
         if time.monotonic() >= deadline:
             has = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-            raise GanpipeError(
+            raise UnavailableError(
                 f"{key}: asks for {num_workers} workers of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs each; "
                 f"the Ray cluster has room for {sum(places)} (its hosts have {has}); lower {key}.*, or add hosts"
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from repositories import git
 
 Make = Callable[..., Path]
 
@@ -28,6 +29,24 @@ def make_repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         for name, text in files.items():
             (root / name.replace("__", ".")).write_text(textwrap.dedent(text))
         monkeypatch.chdir(root)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def make_checkout(make_repo: Make) -> Make:
+    """As `make_repo`, in a git repository with everything committed."""
+
+    def make(dvc_yaml: str, **files: str) -> Path:
+        root = make_repo(dvc_yaml, **files)
+        git(root, "init", "--quiet", "--initial-branch", "main")
+        (root / ".dvc" / "config").write_text("")  # made with --no-scm
+        (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
+        with open(root / ".gitignore", "a", encoding="utf-8") as ignored:
+            ignored.write("/.ganpipe/\n/*.txt\n/score.json\n/images/*\n!/images/.gitkeep\n")
+        git(root, "add", "--all")
+        git(root, "commit", "--quiet", "--message", "first")
         return root
 
     return make
