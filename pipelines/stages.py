@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from ganpipe import environment
-from ganpipe.errors import GanpipeError
+from ganpipe.errors import EXIT_MENDABLE, GanpipeError
 
 from . import artifacts, report, run_stage
 from .graph import Stage
@@ -39,7 +39,15 @@ _HINTS = (
 
 
 class StageFailed(GanpipeError):
-    """A stage ended with an error; the message is the stage's own."""
+    """A stage ended with an error; the message is the stage's own.
+
+    Attributes:
+        mendable: the stage says that somebody has to mend something, so that another try would end the same.
+    """
+
+    def __init__(self, message: str, mendable: bool = False) -> None:
+        super().__init__(message)
+        self.mendable = mendable
 
 
 def own_error(tail: Sequence[str]) -> str:
@@ -96,7 +104,8 @@ def run_one(
     if outcome.timed_out:
         raise StageFailed(f"stage {stage.name}: not done within its timeout_seconds, {stage.policy.timeout_seconds:g}")
     if outcome.returncode != 0:
-        raise StageFailed(f"stage {stage.name}: {own_error(outcome.tail)}")
+        mendable = any(line.endswith(f"exited with {EXIT_MENDABLE}") for line in outcome.tail)
+        raise StageFailed(f"stage {stage.name}: {own_error(outcome.tail)}", mendable)
     if any(line.endswith("didn't change, skipping") for line in outcome.tail):
         return "cached"
     _note_seconds(root, stage.name, outcome.seconds)
@@ -112,6 +121,7 @@ def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, st
         description=stage.policy.description or None,
         retries=stage.policy.retries,
         retry_delay_seconds=stage.policy.retry_delay_seconds,
+        retry_condition_fn=_worth_another_try,
         cache_policy=NO_CACHE,
         persist_result=False,
     )
@@ -121,6 +131,11 @@ def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, st
         return Completed(name=STATES[result][0], message=STATES[result][1])
 
     return run_task
+
+
+def _worth_another_try(task: object, run: object, state: State[Any]) -> bool:
+    failure = state.result(raise_on_failure=False)
+    return not (isinstance(failure, StageFailed) and failure.mendable)
 
 
 def _note_seconds(root: Path, name: str, seconds: float) -> None:

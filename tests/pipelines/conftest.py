@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from projects import Project, make_project
 from repositories import git
+
+from ganpipe import services
 
 Make = Callable[..., Path]
 
@@ -50,6 +53,18 @@ def make_checkout(make_repo: Make) -> Make:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The project after one `dvc repro`, committed. Tests that change something work on a copy."""
+    project = make_project(tmp_path_factory.mktemp("dvc") / "project")
+    try:
+        project.dvc("repro")
+        project.commit("What the pipeline made")
+        yield project
+    finally:
+        services.stop(project.root)
 
 
 @pytest.fixture(scope="session")

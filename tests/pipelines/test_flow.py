@@ -123,6 +123,27 @@ def test_a_retry_that_succeeds(make_repo):
     assert (root / "tries.txt").read_text() == "xx"
 
 
+def test_what_a_person_has_to_mend_is_not_tried_again(make_repo):
+    root = make_repo(
+        """
+        stages:
+          picky:
+            cmd: PYTHON picky.py
+            outs: [done.txt]
+            meta: {retries: 3, retry_delay_seconds: 0}
+        """,
+        picky__py="""
+        import pathlib, sys
+        with open("tries.txt", "a") as tries:
+            tries.write("x")
+        print("error: data.limit: got -3; expected 1 or more")
+        sys.exit(2)
+        """,
+    )
+    assert "data.limit: got -3" in _failure(pipeline(place="checkout", return_state=True))
+    assert (root / "tries.txt").read_text() == "x"
+
+
 def test_a_timeout_ends_the_whole_tree(make_repo):
     root = make_repo(
         """

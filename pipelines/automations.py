@@ -1,0 +1,95 @@
+"""Automations of the Prefect server: a webhook is called when a champion changes and when a run fails or crashes.
+
+    python -m pipelines.automations --webhook URL
+
+Run again, it replaces what it made. Prefect keeps the URL as a secret (the block `ganpipe-webhook`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from prefect.automations import Automation
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import get_client
+from prefect.events.actions import CallWebhook
+from prefect.events.schemas.automations import EventTrigger, Posture, ResourceSpecification
+
+from ganpipe.errors import GanpipeError
+from ganpipe.events import ALIAS_MOVED
+
+BLOCK = "ganpipe-webhook"
+
+
+def install(webhook: str) -> list[str]:
+    """Make or replace the automations; returns their names.
+
+    Raises:
+        GanpipeError: `webhook` is no http(s) URL.
+    """
+    if urlsplit(webhook).scheme not in ("http", "https") or not urlsplit(webhook).netloc:
+        raise GanpipeError(f"--webhook: got {webhook!r}; expected a URL: https://host/path")
+    Webhook.register_type_and_schema()
+    block = Webhook(url=webhook).save(BLOCK, overwrite=True)
+    wanted = [_champion_changed(block), _run_failed(block)]
+    with get_client(sync_client=True) as client:
+        for automation in wanted:
+            for earlier in client.read_automations_by_name(automation.name):
+                client.delete_automation(earlier.id)
+            client.create_automation(automation)
+    return [automation.name for automation in wanted]
+
+
+def _champion_changed(block: object) -> Automation:
+    return Automation(
+        name="ganpipe: the champion changed",
+        description="Calls the webhook when the alias `champion` of a model moves.",
+        trigger=EventTrigger(
+            expect={ALIAS_MOVED},
+            match=ResourceSpecification.model_validate({"prefect.resource.id": "ganpipe.model.*", "alias": "champion"}),
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            _call(block, event="{{ event.event }}", model="{{ event.resource.name }}", to="{{ event.payload.to }}")
+        ],
+    )
+
+
+def _run_failed(block: object) -> Automation:
+    return Automation(
+        name="ganpipe: a run failed or crashed",
+        description="Calls the webhook when a flow run of this server ends as Failed or Crashed.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[_call(block, event="{{ event.event }}", flow="{{ flow.name }}", run="{{ flow_run.name }}")],
+    )
+
+
+def _call(block: object, **fields: str) -> CallWebhook:
+    return CallWebhook(block_document_id=block, payload=json.dumps(fields))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.automations", description=__doc__.split("\n")[0])
+    parser.add_argument("--webhook", required=True, metavar="URL", help="where to POST JSON")
+    try:
+        names = install(parser.parse_args(argv).webhook)
+    except GanpipeError as error:
+        parser.error(str(error))
+    print("\n".join(names))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

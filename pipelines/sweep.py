@@ -1,0 +1,137 @@
+"""The flow `sweep`: GANs x datasets, each a run of `pipeline` and a DVC experiment, ending in one table."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from ganpipe import environment
+from ganpipe.errors import GanpipeError
+
+from . import artifacts, project, workspace
+from .flow import Overrides, pipeline
+from .stages import StageFailed
+
+
+class Dataset(BaseModel):
+    """One dataset of a sweep: what params.yaml says of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    """How it is called in the table and in the experiments' names."""
+    overrides: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keys of params.yaml, by dotted key: {"data.source": "folder", "sources.folder.path": "images"}."""
+
+
+@flow(
+    name="sweep",
+    description="GANs x datasets, each a DVC experiment, ending in one table.",
+    task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def sweep(
+    gans: Annotated[list[str], Field(min_length=1)],
+    datasets: Annotated[list[Dataset], Field(min_length=1)] | None = None,
+    overrides: Overrides | None = None,
+    revision: str = "HEAD",
+    num_parallel: Annotated[int, Field(ge=1, le=16)] = 1,
+) -> list[dict[str, Any]]:
+    """Run the pipeline for every GAN on every dataset.
+
+    Args:
+        gans: names as in `train.gan`.
+        datasets: each with the keys of params.yaml that make it; default: what params.yaml has.
+        overrides: keys of params.yaml for all of them, by dotted key.
+        revision: as in `pipeline`.
+        num_parallel: so many at a time.
+
+    Returns:
+        The rows of the table.
+
+    Raises:
+        GanpipeError: a combination does not fit (all are checked before the first runs).
+        StageFailed: which combinations failed; the others are done and in the table.
+    """
+    chosen = datasets or [Dataset(name="default")]
+    if len({dataset.name for dataset in chosen}) < len(chosen):
+        raise GanpipeError(f"datasets: got the names {[dataset.name for dataset in chosen]}; expected each once")
+    combinations = {
+        f"{flow_run.name}-{gan}-{dataset.name}": (
+            gan,
+            dataset.name,
+            {**dataset.overrides, **(overrides or {}), "train.gan": gan},
+        )
+        for gan, dataset in itertools.product(dict.fromkeys(gans), chosen)
+    }
+    _check_all({name: values for name, (_, _, values) in combinations.items()}, revision)
+    room = threading.Semaphore(num_parallel)
+
+    @task(name="run", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+    def run(name: str, values: dict[str, JsonValue]) -> Any:
+        with room:
+            return pipeline.with_options(flow_run_name=name)(overrides=values, revision=revision, return_state=True)
+
+    futures = {name: run.submit(name, values) for name, (_, _, values) in combinations.items()}
+    rows = []
+    for name, (gan, dataset_name, _) in combinations.items():
+        futures[name].wait()
+        rows.append({"gan": gan, "dataset": dataset_name, **_outcome(name, futures[name])})
+    artifacts.publish_table("sweep", rows, "Each combination is a DVC experiment: `dvc exp show`, `dvc exp apply`")
+    get_run_logger().info("\n%s", _text(rows))
+    failed = [row for row in rows if row["error"]]
+    if failed:
+        raise StageFailed("; ".join(f"{row['gan']} on {row['dataset']}: {row['error']}" for row in failed))
+    return rows
+
+
+def _check_all(combinations: dict[str, dict[str, JsonValue]], revision: str) -> None:
+    """`ganpipe check` of every combination, in one workspace that is made for it."""
+    checkout = environment.repo_root()
+    with workspace.opened(checkout, f"{flow_run.name}-check", revision, again=False) as space:
+        original = (space.root / "params.yaml").read_bytes()
+        try:
+            for name, values in combinations.items():
+                try:
+                    (space.root / "params.yaml").write_bytes(original)
+                    workspace.override(space, values)
+                    project.check(space.root, checkout)
+                except GanpipeError as error:
+                    raise GanpipeError(f"{name}: {error}") from None
+        finally:
+            workspace.close(space)
+
+
+def _outcome(name: str, future: Any) -> dict[str, Any]:
+    """The rest of a combination's row: its experiment and metrics, or its error."""
+    result = future.result(raise_on_failure=False)
+    if isinstance(result, BaseException):
+        return {"experiment": "", "error": str(result).splitlines()[0]}
+    values = result.result(raise_on_failure=False) if hasattr(result, "result") else result
+    if isinstance(values, BaseException):
+        return {"experiment": "", "error": str(values).splitlines()[0]}
+    return {
+        "experiment": values["experiment"],
+        "error": "",
+        **values.get("metrics", {}),
+        "protocol": values.get("protocol", ""),
+    }
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    """The table for a terminal."""
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "protocol"))
+    cells = [columns, *([_cell(row.get(key, "")) for key in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
