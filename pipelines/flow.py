@@ -29,12 +29,8 @@ from .stages import StageFailed, child_environment, stage_task
 from .workspace import Workspace
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
-Overrides = Annotated[
-    dict[str, JsonValue],
-    Field(
-        description='Values for keys of params.yaml, by dotted key: {"train.gan": "wgan_gp", "train.num_images": 50000}'
-    ),
-]
+Overrides = dict[str, JsonValue]
+"""Values for keys of params.yaml, by dotted key."""
 
 
 @flow(

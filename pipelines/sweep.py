@@ -6,7 +6,8 @@ import itertools
 import threading
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger, task
+import prefect
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -31,7 +32,7 @@ class Dataset(BaseModel):
     """Keys of params.yaml, by dotted key: {"data.source": "folder", "sources.folder.path": "images"}."""
 
 
-@flow(
+@prefect.flow(
     name="sweep",
     description="GANs x datasets, each a DVC experiment, ending in one table.",
     task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]

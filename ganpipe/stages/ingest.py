@@ -9,6 +9,10 @@ from .common import SHARDS, require_no_arguments
 
 
 def main(argv: list[str]) -> int:
+    if "--watch" in argv:
+        from .watch import main as watch
+
+        return watch(argv)
     require_no_arguments(argv, "ingest")
     params = load_params()
     source = sources.load(params.data.source)(params.source_settings)
