@@ -13,7 +13,10 @@ from .errors import EXIT_MENDABLE, EXIT_UNAVAILABLE, GanpipeError, UnavailableEr
 from .section import nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "ingest": ("stages.ingest", "stage: fetch the images, check them, write the shards"),
+    "ingest": (
+        "stages.ingest",
+        "stage: fetch the images, write the shards; --watch tells Prefect of new ones",
+    ),
     "reference": ("stages.reference", "stage: features of the real images, for FID"),
     "tune": ("stages.tune", "stage: search each player's learning rate and betas"),
     "train": ("stages.train", "stage: train the GAN"),
@@ -22,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("commands.check", "check all that can be known before long work starts"),
     "summary": ("commands.summary", "the registered model, its FID, and where the pictures are"),
     "schema": ("commands.schema", "write the JSON schema of params.yaml, for editors"),
+    "clean": ("commands.clean", "what interrupted runs and the host's cache hold, and its removal"),
     "up": ("commands.services", "start the background services (Prefect, Ray, MLflow)"),
     "down": ("commands.services", "stop the background services"),
     "services": ("commands.services", "what runs, and where its pages are"),
