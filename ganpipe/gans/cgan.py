@@ -13,11 +13,13 @@ from .base import Adam, AdversarialPair, Batch, DataSpec, GanConfig
 
 
 class CganSettings(GanConfig):
-    """Section 4.1's widths. Adam stands in for the paper's SGD with decaying rate and growing momentum."""
+    """Section 4.1's widths, but for the latent's, where 200 found one image a class. Adam stands in for the paper's SGD
+    with decaying rate and growing momentum; a generator that learns faster than its opponent keeps the two in balance.
+    """
 
     num_latents: int = Field(default=100, ge=1)
     """Z, the size of the latent vector, uniform in [-1, 1]."""
-    latent_width: int = Field(default=200, ge=1)
+    latent_width: int = Field(default=1000, ge=1)
     """Units of the generator's layer for the latent."""
     label_width: int = Field(default=1000, ge=1)
     """Units of the generator's layer for the label."""
@@ -27,9 +29,9 @@ class CganSettings(GanConfig):
     """Maxout units of the discriminator's layers for the image and for both; the label's layer has a fifth."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Chance that a unit of the discriminator is left out."""
-    adam_generator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    adam_generator: Adam = Adam(lr=4e-4, beta1=0.5, beta2=0.999)
     """The generator's optimiser."""
-    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    adam_discriminator: Adam = Adam(lr=1e-4, beta1=0.5, beta2=0.999)
     """The discriminator's optimiser."""
 
 

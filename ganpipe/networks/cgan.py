@@ -56,6 +56,9 @@ class ConditionalDiscriminator(nn.Module):
         num_pixels = image_shape[0] * image_shape[1] * image_shape[2]
         self.image_layer = Maxout(num_pixels, image_width, num_pieces=5)
         self.label_layer = Maxout(num_classes, label_width, num_pieces=5)
+        # On a one-hot input a layer is a table of embeddings: with an embedding's unit variance the label weighs as
+        # much as the image from the start. With a layer's usual 1 / sqrt(K) the labels were hardly learned.
+        nn.init.normal_(self.label_layer.linear.weight)
         self.joint_layer = Maxout(image_width + label_width, joint_width, num_pieces=4)
         self.logit_layer = nn.Linear(joint_width, 1)
         self.dropout = nn.Dropout(dropout)
