@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -22,6 +23,14 @@ SMALL = {
     "dcgan": {"num_latents": 8, "generator_width": 4, "discriminator_width": 4},
     "wgan_gp": {},
 }
+KEEP: dict[str, Any] = {
+    "metrics": {"fid_x": 3.0},
+    "protocol": {"seed": 0},
+    "licence": "CC BY-SA 3.0",
+    "card": "# gan on mnist\n\nA generator of 16 x 16 grey images.\n\n## Data\n",
+    "samples_png": Path(__file__).parents[2] / "docs" / "images" / "mnist-gan.png",
+}
+"""What a package is built from beside what training left."""
 PROGRESS = Progress(images_seen=640, num_images=640, step=10)
 
 
@@ -64,9 +73,7 @@ def build(tmp_path: Path, name: str = "gan", *, seed: int = 0, metrics: dict[str
     """A package of a small GAN; returns its directory."""
     train_dir = write_trained(make_gan(name, seed=seed), name, tmp_path / "train")
     package_dir = tmp_path / "package"
-    build_package(
-        train_dir, package_dir, metrics=metrics or {"fid_x": 3.0}, protocol={"seed": 0}, licence="CC BY-SA 3.0"
-    )
+    build_package(train_dir, package_dir, **{**KEEP, "metrics": metrics or KEEP["metrics"]})
     return package_dir
 
 
