@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import GanpipeError
 from ..evaluation import figures
 from ..evaluation.sampling import sample_seeds
-from ..params import load_params
+from ..params import Params, load_params
 from ..registry.comparison import as_html, as_text, compare
 from ..registry.opening import Opened, opened
 from ..registry.served_model import to_uint8
@@ -86,7 +86,8 @@ def _settings_of(tracker: Tracker, model: Opened) -> Mapping[str, str]:
         return {}
     run = patiently(partial(tracker.client().get_run, version.run_id), tracker.uri)
     commit = version.tags.get("ganpipe.git.commit", "")
-    return {**run.data.params, **({"commit": commit} if commit else {})}
+    settings = {key: value for key, value in run.data.params.items() if key.split(".")[0] in Params.model_fields}
+    return {**settings, **({"commit": commit} if commit else {})}
 
 
 def _write(out: Path, page: str, picture: bytes) -> list[Path]:

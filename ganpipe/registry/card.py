@@ -121,8 +121,8 @@ def _evaluation(metrics: Mapping[str, float], protocol: Mapping[str, Any]) -> st
         f"## Evaluation\n\n{table}\n\nProtocol `{protocol['hash']}`: features of {real['extractor']} (weights "
         f"`{real['weights_sha256'][:8]}`) at {real['resize']} px, {protocol['num_samples']:,} samples against "
         f"{real['num_real']:,} images of the {real['split']} split of data `{real['data_digest'][:8]}`, seed "
-        f"{protocol['seed']}, truncation {protocol['truncation']:g}. FID and KID: lower is better; precision and recall: "
-        "higher. Numbers compare only with numbers of the same protocol."
+        f"{protocol['seed']}, truncation {protocol['truncation']:g}. FID and KID: lower is better; precision and "
+        "recall: higher. Numbers compare only with numbers of the same protocol."
     )
 
 

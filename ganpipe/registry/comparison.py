@@ -61,7 +61,7 @@ def compare(
     hidden = ("metrics", "protocol", "format", *(["config"] if settings else []))
     facts = [_without(item, *hidden) for item in descriptions]
     if settings:
-        facts = [{**fact, "settings": known} for fact, known in zip(facts, settings, strict=True)]
+        facts = [{**fact, **known} for fact, known in zip(facts, settings, strict=True)]
     return Comparison(names, metrics, protocols, _differences(*facts))
 
 

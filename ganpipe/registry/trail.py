@@ -64,7 +64,7 @@ class Move:
     @property
     def text(self) -> str:
         """As JSON, short enough for a param."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,9 @@ def _settled(move: Move) -> str:
 
 def _move(alias: str, number: int, before: int | None, to: int | None, by: str, why: str, how: How) -> Move:
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return Move(alias, number, before, to, at, by, shorten(why, MAX_WHY_LENGTH), how, uuid.uuid4().hex)
+    return Move(
+        alias, number, before, to, at, by, shorten(" ".join(why.split()), MAX_WHY_LENGTH), how, uuid.uuid4().hex
+    )
 
 
 def moves_of(run: Run, alias: str) -> list[Move]:
