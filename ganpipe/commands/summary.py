@@ -11,8 +11,9 @@ from ..evaluation.protocol import Protocol
 from ..params import load_params
 from ..registry.package import digest_of_package
 from ..registry.pages import run_page, version_page
-from ..registry.registration import CHAMPION, by_alias, content_digest, find_version
+from ..registry.registration import content_digest
 from ..registry.tracking import Tracker
+from ..registry.versions import CHAMPION, by_alias, find_version
 from ..stages.common import EVALUATE, PACKAGE, TRAIN, read_json
 
 

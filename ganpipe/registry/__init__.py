@@ -2,5 +2,7 @@
 
 `settings` params.yaml's section; `tracking` where MLflow is and how a stage finds its run; `runlog` one run, written
 in the background; `spool` what MLflow has not taken yet; `lineage` git, DVC and environment; `package` the directory
-that is registered; `served_model` the code in it that MLflow runs; `gate` the decision; `registration` its effects.
+that is registered; `card` what it tells people; `served_model` the code in it that MLflow runs; `gate` the decision;
+`registration` its effects; `versions` what is registered; `trail` who moved which alias; `promotion` the champion by
+hand and back; `opening` a package from anywhere; `comparison` two of them.
 """

@@ -4,6 +4,7 @@
     generator.safetensors   the averaged weights that sampling needs
     code/                   exactly the sources of ganpipe that the GAN imports
     model.py                what MLflow runs (a copy of served_model.py)
+    card.md, samples.png    the model card, for people
 
 The same inputs give the same bytes: it is a DVC output.
 """
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import gans
 from ..errors import GanpipeError
+from .card import CARD_FILE, SAMPLES_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -126,6 +128,8 @@ def build_package(
     metrics: Mapping[str, float],
     protocol: Mapping[str, Any],
     licence: str,
+    card: str,
+    samples_png: Path,
     sources: Path = _SOURCES,
 ) -> str:
     """Build `package_dir` anew from `train_dir`, try it, and return its digest (hex).
@@ -135,6 +139,8 @@ def build_package(
         package_dir: replaced if it is there.
         metrics, protocol: the evaluate stage's.
         licence: of the data, as the shards' manifest says.
+        card: see `card.card`.
+        samples_png: the evaluate stage's sample grid, which the card shows.
         sources: the directory of the package ganpipe.
 
     Raises:
@@ -169,6 +175,8 @@ def build_package(
         "protocol": dict(protocol),
     }
     (package_dir / "model.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+    (package_dir / CARD_FILE).write_text(card, encoding="utf-8")
+    shutil.copyfile(samples_png, package_dir / SAMPLES_FILE)
     _try(package_dir)
     return digest_of_tree(package_dir)
 
@@ -187,6 +195,11 @@ def _try(package_dir: Path) -> None:
         raise GanpipeError(f"{package_dir}: the packaged generator does not work: {error}") from error
     if images.shape[0] != 2:
         raise GanpipeError(f"{package_dir}: two seeds gave {images.shape[0]} images")
+
+
+def papers(package_dir: Path) -> dict[str, Path]:
+    """The parts of a package that are for people, by the names under which MLflow keeps them."""
+    return {"card": package_dir / CARD_FILE, "samples": package_dir / SAMPLES_FILE}
 
 
 def digest_of_package(package_dir: Path) -> str:
@@ -242,7 +255,7 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
         mlflow.pyfunc.save_model(
             str(path),
             python_model=code,
-            artifacts={name: str(file) for name, file in package_files(package_dir).items()},
+            artifacts={name: str(file) for name, file in (package_files(package_dir) | papers(package_dir)).items()},
             signature=signature(description),
             input_example=example.astype({name: np.int64 for name in ("seed", "label") if name in example}),
             pip_requirements=requirements(description["gan"]),

@@ -7,39 +7,44 @@ returned, never to a DVC output.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import GanpipeError
-from .gate import Decision, Scores, decide, metric_of
+from .card import CARD_FILE, in_short
+from .gate import Decision, Scores, decide
 from .package import digest_of_package, log_model
+from .promotion import Rescore, decide_against, write_description
 from .runlog import MAX_TAG_LENGTH, clean_key, shorten
 from .settings import RegisterSettings
-from .tracking import Tracker, patiently
+from .tracking import Tracker, as_default, patiently
+from .trail import Overtaken, Standing, Trail, rolled_back
+from .versions import (
+    CARD_TAG,
+    CHALLENGER,
+    CHAMPION,
+    CONTENT_TAG,
+    DECISION_TAG,
+    GATE_TAG,
+    METRICS_TAG,
+    PROTOCOL_TAG,
+    REASONS_TAG,
+    find_version,
+    quoted,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.logged_model import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
-CHALLENGER = "challenger"
-CHAMPION = "champion"
-CONTENT_TAG = "ganpipe.content"
-METRICS_TAG = "ganpipe.metrics"
-PROTOCOL_TAG = "ganpipe.protocol"
-DECISION_TAG = "ganpipe.decision"
-GATE_TAG = "ganpipe.gate"
-
-Rescore = Callable[["ModelVersion"], Mapping[str, float]]
+ATTEMPTS = 5
+"""How often a decision is made anew because somebody moved the champion meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -109,40 +114,36 @@ def register(
         version = _create_version(
             client, tracker, package_dir, name, content, metrics, protocol_hash, run_id, tags or {}
         )
-    champion = by_alias(client, tracker, name, CHAMPION)
     gate = hashlib.sha256(settings.model_dump_json(exclude={"experiment"}).encode()).hexdigest()
-    decided = _earlier_decision(version, gate) if champion is not None else None
-    if decided is not None:
-        return _result(client, tracker, name, version, decided, created, [])
-    decision = _decide(client, tracker, version, champion, metrics, protocol_hash, settings, rescore)
-    moved = _move_aliases(client, tracker, name, version, decision)
-    _write_decision(client, tracker, name, version, decision, gate)
+    trail = Trail(client, tracker, name)
+    challenger = Scores(f"version {version.version}", metrics, protocol_hash)
+    for attempt in range(ATTEMPTS):
+        standing = trail.standing(CHAMPION)
+        decided = _earlier_decision(version, gate) if standing.version is not None else None
+        if decided is not None:
+            return _result(client, tracker, name, version, decided, created, [])
+        decision = _decide(client, tracker, trail, challenger, int(version.version), standing, settings, rescore)
+        try:
+            moved = _move_aliases(trail, int(version.version), standing, decision)
+        except Overtaken:
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            break
+    _write_decision(client, tracker, trail, version, decision, gate)
     return _result(client, tracker, name, version, decision, created, moved)
 
 
-def find_version(client: MlflowClient, tracker: Tracker, name: str, content: str) -> ModelVersion | None:
-    """The version of the model `name` that has this content, the oldest if there are several."""
-    condition = f"name = '{name.replace(chr(39), chr(39) * 2)}' and tags.`{CONTENT_TAG}` = '{content}'"
-    found = patiently(lambda: list(client.search_model_versions(condition)), tracker.uri)
-    ready = sorted((item for item in found if item.status == "READY"), key=lambda item: int(item.version))
-    return client.get_model_version(name, ready[0].version) if ready else None
-
-
-def by_alias(client: MlflowClient, tracker: Tracker, name: str, alias: str) -> ModelVersion | None:
-    """The version that an alias points to, None where the model has no such alias."""
-    model = patiently(lambda: client.get_registered_model(name), tracker.uri)
-    number = {key: str(value) for key, value in model.aliases.items()}.get(alias)
-    return None if number is None else patiently(lambda: client.get_model_version(name, number), tracker.uri)
-
-
 def _ensure_model(client: MlflowClient, tracker: Tracker, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
     def ensure() -> None:
-        if client.search_registered_models(f"name = '{name}'"):
+        if client.search_registered_models(f"name = {quoted(name)}"):
             return
         try:
             client.create_registered_model(name, description="Generators trained by ganpipe.")
-        except Exception:
-            if not client.search_registered_models(f"name = '{name}'"):  # unless another process was faster
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise
 
     patiently(ensure, tracker.uri)
@@ -166,6 +167,7 @@ def _create_version(
         CONTENT_TAG: content,
         METRICS_TAG: json.dumps(dict(metrics), sort_keys=True),
         PROTOCOL_TAG: protocol_hash,
+        CARD_TAG: in_short((package_dir / CARD_FILE).read_text(encoding="utf-8")),
         "ganpipe.gan": description["gan"],
         "ganpipe.run_key": description["run_key"],
         "ganpipe.licence": description["licence"],
@@ -177,24 +179,10 @@ def _create_version(
     source = f"models:/{model.model_id}"
 
     def create() -> ModelVersion:
-        with _as_default(tracker.uri):
+        with as_default(tracker.uri):
             return client.create_model_version(name, source, run_id, tags, model_id=model.model_id)
 
     return patiently(create, tracker.uri)
-
-
-@contextmanager
-def _as_default(uri: str) -> Iterator[None]:
-    """A database's registry looks `models:/…` up in the process's default tracking URI, whatever its own one is."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MLFLOW_TRACKING_URI"]
-        else:
-            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def _logged_model(
@@ -207,57 +195,29 @@ def _logged_model(
     return found[0] if found else log_model(client, run_id, package_dir, clean_key(gan), tags)
 
 
-def scores_of(version: ModelVersion) -> Scores:
-    """The metrics and protocol that a version was registered with.
-
-    Raises:
-        GanpipeError: it was not registered by ganpipe.
-    """
-    if METRICS_TAG not in version.tags:
-        raise GanpipeError(
-            f"version {version.version} of {version.name} has no tag {METRICS_TAG!r}: ganpipe did not register it; "
-            f"remove its alias {CHAMPION!r} or choose another register.model_name"
-        )
-    return Scores(
-        f"version {version.version}", json.loads(version.tags[METRICS_TAG]), version.tags.get(PROTOCOL_TAG, "unknown")
-    )
-
-
 def _decide(
     client: MlflowClient,
     tracker: Tracker,
-    version: ModelVersion,
-    champion: ModelVersion | None,
-    metrics: Mapping[str, float],
-    protocol_hash: str,
+    trail: Trail,
+    challenger: Scores,
+    number: int,
+    standing: Standing,
     settings: RegisterSettings,
     rescore: Rescore,
 ) -> Decision:
-    challenger = Scores(f"version {version.version}", metrics, protocol_hash)
-    if champion is None:
-        return decide(challenger, None, settings)
-    if int(champion.version) == int(version.version):
+    if standing.version == number:
         checked = decide(challenger, None, settings)
         return Decision(checked.passed, False, [*checked.reasons[:-1], f"{challenger.name} is the champion already."])
-    if not decide(challenger, None, settings).passed:
-        return decide(challenger, None, settings)  # spares scoring the champion again
-    scores, note = scores_of(champion), []
-    if scores.protocol != protocol_hash or settings.metric not in scores.metrics:
-        tag = f"ganpipe.rescored.{protocol_hash[:16]}"
-        if tag in champion.tags:
-            values = json.loads(champion.tags[tag])
-        else:
-            values = {key: float(value) for key, value in rescore(champion).items()}
-            text = json.dumps(values, sort_keys=True)
-            patiently(lambda: client.set_model_version_tag(champion.name, champion.version, tag, text), tracker.uri)
-        note = [
-            f"{scores.name} had been measured under another protocol ({scores.protocol[:12]}), "
-            f"so it was scored again under {protocol_hash[:12]}."
-        ]
-        scores = Scores(scores.name, values, protocol_hash)
-        metric_of(scores, settings.metric, "register.metric")
-    decision = decide(challenger, scores, settings)
-    return Decision(decision.passed, decision.promote, [*note, *decision.reasons])
+    champion = None if standing.version is None else version_of(client, tracker, trail.name, standing.version)
+    decision = decide_against(client, tracker, challenger, champion, settings, rescore)
+    taken = rolled_back(trail.moves(CHAMPION), number)
+    if taken is None or not decision.promote:
+        return decision
+    note = (
+        f"{challenger.name} was rolled back by {taken.by} at {taken.at} ({taken.why}), so only `ganpipe promote` makes "
+        "it the champion again."
+    )
+    return Decision(decision.passed, False, [*decision.reasons, note])
 
 
 def _earlier_decision(version: ModelVersion, gate: str) -> Decision | None:
@@ -269,65 +229,28 @@ def _earlier_decision(version: ModelVersion, gate: str) -> Decision | None:
     return Decision(values["passed"], values["promote"], values["reasons"])
 
 
-def _move_aliases(
-    client: MlflowClient, tracker: Tracker, name: str, version: ModelVersion, decision: Decision
-) -> list[str]:
+def _move_aliases(trail: Trail, number: int, champion: Standing, decision: Decision) -> list[str]:
     moved = []
-    challenger = by_alias(client, tracker, name, CHALLENGER)
-    newest = challenger is None or int(challenger.version) < int(version.version)
-    if decision.passed and newest:
-        moved.append(move_alias(client, tracker, name, CHALLENGER, int(version.version), decision.text))
+    challenger = trail.standing(CHALLENGER)
+    if decision.passed and (challenger.version is None or challenger.version < number):
+        moved.append(trail.move(challenger, number, decision.text, "registered"))
     if decision.promote:
-        moved.append(move_alias(client, tracker, name, CHAMPION, int(version.version), decision.text))
+        moved.append(trail.move(champion, number, decision.text, "registered"))
     return [sentence for sentence in moved if sentence]
 
 
-def move_alias(client: MlflowClient, tracker: Tracker, name: str, alias: str, to: int, why: str) -> str:
-    """Point `alias` to version `to` and leave a trail: one tag on the registered model a change, in order of time.
-
-    Returns:
-        A sentence that says what moved; empty where the alias pointed there already.
-    """
-    before = by_alias(client, tracker, name, alias)
-    if before is not None and int(before.version) == to:
-        return ""
-    now = datetime.now(UTC)
-    trail = {
-        "alias": alias,
-        "at": now.isoformat(timespec="milliseconds"),
-        "by": _who(),
-        "from": None if before is None else int(before.version),
-        "to": to,
-        "why": why,
-    }
-    key = f"ganpipe.trail.{now:%Y%m%dT%H%M%S.%fZ}.{alias}"
-    patiently(lambda: client.set_registered_model_alias(name, alias, str(to)), tracker.uri)
-    patiently(lambda: client.set_registered_model_tag(name, key, json.dumps(trail, sort_keys=True)), tracker.uri)
-    origin = "" if before is None else f" from version {before.version}"
-    return f"{alias} moved{origin} to version {to}."
-
-
-def trail_of(client: MlflowClient, name: str) -> list[dict[str, Any]]:
-    """All moves of aliases of the model `name`, oldest first: alias, from, to, by, at, why."""
-    tags = client.get_registered_model(name).tags
-    return [json.loads(tags[key]) for key in sorted(tags) if key.startswith("ganpipe.trail.")]
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"
-
-
 def _write_decision(
-    client: MlflowClient, tracker: Tracker, name: str, version: ModelVersion, decision: Decision, gate: str
+    client: MlflowClient, tracker: Tracker, trail: Trail, version: ModelVersion, decision: Decision, gate: str
 ) -> None:
+    def tag(key: str, value: str) -> None:
+        set_tag = partial(client.set_model_version_tag, trail.name, version.version, key, value)
+        patiently(set_tag, tracker.uri)
+
     values = {"passed": decision.passed, "promote": decision.promote, "reasons": decision.reasons}
-    written = {DECISION_TAG: json.dumps(values, sort_keys=True), "ganpipe.reasons": decision.text, GATE_TAG: gate}
-    patiently(lambda: client.update_model_version(name, version.version, decision.text), tracker.uri)
-    for key, value in written.items():  # the gate's tag last: it says that all is done
-        patiently(partial(client.set_model_version_tag, name, version.version, key, value), tracker.uri)
+    tag(DECISION_TAG, json.dumps(values, sort_keys=True))
+    tag(REASONS_TAG, decision.text)
+    write_description(client, tracker, trail, version.version)
+    tag(GATE_TAG, gate)  # last: it says that all is done
 
 
 def _result(

@@ -45,11 +45,16 @@ _PERMANENT = {
     "INVALID_STATE",
     "ENDPOINT_NOT_FOUND",
 }
+_TWO_AT_ONCE = re.compile("IntegrityError|UniqueViolation")
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether trying again is no use: MLflow answered that the request itself is wrong."""
-    return getattr(error, "error_code", None) in _PERMANENT
+    """Whether trying again is no use: MLflow answered that the request itself is wrong.
+
+    Where two processes set the same new tag or alias at once, the database takes one row and MLflow calls the other
+    request bad; trying again, it finds the row.
+    """
+    return getattr(error, "error_code", None) in _PERMANENT and not _TWO_AT_ONCE.search(str(error))
 
 
 def clean_key(key: str) -> str:

@@ -39,6 +39,8 @@ from safetensors.torch import load_file
 MAX_SEED = 2**63 - 1
 ROWS_AT_ONCE = 256
 """Rows generated in one call of the network, so that a large request does not need much memory."""
+MAX_BYTES = 2**26
+"""Bytes of images that one request may ask for: their answer as JSON is some four times as large."""
 
 
 def sha256_of(path: Path) -> str:
@@ -199,6 +201,9 @@ class Generator:
         Raises:
             MlflowException: naming the first row that is wrong, and what was expected.
         """
+        most = MAX_BYTES // math.prod(self.data.image_shape)
+        if not 1 <= len(frame) <= most:
+            raise invalid(f"there are {len(frame)} rows; expected 1 to {most}: ask for more in several requests")
         seeds = _integers(frame, "seed", 0, MAX_SEED)
         if seeds is None:
             raise invalid(f"the column 'seed' is missing; there are {', '.join(map(repr, frame.columns)) or 'none'}")

@@ -10,7 +10,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,6 +91,7 @@ def _check_server(uri: str, timeout_seconds: float) -> None:
     answer: list[Any] = []
 
     def ask() -> None:
+        from mlflow.exceptions import MlflowException
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request
 
@@ -105,7 +107,7 @@ def _check_server(uri: str, timeout_seconds: float) -> None:
                     raise_on_status=False,
                 )
             )
-        except Exception as error:
+        except (MlflowException, OSError) as error:
             answer.append(error)
 
     # In a thread, for a name server that is away blocks longer than any timeout of the request.
@@ -162,7 +164,7 @@ def patiently(action: Callable[[], ResultT], uri: str, seconds: float = 60.0) ->
             return action()
         except GanpipeError:
             raise
-        except Exception as error:
+        except Exception as error:  # artifact stores raise errors of their own kinds
             reason = str(error).splitlines()[0][:300] if str(error) else repr(error)
             if is_permanent(error):
                 raise GanpipeError(f"MLflow at {without_password(uri)} refuses: {reason}") from error
@@ -172,6 +174,20 @@ def patiently(action: Callable[[], ResultT], uri: str, seconds: float = 60.0) ->
                 ) from error
             time.sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, 5.0)
+
+
+@contextmanager
+def as_default(uri: str) -> Iterator[None]:
+    """A database's registry looks `models:/…` up in the process's default tracking URI, whatever its own one is."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 # --- runs
@@ -234,13 +250,16 @@ class Tracker:
         """
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
+            from mlflow.exceptions import MlflowException
+
             try:
                 location = None if self.artifact_dir is None else Path(self.artifact_dir).as_uri()
                 return str(client.create_experiment(self.experiment, artifact_location=location))
-            except Exception:
-                found = client.get_experiment_by_name(self.experiment)  # another process was faster
-                if found is None:
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
+                found = client.get_experiment_by_name(self.experiment)  # another process was faster
+                assert found is not None
         if found.lifecycle_stage != "active":
             raise GanpipeError(
                 f"register.experiment: the MLflow experiment {self.experiment!r} was deleted; restore it "

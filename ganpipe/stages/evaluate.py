@@ -8,12 +8,14 @@ import safetensors.torch
 import torch
 
 from .. import environment
-from ..data.cache import open_dataset
+from ..data.cache import Dataset, open_dataset
 from ..data.manifest import verify
 from ..errors import GanpipeError
-from ..evaluation.evaluate import Evaluation, evaluate
-from ..evaluation.extractors import load_extractor
-from ..evaluation.reference import load_reference, reference_protocol
+from ..evaluation.evaluate import Evaluation, evaluate, protocol_of
+from ..evaluation.extractors import Extractor, load_extractor
+from ..evaluation.protocol import Protocol
+from ..evaluation.reference import Reference, load_reference, reference_protocol
+from ..evaluation.sampling import place_of
 from ..evaluation.settings import EvaluateSettings
 from ..gans import load
 from ..gans.base import DataSpec, Gan, Progress
@@ -70,8 +72,17 @@ def trained_gan(trained: dict[str, Any]) -> Gan:
 
 def measure(gan: Gan, progress: Progress, settings: EvaluateSettings, averaged: bool) -> Evaluation:
     """Evaluate `gan` against the reference that the stage `reference` left."""
-    dataset = open_dataset(SHARDS, settings.split)
-    extractor = load_extractor(settings, next(p.device for p in gan.parameters() if not p.is_meta))
-    reference = load_reference(REFERENCE, reference_protocol(dataset, extractor, settings))
+    dataset, extractor, reference = _yardstick(gan, settings)
     training = dataset if settings.split == "train" else open_dataset(SHARDS, "train")
     return evaluate(gan, progress, dataset, reference, extractor, settings, training, averaged)
+
+
+def protocol_here(gan: Gan, settings: EvaluateSettings, averaged: bool) -> Protocol:
+    """The protocol under which `measure` measures `gan`."""
+    return protocol_of(gan, _yardstick(gan, settings)[2], settings, averaged=averaged)
+
+
+def _yardstick(gan: Gan, settings: EvaluateSettings) -> tuple[Dataset, Extractor, Reference]:
+    dataset = open_dataset(SHARDS, settings.split)
+    extractor = load_extractor(settings, place_of(gan)[0])
+    return dataset, extractor, load_reference(REFERENCE, reference_protocol(dataset, extractor, settings))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import environment
-from ..data.manifest import read_manifest
+from ..data.manifest import Manifest, read_manifest
 from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
-from ..params import load_params
+from ..params import Params, load_params
+from ..registry.card import CARD_FILE, SAMPLES_FILE, card, in_short
 from ..registry.package import build_package, download_package
 from ..registry.pages import version_page
 from ..registry.registration import register
@@ -30,10 +31,13 @@ from .common import (
     require_no_arguments,
     run_tags,
 )
-from .evaluate import measure
+from .evaluate import measure, protocol_here
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+
+TRAIN_SETTINGS = ("batch_size", "ema_half_life", "ema_ramp_up", "max_gradient_norm", "precision", "seed", "select")
+"""Of the section `train`: what the model card tells, and dvc.yaml names among the stage's params."""
 
 
 def main(argv: list[str]) -> int:
@@ -43,9 +47,21 @@ def main(argv: list[str]) -> int:
     trained = read_json(TRAIN / "model.json", made_by="train")
     metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")
     protocol = read_json(EVALUATE / "protocol.json", made_by="evaluate")
-    build_package(TRAIN, PACKAGE, metrics=metrics, protocol=protocol, licence=manifest.licence)
+    text = card_of(params, manifest, trained, metrics, protocol)
+    build_package(
+        TRAIN,
+        PACKAGE,
+        metrics=metrics,
+        protocol=protocol,
+        licence=manifest.licence,
+        card=text,
+        samples_png=EVALUATE / "samples.png",
+    )
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("train", trained["run_key"], name=f"train {trained['gan']}") as run:
+        run.set_tags({"mlflow.note.content": in_short(text)})
+        run.log_artifact(PACKAGE / CARD_FILE)
+        run.log_artifact(PACKAGE / SAMPLES_FILE)
         registration = register(
             PACKAGE,
             metrics,
@@ -53,7 +69,7 @@ def main(argv: list[str]) -> int:
             params.register_,
             tracker,
             run.run_id,
-            functools.partial(rescore, settings=params.evaluate, tracker=tracker),
+            Again(params.evaluate, tracker).measure,
             tags=run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE]),
         )
     page = version_page(tracker, params.register_.model_name, registration.version)
@@ -65,10 +81,44 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def rescore(version: ModelVersion, settings: EvaluateSettings, tracker: Tracker) -> Mapping[str, float]:
-    """Measure a registered version again, under this run's protocol."""
-    print(f"version {version.version} was measured under another protocol; measuring it again")
-    with tempfile.TemporaryDirectory() as folder:
-        generator = Generator(package_files(download_package(tracker, version, Path(folder))))
-        description = generator.description
-        return measure(generator.gan, Progress(**description["progress"]), settings, description["averaged"]).metrics
+def card_of(
+    params: Params,
+    manifest: Manifest,
+    trained: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    protocol: Mapping[str, Any],
+) -> str:
+    """The model card of what this run made."""
+    shown = ("source", "description", "homepage", "licence", "digest", "classes")
+    data = {
+        **{key: getattr(manifest, key) for key in shown},
+        **{f"num_{split}": manifest.num_samples(split) for split in ("train", "validation")},
+    }
+    training = {key: getattr(params.train, key) for key in TRAIN_SETTINGS}
+    return card(trained, data, training, metrics, protocol)
+
+
+class Again:
+    """Measures registered versions again, under this checkout's protocol."""
+
+    def __init__(self, settings: EvaluateSettings, tracker: Tracker) -> None:
+        self._settings = settings
+        self._tracker = tracker
+
+    def measure(self, version: ModelVersion) -> Mapping[str, float]:
+        """Metrics of a version."""
+        print(f"version {version.version} was measured under another protocol; measuring it again")
+        with self._generator(version) as generator:
+            description = generator.description
+            progress = Progress(**description["progress"])
+            return measure(generator.gan, progress, self._settings, description["averaged"]).metrics
+
+    def protocol(self, version: ModelVersion) -> str:
+        """Hash of the protocol under which `measure` measures a version."""
+        with self._generator(version) as generator:
+            return protocol_here(generator.gan, self._settings, generator.description["averaged"]).hash
+
+    @contextmanager
+    def _generator(self, version: ModelVersion) -> Iterator[Generator]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Generator(package_files(download_package(self._tracker, version, Path(folder))))

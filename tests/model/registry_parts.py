@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import torch
+from mlflow import MlflowClient
 from safetensors.torch import save_file
 
 from ganpipe import gans
 from ganpipe.gans.base import Batch, DataSpec, Gan, Progress
 from ganpipe.gans.draws import SeededDraws
 from ganpipe.registry.package import build_package
+from ganpipe.registry.registration import Registration, register
+from ganpipe.registry.settings import RegisterSettings
 from ganpipe.registry.tracking import Tracker
+from ganpipe.registry.versions import CARD_TAG, CONTENT_TAG, METRICS_TAG, PROTOCOL_TAG
 
 SMALL = {
     "gan": {"num_latents": 8, "generator_width": 16, "discriminator_width": 8},
@@ -22,6 +29,14 @@ SMALL = {
     "dcgan": {"num_latents": 8, "generator_width": 4, "discriminator_width": 4},
     "wgan_gp": {},
 }
+KEEP: dict[str, Any] = {
+    "metrics": {"fid_x": 3.0},
+    "protocol": {"seed": 0},
+    "licence": "CC BY-SA 3.0",
+    "card": "# gan on mnist\n\nA generator of 16 x 16 grey images.\n\n## Data\n",
+    "samples_png": Path(__file__).parents[2] / "docs" / "images" / "mnist-gan.png",
+}
+"""What a package is built from beside what training left."""
 PROGRESS = Progress(images_seen=640, num_images=640, step=10)
 
 
@@ -64,9 +79,7 @@ def build(tmp_path: Path, name: str = "gan", *, seed: int = 0, metrics: dict[str
     """A package of a small GAN; returns its directory."""
     train_dir = write_trained(make_gan(name, seed=seed), name, tmp_path / "train")
     package_dir = tmp_path / "package"
-    build_package(
-        train_dir, package_dir, metrics=metrics or {"fid_x": 3.0}, protocol={"seed": 0}, licence="CC BY-SA 3.0"
-    )
+    build_package(train_dir, package_dir, **{**KEEP, "metrics": metrics or KEEP["metrics"]})
     return package_dir
 
 
@@ -84,3 +97,50 @@ def tracker_in(root: Path, template: Path | None = None) -> Tracker:
     if template is not None:
         shutil.copyfile(template, root / "mlflow.db")
     return Tracker.at(root, "tests")
+
+
+NAME = "tests"
+PROTOCOL = "p" * 64
+
+
+class Desk:
+    """A registry of its own, and a short way to register with it."""
+
+    def __init__(self, tracker: Tracker, package: Path) -> None:
+        self.tracker = tracker
+        self.package = package
+        self.client = tracker.client()
+        self.run_id = tracker.run("register", "k").run_id
+        self.rescored: list[int] = []
+
+    def register(
+        self, fid: float, protocol: str = PROTOCOL, rescored_fid: float | None = None, **settings: object
+    ) -> Registration:
+        def rescore(version: mlflow.entities.model_registry.ModelVersion) -> Mapping[str, float]:
+            self.rescored.append(int(version.version))
+            return {} if rescored_fid is None else {"fid_x": rescored_fid}
+
+        gate = RegisterSettings.model_validate({"model_name": NAME, "metric": "fid_x", **settings})
+        return register(
+            self.package,
+            {"fid_x": fid, "recall": 0.5},
+            protocol,
+            gate,
+            self.tracker,
+            self.run_id,
+            rescore,
+            {"mlflow.source.git.commit": "abc"},
+        )
+
+
+def add_version(client: MlflowClient, run_id: str, fid: float, protocol: str = PROTOCOL) -> int:
+    """A version with all that the gate and the trail look at, and no generator behind it: in milliseconds."""
+    tags = {
+        CONTENT_TAG: f"content of {fid}",
+        METRICS_TAG: json.dumps({"fid_x": fid, "recall": 0.5}),
+        PROTOCOL_TAG: protocol,
+        CARD_TAG: "A generator.",
+    }
+    if not client.search_registered_models(f"name = '{NAME}'"):
+        client.create_registered_model(NAME)
+    return int(client.create_model_version(NAME, "mlflow-artifacts:/none", run_id, tags).version)

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
-from registry_parts import SMALL, build, make_gan, own_samples, write_trained
+from registry_parts import KEEP, SMALL, build, make_gan, own_samples, write_trained
 from safetensors.torch import load_file, save_file
 
 import ganpipe
@@ -26,7 +26,6 @@ from ganpipe.registry.package import build_package, digest_of_package, needed_so
 from ganpipe.registry.served_model import Generator, digest_of_tree, package_files
 
 SOURCES = Path(ganpipe.__file__).parent
-KEEP = {"metrics": {"fid_x": 3.0}, "protocol": {"seed": 0}, "licence": "CC BY-SA 3.0"}
 SEEDS = [0, 1, 7, 2**62]
 
 

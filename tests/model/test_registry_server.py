@@ -16,6 +16,7 @@ import mlflow
 import pandas as pd
 import pytest
 from registry_parts import build
+from test_registry_trail import race
 
 from ganpipe.errors import GanpipeError
 from ganpipe.registry.package import download_package
@@ -33,7 +34,7 @@ def free_port() -> int:
 
 def start(root: Path, port: int) -> subprocess.Popen[bytes]:
     """Start a server and return when it answers."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
     command += ["--backend-store-uri", f"sqlite:///{root}/server.db", "--artifacts-destination", str(root / "files")]
     with (root / "server.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=root)
@@ -101,6 +102,15 @@ def test_an_outage_loses_nothing_and_stops_nobody(
     assert [item.path for item in client.list_artifacts(run.run_id, "samples")] == ["samples/000100.txt"]
     assert "MLflow answers again" in caplog.text
     assert not list((root / "spool").glob("*.jsonl"))
+
+
+def test_of_two_promotions_at_once_on_a_server_one_wins(
+    server: tuple[Path, int, list[subprocess.Popen[bytes]]], tmp_path: Path
+) -> None:
+    root, port, _ = server
+    tracker = Tracker(f"http://127.0.0.1:{port}", "race", str(root / "spool"))
+    run_id = tracker.run("register", "k").run_id
+    race(tmp_path, tracker, run_id, rounds=5, MLFLOW_TRACKING_URI=tracker.uri)
 
 
 def test_a_model_is_registered_with_a_server_and_loads_from_it(

@@ -55,7 +55,7 @@ def test_dag_metrics_and_plots(project: Project) -> None:
         ("gans.gan.generator_width", 32, ["tune", "train"]),
         ("sources.folder.licence", "CC0-1.0", ["ingest"]),
         ("train.num_images", 2000, ["train"]),
-        ("train.batch_size", 32, ["tune", "train"]),
+        ("train.batch_size", 32, ["tune", "train", "register"]),
         ("tune.seed", 1, ["tune"]),
         ("evaluate.num_samples", 80, ["evaluate"]),
         ("evaluate.num_real", 80, ["reference", "evaluate"]),

@@ -1,0 +1,102 @@
+"""compare: two generators side by side: samples of equal seeds, numbers with their protocol, what differs."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from .. import environment
+from ..errors import GanpipeError
+from ..evaluation import figures
+from ..evaluation.sampling import sample_seeds
+from ..params import Params, load_params
+from ..registry.comparison import as_html, as_text, compare
+from ..registry.opening import Opened, opened
+from ..registry.served_model import to_uint8
+from ..registry.tracking import Tracker, patiently
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GAP = 24
+"""Pixels between the two grids."""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="ganpipe compare", description=__doc__)
+    for name in ("first", "second"):
+        parser.add_argument(name, help="a model URI, the folder of a package, or a version or alias")
+    parser.add_argument("--num", type=int, default=64, help="samples of each; default: 64")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples, as evaluate.seed")
+    parser.add_argument("--out", type=Path, help="page.html, or a folder for comparison.html and samples.png")
+    options = parser.parse_args(argv)
+    if not 1 <= options.num <= 1024:
+        raise GanpipeError(f"--num: got {options.num}; expected 1 to 1024")
+    if options.seed < 0:
+        raise GanpipeError(f"--seed: got {options.seed}; expected 0 or more")
+    if options.out is not None and options.out.suffix not in ("", ".html") and not options.out.is_dir():
+        raise GanpipeError(f"--out: got {str(options.out)!r}; expected a name that ends in .html, or a folder")
+    settings = load_params().register_
+    tracker = Tracker.at(environment.home(), settings.experiment)
+    with (
+        opened(options.first, tracker, settings.model_name) as first,
+        opened(options.second, tracker, settings.model_name) as second,
+    ):
+        known = _settings_of(tracker, first), _settings_of(tracker, second)
+        comparison = compare(
+            (first.name, second.name),
+            (first.generator.description, second.generator.description),
+            (known[0], known[1]) if known[0] and known[1] else None,
+        )
+        print(as_text(comparison))
+        if options.out is not None:
+            picture = figures.png(side_by_side(first, second, options.num, options.seed))
+            page = as_html(comparison, picture)
+            for path in _write(options.out, page, picture):
+                print(path)
+    return 0
+
+
+def side_by_side(first: Opened, second: Opened, num: int, seed: int) -> Image.Image:
+    """Two grids; equal places have equal seeds, and equal labels where both GANs know the same number of classes."""
+    generators = first.generator, second.generator
+    alike = all(item.conditional for item in generators) and len({item.data.num_classes for item in generators}) == 1
+    grids = []
+    for generator in generators:
+        labels = figures.grid_labels(generator.gan, num) if alike else None
+        columns = generator.data.num_classes if alike and generator.data.num_classes <= 32 else None
+        images_NHWC = to_uint8(generator.images(sample_seeds(seed, num), labels))
+        grids.append(figures.grid(images_NHWC.transpose(0, 3, 1, 2), columns).convert("RGB"))
+    left, right = grids
+    size = (left.width + GAP + right.width, max(left.height, right.height))
+    canvas = Image.fromarray(np.full((size[1], size[0], 3), 255, np.uint8))
+    canvas.paste(left, (0, 0))
+    canvas.paste(right, (left.width + GAP, 0))
+    return canvas
+
+
+def _settings_of(tracker: Tracker, model: Opened) -> Mapping[str, str]:
+    """The settings of the run that trained a version; empty for a package from elsewhere."""
+    version = model.version
+    if version is None or not version.run_id:
+        return {}
+    run = patiently(partial(tracker.client().get_run, version.run_id), tracker.uri)
+    commit = version.tags.get("ganpipe.git.commit", "")
+    settings = {key: value for key, value in run.data.params.items() if key.split(".")[0] in Params.model_fields}
+    return {**settings, **({"commit": commit} if commit else {})}
+
+
+def _write(out: Path, page: str, picture: bytes) -> list[Path]:
+    if out.suffix == ".html" and not out.is_dir():
+        files: dict[Path, bytes] = {out: page.encode()}
+    else:
+        files = {out / "comparison.html": page.encode(), out / "samples.png": picture}
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return list(files)

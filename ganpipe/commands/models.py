@@ -1,0 +1,66 @@
+"""models: the versions of the registered model, their aliases and numbers, and why they have them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from .. import environment
+from ..params import load_params
+from ..registry.tracking import Tracker
+from ..registry.trail import trail_of
+from ..registry.versions import VersionInfo, describe_versions
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="ganpipe models", description=__doc__)
+    parser.add_argument("--model", help="registered model; default: register.model_name of params.yaml")
+    parser.add_argument("--trail", action="store_true", help="every move of an alias: who, when, from, to, why")
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    options = parser.parse_args(argv)
+    settings = load_params().register_
+    name = options.model or settings.model_name
+    tracker = Tracker.at(environment.home(), settings.experiment)
+    tracker.check()
+    client = tracker.client()
+    versions = describe_versions(client, tracker, name)
+    trail = trail_of(client, name)
+    if options.json:
+        print(json.dumps({"model": name, "versions": [asdict(item) for item in versions], "trail": trail}, indent=2))
+    elif options.trail:
+        print("\n".join(_move(move) for move in trail) or f"{name}: no alias was moved yet")
+    else:
+        print(name)
+        print("\n".join(_table(versions, settings.metric)))
+    return 0
+
+
+def _move(move: dict[str, Any]) -> str:
+    origin, target = (f"version {move[end]}" if move[end] is not None else "none" for end in ("from", "to"))
+    return f"{move['at']}  {move['alias']}: {origin} -> {target}, {move['how']} by {move['by']}\n    {move['why']}"
+
+
+def _table(versions: list[VersionInfo], metric: str) -> list[str]:
+    head = ("version", "aliases", metric, "protocol", "gan", "data", "commit", "registered")
+    rows = [
+        (
+            str(item.version),
+            " ".join(f"@{alias}" for alias in item.aliases) or "-",
+            f"{item.metrics[metric]:g}" if metric in item.metrics else "-",
+            item.protocol[:12] or "-",
+            item.gan or "-",
+            f"{item.data_source or '?'} {item.data_digest[:8]}",
+            f"{item.commit[:8] or '-'}{'+' if item.dirty else ''}",
+            item.created_at[:16].replace("T", " "),
+        )
+        for item in versions
+    ]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = []
+    for at, row in enumerate([head, *rows]):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if at and versions[at - 1].why:
+            lines.append(f"    {versions[at - 1].why}")
+    return lines

@@ -1,0 +1,104 @@
+"""sample: images from a registered or packaged generator, as one grid or as single files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from PIL import Image
+
+from .. import environment
+from ..errors import GanpipeError
+from ..evaluation import figures
+from ..evaluation.sampling import sample_seeds
+from ..params import load_params
+from ..registry.opening import opened
+from ..registry.served_model import MAX_SEED, ROWS_AT_ONCE, Generator
+from ..registry.tracking import Tracker
+from ..registry.versions import CHAMPION
+
+MAX_IN_A_GRID = 10_000
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="ganpipe sample", description=__doc__)
+    parser.add_argument(
+        "--model",
+        default=f"@{CHAMPION}",
+        help="a model URI, the folder of a package, or a version or alias of register.model_name; default: @champion",
+    )
+    parser.add_argument("--num", type=int, default=64, help="how many images; default: 64")
+    parser.add_argument("--seed", type=int, default=0, help="as evaluate.seed: 0 gives the evaluation's first images")
+    parser.add_argument("--label", type=int, help="class of all images; default: the classes in turn")
+    parser.add_argument(
+        "--truncation", type=float, default=1.0, help="above 0, at most 1 (default): less is less varied"
+    )
+    parser.add_argument("--out", type=Path, default=Path("samples.png"), help="grid.png, or a folder for single images")
+    options = parser.parse_args(argv)
+    single = options.out.is_dir() or not options.out.suffix
+    seeds = _seeds(options.seed, options.num, single)
+    if not single and options.out.suffix.lower() != ".png":
+        raise GanpipeError(f"--out: got {str(options.out)!r}; expected a name that ends in .png, or a folder")
+    settings = load_params().register_
+    with opened(options.model, Tracker.at(environment.home(), settings.experiment), settings.model_name) as model:
+        generator = model.generator
+        if options.label is not None and not generator.conditional:
+            raise GanpipeError(
+                f"--label: the GAN {generator.description['gan']!r} of {model.name} takes no labels; leave --label out"
+            )
+        labels = figures.grid_labels(generator.gan, options.num)
+        labels = labels if options.label is None else [options.label] * options.num
+        parts = _images(generator, seeds, labels, options.truncation)
+        if single:
+            _write_single(options.out, parts, seeds)
+        else:
+            # As in the evaluation's grid: a column a class, where the classes are shown in turn.
+            in_turn = labels is not None and options.label is None and generator.data.num_classes <= 32
+            images_NCHW = np.concatenate(list(parts))
+            columns = generator.data.num_classes if in_turn else None
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_bytes(figures.png(figures.grid(images_NCHW, columns)))
+    print(f"{options.out}: {options.num} images of {model.name}, seeds {seeds[0]} to {seeds[-1]}")
+    return 0
+
+
+def _seeds(seed: int, num: int, single: bool) -> list[int]:
+    if num < 1 or (num > MAX_IN_A_GRID and not single):
+        raise GanpipeError(
+            f"--num: got {num}; expected 1 to {MAX_IN_A_GRID:,} in a grid, and for more a folder as --out"
+        )
+    seeds = sample_seeds(seed, num)
+    if seed < 0 or seeds[-1] > MAX_SEED:
+        raise GanpipeError(f"--seed: got {seed}; expected 0 to {MAX_SEED // sample_seeds(1, 1)[0] - 1}")
+    return seeds
+
+
+def _images(
+    generator: Generator, seeds: list[int], labels: list[int] | None, truncation: float
+) -> Iterator[np.ndarray]:
+    """uint8 images (N, C, H, W), some at a time."""
+    for start in range(0, len(seeds), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        frame = pd.DataFrame({"seed": seeds[rows]}).assign(truncation=truncation)
+        if labels is not None:
+            frame["label"] = labels[rows]
+        try:
+            yield generator.rows(frame).transpose(0, 3, 1, 2)
+        except MlflowException as error:
+            raise GanpipeError(error.message) from None
+
+
+def _write_single(folder: Path, parts: Iterator[np.ndarray], seeds: list[int]) -> None:
+    """One file an image, named for its seed."""
+    width, index = len(str(seeds[-1])), 0
+    for images_NCHW in parts:
+        folder.mkdir(parents=True, exist_ok=True)  # not before the first images are there
+        for image_CHW in images_NCHW:
+            image_HWC = image_CHW.transpose(1, 2, 0)
+            image = Image.fromarray(image_HWC[:, :, 0] if len(image_CHW) == 1 else image_HWC)
+            (folder / f"{seeds[index]:0{width}d}.png").write_bytes(figures.png(image))
+            index += 1

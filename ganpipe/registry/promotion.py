@@ -1,0 +1,229 @@
+"""Making a version the champion, and taking that back: the gate's comparison, promotion by hand, roll back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import GanpipeError
+from .gate import Decision, ProtocolsDiffer, Scores, decide, metric_of
+from .settings import RegisterSettings
+from .tracking import Tracker, patiently
+from .trail import Trail, held, rolled_back
+from .versions import CARD_TAG, CHALLENGER, CHAMPION, REASONS_TAG, all_versions, scores_of, version_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+ResultT = TypeVar("ResultT")
+Rescore = Callable[["ModelVersion"], Mapping[str, float]]
+"""Measures a version under this checkout's protocol: metrics by name."""
+ProtocolHere = Callable[["ModelVersion"], str]
+"""Hash of the protocol under which `Rescore` would measure a version."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of it.
+
+    Attributes:
+        version: the one that was to become champion, or that a roll back went to.
+        champion: version number of the champion now.
+        moved: the alias was moved.
+        reasons: plain sentences.
+    """
+
+    version: int
+    champion: int
+    moved: bool
+    reasons: list[str] = field(default_factory=list)
+
+
+def promote(
+    tracker: Tracker,
+    settings: RegisterSettings,
+    rescore: Rescore,
+    protocol_here: ProtocolHere,
+    version: int | None = None,
+    force: bool = False,
+    reason: str | None = None,
+    by: str | None = None,
+) -> Promotion:
+    """Make a version of settings.model_name the champion if the gate agrees, or with `force` all the same.
+
+    Args:
+        version: by default the challenger.
+        force: needs a reason.
+        reason: goes into the trail.
+        by: who; default: see `trail.who`.
+
+    Raises:
+        GanpipeError: bad arguments, no such version, MLflow does not answer, or nothing to measure with here.
+        Overtaken: somebody else moved the champion meanwhile.
+    """
+    reason = (reason or "").strip()
+    if force and not reason:
+        raise GanpipeError("--force: needs --reason, for the trail says why the gate was overruled")
+    tracker.check()
+    client, name = tracker.client(), settings.model_name
+    wanted = version_of(client, tracker, name, CHALLENGER if version is None else version)
+    number = int(wanted.version)
+    scores = scores_of(wanted)
+    trail = Trail(client, tracker, name)
+    standing = trail.standing(CHAMPION)
+    if standing.version == number:
+        return Promotion(number, number, False, [f"version {number} is the champion already."])
+    champion = None if standing.version is None else version_of(client, tracker, name, standing.version)
+    if force:
+        decision = _opinion(scores, champion, settings)
+        reasons = [f"Forced: {reason}", *decision.reasons]
+    else:
+        decision = _compare(client, tracker, wanted, champion, settings, rescore, protocol_here)
+        reasons = [*decision.reasons, *([f"Reason given: {reason}"] if reason else [])]
+        if not decision.promote:
+            return Promotion(number, standing.version or 0, False, reasons)
+    taken = rolled_back(trail.moves(CHAMPION), number)
+    if taken is not None:
+        reasons.append(f"{scores.name} had been rolled back by {taken.by} at {taken.at} ({taken.why}).")
+    moved = trail.move(standing, number, " ".join(reasons), "forced" if force else "promoted", by)
+    for changed in {number, standing.version} - {None}:
+        write_description(client, tracker, trail, str(changed))
+    return Promotion(number, number, True, [*reasons, moved])
+
+
+def roll_back(tracker: Tracker, name: str, reason: str | None = None, by: str | None = None) -> Promotion:
+    """Return the alias `champion` to the version that it pointed to before.
+
+    Raises:
+        GanpipeError: there is nothing to go back to, no such model, or MLflow does not answer.
+        Overtaken: somebody else moved the champion meanwhile.
+    """
+    tracker.check()
+    client = tracker.client()
+    trail = Trail(client, tracker, name)
+    standing = trail.standing(CHAMPION)
+    present = {int(item.version) for item in all_versions(client, tracker, name)}
+    earlier = [number for number in held(trail.moves(CHAMPION))[:-1] if number is not None]
+    target = next((number for number in reversed(earlier) if number in present and number != standing.version), None)
+    if target is None:
+        now = "no version is champion" if standing.version is None else f"version {standing.version} is the champion"
+        gone = sorted(set(earlier) - present - {standing.version or 0})
+        before = f"those before it were deleted ({', '.join(map(str, gone))})" if gone else "none was before it"
+        raise GanpipeError(f"{name}: nothing to go back to: {now}, and the trail says that {before}")
+    why = (reason or "").strip() or "no reason given"
+    moved = trail.move(standing, target, why, "rolled back", by)
+    for changed in {target, standing.version} - {None}:
+        write_description(client, tracker, trail, str(changed))
+    return Promotion(target, target, True, [moved])
+
+
+# --- the gate's comparison
+
+
+def decide_against(
+    client: MlflowClient,
+    tracker: Tracker,
+    challenger: Scores,
+    champion: ModelVersion | None,
+    settings: RegisterSettings,
+    rescore: Rescore,
+) -> Decision:
+    """What the gate says of `challenger`; the champion is measured again where its own numbers do not compare.
+
+    Raises:
+        GanpipeError: a metric that params.yaml names was not measured.
+    """
+    alone = decide(challenger, None, settings)
+    if champion is None or not alone.passed:
+        return alone  # without a pass, scoring the champion again is spared
+    scores, note = scores_of(champion), []
+    if scores.protocol != challenger.protocol or settings.metric not in scores.metrics:
+        values = _measured_again(client, tracker, champion, challenger.protocol, rescore)
+        note = [
+            f"{scores.name} had been measured under another protocol ({scores.protocol[:12]}), "
+            f"so it was scored again under {challenger.protocol[:12]}."
+        ]
+        scores = Scores(scores.name, values, challenger.protocol)
+        metric_of(scores, settings.metric, "register.metric")
+    decision = decide(challenger, scores, settings)
+    return Decision(decision.passed, decision.promote, [*note, *decision.reasons])
+
+
+def _compare(
+    client: MlflowClient,
+    tracker: Tracker,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    settings: RegisterSettings,
+    rescore: Rescore,
+    protocol_here: ProtocolHere,
+) -> Decision:
+    """`decide_against` for a version that was measured at another time, perhaps under a protocol that is no longer
+    this checkout's: then both are measured again."""
+    scores, note = scores_of(version), []
+    if champion is not None and decide(scores, None, settings).passed:
+        other = scores_of(champion)
+        known = other.protocol == scores.protocol or _again_tag(scores.protocol) in champion.tags
+        here = scores.protocol if known else _with_reason(lambda: protocol_here(version))
+        if here != scores.protocol:
+            values = _measured_again(client, tracker, version, here, rescore)
+            note = [f"{scores.name} was scored again under this checkout's protocol, {here[:12]}."]
+            scores = Scores(scores.name, values, here)
+    decision = decide_against(client, tracker, scores, champion, settings, rescore)
+    return Decision(decision.passed, decision.promote, [*note, *decision.reasons])
+
+
+def _opinion(scores: Scores, champion: ModelVersion | None, settings: RegisterSettings) -> Decision:
+    """What the gate says without measuring anything: who overrules it wants no wait."""
+    try:
+        return decide(scores, None if champion is None else scores_of(champion), settings)
+    except ProtocolsDiffer:
+        alone = decide(scores, None, settings)
+        note = "It was not compared with the champion, which had been measured under another protocol."
+        return Decision(alone.passed, False, [*alone.reasons[: len(settings.conditions)], note])
+
+
+def _again_tag(protocol_hash: str) -> str:
+    return f"ganpipe.rescored.{protocol_hash[:16]}"
+
+
+def _measured_again(
+    client: MlflowClient, tracker: Tracker, version: ModelVersion, protocol_hash: str, rescore: Rescore
+) -> Mapping[str, float]:
+    """Metrics of `version` under the protocol; measured once, and kept as a tag of the version."""
+    tag = _again_tag(protocol_hash)
+    if tag in version.tags:
+        return dict(json.loads(version.tags[tag]))
+    values = {key: float(value) for key, value in _with_reason(lambda: rescore(version)).items()}
+    text = json.dumps(values, sort_keys=True)
+    patiently(lambda: client.set_model_version_tag(version.name, version.version, tag, text), tracker.uri)
+    return values
+
+
+def _with_reason(action: Callable[[], ResultT]) -> ResultT:
+    try:
+        return action()
+    except GanpipeError as error:
+        raise GanpipeError(
+            f"the two versions have numbers under different protocols, so they are measured again here, and: {error}"
+        ) from error
+
+
+# --- what MLflow's page shows
+
+
+def write_description(client: MlflowClient, tracker: Tracker, trail: Trail, version: str) -> None:
+    """The version's description: the card in short, what the gate said, and how it became or ceased to be champion."""
+    item = patiently(lambda: client.get_model_version(trail.name, version), tracker.uri)
+    parts = [item.tags.get(CARD_TAG, "")]
+    if REASONS_TAG in item.tags:
+        parts.append(f"**Gate:** {item.tags[REASONS_TAG]}")
+    for move in trail.moves(CHAMPION):
+        if int(version) in (move.to, move.before) and move.how != "registered":
+            what = "Became champion" if move.to == int(version) else "Ceased to be champion"
+            parts.append(f"**{what}** on {move.at[:10]}, {move.how} by {move.by}: {move.why}")
+    text = "\n\n".join(part for part in parts if part)
+    patiently(lambda: client.update_model_version(trail.name, version, text), tracker.uri)

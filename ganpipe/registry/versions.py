@@ -1,0 +1,170 @@
+"""Model versions as MLflow's registry holds them: found by content or alias, listed, and described for its page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import GanpipeError
+from ..section import nearest
+from .gate import Scores
+from .tracking import Tracker, patiently, without_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+CHALLENGER = "challenger"
+CHAMPION = "champion"
+CONTENT_TAG = "ganpipe.content"
+METRICS_TAG = "ganpipe.metrics"
+PROTOCOL_TAG = "ganpipe.protocol"
+DECISION_TAG = "ganpipe.decision"
+GATE_TAG = "ganpipe.gate"
+REASONS_TAG = "ganpipe.reasons"
+CARD_TAG = "ganpipe.card"
+
+
+def quoted(name: str) -> str:
+    """`name` as a value in MLflow's search conditions."""
+    return "'" + name.replace("'", "''") + "'"
+
+
+def registered_model(client: MlflowClient, tracker: Tracker, name: str) -> RegisteredModel:
+    """The registered model `name`.
+
+    Raises:
+        GanpipeError: there is none; names the nearest.
+    """
+    found = patiently(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri)
+    if not found:
+        names = [model.name for model in client.search_registered_models(max_results=100)]
+        raise GanpipeError(
+            f"MLflow at {without_password(tracker.uri)} has no registered model {name!r}; "
+            + (nearest(name, names) if names else "`dvc repro register` makes the first one")
+        )
+    return found[0]
+
+
+def find_version(client: MlflowClient, tracker: Tracker, name: str, content: str) -> ModelVersion | None:
+    """The version of the model `name` that has this content, the oldest if there are several."""
+    condition = f"name = {quoted(name)} and tags.`{CONTENT_TAG}` = '{content}'"
+    found = patiently(lambda: list(client.search_model_versions(condition)), tracker.uri)
+    ready = sorted((item for item in found if item.status == "READY"), key=lambda item: int(item.version))
+    return client.get_model_version(name, ready[0].version) if ready else None
+
+
+def by_alias(client: MlflowClient, tracker: Tracker, name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias points to, None where the model has no such alias."""
+    model = patiently(lambda: client.get_registered_model(name), tracker.uri)
+    number = {key: str(value) for key, value in model.aliases.items()}.get(alias)
+    return None if number is None else patiently(lambda: client.get_model_version(name, number), tracker.uri)
+
+
+def all_versions(client: MlflowClient, tracker: Tracker, name: str) -> list[ModelVersion]:
+    """All versions of the model `name`, oldest first; without their aliases, which MLflow's search leaves out."""
+    condition, found = f"name = {quoted(name)}", list[Any]()
+    token: str | None = None
+    while True:
+        page = patiently(partial(client.search_model_versions, condition, page_token=token), tracker.uri)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda item: int(item.version))
+
+
+def version_of(client: MlflowClient, tracker: Tracker, name: str, chosen: int | str) -> ModelVersion:
+    """A version by number or alias.
+
+    Raises:
+        GanpipeError: the model, the version or the alias is not there; says which are.
+    """
+    model = registered_model(client, tracker, name)
+    aliases = {alias: str(number) for alias, number in model.aliases.items()}
+    number = aliases.get(str(chosen), str(chosen))
+    versions = {item.version: item for item in all_versions(client, tracker, name)}
+    if str(number) not in {str(key) for key in versions}:
+        there = f"versions: {', '.join(map(str, versions)) or 'none'}; aliases: {', '.join(sorted(aliases)) or 'none'}"
+        what = f"version {chosen}" if str(chosen).isdigit() else f"alias {str(chosen)!r}"
+        raise GanpipeError(f"{name} has no {what}; {there}")
+    return patiently(lambda: client.get_model_version(name, number), tracker.uri)
+
+
+def scores_of(version: ModelVersion) -> Scores:
+    """The metrics and protocol that a version was registered with.
+
+    Raises:
+        GanpipeError: it was not registered by ganpipe.
+    """
+    if METRICS_TAG not in version.tags:
+        raise GanpipeError(
+            f"version {version.version} of {version.name} has no tag {METRICS_TAG!r}: ganpipe did not register it; "
+            f"remove its alias {CHAMPION!r} or choose another register.model_name"
+        )
+    return Scores(
+        f"version {version.version}", json.loads(version.tags[METRICS_TAG]), version.tags.get(PROTOCOL_TAG, "unknown")
+    )
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """One version for people and programs; plain data.
+
+    Attributes:
+        created_at: ISO 8601, UTC.
+        metrics: as measured before it was registered, under `protocol` (a hash).
+        commit: git commit that registered it, `dirty` where tracked files differed from it.
+        why: what the gate said.
+    """
+
+    version: int
+    aliases: list[str]
+    created_at: str
+    gan: str
+    metrics: Mapping[str, float]
+    protocol: str
+    data_source: str
+    data_digest: str
+    licence: str
+    commit: str
+    dirty: bool
+    run_id: str
+    why: str
+    uri: str
+
+
+def describe_versions(client: MlflowClient, tracker: Tracker, name: str) -> list[VersionInfo]:
+    """All versions of the model `name`, newest first.
+
+    Raises:
+        GanpipeError: there is no such model.
+    """
+    aliases = registered_model(client, tracker, name).aliases
+    return [
+        _info(item, sorted(alias for alias, number in aliases.items() if int(number) == int(item.version)))
+        for item in reversed(all_versions(client, tracker, name))
+    ]
+
+
+def _info(item: ModelVersion, aliases: list[str]) -> VersionInfo:
+    tags: dict[str, Any] = item.tags
+    return VersionInfo(
+        version=int(item.version),
+        aliases=aliases,
+        created_at=datetime.fromtimestamp(item.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        gan=tags.get("ganpipe.gan", ""),
+        metrics=json.loads(tags.get(METRICS_TAG, "{}")),
+        protocol=tags.get(PROTOCOL_TAG, ""),
+        data_source=tags.get("ganpipe.data.source", ""),
+        data_digest=tags.get("ganpipe.digest.data", ""),
+        licence=tags.get("ganpipe.licence", ""),
+        commit=tags.get("ganpipe.git.commit", ""),
+        dirty=tags.get("ganpipe.git.dirty") == "true",
+        run_id=item.run_id or "",
+        why=tags.get(REASONS_TAG, ""),
+        uri=f"models:/{item.name}/{item.version}",
+    )

@@ -1,0 +1,233 @@
+"""`ganpipe models`, `promote`, `rollback`, `sample` and `compare`, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from registry_checkout import ROOT, checkout
+from registry_parts import NAME, Desk, build, make_gan, own_samples, tracker_in
+
+from ganpipe.cli import main
+from ganpipe.evaluation.figures import grid, sample_grid
+
+Capture = pytest.CaptureFixture[str]
+
+
+def ran(capsys: Capture, *arguments: str) -> str:
+    """What a command that succeeds prints."""
+    code = main(list(arguments))
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    return told.out
+
+
+def error_of(capsys: Capture, *arguments: str, code: int = 2) -> str:
+    """The one line that a failing command prints on stderr."""
+    assert main(list(arguments)) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0].removeprefix("error: ")
+
+
+# --- versions without generators
+
+
+@pytest.fixture
+def desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Version 1 is champion, 2 better and challenger, 3 worse; the working directory is there."""
+    return checkout(tmp_path, monkeypatch)
+
+
+def test_models_lists_versions_and_why(desktop: Path, capsys: Capture) -> None:
+    lines = ran(capsys, "models").splitlines()
+    assert lines[0] == "tests"
+    assert lines[1].split() == ["version", "aliases", "fid_x", "protocol", "gan", "data", "commit", "registered"]
+    assert lines[4].split()[:7] == ["2", "@challenger", "30", "pppppppppppp", "dcgan", "mnist", "01234567"]
+    assert lines[5] == "    The gate saw 30."
+    assert lines[6].split()[:3] == ["1", "@champion", "40"]
+
+
+def test_models_for_programs_and_its_trail(desktop: Path, capsys: Capture) -> None:
+    found = json.loads(ran(capsys, "models", "--json"))
+    assert [(item["version"], item["aliases"]) for item in found["versions"]] == [
+        (3, []),
+        (2, ["challenger"]),
+        (1, ["champion"]),
+    ]
+    newest = found["versions"][1]
+    assert (newest["metrics"], newest["why"], newest["uri"]) == ({"fid_x": 30.0}, "The gate saw 30.", "models:/tests/2")
+    assert [(move["alias"], move["to"], move["by"]) for move in found["trail"]] == [
+        ("champion", 1, "ada"),
+        ("challenger", 2, "ada"),
+    ]
+    trail = ran(capsys, "models", "--trail")
+    assert "champion: none -> version 1, registered by ada\n    the first" in trail
+
+
+def test_promote_and_rollback(desktop: Path, capsys: Capture) -> None:
+    said = ran(capsys, "promote", "--who", "bob", "--reason", "the demo")
+    assert "champion moved from version 1 to version 2." in said
+    assert said.endswith("champion: models:/tests/2 (models:/tests@champion)\n")
+    assert "version 2 is the champion already." in ran(capsys, "promote", "--version", "2")
+    refused = error_of(capsys, "promote", "--version", "3", code=1)
+    assert refused.startswith("the gate does not make version 3 of tests the champion: fid_x (lower is better): 50")
+    assert refused.endswith("To do it all the same: --force --reason WHY")
+    assert "moved from version 2 to version 3" in ran(capsys, "promote", "--version=3", "--force", "--reason=legal")
+    assert "moved from version 3 to version 2" in ran(capsys, "rollback", "--reason", "it was a test")
+    assert "moved from version 2 to version 1" in ran(capsys, "rollback")
+    assert error_of(capsys, "rollback").startswith("tests: nothing to go back to: version 1 is the champion")
+    trail = ran(capsys, "models", "--trail")
+    assert "champion: version 1 -> version 2, promoted by bob" in trail
+    assert "Forced: legal" in trail
+    assert "rolled back by" in trail
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["promote", "--force"], "--force: needs --reason"),
+        (["promote", "--version", "9"], "tests has no version 9; versions: 1, 2, 3; aliases: challenger, champion"),
+        (["promote", "--model", "test"], "has no registered model 'test'; did you mean 'tests'?"),
+        (["rollback"], "nothing to go back to"),
+        (["rollback", "--model", "test"], "did you mean 'tests'?"),
+        (["models", "--model", "test"], "did you mean 'tests'?"),
+        (["sample", "--model", "9"], "tests has no version 9"),
+        (["sample", "--model", "models:/tests"], "expected models:/NAME/VERSION or models:/NAME@ALIAS"),
+        (["sample", "--model", "nowhere/package"], "nowhere/package: no such folder"),
+        (["sample", "--model", "."], ".: no package of ganpipe: it has no model.json"),
+        (["sample", "--out", "grid.gif"], "--out: got 'grid.gif'"),
+        (["sample", "--num", "0"], "--num: got 0"),
+        (["sample", "--num", "20000"], "--num: got 20000; expected 1 to 10,000 in a grid"),
+        (["sample", "--seed", "-1"], "--seed: got -1"),
+        (["compare", "1", "2", "--num", "0"], "--num: got 0"),
+        (["compare", "1", "2", "--out", "page.pdf"], "--out: got 'page.pdf'"),
+    ],
+)
+def test_bad_values_get_one_line(desktop: Path, capsys: Capture, arguments: list[str], says: str) -> None:
+    assert says in error_of(capsys, *arguments)
+
+
+def test_a_server_that_is_away_gets_one_line(desktop: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for command in ("models", "promote", "rollback", "sample"):
+        assert "MLflow at http://127.0.0.1:9 does not answer" in error_of(capsys, command)
+
+
+# --- versions with generators
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose version 1 is a DCGAN and the champion, and version 2 a conditional GAN."""
+    root = tmp_path_factory.mktemp("studio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracker = tracker_in(root)
+        for name in ("dcgan", "cgan"):
+            desk = Desk(tracker, build(root / name, name))
+            desk.register(40.0 if name == "dcgan" else 50.0)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["register"] |= {"model_name": NAME, "metric": "fid_x", "conditions": {}}
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def in_studio(studio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(studio)
+    return tmp_path
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_a_grid_of_the_champion_is_the_evaluations(in_studio: Path, capsys: Capture) -> None:
+    from registry_parts import PROGRESS
+
+    out = in_studio / "grid.png"
+    said = ran(capsys, "sample", "--num", "9", "--out", str(out))
+    assert said == f"{out}: 9 images of models:/tests/1, seeds 0 to 8\n"
+    expected = np.asarray(sample_grid(make_gan("dcgan"), PROGRESS, 9)).astype(int)
+    assert np.abs(pixels(out).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("model", ["models:/tests/2", "models:/tests@challenger", "2", "@challenger", "cgan/package"])
+def test_a_label_and_a_seed_from_any_place(in_studio: Path, capsys: Capture, model: str) -> None:
+    out = in_studio / "new" / "grid.png"
+    options = ["--num", "4", "--seed", "7", "--label", "3", "--truncation", "0.7", "--out", str(out)]
+    assert "seeds 7000000 to 7000003" in ran(capsys, "sample", "--model", model, *options)
+    images_NHWC = own_samples(make_gan("cgan"), [7_000_000 + row for row in range(4)], [3] * 4, 0.7).numpy()
+    np.testing.assert_array_equal(pixels(out), np.asarray(grid(images_NHWC.transpose(0, 3, 1, 2))))
+
+
+def test_single_images_into_a_folder(in_studio: Path, capsys: Capture) -> None:
+    ran(capsys, "sample", "--model", "2", "--num", "300", "--label", "5", "--out", str(in_studio / "many"))
+    files = sorted((in_studio / "many").iterdir())
+    assert (len(files), files[0].name, files[-1].name) == (300, "000.png", "299.png")
+    expected = own_samples(make_gan("cgan"), [299], [5]).numpy()[0, :, :, 0]
+    assert np.abs(pixels(files[-1]).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model", "1", "--label", "3"], "--label: the GAN 'dcgan' of models:/tests/1 takes no labels"),
+        (["--model", "2", "--label", "10"], "label is 10, expected an integer from 0 to 9"),
+        (["--model", "2", "--truncation", "0"], "truncation is 0.0, expected a number above 0 and at most 1"),
+        (["--truncation", "nan"], "truncation is nan, expected a number above 0 and at most 1"),
+    ],
+)
+def test_bad_samples_get_one_line_and_no_file(
+    in_studio: Path, capsys: Capture, arguments: list[str], says: str
+) -> None:
+    assert says in error_of(capsys, "sample", *arguments, "--out", str(in_studio / "no" / "grid.png"))
+    assert list(in_studio.iterdir()) == []
+
+
+def test_a_damaged_package_is_named(studio: Path, in_studio: Path, capsys: Capture) -> None:
+    import shutil
+
+    package = shutil.copytree(studio / "cgan" / "package", in_studio / "package")
+    (package / "generator.safetensors").write_bytes(b"no weights")
+    assert "the model is damaged" in error_of(capsys, "sample", "--model", str(package))
+    (package / "model.json").write_text("{")
+    assert error_of(capsys, "sample", "--model", str(package)).startswith(f"{package}: ")
+
+
+def test_compare_two_versions(in_studio: Path, capsys: Capture) -> None:
+    said = ran(capsys, "compare", "1", "@challenger", "--num", "9", "--out", str(in_studio / "pair"))
+    lines = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
+    assert lines["fid_x"] == ["fid_x", "3", "3"]  # as the packages say
+    assert lines["gan"] == ["gan", "dcgan", "cgan"]
+    assert lines["config.label_width"][1:] == ["-", "8"]
+    assert "warning" not in said
+    both = pixels(in_studio / "pair" / "samples.png")
+    ran(capsys, "sample", "--model", "1", "--num", "9", "--out", str(in_studio / "one.png"))
+    one = pixels(in_studio / "one.png")
+    np.testing.assert_array_equal(both[: one.shape[0], : one.shape[1], 0], one)
+    page = (in_studio / "pair" / "comparison.html").read_text(encoding="utf-8")
+    assert "<td>gan</td><td>dcgan</td><td>cgan</td>" in page
+    assert 'src="data:image/png;base64,' in page
+
+
+def test_compare_warns_where_protocols_differ(studio: Path, in_studio: Path, capsys: Capture) -> None:
+    import shutil
+
+    package = shutil.copytree(studio / "cgan" / "package", in_studio / "package")
+    description: dict[str, Any] = json.loads((package / "model.json").read_text())
+    description["protocol"] = {"seed": 1}
+    description["metrics"] = {"fid_x": 1.0}
+    (package / "model.json").write_text(json.dumps(description))
+    page = in_studio / "page.html"
+    said = ran(capsys, "compare", str(package), "2", "--num", "2", "--out", str(page))
+    assert "warning: the numbers were measured under different protocols and do not compare: seed (1 / 0)" in said
+    assert [line.split() for line in said.splitlines() if line.startswith("fid_x")] == [["fid_x", "1", "3"]]
+    assert '<p class="warning">' in page.read_text(encoding="utf-8")

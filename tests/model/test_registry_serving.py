@@ -1,0 +1,139 @@
+"""`mlflow models serve` with a registered model, asked over HTTP: images, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from registry_parts import NAME, Desk, build, make_gan, own_samples, tracker_in
+from test_registry_server import free_port, stop
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a server of the champion, a conditional GAN."""
+    root = tmp_path_factory.mktemp("serving")
+    patch = pytest.MonkeyPatch()
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    desk = Desk(tracker_in(root), build(root, "cgan"))
+    desk.register(40.0)
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{NAME}@champion"]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    with (root / "serve.log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=root,
+            env={**os.environ, "MLFLOW_TRACKING_URI": desk.tracker.uri, "MLFLOW_REGISTRY_URI": desk.tracker.uri},
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2)
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (root / "serve.log").read_text()
+                assert process.poll() is None, (root / "serve.log").read_text()
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        stop(process)
+        patch.undo()
+
+
+def ask(address: str, body: Any, content_type: str = "application/json", timeout: float = 300) -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def rows(**columns: list[Any]) -> dict[str, Any]:
+    return {"dataframe_split": {"columns": list(columns), "data": list(zip(*columns.values(), strict=True))}}
+
+
+def lives(address: str) -> None:
+    status, answer = ask(address, rows(seed=[0, 1, 7], label=[3, 0, 9]))
+    assert status == 200
+    images = np.array(answer["predictions"], np.uint8)
+    np.testing.assert_array_equal(images, own_samples(make_gan("cgan"), [0, 1, 7], [3, 0, 9]).numpy())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rows(seed=[1], label=[3], truncation=[0.7]),
+        rows(seed=[1]),
+        {"dataframe_records": [{"seed": 1, "label": 3}, {"seed": 2, "label": 4}]},
+        {"inputs": {"seed": [1, 2], "truncation": [0.5, 1.0]}},
+    ],
+)
+def test_good_rows_are_answered_with_images(address: str, body: dict[str, Any]) -> None:
+    status, answer = ask(address, body)
+    assert status == 200, answer
+    assert np.array(answer["predictions"]).shape[1:] == (16, 16, 1)
+    lives(address)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (rows(sed=[1]), "Model is missing inputs ['seed']. Note that there were extra inputs: ['sed']"),
+        (rows(label=[1]), "Model is missing inputs ['seed']"),
+        (rows(seed=[1, None]), "seed"),
+        (rows(seed=[3, -1]), "row 1: seed is -1, expected an integer from 0 to "),
+        (rows(seed=["one"]), "column seed"),
+        (rows(seed=[2**70]), "seed"),
+        (rows(seed=[1], label=[10]), "row 0: label is 10, expected an integer from 0 to 9"),
+        (rows(seed=[1], label=[-1]), "row 0: label is -1, expected an integer from 0 to 9"),
+        (rows(seed=[1], truncation=[0]), "row 0: truncation is 0.0, expected a number above 0 and at most 1"),
+        (rows(seed=[1], truncation=[2]), "row 0: truncation is 2.0, expected a number above 0 and at most 1"),
+        (rows(seed=[]), "there are 0 rows; expected 1 to 262144"),
+        (b"not json", "JSON"),
+        ({}, "dataframe_split"),
+        ([], "dataframe_split"),
+    ],
+)
+def test_bad_rows_are_answered_with_what_is_wrong(address: str, body: Any, says: str) -> None:
+    status, answer = ask(address, body)
+    assert 400 <= status < 500, answer
+    assert says in answer, answer
+    assert "Traceback" not in answer
+    lives(address)
+
+
+def test_what_mlflow_changes_before_the_model_sees_it(address: str) -> None:
+    """A model with a signature cannot refuse these: MLflow drops columns that the signature does not name (and logs
+    a warning), and cuts fractions off where it reads rows by the signature's types."""
+    plain = ask(address, rows(seed=[1]))
+    assert plain[0] == 200
+    assert ask(address, rows(seed=[1], turncation=[0.5])) == plain
+    assert ask(address, rows(seed=[1.5])) == plain
+    status, answer = ask(address, {"inputs": {"seed": [1.5]}})
+    assert status == 400, answer
+
+
+def test_ten_million_rows_are_refused(address: str) -> None:
+    body = b'{"inputs": {"seed": [' + b"0," * (10**7 - 1) + b"0]}}"
+    status, answer = ask(address, body)
+    assert 400 <= status < 500, answer
+    assert "there are 10000000 rows; expected 1 to 262144" in answer
+    lives(address)

@@ -1,0 +1,83 @@
+"""The flow `promote`: the form's types, the command behind it, its error line, and what its page shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.exceptions import ParameterTypeError
+from registry_checkout import checkout
+
+from ganpipe import services
+from pipelines.promote import PromotionFailed, page_of_mlflow, promote
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return checkout(tmp_path, monkeypatch)
+
+
+def artifacts(state: Any) -> dict[str, str]:
+    run_id = state.state_details.flow_run_id
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+        )
+    return {item.key: str(item.data) for item in found}
+
+
+def failure(**parameters: Any) -> str:
+    with pytest.raises(PromotionFailed) as caught:
+        promote(**parameters)
+    return str(caught.value)
+
+
+def test_the_form_knows_the_types() -> None:
+    schema = promote.parameters.model_dump()["properties"]
+    assert set(schema) == {"action", "model", "version", "force", "reason", "who"}
+    assert schema["action"]["enum"] == ["promote", "rollback"]
+    assert schema["version"]["anyOf"][0]["minimum"] == 1
+    with pytest.raises(ParameterTypeError, match="version"):
+        promote(version="three")
+    with pytest.raises(ParameterTypeError, match="action"):
+        promote(action="demote")
+
+
+def test_promoted_and_rolled_back_with_their_pages(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANPIPE_USER", "prefect worker 1")
+    state = promote(version=2, return_state=True)
+    assert state.is_completed()
+    shown = artifacts(state)
+    assert "| **2** | challenger, champion | 30 |" in shown["promotion"]
+    assert "| 1 | - | 40 |" in shown["promotion"]
+    assert "promoted by prefect worker 1" in shown["promotion"]
+    state = promote(action="rollback", reason="it repeats itself", who="ada", return_state=True)
+    assert state.is_completed()
+    assert "version 2 | version 1 | rolled back by ada" in artifacts(state)["promotion"].replace(" → ", " | ")
+
+
+def test_bad_values_fail_with_the_commands_own_line(root: Path) -> None:
+    # Without the command, and from it; the command's other errors are in tests/model/test_registry_commands.py.
+    assert failure(action="rollback", version=2) == "version: a roll back goes where the trail says; leave it empty"
+    assert failure(version=2, force=True) == "--force: needs --reason, for the trail says why the gate was overruled"
+
+
+@pytest.mark.slow
+def test_the_link_leads_to_the_version(root: Path) -> None:
+    server = services.ensure("mlflow", root)
+    try:
+        link = artifacts(promote(version=2, return_state=True))["champion"]
+    finally:
+        services.stop(root, ["mlflow"])
+    assert f"({server.url.rstrip('/')}/#/models/tests/versions/2)" in link
+
+
+def test_mlflows_pages_are_the_servers_where_one_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert page_of_mlflow(root) is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example:5000/")
+    assert page_of_mlflow(root) == "https://mlflow.example:5000"

@@ -1,0 +1,49 @@
+"""A checkout with a registry of three versions, for tests of commands and flows that run beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ganpipe.registry.tracking import Tracker
+from ganpipe.registry.trail import Trail
+from ganpipe.registry.versions import CARD_TAG, CHALLENGER, CHAMPION, CONTENT_TAG, METRICS_TAG, PROTOCOL_TAG
+
+ROOT = Path(__file__).parents[1]
+
+
+def checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml and an MLflow database: version 1 is champion, 2 is better and the challenger, 3 is
+    worse. No version has a generator behind it. The working directory is moved there."""
+    for name in ("MLFLOW_TRACKING_URI", "GANPIPE_USER", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    root = folder / "checkout"
+    (root / ".dvc").mkdir(parents=True)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["register"] |= {"model_name": "tests", "metric": "fid_x", "conditions": {}}
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    monkeypatch.chdir(root)
+    tracker = Tracker.at(root, "ganpipe")
+    client = tracker.client()
+    run_id = client.create_run(tracker.experiment_id(client)).info.run_id
+    client.create_registered_model("tests")
+    for fid in (40.0, 30.0, 50.0):
+        tags = {
+            CONTENT_TAG: str(fid),
+            METRICS_TAG: json.dumps({"fid_x": fid}),
+            PROTOCOL_TAG: "p" * 16,
+            CARD_TAG: "A generator.",
+            "ganpipe.gan": "dcgan",
+            "ganpipe.data.source": "mnist",
+            "ganpipe.git.commit": "0123456789abcdef",
+            "ganpipe.reasons": f"The gate saw {fid:g}.",
+        }
+        client.create_model_version("tests", "mlflow-artifacts:/none", run_id, tags)
+    trail = Trail(client, tracker, "tests")
+    trail.move(trail.standing(CHAMPION), 1, "the first", "registered", by="ada")
+    trail.move(trail.standing(CHALLENGER), 2, "newest", "registered", by="ada")
+    return root
