@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from ..errors import GanpipeError
 from .images import UnreadableImage, encode_png, fit, flatten
@@ -25,6 +25,7 @@ from .manifest import (
     SHARD_PATTERN,
     Manifest,
     Shard,
+    Split,
     member_suffix,
     read_manifest,
     verify,
@@ -37,7 +38,6 @@ from .tar import tar_ending, tar_member
 
 __all__ = ["Manifest", "Shard", "read_manifest", "verify", "write_shards"]
 
-Split = Literal["train", "validation"]
 _ITEMS_PER_TASK = 128
 _FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
 _NUM_NAMES_PRINTED = 20
@@ -71,7 +71,7 @@ def _convert_item(number: int, item: Item, description: Description, settings: D
     for field in description.image_fields:
         try:
             content = item.images[field].read()
-            image = item.images[field].decode(content, settings.max_pixels)
+            image = item.images[field].decode(content, settings)
             members[member_suffix(field)] = encode_png(fit(flatten(image, settings), settings))
         except UnreadableImage as error:
             return _Converted("train", b"", item.name, str(error))
@@ -80,8 +80,10 @@ def _convert_item(number: int, item: Item, description: Description, settings: D
         if item.label is None or not 0 <= item.label < len(description.classes):
             raise GanpipeError(f"{item.name}: label {item.label}, but there are {len(description.classes)} classes")
         members["cls"] = str(item.label).encode()
+    if "text" in description.fields:
+        members["txt"] = (item.text or "").encode()
     blob = b"".join(tar_member(f"{number:09d}.{suffix}", members[suffix]) for suffix in sorted(members))
-    return _Converted(split_of(contents, settings.validation_fraction), blob, item.name)
+    return _Converted(item.split or split_of(contents, settings.validation_fraction), blob, item.name)
 
 
 def _convert(task: list[tuple[int, Item]], description: Description, settings: DataSettings) -> list[_Converted]:
