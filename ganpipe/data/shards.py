@@ -10,7 +10,6 @@ import contextlib
 import functools
 import hashlib
 import heapq
-import itertools
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sized
@@ -39,6 +38,7 @@ from .tar import tar_ending, tar_member
 __all__ = ["Manifest", "Shard", "read_manifest", "verify", "write_shards"]
 
 _ITEMS_PER_TASK = 128
+_HELD_BYTES_PER_TASK = 2**24
 _FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
 _NUM_NAMES_PRINTED = 20
 
@@ -156,8 +156,14 @@ def _limited(items: Iterable[Item], limit: int | None) -> Iterable[tuple[int, It
 
 
 def _tasks(numbered: Iterable[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
-    iterator = iter(numbered)
-    while task := list(itertools.islice(iterator, _ITEMS_PER_TASK)):
+    task, held = [], 0
+    for pair in numbered:
+        task.append(pair)
+        held += sum(reference.held_bytes for reference in pair[1].images.values())
+        if len(task) == _ITEMS_PER_TASK or held > _HELD_BYTES_PER_TASK:
+            yield task
+            task, held = [], 0
+    if task:
         yield task
 
 

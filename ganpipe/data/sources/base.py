@@ -27,6 +27,18 @@ class SourceSettings(Section):
     """Base of a source's own settings; their place in params.yaml is sources.<file name>."""
 
 
+def _read_range(path: Path, offset: int, num_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            content = file.read(num_bytes)
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read from {path}: {error.strerror}") from None
+    if len(content) != num_bytes:
+        raise UnreadableImage(f"{path} ends within this image")
+    return content
+
+
 class ImageReference(ABC):
     """Where an image's raw content lies, and how to decode it."""
 
@@ -51,6 +63,11 @@ class ImageReference(ABC):
         """What decides the decoded image beside content, settings and code; equal content may then be told apart."""
         return ""
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of content that travel with the reference itself."""
+        return 0
+
 
 @dataclass(frozen=True)
 class EncodedFile(ImageReference):
@@ -72,6 +89,38 @@ class EncodedFile(ImageReference):
 
 
 @dataclass(frozen=True)
+class FileRange(ImageReference):
+    """An image file that lies within another file, such as a tar: `num_bytes` from `offset` on."""
+
+    path: Path
+    offset: int
+    num_bytes: int
+
+    def read(self) -> bytes:
+        return _read_range(self.path, self.offset, self.num_bytes)
+
+    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
+        return decode(content, settings.max_pixels)
+
+
+@dataclass(frozen=True)
+class InMemory(ImageReference):
+    """An image file that came with a stream: it is held here, and can be read nowhere again."""
+
+    content: bytes
+
+    def read(self) -> bytes:
+        return self.content
+
+    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
+        return decode(content, settings.max_pixels)
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self.content)
+
+
+@dataclass(frozen=True)
 class RawGrey(ImageReference):
     """`height` x `width` bytes from `offset` on in a file, one a pixel."""
 
@@ -81,16 +130,7 @@ class RawGrey(ImageReference):
     width: int
 
     def read(self) -> bytes:
-        num_bytes = self.height * self.width
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                content = file.read(num_bytes)
-        except OSError as error:
-            raise UnreadableImage(f"cannot be read from {self.path}: {error.strerror}") from None
-        if len(content) != num_bytes:
-            raise UnreadableImage(f"{self.path} ends within this image")
-        return content
+        return _read_range(self.path, self.offset, self.height * self.width)
 
     def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
         check_size(self.width, self.height, settings.max_pixels)
