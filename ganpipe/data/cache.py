@@ -51,7 +51,7 @@ class Dataset:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return self.manifest.fields
+        return self.manifest.array_fields
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Copies of these samples by field: images uint8, (P, C, H, W); `label` int64, (P,).
@@ -79,7 +79,9 @@ class _Job:
 def _array_shapes(manifest: Manifest, split: str) -> dict[str, tuple[type[Any], tuple[int, ...]]]:
     num_samples = manifest.num_samples(split)
     image = (num_samples, manifest.channels, manifest.image_size, manifest.image_size)
-    return {name: (np.int64, (num_samples,)) if name == "label" else (np.uint8, image) for name in manifest.fields}
+    return {
+        name: (np.int64, (num_samples,)) if name == "label" else (np.uint8, image) for name in manifest.array_fields
+    }
 
 
 def _decode_shard(job: _Job, shards: Path, folder: Path, manifest: Manifest) -> int:
@@ -87,7 +89,7 @@ def _decode_shard(job: _Job, shards: Path, folder: Path, manifest: Manifest) -> 
     from webdataset.tariterators import group_by_keys
 
     path = verify_shard(shards, job.shard)
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in manifest.fields}
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in manifest.array_fields}
     stop = job.start + job.shard.num_samples
     row = job.start
     # The library's own tar reader is several times slower than this one (see tar.py); its URL reader would also take a

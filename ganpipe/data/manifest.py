@@ -18,6 +18,18 @@ from .parallel import num_cores
 MANIFEST = "manifest.json"
 SHARD_PATTERN = r"^[a-z]+-[0-9]{6}\.tar$"  # no slash, no dots in front: a shard lies in its manifest's folder
 _MAX_MANIFEST_BYTES = 2**30
+_OTHER_SUFFIXES = {"label": "cls", "text": "txt"}
+Split = Literal["train", "validation"]
+
+
+def image_fields(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a sample's fields that are images."""
+    return tuple(name for name in fields if name not in _OTHER_SUFFIXES)
+
+
+def member_suffix(field: str) -> str:
+    """The ending of a field's members in a shard, without its first dot: cls, txt, png, source.png, ..."""
+    return _OTHER_SUFFIXES.get(field) or ("png" if field == "image" else f"{field}.png")
 
 
 class Shard(Section):
@@ -31,7 +43,7 @@ class Shard(Section):
     """Size of the file."""
     num_samples: int = Field(ge=1)
     """Samples in it."""
-    split: Literal["train", "validation"]
+    split: Split
     """The split that all its samples belong to."""
 
 
@@ -53,7 +65,8 @@ class Manifest(Section):
     channels: Literal[1, 3]
     """1 for grey, 3 for RGB."""
     fields: tuple[str, ...] = Field(min_length=1)
-    """What every sample has: `label` is a class number (.cls), every other field an image (`image`: .png)."""
+    """What every sample has: `label` is a class number (.cls), `text` is UTF-8 (.txt), every other field an image
+    (`image`: .png)."""
     classes: tuple[str, ...] = ()
     """Names of the classes, by number."""
     shards: tuple[Shard, ...] = Field(min_length=1)
@@ -79,7 +92,12 @@ class Manifest(Section):
 
     @property
     def image_fields(self) -> tuple[str, ...]:
-        return tuple(name for name in self.fields if name != "label")
+        return image_fields(self.fields)
+
+    @property
+    def array_fields(self) -> tuple[str, ...]:
+        """The fields that the decoded cache holds, and so a batch: all but texts."""
+        return tuple(name for name in self.fields if name != "text")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -91,11 +109,6 @@ class Manifest(Section):
 
     def num_samples(self, split: str) -> int:
         return sum(shard.num_samples for shard in self.shards_of(split))
-
-
-def member_suffix(field: str) -> str:
-    """The ending of a field's members in a shard, without its first dot: cls, png, source.png, ..."""
-    return {"label": "cls", "image": "png"}.get(field, f"{field}.png")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

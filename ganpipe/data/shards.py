@@ -10,13 +10,12 @@ import contextlib
 import functools
 import hashlib
 import heapq
-import itertools
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from ..errors import GanpipeError
 from .images import UnreadableImage, encode_png, fit, flatten
@@ -25,6 +24,7 @@ from .manifest import (
     SHARD_PATTERN,
     Manifest,
     Shard,
+    Split,
     member_suffix,
     read_manifest,
     verify,
@@ -37,8 +37,8 @@ from .tar import tar_ending, tar_member
 
 __all__ = ["Manifest", "Shard", "read_manifest", "verify", "write_shards"]
 
-Split = Literal["train", "validation"]
 _ITEMS_PER_TASK = 128
+_HELD_BYTES_PER_TASK = 2**24
 _FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
 _NUM_NAMES_PRINTED = 20
 
@@ -71,7 +71,7 @@ def _convert_item(number: int, item: Item, description: Description, settings: D
     for field in description.image_fields:
         try:
             content = item.images[field].read()
-            image = item.images[field].decode(content, settings.max_pixels)
+            image = item.images[field].decode(content, settings)
             members[member_suffix(field)] = encode_png(fit(flatten(image, settings), settings))
         except UnreadableImage as error:
             return _Converted("train", b"", item.name, str(error))
@@ -80,8 +80,10 @@ def _convert_item(number: int, item: Item, description: Description, settings: D
         if item.label is None or not 0 <= item.label < len(description.classes):
             raise GanpipeError(f"{item.name}: label {item.label}, but there are {len(description.classes)} classes")
         members["cls"] = str(item.label).encode()
+    if "text" in description.fields:
+        members["txt"] = (item.text or "").encode()
     blob = b"".join(tar_member(f"{number:09d}.{suffix}", members[suffix]) for suffix in sorted(members))
-    return _Converted(split_of(contents, settings.validation_fraction), blob, item.name)
+    return _Converted(item.split or split_of(contents, settings.validation_fraction), blob, item.name)
 
 
 def _convert(task: list[tuple[int, Item]], description: Description, settings: DataSettings) -> list[_Converted]:
@@ -154,8 +156,14 @@ def _limited(items: Iterable[Item], limit: int | None) -> Iterable[tuple[int, It
 
 
 def _tasks(numbered: Iterable[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
-    iterator = iter(numbered)
-    while task := list(itertools.islice(iterator, _ITEMS_PER_TASK)):
+    task, held = [], 0
+    for pair in numbered:
+        task.append(pair)
+        held += sum(reference.held_bytes for reference in pair[1].images.values())
+        if len(task) == _ITEMS_PER_TASK or held > _HELD_BYTES_PER_TASK:
+            yield task
+            task, held = [], 0
+    if task:
         yield task
 
 

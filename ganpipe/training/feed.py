@@ -16,7 +16,7 @@ from ..gans.base import DataSpec
 
 def spec_of(manifest: Manifest) -> DataSpec:
     """What a GAN may know of a dataset."""
-    return DataSpec(manifest.image_size, manifest.channels, manifest.fields, manifest.num_classes)
+    return DataSpec(manifest.image_size, manifest.channels, manifest.array_fields, manifest.num_classes)
 
 
 class Feed:

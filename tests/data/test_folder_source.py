@@ -108,3 +108,20 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, draw: Draw, folder_source: 
 def test_path_not_set() -> None:
     with pytest.raises(GanpipeError, match=r"sources\.folder\.path: not set"):
         Folder(FolderSettings()).check()
+
+
+def test_fingerprint(class_folder: Path, draw: Draw, folder_source: MakeFolder) -> None:
+    source = folder_source(class_folder)
+    seen = [source.fingerprint()]
+    assert source.fingerprint() == seen[0] == folder_source(class_folder).fingerprint()
+    added = draw(class_folder / "a" / "new.png", 77)
+    seen.append(source.fingerprint())
+    os.utime(added, ns=(1, 1))
+    seen.append(source.fingerprint())
+    added.unlink()
+    assert source.fingerprint() == seen[0]
+    (class_folder / "a" / "gone.png").symlink_to("nowhere")
+    seen.append(source.fingerprint())
+    assert len(set(seen)) == len(seen)
+    with pytest.raises(GanpipeError, match="does not exist"):
+        folder_source(class_folder / "absent").fingerprint()

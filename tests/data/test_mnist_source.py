@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ganpipe.data.settings import DataSettings
 from ganpipe.data.sources.mnist import Mnist, MnistSettings
 from ganpipe.errors import GanpipeError
 from ganpipe.section import parse
@@ -29,7 +30,7 @@ def test_local_files(tmp_path: Path, write_idx: WriteIdx, packed: bool) -> None:
     assert [item.label for item in items] == [number % 10 for number in range(50)]
     for item, expected_HW in zip(items, images_NHW, strict=True):
         reference = item.images["image"]
-        np.testing.assert_array_equal(np.asarray(reference.decode(reference.read(), 10**6)), expected_HW)
+        np.testing.assert_array_equal(np.asarray(reference.decode(reference.read(), DataSettings())), expected_HW)
 
 
 def test_subsets(tmp_path: Path, write_idx: WriteIdx) -> None:
@@ -127,7 +128,19 @@ def test_the_real_mnist_from_npm() -> None:
     counts = np.bincount([item.label for item in items[:60_000] if item.label is not None])
     assert counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     reference = items[0].images["image"]
-    first_HW = np.asarray(reference.decode(reference.read(), 10**6))
+    first_HW = np.asarray(reference.decode(reference.read(), DataSettings()))
     assert first_HW.shape == (28, 28)
     assert first_HW[:5].max() == 0  # digits lie in the middle
     assert first_HW.max() == 255
+
+
+def test_fingerprint(tmp_path: Path, write_idx: Callable[..., np.ndarray]) -> None:
+    write_idx(tmp_path, 5)
+    local = Mnist(MnistSettings(path=str(tmp_path)))
+    before = local.fingerprint()
+    assert local.fingerprint() == before
+    write_idx(tmp_path, 6)
+    assert local.fingerprint() != before
+    known = Mnist(MnistSettings()).fingerprint()  # the known files: asks nobody
+    assert known == Mnist(MnistSettings(mirrors=("https://example.org",))).fingerprint()
+    assert known != Mnist(MnistSettings(subset="all")).fingerprint()

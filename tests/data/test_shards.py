@@ -346,6 +346,9 @@ class Pairs(Source):
     def check(self) -> None:
         assert self._paths
 
+    def fingerprint(self) -> str:
+        return str(len(self._paths))
+
     def describe(self) -> Description:
         return Description(fields=("source", "target"), classes=(), text="Pairs.", licence="CC0")
 

@@ -17,12 +17,26 @@ from PIL import Image
 
 from ...section import Section
 from ..images import UnreadableImage, check_size, decode
+from ..manifest import Split, image_fields
+from ..settings import DataSettings
 
 _MAX_FILE_BYTES = 2**31
 
 
 class SourceSettings(Section):
     """Base of a source's own settings; their place in params.yaml is sources.<file name>."""
+
+
+def _read_range(path: Path, offset: int, num_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            content = file.read(num_bytes)
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read from {path}: {error.strerror}") from None
+    if len(content) != num_bytes:
+        raise UnreadableImage(f"{path} ends within this image")
+    return content
 
 
 class ImageReference(ABC):
@@ -37,12 +51,22 @@ class ImageReference(ABC):
         """
 
     @abstractmethod
-    def decode(self, content: bytes, max_pixels: int) -> Image.Image:
+    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
         """The image, upright, in whatever mode.
 
         Raises:
-            UnreadableImage: it cannot be decoded, or has more than `max_pixels` pixels.
+            UnreadableImage: it cannot be decoded, or has more than `settings.max_pixels` pixels.
         """
+
+    @property
+    def decoding(self) -> str:
+        """What decides the decoded image beside content, settings and code; equal content may then be told apart."""
+        return ""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of content that travel with the reference itself."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -60,8 +84,40 @@ class EncodedFile(ImageReference):
         except OSError as error:
             raise UnreadableImage(f"cannot be read: {error.strerror}") from None
 
-    def decode(self, content: bytes, max_pixels: int) -> Image.Image:
-        return decode(content, max_pixels)
+    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
+        return decode(content, settings.max_pixels)
+
+
+@dataclass(frozen=True)
+class FileRange(ImageReference):
+    """An image file that lies within another file, such as a tar: `num_bytes` from `offset` on."""
+
+    path: Path
+    offset: int
+    num_bytes: int
+
+    def read(self) -> bytes:
+        return _read_range(self.path, self.offset, self.num_bytes)
+
+    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
+        return decode(content, settings.max_pixels)
+
+
+@dataclass(frozen=True)
+class InMemory(ImageReference):
+    """An image file that came with a stream: it is held here, and can be read nowhere again."""
+
+    content: bytes
+
+    def read(self) -> bytes:
+        return self.content
+
+    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
+        return decode(content, settings.max_pixels)
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self.content)
 
 
 @dataclass(frozen=True)
@@ -74,20 +130,15 @@ class RawGrey(ImageReference):
     width: int
 
     def read(self) -> bytes:
-        num_bytes = self.height * self.width
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                content = file.read(num_bytes)
-        except OSError as error:
-            raise UnreadableImage(f"cannot be read from {self.path}: {error.strerror}") from None
-        if len(content) != num_bytes:
-            raise UnreadableImage(f"{self.path} ends within this image")
-        return content
+        return _read_range(self.path, self.offset, self.height * self.width)
 
-    def decode(self, content: bytes, max_pixels: int) -> Image.Image:
-        check_size(self.width, self.height, max_pixels)
+    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
+        check_size(self.width, self.height, settings.max_pixels)
         return Image.frombytes("L", (self.width, self.height), content)
+
+    @property
+    def decoding(self) -> str:
+        return f"grey {self.width} x {self.height}"
 
 
 @dataclass(frozen=True)
@@ -98,11 +149,15 @@ class Item:
         name: unique within the source and stable; what messages call it.
         images: by field.
         label: class number, where the source has labels.
+        text: what the sample is called or shows, where the source has texts.
+        split: where the source itself says which split it belongs to; else its content decides.
     """
 
     name: str
     images: Mapping[str, ImageReference]
     label: int | None = None
+    text: str | None = None
+    split: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +165,7 @@ class Description:
     """What is known of a source's images before any is read.
 
     Attributes:
-        fields: what every item has; `label`, and names of images.
+        fields: what every item has; `label`, `text`, and names of images.
         classes: names of the classes, by number; empty without labels.
         text: one sentence.
         num_images: how many, where it is known; an upper bound will do.
@@ -125,7 +180,7 @@ class Description:
 
     @property
     def image_fields(self) -> tuple[str, ...]:
-        return tuple(name for name in self.fields if name != "label")
+        return image_fields(self.fields)
 
 
 class Source(ABC):
@@ -156,4 +211,15 @@ class Source(ABC):
 
         Raises:
             GanpipeError: it cannot be fetched or read.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes when the source's inputs do, cheap enough to ask every few seconds: no image is read.
+
+        Made of names, sizes and times of change (files), ETag or size (URLs), versions (packages). Ask each time of a
+        new object, or of this one: nothing is remembered from the call before.
+
+        Raises:
+            GanpipeError: the inputs are not there.
         """

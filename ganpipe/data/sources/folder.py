@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from ...errors import GanpipeError
-from ..images import extensions
+from .. import files
 from .base import Description, EncodedFile, Item, Source, SourceSettings
 
 
@@ -25,32 +24,6 @@ class FolderSettings(SourceSettings):
     """One sentence for the model card."""
     licence: str = "unknown (local images)"
     """Under which terms the images may be used; it is written on every registered model."""
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, ...]]:
-    """Images under `folder`, as path parts, in the order of their parts; links are followed, each folder once a way."""
-
-    def visit(directory: Path, parts: tuple[str, ...], above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, ...]]:
-        status = directory.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in above:  # a link to a folder that holds it
-            return
-        with os.scandir(directory) as entries:
-            ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
-        for entry in ordered:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
-                continue
-            if entry.is_dir():
-                yield from visit(directory / entry.name, (*parts, entry.name), above | {here})
-            elif os.path.splitext(entry.name)[1].lower() in extensions():
-                yield (*parts, entry.name)
-
-    return visit(folder, (), frozenset())
-
-
-def _printable(name: str) -> str:
-    """The name as valid Unicode: bytes that are not UTF-8 are escaped."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 class Folder(Source):
@@ -72,16 +45,16 @@ class Folder(Source):
             raise GanpipeError(f"sources.folder.path: {root} {kind}")
         return root
 
+    def _list(self) -> list[tuple[str, ...]]:
+        try:
+            return list(files.walk(self._root()))
+        except OSError as error:
+            raise GanpipeError(f"sources.folder.path: {error.filename} cannot be listed ({error.strerror})") from None
+
     def _images(self) -> list[tuple[str, ...]]:
         """Path parts of all images; never empty."""
         if self._listed is None:
-            root = self._root()
-            try:
-                self._listed = list(_walk(root))
-            except OSError as error:
-                raise GanpipeError(
-                    f"sources.folder.path: {error.filename} cannot be listed ({error.strerror})"
-                ) from None
+            self._listed = self._list()
         if not self._listed:
             raise GanpipeError(
                 f"sources.folder.path: {self._root()} holds no image (a file that ends in .png, .jpg, .webp, ...)"
@@ -98,8 +71,8 @@ class Folder(Source):
         if loose is not None:
             inside = f", {'/'.join(nested)} does" if nested else ""
             raise GanpipeError(
-                f"sources.folder: {_printable(loose[0])} lies in no class folder{_printable(inside)}; move it into "
-                "one, or set sources.folder.labels to none"
+                f"sources.folder: {files.printable(loose[0])} lies in no class folder{files.printable(inside)}; move "
+                "it into one, or set sources.folder.labels to none"
             )
         return tuple(dict.fromkeys(parts[0] for parts in images))
 
@@ -110,7 +83,7 @@ class Folder(Source):
         classes = self._classes()
         return Description(
             fields=("image", "label") if classes else ("image",),
-            classes=tuple(_printable(name) for name in classes),
+            classes=tuple(files.printable(name) for name in classes),
             text=self._settings.description,
             licence=self._settings.licence,
         )
@@ -120,9 +93,13 @@ class Folder(Source):
         numbers = {name: number for number, name in enumerate(self._classes())}
         return [
             Item(
-                name=_printable("/".join(parts)),
+                name=files.printable("/".join(parts)),
                 images={"image": EncodedFile(root.joinpath(*parts))},
                 label=numbers[parts[0]] if numbers else None,
             )
             for parts in self._images()
         ]
+
+    def fingerprint(self) -> str:
+        root = self._root()
+        return files.fingerprint(root.joinpath(*parts) for parts in self._list())

@@ -19,6 +19,7 @@ from typing import IO, Literal
 from pydantic import Field, field_validator
 
 from ...errors import GanpipeError
+from .. import files
 from ..download import KnownFile, fetch
 from ..places import host_cache
 from .base import Description, Item, RawGrey, Source, SourceSettings
@@ -233,6 +234,9 @@ class Mnist(Source):
             num_images=70_000,
         )
 
+    def _known_name(self, part: Part, kind: str) -> str:
+        return f"{_STEMS[part]}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
+
     def _paths(self) -> dict[tuple[Part, str], Path]:
         """All IDX files that are needed, images plain."""
         kinds = [(part, kind) for part in self._settings.parts for kind in ("images", "labels")]
@@ -241,7 +245,7 @@ class Mnist(Source):
             self.check()
             local = {(part, kind): self._local(part, kind) for part, kind in kinds}
             return {key: _unpacked(path, folder) if key[1] == "images" else path for key, path in local.items()}
-        names = {(part, kind): f"{_STEMS[part]}-{kind}-idx{3 if kind == 'images' else 1}-ubyte" for part, kind in kinds}
+        names = {key: self._known_name(*key) for key in kinds}
         paths = fetch([_KNOWN[name] for name in names.values()], self._settings.mirrors, folder, "MNIST", _REMEDY)
         return {key: paths[name] for key, name in names.items()}
 
@@ -256,3 +260,9 @@ class Mnist(Source):
                 reference = RawGrey(path, header.num_bytes + number * height * width, height, width)
                 items.append(Item(f"{part}/{number:05d}", {"image": reference}, label))
         return items
+
+    def fingerprint(self) -> str:
+        kinds = [(part, kind) for part in self._settings.parts for kind in ("images", "labels")]
+        if self._settings.path is None:  # known files: what the mirrors give is checked against these digests
+            return files.digest_of(_KNOWN[self._known_name(part, kind)].sha256 for part, kind in kinds)
+        return files.fingerprint(self._local(part, kind) for part, kind in kinds)

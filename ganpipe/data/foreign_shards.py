@@ -1,0 +1,271 @@
+"""WebDataset shards that others wrote: found by pattern, opened from a path or URL, walked sample by sample.
+
+Any tar is taken (USTAR, GNU, PAX), plain or gzipped. Members are grouped as the webdataset library groups them: the key
+is the path up to the first dot of the file's name, members of one key that follow each other are a sample.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import http.client
+import io
+import re
+import tarfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import braceexpand
+import fsspec
+
+from ..errors import GanpipeError
+from .download import CONNECT_TIMEOUT_SECONDS
+
+_BLOCK = tarfile.BLOCKSIZE
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
+_META = re.compile(r"(?:.*/)?__[^/]*__(?:$|/)")
+_GZIP = b"\x1f\x8b"
+_MAX_MEMBER_BYTES = 2**31
+
+
+@dataclass(frozen=True)
+class ForeignShard:
+    """A shard's place: a local path, or a URL."""
+
+    url: str
+
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.url
+
+    @property
+    def name(self) -> str:
+        """What messages and manifests call it: without a password or token that its URL may hold."""
+        if not self.is_remote:
+            return self.url
+        parts = urllib.parse.urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar: where its content lies (after unpacking, if the tar is gzipped), and how to read it now."""
+
+    offset: int
+    num_bytes: int
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class ForeignSample:
+    """The members of one key, by extension; what was asked for is read already."""
+
+    key: str
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    contents: dict[str, bytes] = field(default_factory=dict)
+
+
+def expand(patterns: tuple[str, ...], root: Path) -> list[ForeignShard]:
+    """The shards that patterns name, in their order: {000..123} and {a,b} everywhere, * and ? in local paths.
+
+    Raises:
+        GanpipeError: naming the pattern: nothing fits it, or it names a file that is not there.
+    """
+    found: list[ForeignShard] = []
+    for pattern in patterns:
+        try:
+            expanded = list(braceexpand.braceexpand(pattern))
+        except ValueError as error:
+            raise GanpipeError(f"sources.webdataset.shards: {pattern!r}: {error}") from None
+        for one in expanded:
+            if "://" in one:
+                found.append(ForeignShard(one))
+                continue
+            if glob.has_magic(one):
+                names = sorted(glob.glob(one, root_dir=root, recursive=True))
+                if not names:
+                    raise GanpipeError(f"sources.webdataset.shards: {one!r} fits no file in {root}")
+            else:
+                names = [one]
+            for name in names:
+                if not (root / name).is_file():
+                    raise GanpipeError(f"sources.webdataset.shards: {root / name}: there is no such shard")
+                found.append(ForeignShard(str(root / name)))
+    return found
+
+
+def is_gzipped(shard: ForeignShard) -> bool:
+    """Whether a local shard is."""
+    try:
+        with open(shard.url, "rb") as file:
+            return file.read(2) == _GZIP
+    except OSError as error:
+        raise GanpipeError(f"{shard.name}: cannot be read ({error.strerror})") from None
+
+
+@contextmanager
+def _opened(shard: ForeignShard) -> Iterator[IO[bytes]]:
+    """The shard's bytes, unpacked."""
+    if not shard.is_remote:
+        raw: IO[bytes] = open(shard.url, "rb")  # noqa: SIM115 - closed below
+    elif shard.url.startswith(("http://", "https://")):
+        raw = urllib.request.urlopen(shard.url, timeout=CONNECT_TIMEOUT_SECONDS)
+    else:
+        raw = _filesystem(shard).open(shard.url, "rb")
+    with raw:
+        buffered = io.BufferedReader(raw, 2**20)  # type: ignore[type-var]
+        yield gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[misc]
+
+
+def _filesystem(shard: ForeignShard) -> fsspec.AbstractFileSystem:
+    scheme = shard.url.split("://")[0]
+    try:
+        filesystem: fsspec.AbstractFileSystem = fsspec.filesystem(scheme)
+    except (ImportError, ValueError) as error:
+        raise GanpipeError(f"{shard.name}: nothing here reads {scheme}:// ({error})") from None
+    return filesystem
+
+
+@contextmanager
+def _named(shard: ForeignShard, place: Callable[[], str]) -> Iterator[None]:
+    """Errors of the disk or network as one line that names the shard and how far it was read."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        raise GanpipeError(f"{shard.name}: HTTP {error.code} {error.reason}") from None
+    except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error or type(error).__name__
+        raise GanpipeError(f"{shard.name}: cannot be read {place()} ({reason})") from None
+
+
+class _Walk:
+    """One pass over the members of a tar."""
+
+    def __init__(self, shard: ForeignShard, stream: IO[bytes]) -> None:
+        self._shard, self._stream = shard, stream
+        self._can_seek = not shard.is_remote and not isinstance(stream, gzip.GzipFile)
+        self._position = 0
+        self.last = "from its start"
+
+    def _take(self, num_bytes: int) -> bytes:
+        content = self._stream.read(num_bytes)
+        self._position += len(content)
+        return content
+
+    def _content(self, name: str, num_bytes: int) -> bytes:
+        content = self._take(num_bytes)
+        if len(content) != num_bytes:
+            raise GanpipeError(f"{self._shard.name}: truncated: it ends within {name}; fetch or write it again")
+        return content
+
+    def _go_to(self, name: str, position: int) -> None:
+        if self._can_seek:
+            self._stream.seek(position - 1)
+            self._position = position - 1
+        while self._position < position:
+            self._content(name, min(2**20, position - self._position))
+
+    def _header(self) -> tarfile.TarInfo | None:
+        start = self._position
+        block = self._take(_BLOCK)
+        if len(block) < _BLOCK:
+            raise GanpipeError(
+                f"{self._shard.name}: truncated: it ends {self.last} without a tar's end mark; fetch or write it again"
+            )
+        if not any(block):
+            return None
+        try:
+            return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            raise GanpipeError(f"{self._shard.name}: byte {start:,} ({self.last}) is no header of a tar") from None
+
+    def members(self) -> Iterator[tuple[str, Member]]:
+        """Names and members; a member's content can be read until the next one is asked for."""
+        renamed: dict[str, str] = {}
+        while (info := self._header()) is not None:
+            num_bytes = int(renamed.get("size", info.size))
+            name = renamed.get("path", info.name)
+            if not 0 <= num_bytes <= _MAX_MEMBER_BYTES:
+                raise GanpipeError(f"{self._shard.name}: {name} says that it has {num_bytes:,} bytes")
+            start = self._position
+            if info.type == tarfile.GNUTYPE_LONGNAME:
+                renamed["path"] = self._content(name, num_bytes).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+                renamed |= _pax_values(self._content(name, num_bytes))
+            elif info.type not in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
+                if info.isreg():
+                    yield name, Member(start, num_bytes, lambda name=name, size=num_bytes: self._content(name, size))  # type: ignore[misc]
+                    self.last = f"after {name}"
+                else:
+                    num_bytes = 0  # a folder or link
+                renamed = {}
+            self._go_to(name, start + num_bytes + -num_bytes % _BLOCK)
+
+
+def _pax_values(content: bytes) -> dict[str, str]:
+    """`path` and `size` of a PAX header, which is made of records "<length> <key>=<value>\\n"."""
+    found = {}
+    while content:
+        length, _, _ = content.partition(b" ")
+        record = content[: int(length)] if length.isdigit() and int(length) else content
+        key, _, value = record[len(length) + 1 :].rstrip(b"\n").partition(b"=")
+        if key in (b"path", b"size"):
+            found[key.decode()] = value.decode("utf-8", "surrogateescape")
+        content = content[len(record) :]
+    return found
+
+
+def samples(shard: ForeignShard, to_read: Callable[[str], bool]) -> Iterator[ForeignSample]:
+    """The shard's samples, in order; the members with these extensions are read.
+
+    Raises:
+        GanpipeError: naming the shard, and member or key: it is not there, no tar, truncated, or has a member twice.
+    """
+    walk: _Walk | None = None
+    current: ForeignSample | None = None
+    with _named(shard, lambda: walk.last if walk else "at all"), _opened(shard) as stream:
+        walk = _Walk(shard, stream)
+        for name, member in walk.members():
+            matched = _NAME.fullmatch(name)
+            if matched is None or _META.match(name):
+                continue
+            key, extension = matched[1], matched[2].lower()
+            if current is None or key != current.key:
+                if current is not None:
+                    yield current
+                current = ForeignSample(key)
+            if extension in current.places:
+                raise GanpipeError(f"{shard.name}: sample {key} has two members .{extension}")
+            current.places[extension] = (member.offset, member.num_bytes)
+            if to_read(extension):
+                current.contents[extension] = member.read()
+    if current is not None:
+        yield current
+
+
+def state_of(shard: ForeignShard) -> list[str | int]:
+    """What changes when the shard does: size and time of change, or what its server says of it.
+
+    Raises:
+        GanpipeError: it is not there.
+    """
+    with _named(shard, lambda: "at all"):
+        if not shard.is_remote:
+            status = Path(shard.url).stat()
+            return [shard.url, status.st_size, status.st_mtime_ns]
+        if shard.url.startswith(("http://", "https://")):
+            request = urllib.request.Request(shard.url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS) as answer:
+                known = (answer.headers.get(name) or "" for name in ("ETag", "Last-Modified", "Content-Length"))
+                return [shard.url, *known]
+        filesystem = _filesystem(shard)
+        filesystem.invalidate_cache()
+        about = filesystem.info(shard.url)
+        return [shard.url, *(str(about.get(name, "")) for name in ("ETag", "etag", "LastModified", "mtime", "size"))]

@@ -1,0 +1,239 @@
+"""Images in a folder as Hugging Face's ImageFolder knows them: metadata.csv or .jsonl, class folders, split folders."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ...errors import GanpipeError
+from .. import files, metadata
+from ..manifest import Split
+from .base import Description, EncodedFile, Item, Source, SourceSettings
+
+Subset = Literal["train", "validation", "test"]
+Parts = tuple[str, ...]
+_SUBSETS: dict[str, Subset] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_KEY = "sources.imagefolder"
+
+
+class ImagefolderSettings(SourceSettings):
+    """A folder of images with a table about them, as Hugging Face's ImageFolder reads it."""
+
+    path: str | None = None
+    """The folder. A metadata.csv or metadata.jsonl in it (or in its subfolders, each for the files below it) names
+    images in its column `file_name`; images that no table names are left out. Without a table all images count."""
+    labels: Literal["auto", "column", "subfolders", "none"] = "auto"
+    """`column`: the class stands in a column of the table. `subfolders`: the subfolders are the classes. `none`: no
+    labels. `auto`: the column where the tables have one of that name; without a table the subfolders, if any."""
+    label_column: str = "label"
+    """The table's column with the class: names, or whole numbers."""
+    text_column: str | None = None
+    """The table's column with the image's text (a caption). Null: no texts."""
+    subsets: tuple[Subset, ...] = Field(("train", "validation"), min_length=1)
+    """Which to take where the folder's subfolders are train/, validation/ and test/ (or dev/, val/, eval/, ...)."""
+    splits: Literal["mix", "keep"] = "mix"
+    """`mix`: what is kept from training is decided by data.validation_fraction alone. `keep`: by the folder: train/ is
+    for training, the other subsets taken are for validation."""
+    description: str = "Images from a local folder."
+    """One sentence for the model card."""
+    licence: str = "unknown (local images)"
+    """Under which terms the images may be used; it is written on every registered model."""
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image that was found: its path below the folder, and the row about it."""
+
+    parts: Parts
+    row: metadata.Row | None
+
+
+class Imagefolder(Source):
+    """Images in a folder, labels and texts from its tables."""
+
+    Settings = ImagefolderSettings
+
+    def __init__(self, settings: SourceSettings) -> None:
+        assert isinstance(settings, ImagefolderSettings)
+        self._settings = settings
+        self._found: list[_Image] | None = None
+        self._num_unnamed = 0
+        self._subset_of: dict[str, Subset] = {}
+
+    def _root(self) -> Path:
+        if self._settings.path is None:
+            raise GanpipeError(f"{_KEY}.path: not set; it is the folder that holds your images")
+        root = Path(self._settings.path).expanduser()
+        if not root.is_dir():
+            kind = "is a file, not a folder" if root.exists() else "does not exist"
+            raise GanpipeError(f"{_KEY}.path: {root} {kind}")
+        return root
+
+    def _list(self) -> list[Parts]:
+        """Images and tables."""
+        try:
+            return list(files.walk(self._root(), lambda name: name.startswith("metadata.") or files.is_image(name)))
+        except OSError as error:
+            raise GanpipeError(f"{_KEY}.path: {error.filename} cannot be listed ({error.strerror})") from None
+
+    def _images(self) -> list[_Image]:
+        """All images of the subsets that are taken, in the order of their paths; never empty."""
+        if self._found is None:
+            listed = self._list()
+            images = [parts for parts in listed if files.is_image(parts[-1])]
+            tops = {parts[0] for parts in images if len(parts) > 1}
+            if tops and all(name.lower() in _SUBSETS for name in tops):
+                self._subset_of = {name: _SUBSETS[name.lower()] for name in tops}
+            elif self._settings.splits == "keep":
+                raise GanpipeError(
+                    f"{_KEY}.splits: keep, but {self._root()} is not made of folders train, validation, test "
+                    f"({', '.join(map(files.printable, sorted(tops))) or 'it has no subfolder with images'})"
+                )
+            tables = [parts for parts in listed if parts[-1] in metadata.NAMES and self._is_taken(parts)]
+            if tables:
+                found = self._named(tables, set(images))
+                self._num_unnamed = sum(map(self._is_taken, images)) - len(found)
+            elif other := next((parts for parts in listed if parts[-1] == "metadata.parquet"), None):
+                table = self._root().joinpath(*other)
+                raise GanpipeError(f"{table}: not read here; write it as metadata.csv or .jsonl")
+            else:
+                found = [_Image(parts, None) for parts in images if self._is_taken(parts)]
+            self._found = sorted(found, key=lambda image: [os.fsencode(part) for part in image.parts])
+        if not self._found:
+            raise GanpipeError(f"{_KEY}.path: {self._root()} holds no image in {', '.join(self._settings.subsets)}")
+        return self._found
+
+    def _is_taken(self, parts: Parts) -> bool:
+        """Whether a file lies in one of the subsets that are taken, or in none at all."""
+        if parts[0] in self._subset_of:
+            return self._subset_of[parts[0]] in self._settings.subsets
+        if self._subset_of and parts[-1] not in metadata.NAMES:
+            raise GanpipeError(
+                f"{_KEY}: {files.printable('/'.join(parts))} lies beside the folders "
+                f"{', '.join(sorted(self._subset_of))}; move it into one"
+            )
+        return True
+
+    def _named(self, tables: list[Parts], images: set[Parts]) -> list[_Image]:
+        """The images that the tables name, each once."""
+        root = self._root()
+        folders = [parts[:-1] for parts in tables]
+        for folder in folders:
+            if folders.count(folder) > 1:
+                raise GanpipeError(f"{root.joinpath(*folder)}: holds both metadata.csv and metadata.jsonl; remove one")
+        rows: dict[Parts, metadata.Row] = {}
+        for table in tables:
+            for row in metadata.read_rows(root.joinpath(*table)):
+                parts = (*table[:-1], *row.parts)
+                named = f"{row.where}: file_name {row.values[metadata.FILE_NAME]!r}"
+                if parts in rows:
+                    raise GanpipeError(f"{named}: {rows[parts].where} names it, too")
+                if parts not in images and not root.joinpath(*parts).is_file():
+                    raise GanpipeError(f"{named}: there is no such file")
+                rows[parts] = row
+        return [_Image(parts, row) for parts, row in rows.items() if self._is_taken(parts)]
+
+    def _labels(self) -> list[str] | None:
+        """The class of each image, as it is called; None without labels."""
+        images, mode, column = self._images(), self._settings.labels, self._settings.label_column
+        if mode == "auto":
+            has_rows = images[0].row is not None
+            if has_rows:
+                mode = "column" if any(image.row and column in image.row.values for image in images) else "none"
+            else:
+                mode = "subfolders" if any(len(self._below(image)) > 1 for image in images) else "none"
+        if mode == "none":
+            return None
+        if mode == "column":
+            return [_class_name(self._row(image, "labels: column"), column) for image in images]
+        for image in images:
+            if len(self._below(image)) < 2:
+                raise GanpipeError(
+                    f"{_KEY}: {files.printable('/'.join(image.parts))} lies in no class folder; move it into one, or "
+                    f"set {_KEY}.labels to none"
+                )
+        return [files.printable(self._below(image)[0]) for image in images]
+
+    def _below(self, image: _Image) -> Parts:
+        """The image's path below its subset's folder."""
+        return image.parts[1:] if image.parts[0] in self._subset_of else image.parts
+
+    def _row(self, image: _Image, wish: str) -> metadata.Row:
+        if image.row is None:
+            raise GanpipeError(f"{_KEY}.{wish} needs a table, but {self._root()} has no metadata.csv or metadata.jsonl")
+        return image.row
+
+    def _text(self, image: _Image) -> str | None:
+        column = self._settings.text_column
+        if column is None:
+            return None
+        row = self._row(image, f"text_column: {column}")
+        value = row.value(column)
+        if not isinstance(value, str):
+            raise GanpipeError(f"{row.where}: {column} is {value!r}; expected a text")
+        return value
+
+    def check(self) -> None:
+        self._labels()
+        for image in self._images():
+            self._text(image)
+
+    def describe(self) -> Description:
+        self.check()
+        labels = self._labels()
+        fields = ["image", *(["label"] if labels else []), *(["text"] if self._settings.text_column else [])]
+        return Description(
+            fields=tuple(fields),
+            classes=_in_order(labels or []),
+            text=self._settings.description,
+            licence=self._settings.licence,
+            num_images=len(self._images()),
+        )
+
+    def _split(self, image: _Image) -> Split | None:
+        if self._settings.splits == "mix":
+            return None
+        return "train" if self._subset_of[image.parts[0]] == "train" else "validation"
+
+    def items(self) -> Sequence[Item]:
+        root, images, labels = self._root().absolute(), self._images(), self._labels()
+        if self._num_unnamed:
+            print(f"{root}: {self._num_unnamed} image(s) that no metadata file names are left out", file=sys.stderr)
+        numbers = {name: number for number, name in enumerate(_in_order(labels or []))}
+        return [
+            Item(
+                name=files.printable("/".join(image.parts)),
+                images={"image": EncodedFile(root.joinpath(*image.parts))},
+                label=numbers[labels[position]] if labels else None,
+                text=self._text(image),
+                split=self._split(image),
+            )
+            for position, image in enumerate(images)
+        ]
+
+    def fingerprint(self) -> str:
+        root = self._root()
+        return files.fingerprint(root.joinpath(*parts) for parts in self._list())
+
+
+def _class_name(row: metadata.Row, column: str) -> str:
+    value: Any = row.value(column)
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise GanpipeError(f"{row.where}: {column} is {value!r}; expected a class: a name or a whole number")
+    return str(value)
+
+
+def _in_order(labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes, by number: as numbers where all are, else by name."""
+    names = set(labels)
+    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))

@@ -1,0 +1,234 @@
+"""WebDataset shards that exist already, local or at URLs, with a mapping of their members to image, label and text."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from ...errors import GanpipeError
+from ...section import nearest
+from .. import files
+from ..foreign_shards import ForeignSample, ForeignShard, expand, is_gzipped, samples, state_of
+from .base import Description, FileRange, InMemory, Item, Source, SourceSettings
+
+_IMAGES = ("png", "jpg", "jpeg", "webp")
+_MAX_CLASSES = 100_000
+_KEY = "sources.webdataset"
+
+
+class WebdatasetSettings(SourceSettings):
+    """WebDataset shards that exist already."""
+
+    path: str | None = None
+    """The folder of local shards."""
+    shards: tuple[str, ...] = Field(("*.tar",), min_length=1)
+    """Which shards: names below `path`, or URLs (http, https; s3, gs, ... where fsspec's driver is installed). Braces
+    stand for several (train-{000000..000041}.tar); *, ? and ** are for local ones only. Each may be gzipped."""
+    image: str | None = None
+    """Extension of the member that is the image. Null: the first of png, jpg, jpeg, webp that a sample has."""
+    label: str | None = None
+    """The member with the class: an extension (`cls`) whose text is the class's number or name, or `json:key`, which is
+    the value under that key (`json:a.b`: under b in a). Null: no labels."""
+    text: str | None = None
+    """The member with the text, named in the same way (`txt`, `json:caption`). Null: no texts."""
+    classes: tuple[str, ...] | int | None = None
+    """Names of the classes, or how many there are. Null reads all labels of local shards to know; needed for shards at
+    URLs that have labels."""
+    description: str = "Images from WebDataset shards."
+    """One sentence for the model card."""
+    licence: str = "unknown (WebDataset shards)"
+    """Under which terms the images may be used; it is written on every registered model."""
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_make_sense(cls, value: tuple[str, ...] | int | None) -> tuple[str, ...] | int | None:
+        if isinstance(value, int) and not 1 <= value <= _MAX_CLASSES:
+            raise ValueError(f"expected a number from 1 to {_MAX_CLASSES:,}, or names")
+        if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
+            raise ValueError("expected names that differ from each other")
+        return value
+
+    @field_validator("image", "label", "text")
+    @classmethod
+    def _members_are_extensions(cls, value: str | None) -> str | None:
+        if value is not None and (value.startswith(".") or value != value.strip() or not value.partition(":")[0]):
+            raise ValueError("expected an extension without its dot (cls), or one with a key (json:label)")
+        return value
+
+
+class Webdataset(Source):
+    """Samples of shards that others wrote."""
+
+    Settings = WebdatasetSettings
+
+    def __init__(self, settings: SourceSettings) -> None:
+        assert isinstance(settings, WebdatasetSettings)
+        self._settings = settings
+        self._names: tuple[str, ...] | None = None
+
+    def _shards(self) -> list[ForeignShard]:
+        """All shards; never empty."""
+        given = self._settings.path
+        if given is None and any("://" not in pattern for pattern in self._settings.shards):
+            raise GanpipeError(f"{_KEY}.path: not set; it is the folder that holds your shards")
+        root = Path(given or "").expanduser()
+        if any("://" not in pattern for pattern in self._settings.shards) and not root.is_dir():
+            kind = "is a file, not a folder" if root.exists() else "does not exist"
+            raise GanpipeError(f"{_KEY}.path: {root} {kind}")
+        return expand(self._settings.shards, root)
+
+    def _samples(self, shard: ForeignShard, with_images: bool) -> Iterator[ForeignSample]:
+        """The shard's samples with label and text read, and the image, too, if asked for."""
+        extensions = {name.partition(":")[0].lower() for name in (self._settings.label, self._settings.text) if name}
+        if with_images:
+            extensions |= {self._settings.image.lower()} if self._settings.image else set(_IMAGES)
+        return samples(shard, extensions.__contains__)
+
+    def _image_extension(self, shard: ForeignShard, sample: ForeignSample) -> str:
+        if self._settings.image is not None:
+            return self._present(shard, sample, self._settings.image.lower(), "image")
+        for extension in _IMAGES:
+            if extension in sample.places:
+                return extension
+        raise GanpipeError(
+            f"{shard.name}: sample {sample.key} has no .{', .'.join(_IMAGES)} (it has {_list(sample)}); "
+            f"set {_KEY}.image to the extension of the image"
+        )
+
+    def _present(self, shard: ForeignShard, sample: ForeignSample, extension: str, setting: str) -> str:
+        if extension not in sample.places:
+            raise GanpipeError(
+                f"{shard.name}: sample {sample.key} has no .{extension}, which {_KEY}.{setting} names (it has "
+                f"{_list(sample)}); {nearest(extension, sample.places)}"
+            )
+        return extension
+
+    def _value(self, shard: ForeignShard, sample: ForeignSample, setting: str) -> Any:
+        """The text of a member, or what its JSON holds under a key."""
+        extension, _, key = getattr(self._settings, setting).partition(":")
+        content = sample.contents[self._present(shard, sample, extension.lower(), setting)]
+        where = f"{shard.name}: sample {sample.key}: .{extension}"
+        try:
+            text = content.decode("utf-8")
+            if not key:
+                return text
+            value = json.loads(text)
+        except ValueError as error:
+            raise GanpipeError(f"{where}: {'no JSON' if key else 'no UTF-8 text'} ({error})") from None
+        for part in [key] if isinstance(value, dict) and key in value else key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                valid = nearest(part, value) if isinstance(value, dict) else f"{type(value).__name__} has no keys"
+                raise GanpipeError(f"{where} has no key {part!r}; {valid}")
+            value = value[part]
+        return value
+
+    def _class(self, shard: ForeignShard, sample: ForeignSample) -> str:
+        """The class as the sample calls it: a number or a name."""
+        value = self._value(shard, sample, "label")
+        name = value.strip() if isinstance(value, str) else str(value)
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or not name:
+            raise GanpipeError(
+                f"{shard.name}: sample {sample.key}: {self._settings.label} is {value!r}; expected a class: its number "
+                "or name"
+            )
+        return name
+
+    def _classes(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
+        given = self._settings.classes
+        if self._settings.label is None:
+            return ()
+        if isinstance(given, int):
+            return tuple(map(str, range(given)))
+        if given is not None:
+            return given
+        if self._names is None:
+            shards = self._shards()
+            if remote := next((shard for shard in shards if shard.is_remote), None):
+                raise GanpipeError(
+                    f"{_KEY}.classes: not set; {remote.name} is not on this machine, so give the names of its classes, "
+                    "or their number"
+                )
+            found = {self._class(shard, sample) for shard in shards for sample in self._samples(shard, False)}
+            self._names = _in_order(found)
+        return self._names
+
+    def check(self) -> None:
+        shards = self._shards()
+        for shard in shards:
+            if not shard.is_remote:  # the mapping fits the first sample of each
+                for item in self._items_of(shard, self._classes()):
+                    _ = item
+                    break
+
+    def describe(self) -> Description:
+        shards = self._shards()
+        for shard in shards[:1]:
+            if not shard.is_remote and next(self._samples(shard, False), None) is None:
+                raise GanpipeError(f"{shard.name}: holds no sample")
+        fields = ["image", *(["label"] if self._settings.label else []), *(["text"] if self._settings.text else [])]
+        return Description(
+            fields=tuple(fields),
+            classes=self._classes(),
+            text=self._settings.description,
+            licence=self._settings.licence,
+        )
+
+    def _items_of(self, shard: ForeignShard, classes: tuple[str, ...]) -> Iterator[Item]:
+        in_place = not shard.is_remote and not is_gzipped(shard)
+        numbers = {name: number for number, name in enumerate(classes)}
+        path = Path(shard.url).absolute() if in_place else None
+        root = Path(self._settings.path or "").expanduser()
+        name = shard.name if shard.is_remote else os.path.relpath(shard.url, root)
+        for sample in self._samples(shard, not in_place):
+            extension = self._image_extension(shard, sample)
+            image = FileRange(path, *sample.places[extension]) if path else InMemory(sample.contents[extension])
+            text = self._value(shard, sample, "text") if self._settings.text else None
+            if text is not None and not isinstance(text, str):
+                raise GanpipeError(
+                    f"{shard.name}: sample {sample.key}: {self._settings.text} is {text!r}; expected a text"
+                )
+            label = self._number(shard, sample, numbers) if classes else None
+            yield Item(files.printable(f"{name}: {sample.key}"), {"image": image}, label, text)
+
+    def _number(self, shard: ForeignShard, sample: ForeignSample, numbers: dict[str, int]) -> int:
+        name = self._class(shard, sample)
+        if name in numbers:
+            return numbers[name]
+        if name.isdecimal() and int(name) < len(numbers):
+            return int(name)
+        raise GanpipeError(
+            f"{shard.name}: sample {sample.key}: {self._settings.label} is {name!r}, which is none of the "
+            f"{len(numbers)} classes; {nearest(name, numbers)}"
+        )
+
+    def items(self) -> Iterable[Item]:
+        shards, classes = self._shards(), self._classes()
+        every = (item for shard in shards for item in self._items_of(shard, classes))
+        if any(shard.is_remote or is_gzipped(shard) for shard in shards):
+            return every  # read as they come
+        return list(every)
+
+    def fingerprint(self) -> str:
+        with ThreadPoolExecutor(16) as threads:
+            return files.digest_of(threads.map(state_of, self._shards()))
+
+
+def _list(sample: ForeignSample) -> str:
+    return ", ".join(f".{extension}" for extension in sample.places)
+
+
+def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Classes by number: numbers up to the largest where all are, else names in their order."""
+    known: Sequence[str] = sorted(names)
+    if known and all(name.isdecimal() for name in known):
+        largest = max(map(int, known))
+        if largest < _MAX_CLASSES:
+            return tuple(map(str, range(largest + 1)))
+    return tuple(known)

