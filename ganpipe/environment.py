@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 from .errors import GanpipeError
 
+STAGE_SECONDS = Path(".ganpipe") / "stage_seconds.json"
+"""Wall time of each stage the last time it ran. Below `repo_root`."""
+
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ganpipe.environment import STAGE_SECONDS
+
 from .graph import open_repo
 
-TIMES = Path(".ganpipe") / "stage_seconds.json"
-"""Wall time of each stage the last time it ran, for the closing summary."""
+TIMES = STAGE_SECONDS
 LARGEST_PICTURE = 400_000
 """Bytes. A picture is written into the page itself; a larger one is named by its path."""
 _KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif"}
