@@ -14,6 +14,9 @@ from .errors import GanpipeError
 
 CHECKOUT = "GANPIPE_CHECKOUT"
 
+STAGE_SECONDS = Path(".ganpipe") / "stage_seconds.json"
+"""Wall time of each stage the last time it ran. Below `repo_root`."""
+
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",

@@ -112,7 +112,7 @@ def _ganpipe(command: str, root: Path) -> None:
 def _summary(root: Path) -> None:
     """The closing words. What the stages made is told by `ganpipe summary`, which may import what this may not."""
     _ganpipe("summary", root)
-    seconds = report.read_seconds(root / report.TIMES)
+    seconds = report.read_seconds(root / environment.STAGE_SECONDS)
     for line in [*(_times(root, seconds) if seconds else []), *_pages(root)]:
         print(line)
     print("next: `dvc plots show`, `dvc exp run -S train.gan=gan`, `ganpipe --help`", flush=True)

@@ -130,7 +130,7 @@ def run_stages(root: Path, checkout: Path, targets: Sequence[str], force: bool, 
         raise
     failed = [name for name, state in states.items() if state.is_failed() or state.is_crashed()]
     rows = [(stage.name, states[stage.name].name or states[stage.name].type.value) for stage in stages]
-    artifacts.publish_report(report.markdown(root, rows, report.read_seconds(root / report.TIMES)))
+    artifacts.publish_report(report.markdown(root, rows, report.read_seconds(root / environment.STAGE_SECONDS)))
     if failed:
         waiting = [name for name, state in states.items() if state.is_pending()]
         raise StageFailed(_failure(failed, waiting, states))

@@ -10,8 +10,6 @@ from typing import Any
 
 from .graph import PICTURES, open_repo, pictures_of
 
-TIMES = Path(".ganpipe") / "stage_seconds.json"
-"""Wall time of each stage the last time it ran, for the closing summary."""
 LARGEST_PICTURE = 400_000
 """Bytes. A picture is written into the page itself; a larger one is named by its path."""
 

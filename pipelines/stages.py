@@ -139,7 +139,7 @@ def _worth_another_try(task: object, run: object, state: State[Any]) -> bool:
 
 
 def _note_seconds(root: Path, name: str, seconds: float) -> None:
-    path = root / report.TIMES
+    path = root / environment.STAGE_SECONDS
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         times = report.read_seconds(path)

@@ -12,7 +12,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from ganpipe import processes
+from ganpipe import environment, processes
 from ganpipe.errors import GanpipeError
 from pipelines import report
 from pipelines.__main__ import stale
@@ -71,7 +71,7 @@ def test_a_run_then_a_rest_then_only_what_changed(make_repo):
     state = pipeline(place="checkout", return_state=True)
     assert state.is_completed()
     assert (root / "first.txt").read_text() == "first"
-    assert set(report.read_seconds(root / report.TIMES)) == {"first", "second"}
+    assert set(report.read_seconds(root / environment.STAGE_SECONDS)) == {"first", "second"}
     assert _states(state.state_details.flow_run_id) == {"first": "Completed", "second": "Completed"}
     assert "| second.json | score.fid | 12.5 |" in _report(state.state_details.flow_run_id)
     assert stale(root, []) == []

@@ -1,0 +1,55 @@
+"""report: a run as one self-contained HTML page, kept beside the training's run in MLflow, too."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from ..environment import home, repo_root
+from ..errors import GanpipeError
+from ..params import load_params
+from ..registry.tracking import Tracker
+from ..reporting import mlflow_state
+from ..reporting.contents import Report
+from ..reporting.gather import gather
+from ..reporting.page import render
+
+DEFAULT = Path("report.html")
+"""In the checkout's root, where people find it; git ignores it, and DVC does not know it: durations and the
+registry's state are no function of a stage's inputs."""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="ganpipe report", description=__doc__)
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {DEFAULT} in the checkout's root")
+    options = parser.parse_args(argv)
+    root = repo_root()
+    out = options.out or root / DEFAULT
+    if out.is_dir() or not out.parent.is_dir():
+        raise GanpipeError(f"--out: {out} is a folder or lies in none; name a file in a folder that is there")
+    params = load_params(root / "params.yaml")
+    report = gather(root, params)
+    page = render(report)
+    scratch = out.with_name(f".{out.name}.new")
+    scratch.write_text(page, encoding="utf-8")
+    os.replace(scratch, out)
+    parts = list(dict.fromkeys(item.part for item in report.missing))
+    print(
+        f"{os.path.relpath(out)}: {len(page.encode()) / 1e6:.1f} MB"
+        + (f"; missing: {', '.join(parts)}" if parts else "")
+    )
+    print(f"MLflow   {_keep(report, Tracker.at(home(), params.register_.experiment), page)}")
+    return 0
+
+
+def _keep(report: Report, tracker: Tracker, page: str) -> str:
+    """Log the page to the training's run; what came of it, in words. MLflow's being away is no reason to fail."""
+    if report.run is None:
+        reasons = [item.text for item in report.missing if item.part == "MLflow"]
+        return f"page not logged: {reasons[0] if reasons else 'there is no training run yet'}"
+    try:
+        mlflow_state.log_page(mlflow_state.reach(tracker), tracker, report.run.run_id, page)
+    except GanpipeError as error:
+        return f"page not logged: {error}"
+    return f"{mlflow_state.PAGE} of the training's run {report.run.run_id}"

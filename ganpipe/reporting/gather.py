@@ -1,0 +1,206 @@
+"""A run's report, read from a checkout and from MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .. import __version__, environment
+from ..data.manifest import read_manifest
+from ..errors import GanpipeError
+from ..params import Params
+from ..registry import lineage
+from ..registry.runlog import flatten
+from ..registry.settings import Condition, RegisterSettings, direction_of
+from ..registry.tracking import Tracker, without_password
+from ..stages.common import EVALUATE, PACKAGE, SHARDS, TRAIN, TUNE
+from .contents import (
+    Curve,
+    Data,
+    Evaluation,
+    Metric,
+    Picture,
+    Registered,
+    Report,
+    SampleGrid,
+    Search,
+    TrackedRun,
+    Training,
+    Trial,
+)
+from .dvc_state import read_stages
+from .files import Reader, Rows, number
+from .mlflow_state import reach, read_registered, read_run
+
+PICTURES = ("samples", "nearest", "interpolation")
+
+
+def gather(root: Path, params: Params) -> Report:
+    """Everything that is there; what is not is listed in `missing`."""
+    reader = Reader(root)
+    stages = read_stages(reader)
+    trained = reader.json(TRAIN / "model.json", "train")
+    metrics = reader.json(EVALUATE / "metrics.json", "evaluate")
+    protocol = reader.json(EVALUATE / "protocol.json", "evaluate")
+    training = None if trained is None else _training(trained)
+    tracker = Tracker.at(environment.home(), params.register_.experiment)
+    run, registered = _from_mlflow(reader, tracker, params.register_, training, metrics, protocol)
+    return Report(
+        made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        version=__version__,
+        git=lineage.git_tags(root),
+        tracking=without_password(tracker.uri).replace(f"{root}/", ""),
+        gate_metric=params.register_.metric,
+        stages=stages,
+        data=_data(reader),
+        search=_search(reader),
+        training=training,
+        curves=_curves(reader.rows(TRAIN / "curves.csv", "train", "images_seen")),
+        scores=_curves(reader.rows(TRAIN / "scores.csv", "train", "images_seen")),
+        grids=_grids(reader, training),
+        evaluation=None if metrics is None else _evaluation(reader, metrics, protocol or {}, params.register_),
+        pictures=_pictures(reader),
+        registered=registered,
+        run=run,
+        missing=reader.missing,
+    )
+
+
+def _data(reader: Reader) -> Data | None:
+    try:
+        manifest = read_manifest(reader.root / SHARDS)
+    except GanpipeError as error:
+        reader.note("ingest", str(error))
+        return None
+    return Data(
+        source=manifest.source,
+        description=manifest.description,
+        homepage=manifest.homepage,
+        licence=manifest.licence,
+        image_size=manifest.image_size,
+        channels=manifest.channels,
+        fields=manifest.fields,
+        classes=manifest.classes,
+        num_images={split: manifest.num_samples(split) for split in manifest.splits},
+        num_skipped=len(manifest.skipped),
+        digest=manifest.digest,
+    )
+
+
+def _training(values: Mapping[str, Any]) -> Training:
+    progress = values.get("progress", {})
+    config = values.get("config", {})
+    return Training(
+        gan=str(values.get("gan", "unknown")),
+        config=flatten(config),
+        players=tuple(key.removeprefix("adam_") for key in config if key.startswith("adam_")),
+        images_seen=int(progress.get("images_seen", 0)),
+        step=int(progress.get("step", 0)),
+        averaged=bool(values.get("averaged", False)),
+        run_key=str(values.get("run_key", "")),
+    )
+
+
+def _curves(rows: Rows | None) -> list[Curve]:
+    names = [name for name in (rows[0] if rows else {}) if name not in ("step", "images_seen")]
+    curves = []
+    for name in names:
+        pairs = [(number(row.get("images_seen")), number(row.get(name))) for row in rows or []]
+        curves.append(Curve(name, [(x, y) for x, y in pairs if x is not None and y is not None]))
+    return [curve for curve in curves if curve.points]
+
+
+def _grids(reader: Reader, training: Training | None) -> list[SampleGrid]:
+    folder = reader.root / TRAIN / "samples"
+    if not folder.is_dir():
+        reader.absent(TRAIN / "samples", "train")
+        return []
+    grids = []
+    for file in sorted(folder.glob("*.png")):
+        picture = reader.picture(file.relative_to(reader.root), "train")
+        if picture is not None:
+            step = int(file.stem) if file.stem.isdecimal() else None
+            known = training is not None and training.step > 0 and step is not None
+            images = step * training.images_seen // training.step if known else None  # type: ignore[operator,union-attr]
+            grids.append(SampleGrid(picture, step, images))
+    return grids
+
+
+def _search(reader: Reader) -> Search | None:
+    rows = reader.rows(TUNE / "trials.csv", "tune", "trial", "images_seen")
+    best = reader.json(TUNE / "best.json", "tune")
+    if rows is None:
+        return None
+    names = list(rows[0]) if rows else []
+    settings, objective = names[2:-1], names[-1] if names else ""
+    chosen = {key: number(value) for key, value in flatten(best or {}).items()}
+    longest = max((number(row["images_seen"]) or 0 for row in rows), default=0)
+    trials: list[Trial] = []
+    for row in rows:
+        values = {name: number(row[name]) for name in settings}
+        score, seen = number(row[objective]), number(row["images_seen"]) or 0
+        # The search's own choice stands in best.json: no second rule here of what is best.
+        is_best = bool(chosen) and values == chosen and score is not None and not any(trial.best for trial in trials)
+        trials.append(Trial(int(number(row["trial"]) or 0), int(seen), values, score, is_best, seen == longest))
+    return Search(objective, tuple(settings), trials)
+
+
+def _evaluation(
+    reader: Reader, metrics: Mapping[str, Any], protocol: Mapping[str, Any], settings: RegisterSettings
+) -> Evaluation:
+    rows = reader.rows(EVALUATE / "class_fid.csv", "evaluate", "class", "fid") or []
+    pairs = [(row.get("class") or "", number(row.get("fid"))) for row in rows]
+    return Evaluation(
+        metrics=[
+            Metric(name, number(value), direction_of(name), _bounds(settings.conditions.get(name)))
+            for name, value in metrics.items()
+        ],
+        protocol=flatten(protocol),
+        class_fids=sorted([(name, fid) for name, fid in pairs if fid is not None], key=lambda pair: -pair[1]),
+    )
+
+
+def _bounds(condition: Condition | None) -> str:
+    if condition is None:
+        return ""
+    words = [("at least", condition.min), ("at most", condition.max)]
+    return ", ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
+
+
+def _pictures(reader: Reader) -> dict[str, Picture]:
+    found = {name: reader.picture(EVALUATE / f"{name}.png", "evaluate") for name in PICTURES}
+    return {name: picture for name, picture in found.items() if picture is not None}
+
+
+def _from_mlflow(
+    reader: Reader,
+    tracker: Tracker,
+    settings: RegisterSettings,
+    training: Training | None,
+    metrics: Mapping[str, Any] | None,
+    protocol: Mapping[str, Any] | None,
+) -> tuple[TrackedRun | None, Registered | None]:
+    run, registered = None, None
+    try:
+        client = reach(tracker)
+        if training is not None:
+            run = read_run(client, tracker, training.run_key)
+            if run is None:
+                reader.note("MLflow", f"the experiment {tracker.experiment!r} has no run of this training")
+        if not (reader.root / PACKAGE / "model.json").is_file():
+            reader.absent(PACKAGE, "register")
+        elif metrics is not None and protocol is not None:
+            registered = read_registered(
+                client, tracker, settings.model_name, reader.root / PACKAGE, metrics, str(protocol.get("hash", ""))
+            )
+            if registered is None:
+                reader.note(
+                    "register",
+                    f"this generator is no version of {settings.model_name!r} in this MLflow; "
+                    "`dvc repro --force --single-item register` registers it",
+                )
+    except GanpipeError as error:
+        reader.note("MLflow", str(error))
+    return run, registered

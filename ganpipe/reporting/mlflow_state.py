@@ -1,0 +1,116 @@
+"""What MLflow knows of this training and of its generator; and the page as a file of the training's run. Nothing is
+made there but that file."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import GanpipeError
+from ..registry.package import digest_of_package
+from ..registry.registration import content_digest
+from ..registry.tracking import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs, patiently, sqlite_path, without_password
+from ..registry.trail import trail_of
+from ..registry.versions import CHAMPION, DECISION_TAG, find_version
+from .contents import Decision, Registered, TrackedRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+PAGE = "report.html"
+"""Name of the file in the training's run."""
+_PATIENCE_SECONDS = 10.0
+
+
+def reach(tracker: Tracker) -> MlflowClient:
+    """A client of an MLflow that answers.
+
+    Raises:
+        GanpipeError: it does not, or there is no database yet (none is made).
+    """
+    path = sqlite_path(tracker.uri)
+    if path is not None and not path.exists():
+        raise GanpipeError(f"{path.name} is not there yet: the stages `tune`, `train` and `register` make it")
+    tracker.check()
+    return tracker.client()
+
+
+def read_run(client: MlflowClient, tracker: Tracker, run_key: str) -> TrackedRun | None:
+    """The run of this training; None where MLflow has none."""
+
+    def find() -> TrackedRun | None:
+        experiment = client.get_experiment_by_name(tracker.experiment)
+        if experiment is None:
+            return None
+        found = find_runs(client, experiment.experiment_id, {STAGE_TAG: "train", RUN_KEY_TAG: run_key})
+        if not found:
+            return None
+        run = found[0]
+        url = ""
+        if tracker.uri.startswith(("http://", "https://")):
+            page = without_password(tracker.uri).replace("***@", "").rstrip("/")
+            url = f"{page}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
+        return TrackedRun(run.info.run_id, url, dict(run.data.tags), _packages(client, run.info.run_id))
+
+    return patiently(find, tracker.uri, _PATIENCE_SECONDS)
+
+
+def _packages(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """Of the run's environment.json; empty where it has none."""
+    name = "environment.json"
+    if name not in {item.path for item in client.list_artifacts(run_id)}:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        values = json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8"))
+    return {str(key): str(value) for key, value in values.get("packages", {}).items()}
+
+
+def read_registered(
+    client: MlflowClient,
+    tracker: Tracker,
+    model: str,
+    package: Path,
+    metrics: Mapping[str, float],
+    protocol_hash: str,
+) -> Registered | None:
+    """The version with exactly this package, metrics and protocol; None where it is not registered."""
+    content = content_digest(digest_of_package(package), metrics, protocol_hash)
+    version = find_version(client, tracker, model, content)
+    if version is None:
+        return None
+    found = patiently(lambda: client.get_registered_model(model), tracker.uri, _PATIENCE_SECONDS)
+    aliases = {alias: int(number) for alias, number in found.aliases.items()}
+    number = int(version.version)
+    return Registered(
+        model=model,
+        version=number,
+        aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
+        champion=aliases.get(CHAMPION),
+        decision=_decision(version),
+        moves=[move for move in _moves(client, tracker, model) if number in (move.get("from"), move.get("to"))],
+        tags=dict(version.tags),
+    )
+
+
+def _decision(version: ModelVersion) -> Decision | None:
+    if DECISION_TAG not in version.tags:
+        return None
+    values = json.loads(version.tags[DECISION_TAG])
+    return Decision(values["passed"], values["promote"], tuple(values["reasons"]))
+
+
+def _moves(client: MlflowClient, tracker: Tracker, model: str) -> list[dict[str, Any]]:
+    return patiently(lambda: trail_of(client, model), tracker.uri, _PATIENCE_SECONDS)
+
+
+def log_page(client: MlflowClient, tracker: Tracker, run_id: str, html: str) -> None:
+    """Keep the page as report.html of the run, in place of an earlier one.
+
+    Raises:
+        GanpipeError: MLflow did not take it.
+    """
+    patiently(lambda: client.log_text(run_id, html, PAGE), tracker.uri, _PATIENCE_SECONDS)
