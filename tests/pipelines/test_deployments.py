@@ -72,7 +72,9 @@ def _wait(condition: Callable[[], Any], seconds: float = 240) -> Any:
 
 def _run(deployed: Project, deployment: str, *parameters: str, code: int = 0) -> str:
     arguments = [argument for parameter in parameters for argument in ("--param", parameter)]
-    return deployed.run("prefect", "deployment", "run", deployment, *arguments, "--watch", code=code)
+    # On one stream: Prefect prints some errors on stdout.
+    merged = ["bash", "-c", 'exec "$@" 2>&1' if code == 0 else 'exec "$@" >&2', "bash"]
+    return deployed.run(*merged, "prefect", "deployment", "run", deployment, *arguments, "--watch", code=code)
 
 
 def _artifacts(deployed: Project, run_id: str) -> dict[str, Any]:
