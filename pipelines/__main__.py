@@ -32,6 +32,9 @@ def stale(root: Path, targets: Sequence[str]) -> list[str]:
     return [stage.name for stage in stages if stage.name in changed]
 
 
+REPORT = "report.html"
+
+
 def _minutes(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s" if seconds >= 60 else f"{seconds:.1f} s"
 
@@ -112,6 +115,8 @@ def _ganpipe(command: str, root: Path) -> None:
 def _summary(root: Path) -> None:
     """The closing words. What the stages made is told by `ganpipe summary`, which may import what this may not."""
     _ganpipe("summary", root)
+    if (root / REPORT).exists():
+        print(f"report   {REPORT}: the whole run on one page")
     seconds = report.read_seconds(root / environment.STAGE_SECONDS)
     for line in [*(_times(root, seconds) if seconds else []), *_pages(root)]:
         print(line)

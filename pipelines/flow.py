@@ -29,6 +29,8 @@ from .stages import StageFailed, child_environment, stage_task
 from .workspace import Workspace
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
+REPORTS = Path(".ganpipe") / "reports"
+"""Where the report of a run stays whose workspace is gone: one page a run, by its experiment's name."""
 Overrides = dict[str, JsonValue]
 """Values for keys of params.yaml, by dotted key."""
 
@@ -74,14 +76,19 @@ def pipeline(
                 "overrides and revision"
             )
         run_stages(checkout, checkout, targets or [], force, logger)
+        project.report(checkout, checkout, checkout / "report.html")
         return {"experiment": None, **project.summary(checkout, checkout)}
     for name in workspace.sweep(checkout, keep_failed_hours):
         logger.info("removed the workspace of the failed run %s: older than %g h", name, keep_failed_hours)
     with own_workspace(checkout, revision, overrides or {}, keep_failed_hours, logger) as space:
         run_stages(space.root, checkout, targets or [], force, logger)
         summary = project.summary(space.root, checkout)
+        page = checkout / REPORTS / f"{space.name}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        project.report(space.root, checkout, page)
         workspace.save(space, message=f"Prefect flow run {flow_run.name}")
     logger.info("kept as the DVC experiment %s: `dvc exp show`, `dvc exp apply %s`", space.name, space.name)
+    logger.info("its report: %s", page)
     return {"experiment": space.name, "commit": space.commit, **summary}
 
 

@@ -37,6 +37,11 @@ def summary(root: Path, checkout: Path) -> dict[str, Any]:
     return values
 
 
+def report(root: Path, checkout: Path, out: Path) -> None:
+    """`ganpipe report`: the run as one HTML page, in `out` and with the training's run in MLflow."""
+    _run("report", "--out", str(out), root=root, checkout=checkout)
+
+
 def _run(*arguments: str, root: Path, checkout: Path) -> str:
     """Standard output of `ganpipe <arguments>` in `root`; nothing where there is no ganpipe."""
     if not (root / "ganpipe" / "cli.py").exists():

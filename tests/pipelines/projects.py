@@ -147,6 +147,16 @@ def make_project(root: Path) -> Project:
     return project
 
 
+def add_makefile(project: Project) -> None:
+    """What `make` needs, committed. Its environment is the one that runs the tests, made from the same lock."""
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy2(SOURCE / name, project.root / name)
+        os.utime(project.root / name, (0, 0))  # older than the environment, so that nothing is installed
+    (project.root / ".venv").symlink_to(sys.prefix)
+    (project.root / ".git" / "info" / "exclude").write_text(".venv\n")
+    project.commit("The files of an install")
+
+
 def save_image(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(((image[0] + 1) * 127.5).round().astype(np.uint8)).save(path)

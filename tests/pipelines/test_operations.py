@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -14,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from projects import SOURCE, Project, make_project
+from projects import SOURCE, Project, add_makefile, make_project
 
 from ganpipe import processes
 
@@ -117,13 +115,7 @@ READY = {
 @pytest.fixture(scope="module")
 def terminals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminals]:
     project = make_project(tmp_path_factory.mktemp("operations") / "project")
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
-        shutil.copy2(SOURCE / name, project.root / name)
-        os.utime(project.root / name, (0, 0))
-    # `make venv` finds this environment, made from the same lock.
-    (project.root / ".venv").symlink_to(Path(project.run("python", "-c", "import sys; print(sys.prefix)").strip()))
-    (project.root / ".git" / "info" / "exclude").write_text(".venv\n")
-    project.commit("The files of an install")
+    add_makefile(project)
     origin = project.root.parent / "origin.git"
     project.run("git", "clone", "--quiet", "--bare", str(project.root), str(origin))
     project.run("git", "remote", "add", "origin", str(origin))
