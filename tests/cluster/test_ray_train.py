@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -108,6 +109,20 @@ def test_a_training_that_diverges_is_not_tried_again(ray_head: str, shards: Path
     )
     with pytest.raises(Diverged, match="training diverged: .* lower the learning rates"):
         train(job, ClusterSettings(num_workers=1, cpus_per_worker=1))
+
+
+def test_workers_run_the_code_of_the_process_that_joined(ray_head: str, tmp_path: Path) -> None:
+    # A run's workspace holds another revision of the code than the one that this machine has installed.
+    shutil.copytree(Path(cluster.__file__).parents[1], tmp_path / "ganpipe")
+    code = (
+        "import ganpipe, ray; from ganpipe.training import cluster; cluster.connect(__import__('sys').argv[1])\n"
+        "where = ray.remote(lambda: __import__('ganpipe').__file__)\n"
+        "print(ganpipe.__file__, ray.get(where.remote()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code, ray_head]
+    done = subprocess.run(command, env=environment, cwd=tmp_path.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == [str(tmp_path / "ganpipe" / "__init__.py")] * 2
 
 
 def test_resources_that_the_cluster_does_not_have_are_an_error_in_time(ray_head: str) -> None:
