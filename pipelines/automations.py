@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from prefect.automations import Automation
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.events.actions import CallWebhook
-from prefect.events.schemas.automations import EventTrigger, Posture, ResourceSpecification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
 
 from ganpipe.errors import GanpipeError
 from ganpipe.events import ALIAS_MOVED
@@ -44,8 +43,8 @@ def install(webhook: str) -> list[str]:
     return [automation.name for automation in wanted]
 
 
-def _champion_changed(block: object) -> Automation:
-    return Automation(
+def _champion_changed(block: object) -> AutomationCore:
+    return AutomationCore(
         name="ganpipe: the champion changed",
         description="Calls the webhook when the alias `champion` of a model moves.",
         trigger=EventTrigger(
@@ -61,8 +60,8 @@ def _champion_changed(block: object) -> Automation:
     )
 
 
-def _run_failed(block: object) -> Automation:
-    return Automation(
+def _run_failed(block: object) -> AutomationCore:
+    return AutomationCore(
         name="ganpipe: a run failed or crashed",
         description="Calls the webhook when a flow run of this server ends as Failed or Crashed.",
         trigger=EventTrigger(

@@ -75,18 +75,18 @@ def pipeline(
                 "place: 'checkout' runs what lies in the checkout: edit params.yaml there, or use 'workspace' for "
                 "overrides and revision"
             )
-        run_stages(checkout, checkout, targets or [], force, logger)
+        run_stages(checkout, checkout, targets or [], force)
         project.report(checkout, checkout, checkout / "report.html")
         return {"experiment": None, **project.summary(checkout, checkout)}
     for name in workspace.sweep(checkout, keep_failed_hours):
         logger.info("removed the workspace of the failed run %s: older than %g h", name, keep_failed_hours)
     with own_workspace(checkout, revision, overrides or {}, keep_failed_hours, logger) as space:
-        run_stages(space.root, checkout, targets or [], force, logger)
+        stages = run_stages(space.root, checkout, targets or [], force)
         summary = project.summary(space.root, checkout)
         page = checkout / REPORTS / f"{space.name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         project.report(space.root, checkout, page)
-        workspace.save(space, message=f"Prefect flow run {flow_run.name}")
+        workspace.save(space, stages, message=f"Prefect flow run {flow_run.name}")
     logger.info("kept as the DVC experiment %s: `dvc exp show`, `dvc exp apply %s`", space.name, space.name)
     logger.info("its report: %s", page)
     return {"experiment": space.name, "commit": space.commit, **summary}
@@ -113,11 +113,14 @@ def own_workspace(
         workspace.close(space)
 
 
-def run_stages(root: Path, checkout: Path, targets: Sequence[str], force: bool, logger: Log) -> None:
+def run_stages(root: Path, checkout: Path, targets: Sequence[str], force: bool) -> list[str]:
     """Run the stages of `root` as tasks, and publish what they came to.
 
     Args:
         checkout: whose services are used; `root` itself, or what it was cloned from.
+
+    Returns:
+        Their names, in order.
 
     Raises:
         StageFailed: as `pipeline`.
@@ -141,6 +144,7 @@ def run_stages(root: Path, checkout: Path, targets: Sequence[str], force: bool, 
     if failed:
         waiting = [name for name, state in states.items() if state.is_pending()]
         raise StageFailed(_failure(failed, waiting, states))
+    return [stage.name for stage in stages]
 
 
 def _state(future: PrefectFuture[Any]) -> State[Any]:

@@ -190,8 +190,11 @@ def override(workspace: Workspace, overrides: Mapping[str, JsonValue]) -> None:
             section[last] = value
 
 
-def save(workspace: Workspace, message: str) -> str:
+def save(workspace: Workspace, stages: Sequence[str], message: str) -> str:
     """Keep what the workspace holds as the experiment `workspace.name` of the checkout, on its commit.
+
+    Args:
+        stages: those that ran; outputs of others may be missing.
 
     Returns:
         The experiment's commit.
@@ -199,7 +202,7 @@ def save(workspace: Workspace, message: str) -> str:
     Raises:
         GanpipeError: DVC refuses (in its words).
     """
-    _dvc(workspace.root, "exp", "save", "--force", "--name", workspace.name, "--message", message)
+    _dvc(workspace.root, "exp", "save", "--force", "--name", workspace.name, "--message", message, *stages)
     prefix = f"refs/exps/{workspace.commit[:2]}/{workspace.commit[2:]}/{workspace.name}"
     # A plain fetch by the checkout: it takes one ref and looks at no working tree.
     _git(workspace.checkout, "fetch", "--quiet", "--no-tags", str(workspace.root), f"+{prefix}:{prefix}")

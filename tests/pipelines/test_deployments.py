@@ -164,7 +164,9 @@ def test_a_sweep_ends_in_one_table(deployed):
     ]
     assert all(row["fid_efficientnet_lite0"] > 0 and row["error"] == "" for row in table)
     assert {row["experiment"] for row in table} <= set(deployed.dvc("exp", "list", "--name-only").split())
-    assert "train.gan: got 'gna'" in _failed_sweep(deployed, 'gans=["gan", "gna"]')
+    assert "train.gan: there is no GAN named 'gna'; did you mean 'gan'?" in _failed_sweep(
+        deployed, 'gans=["gan", "gna"]'
+    )
 
 
 def _failed_sweep(deployed: Project, *parameters: str) -> str:

@@ -129,6 +129,15 @@ def test_a_run_at_another_revision(checkout):
     assert {"tagged", "further"} <= set(linear)
 
 
+def test_a_run_of_some_stages_where_others_have_run_before(checkout):
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=checkout, check=True)
+    git(checkout, "add", "dvc.lock")
+    git(checkout, "commit", "--quiet", "--message", "lock")
+    assert _run("part", targets=["read"], overrides={"offset": 5}).result()["experiment"] == "part"
+    subprocess.run([sys.executable, "-m", "dvc", "exp", "apply", "part"], cwd=checkout, check=True)
+    assert (checkout / "numbers.txt").read_text() == "5"
+
+
 def test_equal_stages_of_two_runs_share_dvc_s_cache(checkout):
     first = _run("one").result()
     state = _run("two", overrides={"section.power": 3})
