@@ -164,9 +164,8 @@ def test_a_sweep_ends_in_one_table(deployed):
     ]
     assert all(row["fid_efficientnet_lite0"] > 0 and row["error"] == "" for row in table)
     assert {row["experiment"] for row in table} <= set(deployed.dvc("exp", "list", "--name-only").split())
-    assert "train.gan: there is no GAN named 'gna'; did you mean 'gan'?" in _failed_sweep(
-        deployed, 'gans=["gan", "gna"]'
-    )
+    failure = _failed_sweep(deployed, 'gans=["gan", "gna"]')
+    assert "train.gan: there is no GAN named 'gna'; did you mean 'gan'?" in failure
 
 
 def _failed_sweep(deployed: Project, *parameters: str) -> str:
