@@ -16,9 +16,9 @@ from ..gans.base import DataSpec
 from ..params import Params, load_params
 from ..registry.tracking import Tracker
 from ..section import nearest
+from ..stages.common import require_no_arguments
 from ..training import cluster
 from ..training.search import space_by_player
-from ..stages.common import require_no_arguments
 
 METRICS = ("fid", "kid", "precision", "recall")
 METRICS_WITH_LABELS = (*METRICS, "fid_intra")

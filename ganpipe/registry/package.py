@@ -200,7 +200,7 @@ def digest_of_package(package_dir: Path) -> str:
 
 
 def signature(description: Mapping[str, Any]) -> ModelSignature:
-    """Rows of seed, label (conditional GANs only, optional) and truncation (optional) in, uint8 NHWC images out."""
+    """Rows of seed in and, where given, label (conditional GANs), truncation, to_seed and mix; uint8 NHWC images out."""
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
@@ -210,6 +210,7 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
     if "label" in gans.load(description["gan"]).fields:
         columns.append(ColSpec(DataType.long, "label", required=False))
     columns.append(ColSpec(DataType.double, "truncation", required=False))
+    columns += [ColSpec(DataType.long, "to_seed", required=False), ColSpec(DataType.double, "mix", required=False)]
     shape = (-1, data["image_size"], data["image_size"], data["channels"])
     return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.uint8), shape)]))
 
