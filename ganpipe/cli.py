@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "register": ("stages.register", "stage: package the generator, pass the gate, set the aliases"),
     "check": ("commands.check", "check all that can be known before long work starts"),
     "summary": ("commands.summary", "the registered model, its FID, and where the pictures are"),
+    "serve": ("commands.serve", "a page with samples of the champion, and a JSON API"),
     "schema": ("commands.schema", "write the JSON schema of params.yaml, for editors"),
     "up": ("commands.services", "start the background services (Prefect, Ray, MLflow)"),
     "down": ("commands.services", "stop the background services"),

@@ -200,7 +200,7 @@ def digest_of_package(package_dir: Path) -> str:
 
 
 def signature(description: Mapping[str, Any]) -> ModelSignature:
-    """Rows of seed in and, where given, label (conditional GANs), truncation, to_seed and mix; uint8 NHWC images out."""
+    """Rows of seed in, and where given label (conditional GANs), truncation, to_seed, mix; uint8 NHWC images out."""
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
@@ -245,6 +245,7 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
             python_model=code,
             artifacts={name: str(file) for name, file in package_files(package_dir).items()},
             signature=signature(description),
+            model_config={"device": "auto"},  # MLflow lets only what stands here be chosen on loading
             input_example=example.astype({name: np.int64 for name in ("seed", "label") if name in example}),
             pip_requirements=requirements(description["gan"]),
             metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},

@@ -91,8 +91,10 @@ def import_code(directory: Path, digest: str) -> ModuleType:
     sys.dont_write_bytecode = True  # the directory may be the registry's own
     try:
         package = importlib.import_module(name)
-        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
-            importlib.import_module(module.name)  # all now: the directory may be gone later
+        for module in pkgutil.walk_packages([str(directory)], f"{name}."):
+            imported = importlib.import_module(module.name)  # all now: the directory may be gone later
+            if module.ispkg:  # equal code may have come from another directory before, and that be gone
+                imported.__path__ = [str(directory.joinpath(*module.name.split(".")[1:]))]
     finally:
         sys.dont_write_bytecode = write_bytecode
         sys.meta_path.remove(finder)

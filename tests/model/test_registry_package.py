@@ -278,6 +278,14 @@ def test_models_of_two_versions_live_in_one_process(package: Path, tmp_path: Pat
     assert type(first.data) is not gans.base.DataSpec
 
 
+def test_equal_code_loads_again_after_its_first_directory_has_gone(package: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(package, tmp_path / name)
+        images = generator(tmp_path / name).rows(pd.DataFrame({"seed": [0]}))
+        shutil.rmtree(tmp_path / name)
+    np.testing.assert_array_equal(images, own_samples(make_gan("gan"), [0], None).numpy())
+
+
 def test_mlflow_has_signature_example_and_requirements(served: Path) -> None:
     model = mlflow.models.Model.load(served)
     assert [(column.name, column.required) for column in model.signature.inputs] == [
