@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shlex
+import shutil
 import signal
 import socket
 import threading
@@ -19,7 +21,10 @@ from registry_parts import make_gan, own_samples
 from serving_parts import NAME, Answer, Registry, Served, served
 
 from ganpipe import cli
+from ganpipe.commands.serve import _parser
+from ganpipe.serving.server import ServeSettings
 
+ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("--model", f"models:/{NAME}@champion", "--max-images", "16", "--burst", "100000", "--rate", "100000")
 
 
@@ -219,7 +224,8 @@ def test_an_address_without_a_seed_gets_a_fresh_one(server: Served) -> None:
 
 
 def test_at_sigterm_requests_under_way_finish(registry: Registry) -> None:
-    with served(registry.root, registry.environment, *FLAGS, "--queue", "100000") as server:
+    shutil.copy(ROOT / "params.yaml", registry.root)  # names the model
+    with served(registry.root, registry.environment, "--burst", "1000") as server:
         sockets = []
         for seed in range(40):
             client = socket.create_connection(("127.0.0.1", server.port), timeout=60)
@@ -275,3 +281,33 @@ def test_a_database_that_is_not_there_is_not_made(
     assert cli.main(["serve", "--port", "0", "--model", f"models:/{NAME}@champion"]) == 2
     assert f"{tmp_path}/mlflow.db: no MLflow database; run the pipeline first" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def documented() -> list[str]:
+    """The commands of docs/operations-page.md."""
+    text = (ROOT / "docs" / "operations-page.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+
+
+def test_the_documented_commands_work(server: Served) -> None:
+    """curl's addresses are asked of the server, and the flags of `ganpipe serve` are read by its own parser; that it
+    serves with them is what the other tests show."""
+    asked = 0
+    for command in map(shlex.split, documented()):
+        if command[0] == "curl":
+            addresses = [word for word in command[1:] if word.startswith("http")]
+            for address in addresses:
+                assert address.startswith("http://127.0.0.1:8090/")
+                assert server.get(address.removeprefix("http://127.0.0.1:8090")).status == 200, address
+                asked += 1
+        else:
+            assert command[:2] == ["ganpipe", "serve"]
+            ServeSettings(**{"model": "", **vars(_parser().parse_args(command[2:]))})
+    assert asked >= 6
+
+
+def test_every_flag_is_documented() -> None:
+    text = (ROOT / "docs" / "operations-page.md").read_text(encoding="utf-8")
+    flags = [flag for action in _parser()._actions for flag in action.option_strings if flag.startswith("--")]
+    assert [flag for flag in flags if f"`{flag}`" not in text] == ["--help"]

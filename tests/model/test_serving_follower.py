@@ -71,7 +71,6 @@ def test_it_follows_the_alias_forth_and_back(
         assert np.abs(image(follower) - expected(gan_seed)).max() <= 1
     assert (follower.state.replaced, follower.state.notes) == (2, [])
     assert caplog.messages == [
-        f"serving version 1 of {NAME}",
         f"models:/{NAME}@champion moved: version 2 replaces version 1",
         f"models:/{NAME}@champion moved: version 1 replaces version 2",
     ]
