@@ -36,6 +36,9 @@ FLAGS = (
 )  # fmt: skip
 
 
+KEYS = {"Tab": 9, "ArrowLeft": 37, "ArrowRight": 39}
+
+
 def find_browser() -> str | None:
     """Path of an installed Chromium or Chrome; the variable CHROMIUM names another one."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
@@ -197,6 +200,15 @@ class Page:
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def mouse(self, kind: str, x: float, y: float) -> None:
+        """`mousePressed`, `mouseMoved` or `mouseReleased` with the left button held."""
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def key(self, key: str) -> None:
+        """Press and release a key of `KEYS`."""
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=KEYS[key])
 
     def resize(self, width: int, height: int) -> None:
         """The viewport in CSS pixels."""

@@ -213,7 +213,7 @@ def digest_of_package(package_dir: Path) -> str:
 
 
 def signature(description: Mapping[str, Any]) -> ModelSignature:
-    """Rows of seed, label (conditional GANs only, optional) and truncation (optional) in, uint8 NHWC images out."""
+    """Rows of seed in, and where given label (conditional GANs), truncation, to_seed, mix; uint8 NHWC images out."""
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
@@ -223,6 +223,7 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
     if "label" in gans.load(description["gan"]).fields:
         columns.append(ColSpec(DataType.long, "label", required=False))
     columns.append(ColSpec(DataType.double, "truncation", required=False))
+    columns += [ColSpec(DataType.long, "to_seed", required=False), ColSpec(DataType.double, "mix", required=False)]
     shape = (-1, data["image_size"], data["image_size"], data["channels"])
     return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.uint8), shape)]))
 
@@ -257,6 +258,7 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
             python_model=code,
             artifacts={name: str(file) for name, file in (package_files(package_dir) | papers(package_dir)).items()},
             signature=signature(description),
+            model_config={"device": "auto"},  # MLflow lets only what stands here be chosen on loading
             input_example=example.astype({name: np.int64 for name in ("seed", "label") if name in example}),
             pip_requirements=requirements(description["gan"]),
             metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},

@@ -6,8 +6,10 @@ does not interfere, and models of different versions live in one process. No pic
 settings are JSON.
 
 Rows in: `seed` (integer >= 0), `label` (integer, only where the GAN is conditional; left out, it is drawn from the
-seed), `truncation` (in (0, 1], default 1). Images out: uint8, (N, H, W, C). Row i depends on row i alone (up to the
-rounding of matrix products of different sizes, at most one grey level).
+seed), `truncation` (in (0, 1], default 1), `to_seed` with `mix` (an integer >= 0 and a number in [0, 1]; both or
+neither): the image between two latents, at mix 0 exactly that of `seed`, at mix 1 exactly that of `to_seed`. Images
+out: uint8, (N, H, W, C). Row i depends on row i alone (up to the rounding of matrix products of different sizes, at
+most one grey level).
 
 Legend: N rows, C channels, H height, W width.
 """
@@ -91,8 +93,10 @@ def import_code(directory: Path, digest: str) -> ModuleType:
     sys.dont_write_bytecode = True  # the directory may be the registry's own
     try:
         package = importlib.import_module(name)
-        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
-            importlib.import_module(module.name)  # all now: the directory may be gone later
+        for module in pkgutil.walk_packages([str(directory)], f"{name}."):
+            imported = importlib.import_module(module.name)  # all now: the directory may be gone later
+            if module.ispkg:  # equal code may have come from another directory before, and that be gone
+                imported.__path__ = [str(directory.joinpath(*module.name.split(".")[1:]))]
     finally:
         sys.dont_write_bytecode = write_bytecode
         sys.meta_path.remove(finder)
@@ -174,29 +178,46 @@ class Generator:
         changes nothing."""
         return int(self._draws.derive_seed("label", seed) % self.data.num_classes)
 
-    @torch.inference_mode()
     def images(
         self, seeds: Sequence[int], labels: Sequence[int] | None = None, truncation: float = 1.0
     ) -> torch.Tensor:
         """One image a seed, float in [-1, 1], (N, C, H, W), on the CPU."""
-        parts = [torch.empty(0, *self.data.image_shape)]
         if self.conditional and labels is None:
             labels = [self.label_of(seed) for seed in seeds]
-        for start in range(0, len(seeds), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
+        return self._sample(lambda rows: self._draws.SeededDraws(seeds[rows]), len(seeds), labels, truncation)
+
+    def between(
+        self,
+        seed: int,
+        to_seed: int,
+        mixes: Sequence[float],
+        labels: Sequence[int] | None = None,
+        truncation: float = 1.0,
+    ) -> torch.Tensor:
+        """One image a mix, on the way from the latent of one seed to that of another; as `images` otherwise.
+
+        Labels left out are that of the nearer seed, as both ends demand.
+        """
+        if self.conditional and labels is None:
+            labels = [self.label_of(seed if mix < 0.5 else to_seed) for mix in mixes]
+        return self._sample(
+            lambda rows: self._draws.InterpolatedDraws(seed, to_seed, mixes[rows]), len(mixes), labels, truncation
+        )
+
+    @torch.inference_mode()
+    def _sample(
+        self, draws: Callable[[slice], Any], num_rows: int, labels: Sequence[int] | None, truncation: float
+    ) -> torch.Tensor:
+        parts = [torch.empty(0, *self.data.image_shape)]
+        for start in range(0, num_rows, ROWS_AT_ONCE):
+            rows = slice(start, min(start + ROWS_AT_ONCE, num_rows))
             fields = {} if labels is None else {"label": torch.tensor(labels[rows], device=self.device)}
-            conditions = self._batch(
-                len(seeds[rows]),
-                self._draws.SeededDraws(seeds[rows]),
-                fields,
-                device=self.device,
-                truncation=truncation,
-            )
+            conditions = self._batch(rows.stop - start, draws(rows), fields, device=self.device, truncation=truncation)
             parts.append(self.gan.sample(conditions, self.progress).float().cpu())
         return torch.cat(parts)
 
     def rows(self, frame: pd.DataFrame) -> np.ndarray:
-        """One image a row of seed, label and truncation: uint8, (N, H, W, C).
+        """One image a row of seed, label, truncation, to_seed and mix: uint8, (N, H, W, C).
 
         Raises:
             MlflowException: naming the first row that is wrong, and what was expected.
@@ -210,13 +231,22 @@ class Generator:
         labels = _integers(frame, "label", 0, self.data.num_classes - 1)
         if labels is not None and not self.conditional:
             raise invalid(f"the GAN {self.description['gan']!r} takes no labels; leave the column 'label' out")
-        truncations = _truncations(frame, len(seeds))
+        truncations = _numbers(frame, "truncation", _is_truncation, "a number above 0 and at most 1")
+        ends, mixes = _ways(frame, seeds)
         channels, height, width = self.data.image_shape
         images_NHWC = np.empty((len(seeds), height, width, channels), np.uint8)
-        for truncation in sorted(set(truncations)):  # one call of `sample` knows one truncation
-            rows = [row for row, value in enumerate(truncations) if value == truncation]
+        # One call of `sample` knows one truncation, and the draws between two seeds know one pair of them.
+        calls: dict[tuple[float, tuple[int, int] | None], list[int]] = {}
+        for row, pair in enumerate(ends):
+            truncation = 1.0 if truncations is None else truncations[row]
+            calls.setdefault((truncation, pair if 0 < mixes[row] < 1 else None), []).append(row)
+        for (truncation, way), rows in calls.items():
             chosen = None if labels is None else [labels[row] for row in rows]
-            images_NHWC[rows] = to_uint8(self.images([seeds[row] for row in rows], chosen, truncation))
+            if way is None:
+                found = self.images([ends[row][int(mixes[row])] for row in rows], chosen, truncation)
+            else:
+                found = self.between(*way, [mixes[row] for row in rows], chosen, truncation)
+            images_NHWC[rows] = to_uint8(found)
         return images_NHWC
 
 
@@ -245,15 +275,35 @@ def _integers(frame: pd.DataFrame, column: str, low: int, high: int) -> list[int
     return [int(value) for value in values]
 
 
-def _truncations(frame: pd.DataFrame, num_rows: int) -> list[float]:
-    if "truncation" not in frame.columns:
-        return [1.0] * num_rows
-    values = [_plain(value) for value in frame["truncation"]]
+def _is_truncation(value: float) -> bool:
+    return 0 < value <= 1
+
+
+def _is_mix(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _numbers(frame: pd.DataFrame, column: str, allowed: Callable[[float], bool], expected: str) -> list[float] | None:
+    if column not in frame.columns:
+        return None
+    values = [_plain(value) for value in frame[column]]
     for row, value in enumerate(values):
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not 0 < value <= 1:
-            raise _fault("truncation", row, value, "a number above 0 and at most 1")
+        if not number or not allowed(value):
+            raise _fault(column, row, value, expected)
     return [float(value) for value in values]
+
+
+def _ways(frame: pd.DataFrame, seeds: list[int]) -> tuple[list[tuple[int, int]], list[float]]:
+    """Each row's two seeds, and how far from the first to the second its image lies."""
+    to_seeds = _integers(frame, "to_seed", 0, MAX_SEED)
+    mixes = _numbers(frame, "mix", _is_mix, "a number from 0 to 1")
+    if to_seeds is None and mixes is None:
+        return [(seed, seed) for seed in seeds], [0.0] * len(seeds)
+    if to_seeds is None or mixes is None:
+        there, missing = ("mix", "to_seed") if to_seeds is None else ("to_seed", "mix")
+        raise invalid(f"the column {there!r} needs the column {missing!r}; give both or neither")
+    return list(zip(seeds, to_seeds, strict=True)), mixes
 
 
 def package_files(directory: Path) -> dict[str, Path]:

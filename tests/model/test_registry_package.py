@@ -16,14 +16,16 @@ import pandas as pd
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
-from registry_parts import KEEP, SMALL, build, make_gan, own_samples, write_trained
+from registry_parts import KEEP, PROGRESS, SMALL, build, make_gan, own_samples, write_trained
 from safetensors.torch import load_file, save_file
 
 import ganpipe
 from ganpipe import gans
 from ganpipe.errors import GanpipeError
+from ganpipe.gans.base import Batch
+from ganpipe.gans.draws import InterpolatedDraws
 from ganpipe.registry.package import build_package, digest_of_package, needed_sources, requirements, save_model
-from ganpipe.registry.served_model import Generator, digest_of_tree, package_files
+from ganpipe.registry.served_model import Generator, digest_of_tree, package_files, to_uint8
 
 SOURCES = Path(ganpipe.__file__).parent
 SEEDS = [0, 1, 7, 2**62]
@@ -147,6 +149,44 @@ def test_a_label_left_out_is_drawn_from_the_seed(conditional: Path) -> None:
     np.testing.assert_array_equal(images, model.rows(pd.DataFrame({"seed": range(40), "label": drawn})))
 
 
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_images_between_two_seeds(name: str, tmp_path: Path) -> None:
+    gan = make_gan(name)
+    build_package(write_trained(gan, name, tmp_path / "train"), tmp_path / "package", **KEEP)
+    model = generator(tmp_path / "package")
+    label = {"label": [3] * 4} if model.conditional else {}
+    mixes = [0.0, 0.25, 0.75, 1.0]
+    frame = pd.DataFrame({"seed": 5, "to_seed": 9, "mix": mixes, "truncation": 0.8} | label)
+    images = model.rows(frame)
+    # The ends are exactly the images of the seeds, the rest is what the evaluation's figure shows.
+    np.testing.assert_array_equal(images[[0, 3]], own_samples(gan, [5, 9], [3, 3] if label else None, 0.8).numpy())
+    fields = {"label": torch.tensor([3, 3])} if label else {}
+    batch = Batch(2, InterpolatedDraws(5, 9, mixes[1:3]), fields, truncation=0.8)
+    with torch.no_grad():
+        between = gan.sample(batch, PROGRESS)
+    np.testing.assert_array_equal(images[1:3], to_uint8(between))
+    assert len({image.tobytes() for image in images}) == 4
+
+
+def test_rows_on_several_ways_keep_their_places(package: Path) -> None:
+    model = generator(package)
+    rows = [(1, 2, 0.5, 1.0), (3, 4, 0.5, 1.0), (1, 2, 0.25, 0.5), (1, 2, 0.5, 0.5), (7, 1, 0.0, 1.0)]
+    frame = pd.DataFrame(rows, columns=["seed", "to_seed", "mix", "truncation"])
+    images = model.rows(frame)
+    for row in range(len(rows)):
+        alone = model.rows(frame.iloc[[row]])[0]
+        assert np.abs(images[row].astype(int) - alone).max() <= 1
+
+
+def test_a_label_left_out_between_two_seeds_is_the_nearer_ones(conditional: Path) -> None:
+    model = generator(conditional)
+    first, second = 0, next(seed for seed in range(1, 40) if model.label_of(seed) != model.label_of(0))
+    mixes = [0.0, 0.3, 0.7, 1.0]
+    labels = [model.label_of(first)] * 2 + [model.label_of(second)] * 2
+    frame = pd.DataFrame({"seed": first, "to_seed": second, "mix": mixes})
+    np.testing.assert_array_equal(model.rows(frame), model.rows(frame.assign(label=labels)))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -159,6 +199,12 @@ def test_a_label_left_out_is_drawn_from_the_seed(conditional: Path) -> None:
         ({"seed": [0], "truncation": [0.0]}, "row 0: truncation is 0.0, expected a number above 0 and at most 1"),
         ({"seed": [0], "truncation": [1.1]}, "row 0: truncation is 1.1"),
         ({"seed": [0], "truncation": [float("nan")]}, "row 0: truncation is nan"),
+        ({"seed": [0], "to_seed": [-1], "mix": [0.5]}, "row 0: to_seed is -1, expected an integer from 0 to 9223"),
+        ({"seed": [0], "to_seed": [1], "mix": [1.5]}, "row 0: mix is 1.5, expected a number from 0 to 1"),
+        ({"seed": [0], "to_seed": [1], "mix": [float("nan")]}, "row 0: mix is nan, expected a number from 0 to 1"),
+        ({"seed": [0], "to_seed": [1], "mix": [True]}, "row 0: mix is True, expected a number from 0 to 1"),
+        ({"seed": [0], "to_seed": [1]}, "the column 'to_seed' needs the column 'mix'; give both or neither"),
+        ({"seed": [0], "mix": [1.0]}, "the column 'mix' needs the column 'to_seed'; give both or neither"),
     ],
 )
 def test_bad_rows_are_named(conditional: Path, rows: dict[str, list[object]], message: str) -> None:
@@ -231,12 +277,22 @@ def test_models_of_two_versions_live_in_one_process(package: Path, tmp_path: Pat
     assert type(first.data) is not gans.base.DataSpec
 
 
+def test_equal_code_loads_again_after_its_first_directory_has_gone(package: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(package, tmp_path / name)
+        images = generator(tmp_path / name).rows(pd.DataFrame({"seed": [0]}))
+        shutil.rmtree(tmp_path / name)
+    np.testing.assert_array_equal(images, own_samples(make_gan("gan"), [0], None).numpy())
+
+
 def test_mlflow_has_signature_example_and_requirements(served: Path) -> None:
     model = mlflow.models.Model.load(served)
     assert [(column.name, column.required) for column in model.signature.inputs] == [
         ("seed", True),
         ("label", False),
         ("truncation", False),
+        ("to_seed", False),
+        ("mix", False),
     ]
     assert model.signature.outputs.inputs[0].shape == (-1, 16, 16, 1)
     assert model.metadata["licence"] == "CC BY-SA 3.0"

@@ -1,0 +1,53 @@
+"""serve: a page that shows samples of the champion, and a small JSON API."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..params import load_params
+from ..registry.registration import CHAMPION
+from ..registry.tracking import Tracker
+from ..serving.server import ServeSettings, run
+
+
+def _parser() -> argparse.ArgumentParser:
+    own = ServeSettings(model="")
+    parser = argparse.ArgumentParser(
+        prog="ganpipe serve",
+        description="Serve a page with samples of a registered generator, and a JSON API (/api/model, /api/images, "
+        "/healthz, /readyz). It follows the alias: a new champion is shown without a restart.",
+        epilog="Whoever may write to the registry decides which code this command runs. There is no login: beyond "
+        "this machine put it behind a proxy that has one.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    model_help = "models:/NAME@ALIAS, or models:/NAME/VERSION for good (default: params.yaml's champion)"
+    parser.add_argument("--model", default=argparse.SUPPRESS, help=model_help)
+    parser.add_argument("--host", default=own.host, help="address to listen on")
+    parser.add_argument("--port", type=int, default=own.port, help="0 for any that is free")
+    parser.add_argument(
+        "--allow-host",
+        dest="hosts",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further Host name to answer to, again for more; on a loopback address others than its own are refused",
+    )
+    parser.add_argument("--device", default=own.device, help="cpu, cuda, …; auto: a GPU where there is one")
+    parser.add_argument("--poll-seconds", type=float, default=own.poll_seconds, help="time between looks at MLflow")
+    parser.add_argument("--max-images", type=int, default=own.max_images, help="images that a request may ask for")
+    parser.add_argument("--rate", type=float, default=own.rate, help="images a second that a client may ask for")
+    parser.add_argument("--burst", type=int, default=own.burst, help="images at once that a client may ask for")
+    parser.add_argument("--queue", type=int, default=own.queue, help="images that may wait; beyond, 503 is answered")
+    parser.add_argument(
+        "--grace-seconds", type=int, default=own.grace_seconds, help="for requests under way at SIGTERM"
+    )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    options = vars(_parser().parse_args(argv))
+    if "model" not in options:
+        options["model"] = f"models:/{load_params().register_.model_name}@{CHAMPION}"
+    run(ServeSettings(**options), Tracker.at(Path.cwd(), "serve"))
+    return 0

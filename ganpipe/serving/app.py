@@ -1,0 +1,260 @@
+"""The addresses: the page, its pictures, and the JSON API beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import random
+import re
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, select_autoescape
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from .batching import Batcher, Busy
+from .follower import Follower
+from .limits import Guard, RateLimit, client_of, refusal
+from .query import MAX_SEED, Abilities, BadQuery, Query, Row, parse
+from .version import ServedVersion
+
+NUM_SHOWN = 24
+"""Samples on the page beside the large one."""
+CRISP_BELOW = 200
+"""Images smaller than this (pixels) are enlarged on the page pixel by pixel."""
+_STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
+
+
+@dataclass
+class Page:
+    """What the addresses need."""
+
+    follower: Follower
+    batcher: Batcher
+    rate: RateLimit
+    max_images: int
+
+    def __post_init__(self) -> None:
+        loader = PackageLoader(__package__, "page")
+        environment = Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
+        self._template = environment.get_template("page.html")
+        folder = resources.files(__package__) / "page"
+        self._static = {name: (folder / name).read_bytes() for name in _STATIC}
+
+    def version(self) -> ServedVersion:
+        """What is served now.
+
+        Raises:
+            HTTPException: nothing yet.
+        """
+        state = self.follower.state
+        if state.version is None:
+            raise HTTPException(503, " ".join(state.notes) or "no version is loaded yet", {"Retry-After": "5"})
+        return state.version
+
+    # --- the page
+
+    async def page(self, request: Request) -> Response:
+        state = self.follower.state
+        if state.version is None:
+            shown = {"version": None, "word": subject(self.follower.source.name, ""), "notes": state.notes}
+            return self._html({**shown, "source": self.follower.source.uri}, 503)
+        if not request.query_params:
+            return RedirectResponse(f"/?seed={random.randrange(2**31)}", 303, {"Cache-Control": "no-store"})
+        problem, status = "", 200
+        try:
+            row = page_row(request.query_params.multi_items(), state.version.can)
+        except BadQuery as error:
+            if "text/html" not in request.headers.get("accept", ""):
+                raise
+            row, status = page_row([("seed", "0")], state.version.can), 400
+            problem = f"This address does not fit the model: {error}."
+        return self._html({**page_content(self.follower, state.version, row), "problem": problem}, status)
+
+    def _html(self, content: dict[str, Any], status: int) -> HTMLResponse:
+        return HTMLResponse(self._template.render(content), status, {"Cache-Control": "no-store"})
+
+    async def static(self, request: Request) -> Response:
+        return _file(request, self._static, request.path_params["name"], _STATIC)
+
+    async def card_picture(self, request: Request) -> Response:
+        pictures = self.version().pictures
+        return _file(request, pictures, request.path_params["name"], dict.fromkeys(pictures, "image/png"))
+
+    # --- the API
+
+    async def model(self, request: Request) -> Response:
+        self.version()
+        return JSONResponse(model_content(self.follower, self.max_images), headers={"Cache-Control": "no-store"})
+
+    async def images(self, request: Request) -> Response:
+        version = self.version()
+        query = parse(request.query_params.multi_items(), version.can, self.max_images)
+        if query.count > 1:
+            self.rate.take(client_of(request.scope), query.count - 1)
+        text = f"{version.identity} {query}"
+        headers = {"ETag": f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"', "Cache-Control": "no-cache"}
+        headers["X-Model-Version"] = str(version.number)
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        futures = self.batcher.submit(version, query.rows)
+        found = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        content, kind = await run_in_threadpool(_encoded, version, query, found)
+        return Response(content, media_type=kind, headers=headers)
+
+    async def healthz(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"}) if self.batcher.is_alive else refusal(500, "no image is generated")
+
+    async def readyz(self, request: Request) -> Response:
+        return JSONResponse({"status": "ready", "version": self.version().number})
+
+
+def make_app(page: Page, hosts: Collection[str]) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        hosts: see `Guard`.
+    """
+    addresses: dict[str, Callable[[Request], Awaitable[Response]]] = {
+        "/": page.page,
+        "/static/{name}": page.static,
+        "/card/{name}": page.card_picture,
+        "/api/model": page.model,
+        "/api/images": page.images,
+        "/healthz": page.healthz,
+        "/readyz": page.readyz,
+    }
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        match error:
+            case BadQuery():
+                return refusal(400, str(error))
+            case Busy():
+                return refusal(503, str(error), error.retry_seconds)
+            case HTTPException():
+                retry = (error.headers or {}).get("Retry-After")
+                message = "there is nothing at this address" if error.status_code == 404 else error.detail
+                return refusal(error.status_code, message, None if retry is None else int(retry))
+        raise error
+
+    return Starlette(
+        routes=[Route(path, handler) for path, handler in addresses.items()],
+        middleware=[Middleware(Guard, hosts=hosts, rate=page.rate)],
+        exception_handlers=dict.fromkeys((BadQuery, Busy, HTTPException), refuse),
+    )
+
+
+def subject(name: str, gan: str) -> str:
+    """What "this … does not exist" speaks of, from the model's name: MNIST's are digits."""
+    words = [word for word in re.split(r"[\W_]+", name.lower()) if word not in ("", "ganpipe", *gan.split("_"))]
+    return "digit" if words == ["mnist"] else " ".join(words) or "image"
+
+
+def page_row(items: list[tuple[str, str]], can: Abilities) -> Row:
+    """What the page shows: the parameters of `/api/images`, where a slider in the middle stands for none and an empty
+    field of the form for what is left out."""
+    items = [(name, value) for name, value in items if value]
+    given = dict(items)
+    if can.interpolation and len(given) == len(items):
+        seed = given.get("seed", "0")
+        following = str((int(seed) + 1) % MAX_SEED) if seed.isascii() and seed.isdigit() and len(seed) < 20 else "1"
+        items = [
+            *items,
+            *((name, value) for name, value in (("to_seed", following), ("mix", "0.5")) if name not in given),
+        ]
+    return parse([(name, value) for name, value in items if name not in ("count", "format")], can, 1).row
+
+
+def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[str, Any]:
+    """What the template shows."""
+    state, size = follower.state, version.description["data"]["image_size"]
+    return {
+        "version": version,
+        "word": subject(version.name, version.description["gan"]),
+        "alias": follower.source.alias,
+        "replaced": state.replaced,
+        "notes": state.notes,
+        "row": row,
+        "max_seed": MAX_SEED,
+        "seeds": [seed for seed in range(row.seed + 1, row.seed + 1 + NUM_SHOWN) if seed <= MAX_SEED],
+        "gan": version.description["gan"].upper().replace("_", "-"),
+        "size": size,
+        "crisp": size < CRISP_BELOW,
+    }
+
+
+def model_content(follower: Follower, max_images: int) -> dict[str, Any]:
+    """What `/api/model` says."""
+    state = follower.state
+    version = state.version
+    assert version is not None
+    data = version.description["data"]
+    return {
+        "name": version.name,
+        "version": version.number,
+        "source": follower.source.uri,
+        "since": version.since.isoformat(timespec="seconds"),
+        "replaced": state.replaced,
+        "notes": state.notes,
+        "gan": version.description["gan"],
+        "image": {"height": data["image_size"], "width": data["image_size"], "channels": data["channels"]},
+        "parameters": list(version.can.columns),
+        "num_labels": version.can.num_labels,
+        "metrics": version.description["metrics"],
+        "protocol": version.description["protocol"],
+        "licence": version.description["licence"],
+        "commit": version.tags.get("ganpipe.git.commit"),
+        "limits": {"images_per_request": max_images, "max_seed": MAX_SEED},
+    }
+
+
+def _encoded(version: ServedVersion, query: Query, images: list[np.ndarray]) -> tuple[bytes, str]:
+    """The images as one answer and its media type. Several as a PNG are one below the other… in a square sheet."""
+    if query.format == "png":
+        return png(sheet(images)), "image/png"
+    rows = [
+        {**asdict(row), "png": base64.b64encode(png(image)).decode()}
+        for row, image in zip(query.rows, images, strict=True)
+    ]
+    content = {"name": version.name, "version": version.number, "images": rows}
+    return json.dumps(content).encode(), "application/json"
+
+
+def sheet(images: list[np.ndarray]) -> np.ndarray:
+    """uint8 images (H, W, C) in rows, as many columns as rows, without gaps; the last row is filled up with black."""
+    columns = int(np.ceil(np.sqrt(len(images))))
+    missing = -len(images) % columns
+    filled = np.stack([*images, *[np.zeros_like(images[0])] * missing])
+    num, height, width, channels = filled.shape
+    tiles = filled.reshape(num // columns, columns, height, width, channels).swapaxes(1, 2)
+    return tiles.reshape(num // columns * height, columns * width, channels)
+
+
+def png(image_HWC: np.ndarray) -> bytes:
+    """An image as a file: of pixels only, so equal images are equal bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC[:, :, 0] if image_HWC.shape[2] == 1 else image_HWC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _file(request: Request, files: dict[str, bytes], name: str, kinds: dict[str, str]) -> Response:
+    """A file that is held in memory: a name is looked up, never a path."""
+    if name not in files:
+        raise HTTPException(404)
+    headers = {"ETag": f'"{hashlib.sha256(files[name]).hexdigest()[:32]}"', "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(files[name], media_type=kinds[name], headers=headers)

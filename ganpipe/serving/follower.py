@@ -1,0 +1,217 @@
+"""Which version is served: follows an alias of MLflow's registry in the background.
+
+What is served goes on being served whatever happens to the registry: MLflow away, the alias gone, a new version that
+does not load. The page says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import GanpipeError
+from ..registry.runlog import is_permanent
+from ..registry.tracking import Tracker, sqlite_path, without_password
+from ..section import nearest
+from .version import NotServable, ServedVersion, load
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+logger = logging.getLogger("ganpipe.serving")
+
+RETRY_SECONDS = 60.0
+"""How long a version that did not load is left alone: it will hardly load the next second, and a download costs."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is followed: `models:/<name>@<alias>`, or one version for good, `models:/<name>/<number>`."""
+
+    name: str
+    alias: str | None
+    number: int | None
+
+    @classmethod
+    def of(cls, uri: str) -> Source:
+        """Read `uri`.
+
+        Raises:
+            GanpipeError: it is neither.
+        """
+        aliased = re.fullmatch(r"models:/([^/@:]+)@([^/@:]+)", uri)
+        numbered = re.fullmatch(r"models:/([^/@:]+)/([0-9]{1,9})", uri)
+        if aliased:
+            return cls(aliased[1], aliased[2], None)
+        if numbered:
+            return cls(numbered[1], None, int(numbered[2]))
+        raise GanpipeError(f"--model: got {uri!r}, expected models:/NAME@ALIAS or models:/NAME/VERSION")
+
+    @property
+    def uri(self) -> str:
+        end = f"@{self.alias}" if self.alias else f"/{self.number}"
+        return f"models:/{self.name}{end}"
+
+    def find(self, client: MlflowClient) -> ModelVersion:
+        """The version that it names now; raises MlflowException."""
+        if self.alias:
+            return client.get_model_version_by_alias(self.name, self.alias)
+        return client.get_model_version(self.name, str(self.number))
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What went wrong, without a full stop, and since when."""
+
+    what: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class State:
+    """What is served, and what is to say about it.
+
+    Attributes:
+        version: None before the first one is loaded.
+        replaced: number of the version that was served before this one.
+        failing: why the version that should be served is not.
+        registry: why nobody knows which version that is: MLflow is away, or the alias gone.
+    """
+
+    version: ServedVersion | None = None
+    replaced: int | None = None
+    failing: Trouble | None = None
+    registry: Trouble | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person who looks at the page should know."""
+        stays = f" Version {self.version.number} stays." if self.version else ""
+        troubles = [trouble for trouble in (self.failing, self.registry) if trouble]
+        return [f"Since {trouble.since:%H:%M} UTC: {trouble.what}.{stays}" for trouble in troubles]
+
+
+class Follower:
+    """Holds the `state`, which one background thread replaces as a whole; any thread may read it."""
+
+    def __init__(self, tracker: Tracker, source: Source, poll_seconds: float, device: str = "auto") -> None:
+        self.source = source
+        self.state = State()
+        self._tracker = tracker
+        self._poll_seconds = poll_seconds
+        self._device = device
+        self._client: MlflowClient | None = None
+        self._stop = threading.Event()
+        self._failed: tuple[tuple[str, int], float] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="ganpipe-serve-", ignore_cleanup_errors=True)
+        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Look for the first time, then go on looking in the background.
+
+        Raises:
+            GanpipeError: MLflow answers, and the model, alias or version is not there; or its database is not.
+        """
+        path = sqlite_path(self._tracker.uri)
+        if path is not None and not path.is_file():
+            raise GanpipeError(
+                f"{path}: no MLflow database; run the pipeline first (make run), or set MLFLOW_TRACKING_URI"
+            )
+        self._require_source()
+        self.check()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking; does not wait for MLflow to answer."""
+        self._stop.set()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._poll_seconds):
+            self.check()
+
+    def _require_source(self) -> None:
+        name, where = self.source.name, without_password(self._tracker.uri)
+        try:
+            self._tracker.check()
+            client = self._registry()
+            names = [model.name for model in client.search_registered_models(max_results=1000)]
+            if name not in names:
+                hint = nearest(name, names) if names else "it has none yet: run the pipeline first (make run)"
+                raise GanpipeError(f"--model: no registered model {name!r} in MLflow at {where}; {hint}")
+            model = client.get_registered_model(name)
+            if self.source.alias and self.source.alias not in model.aliases:
+                raise GanpipeError(
+                    f"--model: {name} has no alias {self.source.alias!r}; {nearest(self.source.alias, model.aliases)}"
+                )
+            self.source.find(client)
+        except Exception as error:
+            if isinstance(error, GanpipeError) and "does not answer" not in str(error):
+                raise
+            if is_permanent(error):
+                raise GanpipeError(f"--model: {self.source.uri}: {_first_line(error)}") from error
+            logger.warning("MLflow at %s is away; the page waits for it: %s", where, _first_line(error))
+
+    def _registry(self) -> MlflowClient:
+        path = sqlite_path(self._tracker.uri)
+        if path is not None and not path.is_file():  # SQLite would make an empty one
+            raise FileNotFoundError(f"{path} is not there")
+        if self._client is None:
+            self._client = self._tracker.client()
+        return self._client
+
+    def check(self) -> None:
+        """Ask the registry once, and load what it names where that is another version."""
+        try:
+            found = self.source.find(self._registry())
+        except Exception as error:  # away in one of many ways; what is served stays
+            gone = getattr(error, "error_code", None) in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+            what = f"{self.source.uri} is not in the registry" if gone else "MLflow does not answer"
+            self._note("registry", what, _first_line(error))
+            return
+        if self.state.registry:
+            logger.info("MLflow answers again: %s is version %s", self.source.uri, found.version)
+            self._note("registry", None)
+        wanted = (str(found.version), int(found.creation_timestamp))
+        served = self.state.version
+        if served is not None and wanted == (str(served.number), served.created):
+            self._failed = None
+            self._note("failing", None)
+        elif self._failed is None or self._failed[0] != wanted or time.monotonic() > self._failed[1]:
+            self._load(found, wanted)
+
+    def _load(self, found: ModelVersion, wanted: tuple[str, int]) -> None:
+        before = self.state.version
+        try:
+            version = load(self._tracker, found, Path(self._folder.name), self._device)
+        except NotServable as error:
+            self._failed = (wanted, time.monotonic() + RETRY_SECONDS)
+            self._note("failing", str(error))
+            return
+        self._failed = None
+        self.state = State(version, replaced=before.number if before else None)
+        if before is None:
+            logger.info("serving version %d of %s", version.number, version.name)
+        else:
+            logger.info("%s moved: version %d replaces version %d", self.source.uri, version.number, before.number)
+
+    def _note(self, kind: Literal["failing", "registry"], what: str | None, detail: str = "") -> None:
+        """Replace a part of the state; a line in the log for trouble that is new."""
+        before: Trouble | None = getattr(self.state, kind)
+        if what is None or before is None or before.what != what:
+            trouble = None if what is None else Trouble(what, datetime.now(UTC))
+            changes: dict[str, Any] = {kind: trouble}
+            self.state = replace(self.state, **changes)
+            if trouble:
+                logger.error("%s", f"{what} ({detail})" if detail else what)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [repr(error)])[0][:300]

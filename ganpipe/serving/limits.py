@@ -1,0 +1,138 @@
+"""What a client may do, and what every answer says to its browser. Around all addresses of `app`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("ganpipe.serving")
+
+MAX_ADDRESS_LENGTH = 2048
+_MAX_CLIENTS = 10_000
+_PROBES = ("/healthz", "/readyz")
+SECURITY_HEADERS = {
+    # Nothing from elsewhere, nothing inline; `data:` for nobody.
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def refusal(status: int, message: str, retry_seconds: int | None = None) -> JSONResponse:
+    """An answer that says in one line what is wrong."""
+    headers = {"Cache-Control": "no-store"}
+    if retry_seconds is not None:
+        headers["Retry-After"] = str(retry_seconds)
+    return JSONResponse({"error": message}, status, headers)
+
+
+class RateLimit:
+    """A token bucket a client: `burst` at once, `rate` a second in the long run. An image costs one, as does a request
+    without any. Used by the event loop's thread only."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str, cost: int) -> None:
+        """Charge `client`.
+
+        Raises:
+            HTTPException: 429, saying when there is enough again.
+        """
+        now = time.monotonic()
+        left, at = self._buckets.pop(client, (float(self._burst), now))
+        left = min(self._burst, left + (now - at) * self._rate)
+        allowed = left >= cost
+        self._buckets[client] = (left - cost if allowed else left, now)
+        if len(self._buckets) > _MAX_CLIENTS:
+            self._buckets.popitem(last=False)  # the one that was silent for longest
+        if not allowed:
+            seconds = max(1, math.ceil((cost - left) / self._rate))
+            raise HTTPException(
+                429, f"too many images at once; try again in {seconds} s", {"Retry-After": f"{seconds}"}
+            )
+
+
+class Guard:
+    """ASGI middleware: hosts, methods, sizes, rate, security headers, and errors of our own.
+
+    Args:
+        hosts: names under which the page is reached, without port; empty for any. On a loopback address this keeps
+            out pages of other sites whose name was made to point here (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], rate: RateLimit) -> None:
+        self._app, self._hosts, self._rate = app, hosts, rate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        try:
+            answer = self._refuse(scope)
+            await (answer or self._app)(scope, receive, send_guarded)
+        except Exception as error:
+            logger.error("%s %s: %s", scope["method"], scope["path"], type(error).__name__, exc_info=True)
+            if started:
+                raise
+            await refusal(500, "this server failed; its log says why")(scope, receive, send_guarded)
+
+    def _refuse(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
+        if self._hosts and host_name(headers.get("host", "")) not in self._hosts:
+            return refusal(421, f"this server is {' or '.join(sorted(self._hosts))}, not the Host that was asked for")
+        if scope["method"] not in ("GET", "HEAD"):
+            answer = refusal(405, f"the method is {scope['method'][:20]}, expected GET")
+            answer.headers["Allow"] = "GET, HEAD"
+            return answer
+        length = len(scope["raw_path"]) + len(scope["query_string"])
+        if length > MAX_ADDRESS_LENGTH:
+            return refusal(414, f"the address has {length} bytes, expected at most {MAX_ADDRESS_LENGTH}")
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            answer = refusal(413, "the request has a body, expected none")
+            answer.headers["Connection"] = "close"
+            return answer
+        if scope["path"] not in _PROBES:
+            try:
+                self._rate.take(client_of(scope), 1)
+            except HTTPException as error:
+                return refusal(error.status_code, error.detail, int((error.headers or {})["Retry-After"]))
+        return None
+
+
+def client_of(scope: Scope) -> str:
+    """The client's address."""
+    return str(scope["client"][0]) if scope.get("client") else ""
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without the port: `[::1]:8090` -> `[::1]`."""
+    if host.startswith("["):
+        return host[: host.find("]") + 1].lower()
+    return host.partition(":")[0].lower()

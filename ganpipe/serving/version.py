@@ -1,0 +1,151 @@
+"""One version of the registered model in memory: downloaded, checked, tried, and ready to generate.
+
+What is served is what was registered: the version's own code, run by MLflow, not the installed ganpipe's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import GanpipeError
+from ..registry.package import download_package
+from ..registry.tracking import Tracker
+from . import card
+from .query import Abilities, Row
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.pyfunc import PyFuncModel
+
+ROWS_AT_ONCE = 8
+"""Every forward pass has this many rows, filled up where fewer are asked for: matrix products of another size round
+otherwise, and the image of a seed would depend on who else asks at the same moment."""
+
+
+class NotServable(GanpipeError):
+    """A version that cannot be served, and why."""
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """A version and what is shown of it.
+
+    Attributes:
+        number: of the version.
+        created: when it was registered, milliseconds since 1970; tells it from a deleted one of the same number.
+        description: the package's model.json.
+        tags: of the model version.
+        can: what it can be asked for.
+        card: HTML.
+        pictures: PNG files that the card shows, by name.
+        since: when it was loaded.
+    """
+
+    name: str
+    number: int
+    created: int
+    description: dict[str, Any]
+    tags: dict[str, str]
+    can: Abilities
+    card: str
+    pictures: dict[str, bytes]
+    since: datetime
+    _model: PyFuncModel
+
+    @property
+    def identity(self) -> str:
+        """Differs wherever the images may."""
+        return f"{self.number}.{self.created}"
+
+    def group(self, row: Row) -> tuple[Any, ...]:
+        """Rows of equal group go through the network in one pass."""
+        way = None if row.to_seed is None else (row.seed, row.to_seed)
+        return row.label is None, row.truncation, way
+
+    def images(self, rows: Sequence[Row]) -> np.ndarray:
+        """Up to `ROWS_AT_ONCE` rows of one group -> uint8, (len(rows), H, W, C)."""
+        filled = [*rows, *[rows[-1]] * (ROWS_AT_ONCE - len(rows))]
+        columns: dict[str, Any] = {"seed": np.array([row.seed for row in filled], np.int64)}
+        if rows[0].label is not None:
+            columns["label"] = np.array([row.label for row in filled], np.int64)
+        if self.can.truncation:
+            columns["truncation"] = np.array([row.truncation for row in filled], np.float64)
+        if rows[0].to_seed is not None:
+            columns["to_seed"] = np.array([row.to_seed for row in filled], np.int64)
+            columns["mix"] = np.array([row.mix for row in filled], np.float64)
+        images_NHWC = np.asarray(self._model.predict(pd.DataFrame(columns)), np.uint8)
+        return images_NHWC[: len(rows)]
+
+
+def load(tracker: Tracker, version: ModelVersion, folder: Path, device: str = "auto") -> ServedVersion:
+    """Download a version, load it without any pickle, and generate once.
+
+    Args:
+        folder: where the version's code stays, as long as this process: versions registered by an earlier ganpipe look
+            for it again when another version with the same code is loaded.
+
+    Raises:
+        NotServable: ganpipe did not register it, or it does not work here.
+    """
+    what = f"version {version.version} of {version.name}"
+    place = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        package = download_package(tracker, version, place)
+        served = _load(package, version, device)
+    except NotServable as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise NotServable(f"{what}: {error}") from error
+    except Exception as error:  # its code is that of the version: anything may come of it
+        shutil.rmtree(place, ignore_errors=True)
+        reason = (str(error).splitlines() or [""])[0][:300]
+        raise NotServable(f"{what} does not load ({type(error).__name__}: {reason})") from error
+    (package / "generator.safetensors").unlink()
+    return served
+
+
+def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
+    import mlflow
+
+    path = package.parent
+    flavor = mlflow.models.Model.load(path).flavors.get("python_function", {})
+    if not (package / "model.json").is_file():
+        raise NotServable("ganpipe did not register it (it has no model.json)")
+    if "model_code_path" not in flavor:
+        raise NotServable("it is a pickle, which is not loaded")
+    description = json.loads((package / "model.json").read_text(encoding="utf-8"))
+    # Versions registered before they had settings choose their device themselves, and MLflow logs that they do.
+    model = mlflow.pyfunc.load_model(str(path), model_config=None if device == "auto" else {"device": device})
+    columns = set(model.metadata.get_input_schema().input_names())
+    data = description["data"]
+    can = Abilities(
+        num_labels=data["num_classes"] if "label" in columns else None,
+        truncation="truncation" in columns,
+        interpolation={"to_seed", "mix"} <= columns,
+    )
+    html, pictures = card.read(package, dict(version.tags))
+    served = ServedVersion(
+        name=version.name,
+        number=int(version.version),
+        created=int(version.creation_timestamp),
+        description=description,
+        tags=dict(version.tags),
+        can=can,
+        card=html,
+        pictures=pictures,
+        since=datetime.now(UTC),
+        _model=model,
+    )
+    shape = served.images([Row(0)]).shape
+    if shape != (1, data["image_size"], data["image_size"], data["channels"]):
+        raise NotServable(f"a row gave an array of the shape {shape}")
+    return served
