@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,24 +28,31 @@ def checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["register"] |= {"model_name": "tests", "metric": "fid_x", "conditions": {}}
     (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (root / "mlflow.db").write_bytes(_database())
     monkeypatch.chdir(root)
-    tracker = Tracker.at(root, "ganpipe")
-    client = tracker.client()
-    run_id = client.create_run(tracker.experiment_id(client)).info.run_id
-    client.create_registered_model("tests")
-    for fid in (40.0, 30.0, 50.0):
-        tags = {
-            CONTENT_TAG: str(fid),
-            METRICS_TAG: json.dumps({"fid_x": fid}),
-            PROTOCOL_TAG: "p" * 16,
-            CARD_TAG: "A generator.",
-            "ganpipe.gan": "dcgan",
-            "ganpipe.data.source": "mnist",
-            "ganpipe.git.commit": "0123456789abcdef",
-            "ganpipe.reasons": f"The gate saw {fid:g}.",
-        }
-        client.create_model_version("tests", "mlflow-artifacts:/none", run_id, tags)
-    trail = Trail(client, tracker, "tests")
-    trail.move(trail.standing(CHAMPION), 1, "the first", "registered", by="ada")
-    trail.move(trail.standing(CHALLENGER), 2, "newest", "registered", by="ada")
     return root
+
+
+@cache
+def _database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        tracker = Tracker.at(Path(folder), "ganpipe")
+        client = tracker.client()
+        run_id = client.create_run(tracker.experiment_id(client)).info.run_id
+        client.create_registered_model("tests")
+        for fid in (40.0, 30.0, 50.0):
+            tags = {
+                CONTENT_TAG: str(fid),
+                METRICS_TAG: json.dumps({"fid_x": fid}),
+                PROTOCOL_TAG: "p" * 16,
+                CARD_TAG: "A generator.",
+                "ganpipe.gan": "dcgan",
+                "ganpipe.data.source": "mnist",
+                "ganpipe.git.commit": "0123456789abcdef",
+                "ganpipe.reasons": f"The gate saw {fid:g}.",
+            }
+            client.create_model_version("tests", "mlflow-artifacts:/none", run_id, tags)
+        trail = Trail(client, tracker, "tests")
+        trail.move(trail.standing(CHAMPION), 1, "the first", "registered", by="ada")
+        trail.move(trail.standing(CHALLENGER), 2, "newest", "registered", by="ada")
+        return (Path(folder) / "mlflow.db").read_bytes()

@@ -69,7 +69,7 @@ def _summary(
 ) -> str:
     numbers = ", ".join(f"{name} {value:g}" for name, value in sorted(metrics.items()))
     return (
-        f"A generator of {_shape(trained)} images. GAN: {paper_of(trained['gan'])}. Data: {data['description']} "
+        f"A generator of {_shape(trained)} images. GAN: {paper_of(trained['gan'])}. Data: {_line(data['description'])} "
         f"Licence of the data: {data['licence']}. Trained on {trained['progress']['images_seen']:,} images. "
         f"Measured under protocol {protocol['hash']}: {numbers}."
     )
@@ -81,8 +81,17 @@ def _shape(trained: Mapping[str, Any]) -> str:
 
 
 def _table(head: tuple[str, str], rows: Sequence[tuple[Any, Any]]) -> str:
-    lines = [f"| {left} | {right} |" for left, right in [head, ("---", "---"), *rows]]
+    lines = [f"| {_cell(left)} | {_cell(right)} |" for left, right in [head, ("---", "---"), *rows]]
     return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    """In one line, and where the value has a bar, that bar is no border."""
+    return _line(value).replace("|", "\\|")
+
+
+def _line(value: Any) -> str:
+    return " ".join(str(value).split())
 
 
 def _data(trained: Mapping[str, Any], data: Mapping[str, Any]) -> str:

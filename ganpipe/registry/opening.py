@@ -31,7 +31,6 @@ class Opened:
 
     name: str
     generator: Generator
-    folder: Path
     version: ModelVersion | None = None
 
 
@@ -50,7 +49,7 @@ def opened(asked: str, tracker: Tracker, model_name: str) -> Iterator[Opened]:
     """
     with tempfile.TemporaryDirectory() as folder:
         name, directory, version = _find(asked, tracker, model_name, Path(folder))
-        yield Opened(name, _load(name, directory), directory, version)
+        yield Opened(name, load(name, directory), version)
 
 
 def _find(asked: str, tracker: Tracker, model_name: str, folder: Path) -> tuple[str, Path, ModelVersion | None]:
@@ -87,7 +86,15 @@ def _download(uri: str, tracker: Tracker, folder: Path) -> Path:
     return Path(patiently(download, tracker.uri, seconds=20.0))
 
 
-def _load(name: str, folder: Path) -> Generator:
+def load(name: str, folder: Path) -> Generator:
+    """The generator of the package, or MLflow model, in `folder`.
+
+    Args:
+        name: how errors call it.
+
+    Raises:
+        GanpipeError: it is no package of ganpipe, or it is damaged.
+    """
     from mlflow.exceptions import MlflowException
 
     if not (folder / "model.json").is_file() and (folder / "artifacts" / "model.json").is_file():

@@ -125,6 +125,13 @@ def load_weights(gan: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> N
             module.to("meta")
 
 
+def _gan_class(module: ModuleType, base: type) -> Any:
+    """The GAN that a file holds. Not by `gans.load`, which looks into the directory: where the code was loaded before,
+    for another version, that one's directory may be gone."""
+    found = (item for item in vars(module).values() if isinstance(item, type) and issubclass(item, base))
+    return next(item for item in found if item.__module__ == module.__name__)
+
+
 class Generator:
     """A packaged generator in memory.
 
@@ -155,8 +162,9 @@ class Generator:
         base = importlib.import_module(f"{self._code.__name__}.gans.base")
         self._draws = importlib.import_module(f"{self._code.__name__}.gans.draws")
         self._batch: Callable[..., Any] = base.Batch
-        gans = importlib.import_module(f"{self._code.__name__}.gans")
-        gan_class = gans.load(self.description["gan"])
+        gan_class = _gan_class(
+            importlib.import_module(f"{self._code.__name__}.gans.{self.description['gan']}"), base.Gan
+        )
         data = self.description["data"]
         self.data = base.DataSpec(**{**data, "fields": tuple(data["fields"])})
         self.progress = base.Progress(**self.description["progress"])
@@ -222,9 +230,6 @@ class Generator:
         Raises:
             MlflowException: naming the first row that is wrong, and what was expected.
         """
-        most = MAX_BYTES // math.prod(self.data.image_shape)
-        if not 1 <= len(frame) <= most:
-            raise invalid(f"there are {len(frame)} rows; expected 1 to {most}: ask for more in several requests")
         seeds = _integers(frame, "seed", 0, MAX_SEED)
         if seeds is None:
             raise invalid(f"the column 'seed' is missing; there are {', '.join(map(repr, frame.columns)) or 'none'}")
@@ -330,6 +335,9 @@ class ServedGan(PythonModel):
             raise invalid("the model is not loaded yet")
         if not isinstance(model_input, pd.DataFrame):
             model_input = pd.DataFrame(_columns(model_input))
+        most = MAX_BYTES // math.prod(self.generator.data.image_shape)
+        if not 1 <= len(model_input) <= most:
+            raise invalid(f"there are {len(model_input)} rows; expected 1 to {most}: ask for more in several requests")
         return self.generator.rows(model_input)
 
 

@@ -14,10 +14,11 @@ from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
 from ..params import Params, load_params
 from ..registry.card import CARD_FILE, SAMPLES_FILE, card, in_short
+from ..registry.opening import load
 from ..registry.package import build_package, download_package
 from ..registry.pages import version_page
 from ..registry.registration import register
-from ..registry.served_model import Generator, package_files
+from ..registry.served_model import Generator
 from ..registry.tracking import Tracker
 from .common import (
     EVALUATE,
@@ -121,4 +122,5 @@ class Again:
     @contextmanager
     def _generator(self, version: ModelVersion) -> Iterator[Generator]:
         with tempfile.TemporaryDirectory() as folder:
-            yield Generator(package_files(download_package(self._tracker, version, Path(folder))))
+            name = f"models:/{version.name}/{version.version}"
+            yield load(name, download_package(self._tracker, version, Path(folder)))

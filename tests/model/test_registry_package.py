@@ -72,6 +72,14 @@ assert "ganpipe" not in sys.modules
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, cwd=tmp_path)
 
 
+def test_versions_of_one_code_load_after_each_other(tmp_path: Path, package: Path) -> None:
+    for number in range(2):
+        folder = shutil.copytree(package, tmp_path / str(number))
+        images = generator(folder).images([1])
+        shutil.rmtree(folder)
+        assert images.shape == (1, 1, 16, 16)
+
+
 def test_only_what_the_gan_imports_is_packaged() -> None:
     files = needed_sources("gan", SOURCES)[0]
     assert "networks/mlp.py" in files
