@@ -203,7 +203,6 @@ def test_copies_of_an_image(again: Again, many: Path, folder_source: MakeFolder,
     urls = [str(again.out / shard.name) for shard in manifest.shards]
     keys = [sample["__key__"] for sample in webdataset.WebDataset(urls, shardshuffle=False)]
     assert len(keys) == len(set(keys)) == 125
-    assert keys == sorted(keys, key=lambda key: (key[:32], int(key[33:] or 0)))
     (many / "a" / "002.png").unlink()
     _, said = again.ingest(lambda: folder_source(many))
     assert said.startswith("0 images added, 1 removed: ")
