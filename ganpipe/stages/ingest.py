@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..data import sources
-from ..data.shards import write_shards
+from ..data.shards import Memory, write_shards
+from ..errors import GanpipeError
 from ..params import load_params
 from .common import SHARDS, require_no_arguments
+
+NOTES = Path(".ganpipe/ingest")
 
 
 def main(argv: list[str]) -> int:
@@ -16,8 +21,20 @@ def main(argv: list[str]) -> int:
     require_no_arguments(argv, "ingest")
     params = load_params()
     source = sources.load(params.data.source)(params.source_settings)
-    source.check()
-    manifest = write_shards(params.data, source, SHARDS)
+    manifest = write_shards(params.data, source, SHARDS, memory=Memory(NOTES, dvc_stores(Path.cwd())))
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)
     print(f"{SHARDS}: {counts} images of {manifest.image_size} pixels, {', '.join(manifest.fields)}")
     return 0
+
+
+def dvc_stores(root: Path) -> tuple[Path, ...]:
+    """Where DVC keeps files by their MD5. It removes this stage's outputs before the stage runs, but not its copies."""
+    if not (root / ".dvc").is_dir():
+        return ()
+    from dvc.config import Config, ConfigError
+
+    try:
+        chosen = Config(dvc_dir=str(root / ".dvc")).get("cache", {}).get("dir")
+    except ConfigError as error:
+        raise GanpipeError(f"{root / '.dvc' / 'config'}: {error}") from None
+    return (Path(chosen or root / ".dvc" / "cache") / "files" / "md5",)

@@ -171,14 +171,16 @@ def test_a_damaged_shard_is_named_and_leaves_no_cache(shards: Path) -> None:
 
 
 def rewrite(shards: Path, samples: list[dict]) -> None:
-    """Replace the first shard by another one, and the manifest by one that agrees with its bytes."""
+    """Replace the first shard by another one, and the manifest by one that agrees with its bytes and ten samples."""
     manifest = read_manifest(shards)
     first = manifest.shards[0]
     with webdataset.TarWriter(str(shards / first.name), mtime=0) as writer:
         for sample in samples:
             writer.write(sample)
     content = (shards / first.name).read_bytes()
-    shard = first.model_copy(update={"sha256": hashlib.sha256(content).hexdigest(), "num_bytes": len(content)})
+    shard = first.model_copy(
+        update={"sha256": hashlib.sha256(content).hexdigest(), "num_bytes": len(content), "num_samples": 10}
+    )
     write_manifest(shards, manifest.model_copy(update={"shards": (shard, *manifest.shards[1:])}))
 
 
@@ -222,10 +224,10 @@ def test_grey_images_without_labels(
 ) -> None:
     write_shards(settings_of(channels=1, validation_fraction=0), folder_source(flat_folder), tmp_path / "out")
     dataset = open_dataset(tmp_path / "out", "train")
-    rows = dataset.rows(np.array([7]))
+    rows = dataset.rows(np.arange(60))
     assert set(rows) == {"image"}
     original = Image.open(flat_folder / "007.png").convert("L").resize((16, 16), Image.Resampling.LANCZOS)
-    np.testing.assert_array_equal(rows["image"][0, 0], np.asarray(original))
+    assert sum((image == np.asarray(original)).all() for image in rows["image"][:, 0]) == 1
 
 
 def test_indices_outside_are_refused(shards: Path) -> None:

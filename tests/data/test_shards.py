@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from ganpipe.data.images import fit
 from ganpipe.data.manifest import MANIFEST, Manifest, write_manifest
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import read_manifest, split_of, verify, write_shards
@@ -50,12 +52,18 @@ def test_any_webdataset_client_reads_them(
 ) -> None:
     out = tmp_path / "shards"
     manifest = write_shards(settings_of(samples_per_shard=10, validation_fraction=0), folder_source(class_folder), out)
-    assert [shard.name for shard in manifest.shards] == [f"train-{number:06d}.tar" for number in range(4)]
-    assert [shard.num_samples for shard in manifest.shards] == [10, 10, 10, 6]
+    assert [shard.name for shard in manifest.shards] == [f"train-{n:06d}.tar" for n in range(len(manifest.shards))]
+    assert all(shard.num_samples <= 10 for shard in manifest.shards)
+    assert 36 == manifest.num_samples("train") >= 5 * len(manifest.shards)
     urls = [str(out / shard.name) for shard in manifest.shards]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil").to_tuple("__key__", "png", "cls"))
-    assert [key for key, _, _ in samples] == [f"{number:09d}" for number in range(36)]
-    assert [label for _, _, label in samples] == [0] * 12 + [1] * 12 + [2] * 12
+    keys = [key for key, _, _ in samples]
+    assert keys == sorted(set(keys))
+    assert len(keys) == 36
+    found = {(image.tobytes(), label) for _, image, label in samples}
+    settings = settings_of()
+    for path in class_folder.rglob("*.png"):
+        assert (fit(Image.open(path), settings).tobytes(), "abc".index(path.parent.name)) in found
     assert {(image.mode, image.size) for _, image, _ in samples} == {("RGB", (16, 16))}
     assert manifest.classes == ("a", "b", "c")
     assert manifest.fields == ("image", "label")
@@ -149,9 +157,8 @@ def test_mnist_keeps_its_pixels(tmp_path: Path, write_idx: Callable[..., np.ndar
     manifest = write_shards(settings, Mnist(MnistSettings(path=str(tmp_path / "idx"))), tmp_path / "out")
     url = str(tmp_path / "out" / manifest.shards[0].name)
     samples = list(webdataset.WebDataset([url], shardshuffle=False).decode("l8").to_tuple("png", "cls"))
-    for number, (pixels, label) in enumerate(samples):
-        np.testing.assert_array_equal(pixels, np.pad(images_NHW[number], 2))
-        assert label == number % 10
+    found = {(pixels.tobytes(), label) for pixels, label in samples}
+    assert found == {(np.pad(image_HW, 2).tobytes(), number % 10) for number, image_HW in enumerate(images_NHW)}
 
 
 def test_an_earlier_ingest_leaves_nothing_behind(
@@ -215,7 +222,7 @@ def test_sixteen_bit_and_cmyk_files_are_taken(
         .to_tuple("png")
     )
     assert len(samples) == 2
-    assert (samples[1][0] == round(40_000 / 257)).all()
+    assert any((pixels == round(40_000 / 257)).all() for (pixels,) in samples)
 
 
 def test_nothing_readable(tmp_path: Path, folder_source: MakeFolder, settings_of: MakeSettings) -> None:
@@ -249,6 +256,15 @@ def children_of(pid: int) -> list[int]:
     return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def spool_bytes(pid: int, folder: Path) -> int:
+    """Size of the file without a name that a process has open in `folder`."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(link).startswith(f"{folder}/") and os.readlink(link).endswith(" (deleted)"):
+                return link.stat().st_size
+    return 0
+
+
 def alive(pid: int) -> bool:
     """Whether a process is there and no zombie."""
     try:
@@ -258,20 +274,20 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_killed_ingest_leaves_no_manifest_and_no_processes(
+def test_a_killed_ingest_leaves_the_earlier_one_and_no_processes(
     tmp_path: Path, write_idx: Callable[..., np.ndarray], num_processes: int
 ) -> None:
     write_idx(tmp_path / "idx", 60_000)
     out = tmp_path / "out"
-    out.mkdir()
-    (out / MANIFEST).write_text("an earlier ingest's")
+    write_idx(tmp_path / "few", 50)
+    before = write_shards(DataSettings(), Mnist(MnistSettings(path=str(tmp_path / "few"))), out)
     script = tmp_path / "ingest.py"
     script.write_text(KILLED)
     process = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "idx"), str(out), str(num_processes)], stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
-    while not (out / "train-000001.tar").exists():
+    while not children_of(process.pid) if num_processes > 1 else not spool_bytes(process.pid, out):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -279,9 +295,8 @@ def test_a_killed_ingest_leaves_no_manifest_and_no_processes(
     assert len(children) >= (num_processes if num_processes > 1 else 0)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (out / MANIFEST).exists()
-    with pytest.raises(GanpipeError, match=r"manifest\.json: no such file; .*ganpipe ingest"):
-        read_manifest(out)
+    assert verify(out) == before
+    assert {path.name for path in out.iterdir()} == {MANIFEST, *(shard.name for shard in before.shards)}
     while any(alive(child) for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.05)

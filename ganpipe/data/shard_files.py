@@ -1,0 +1,187 @@
+"""Samples on their way to shards: kept in a file until all are known, then written out shard by shard."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from .conversion import Converted
+from .earlier import Earlier, FoundShard, NotedShard, Place, Signature
+from .manifest import member_suffix
+from .tar import tar_ending, tar_header
+
+_BLOCK = 512
+_CHUNK_BYTES = 2**20
+_MAX_OPEN = 32
+
+
+class Sample(NamedTuple):
+    """A sample and where its images lie; samples are ordered as in shards."""
+
+    digest: bytes
+    label: int
+    text: str
+    images: tuple[Place, ...]
+
+
+Keyed = tuple[str, Sample]
+"""A sample's key in its shard, and the sample."""
+
+
+class Store:
+    """Images of samples: new ones in a file without a name, which no killed process leaves behind; others where they
+    are."""
+
+    def __init__(self, folder: Path, earlier: Earlier) -> None:
+        self._earlier = earlier
+        self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
+        self._number = len(earlier.shards)
+        self._end = 0
+        self._open: dict[int, IO[bytes]] = {}
+
+    def add(self, converted: Converted) -> Sample:
+        """Keep a sample's images, unless an earlier shard has them."""
+        if converted.images is None:
+            images = self._earlier.places[converted.digest]
+        else:
+            places = []
+            for content in converted.images:
+                self._spool.write(content)
+                places.append((self._number, self._end, len(content)))
+                self._end += len(content)
+            images = tuple(places)
+        label = -1 if converted.label is None else converted.label
+        return Sample(converted.digest, label, converted.text or "", images)
+
+    def flush(self) -> None:
+        """Before the first read."""
+        self._spool.flush()
+
+    def read(self, place: Place) -> bytes:
+        """An image.
+
+        Raises:
+            OSError: it cannot be read any more.
+        """
+        number, offset, num_bytes = place
+        content = os.pread(self._file(number).fileno(), num_bytes, offset)
+        if len(content) != num_bytes:
+            raise OSError(f"{self._earlier.shards[number].path} changed while it was read")
+        return content
+
+    def _file(self, number: int) -> IO[bytes]:
+        if number == self._number:
+            return self._spool
+        if number not in self._open:
+            if len(self._open) == _MAX_OPEN:
+                self._close_earlier()
+            self._open[number] = self._earlier.shards[number].path.open("rb")
+        return self._open[number]
+
+    def _close_earlier(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def close(self) -> None:
+        self._close_earlier()
+        self._spool.close()
+
+
+class _HashedFile:
+    """Writes a file in large parts and knows its digests."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._parts: list[bytes] = []
+        self._waiting = 0
+        self.num_bytes = 0
+        self.sha256, self.md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+
+    def write(self, *parts: bytes) -> None:
+        self._parts += parts
+        self._waiting += sum(map(len, parts))
+        if self._waiting >= _CHUNK_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        content = b"".join(self._parts)
+        self._parts, self._waiting = [], 0
+        self.num_bytes += len(content)
+        self.sha256.update(content)
+        self.md5.update(content)
+        view = memoryview(content)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def keyed(samples: Sequence[Sample]) -> Iterator[Keyed]:
+    """A split's samples with their keys: digests; of several copies of one image, the later ones get a number."""
+    previous, copies = b"", 0
+    for sample in samples:
+        copies = copies + 1 if sample.digest == previous else 0
+        previous = sample.digest
+        yield sample.digest.hex() + (f"_{copies}" if copies else ""), sample
+
+
+def _label_and_text(sample: Sample, fields: Sequence[str]) -> tuple[bytes | None, bytes | None]:
+    label = str(sample.label).encode() if "label" in fields else None
+    return label, sample.text.encode() if "text" in fields else None
+
+
+def unchanged(samples: Sequence[Keyed], fields: Sequence[str], earlier: Earlier) -> FoundShard | None:
+    """The earlier shard whose bytes are those of a shard of these samples, if there is one."""
+    if not earlier.shards:
+        return None
+    signature = Signature()
+    for key, sample in samples:
+        signature.add(key, *_label_and_text(sample, fields))
+    return earlier.by_signature.get(signature.value)
+
+
+def copy_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedShard:
+    """Make an earlier shard appear at `path`: the same file where it lies in `folder` itself, else a copy."""
+    if shard.path.parent == folder:
+        with contextlib.suppress(OSError):  # a file system without hard links
+            os.link(shard.path, path)
+    if not path.exists():
+        shutil.copyfile(shard.path, path)
+    return shard.noted.model_copy(update={"name": name})
+
+
+def write_shard(samples: Sequence[Keyed], fields: Sequence[str], store: Store, path: Path, name: str) -> NotedShard:
+    """Write samples as a tar to `path`.
+
+    Raises:
+        OSError: the disk is full, an earlier shard is gone.
+    """
+    suffixes = [member_suffix(name) for name in fields if name not in ("label", "text")]
+    file = _HashedFile(path)
+    try:
+        for key, sample in samples:
+            label, text = _label_and_text(sample, fields)
+            if label is not None:
+                _write_member(file, f"{key}.{member_suffix('label')}", label)
+            for suffix, place in zip(suffixes, sample.images, strict=True):
+                _write_member(file, f"{key}.{suffix}", store.read(place))
+            if text is not None:
+                _write_member(file, f"{key}.{member_suffix('text')}", text)
+        file.flush()
+        file.write(tar_ending(file.num_bytes))
+        file.flush()
+    finally:
+        file.close()
+    return NotedShard(name=name, sha256=file.sha256.hexdigest(), md5=file.md5.hexdigest(), num_bytes=file.num_bytes)
+
+
+def _write_member(file: _HashedFile, name: str, content: bytes) -> None:
+    file.write(tar_header(name, len(content)), content, bytes(-len(content) % _BLOCK))
