@@ -28,7 +28,8 @@ ROOMS = {
     "registry": {"gans", "data", "networks", "losses"},
     "params": {"training", "evaluation", "registry", "gans", "data"},
     "stages": {"params", "training", "evaluation", "registry", "gans", "data"},
-    "commands": {"stages", "params", "training", "evaluation", "registry", "gans", "data"},
+    "reporting": {"stages", "params", "registry", "data"},
+    "commands": {"reporting", "stages", "params", "training", "evaluation", "registry", "gans", "data"},
     "cli": {"commands", "stages"},
     "__main__": {"cli"},
 }
