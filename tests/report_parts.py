@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,15 @@ TRIALS = [(4000, 310.5), (8000, 120.25), (8000, 88.125), (8000, float("nan"))]
 """(images seen, objective): the scheduler gave the first one up, and the last one diverged."""
 BEST = 2
 SECONDS = {"ingest": 8.3, "reference": 11.6, "tune": 62.6, "train": 386.3, "evaluate": 32.3, "register": 5.7}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A checkout with a finished run."""
+
+    root: Path
+    run_id: str
+    """Of the training in MLflow."""
 
 
 def run(root: Path, *command: str) -> None:
@@ -161,8 +171,8 @@ def register_version(root: Path, protocol: Protocol) -> str:
     return log.run_id
 
 
-def make_finished(root: Path) -> str:
-    """A checkout whose run is done; returns the ID of the training's run in MLflow."""
+def make_finished(root: Path) -> Checkout:
+    """A checkout whose run is done."""
     copy_project(root)
     write_shards(root)
     write_search(root)
@@ -174,4 +184,4 @@ def make_finished(root: Path) -> str:
     (root / STAGE_SECONDS).parent.mkdir(exist_ok=True)
     (root / STAGE_SECONDS).write_text(json.dumps(SECONDS))
     run(root, "dvc", "commit", "--force", "--quiet")
-    return run_id
+    return Checkout(root, run_id)

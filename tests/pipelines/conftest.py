@@ -1,4 +1,4 @@
-"""Small real DVC repositories, and a Prefect server for the flow tests."""
+"""Small real DVC repositories, a checkout with a finished run, and a Prefect server for the flow tests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from report_parts import Checkout
 
 Make = Callable[..., Path]
 
@@ -31,6 +35,17 @@ def make_repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout with a finished run; not to be changed."""
+    from report_parts import make_finished
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            patch.delenv(name, raising=False)
+        return make_finished(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,11 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import report_parts
-from report_parts import BEST, HOSTILE, METRICS, OBJECTIVE, SECONDS, TRIALS
+from report_parts import BEST, HOSTILE, METRICS, OBJECTIVE, SECONDS, TRIALS, Checkout
 
 from ganpipe.commands.report import main
 from ganpipe.params import load_params
@@ -22,22 +21,6 @@ from ganpipe.reporting.gather import gather
 from ganpipe.reporting.page import render
 
 STAGES = ["ingest", "reference", "tune", "train", "evaluate", "register"]
-
-
-@dataclass(frozen=True)
-class Checkout:
-    root: Path
-    run_id: str
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A finished run; not to be changed."""
-    root = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-            patch.delenv(name, raising=False)
-        return Checkout(root, report_parts.make_finished(root))
 
 
 @pytest.fixture
