@@ -193,11 +193,7 @@ class Page:
 
     def click(self, selector: str) -> None:
         """A real mouse click in the middle of the first element that `selector` finds, scrolled into view."""
-        found = json.dumps(selector)
-        x, y = self.evaluate(
-            f"(() => {{ const e = document.querySelector({found}); e.scrollIntoView({{block: 'center'}});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
-        )
+        x, y = self.move_to(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
@@ -209,6 +205,17 @@ class Page:
         """Press and release a key of `KEYS`."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=KEYS[key])
+
+    def move_to(self, selector: str, across: float = 0.5) -> tuple[float, float]:
+        """Scroll the first element that `selector` finds into view and put the mouse on it: `across` of its width from
+        the left, halfway down. Returns the point."""
+        x, y = self.evaluate(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center', behavior: 'instant'}); const r = e.getBoundingClientRect();"
+            f" return [r.x + r.width * {across}, r.y + r.height / 2]; }})()"
+        )
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        return x, y
 
     def resize(self, width: int, height: int) -> None:
         """The viewport in CSS pixels."""

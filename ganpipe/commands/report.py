@@ -35,10 +35,7 @@ def main(argv: list[str]) -> int:
     scratch.write_text(page, encoding="utf-8")
     os.replace(scratch, out)
     parts = list(dict.fromkeys(item.part for item in report.missing))
-    print(
-        f"{os.path.relpath(out)}: {len(page.encode()) / 1e6:.1f} MB"
-        + (f"; missing: {', '.join(parts)}" if parts else "")
-    )
+    print(f"report   {os.path.relpath(out)}" + (f"; missing: {', '.join(parts)}" if parts else ""))
     print(f"MLflow   {_keep(report, Tracker.at(home(), params.register_.experiment), page)}")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
@@ -18,7 +19,8 @@ def read_stages(reader: Reader) -> list[Stage]:
     from dvc.repo import Repo
 
     try:
-        with Repo(str(reader.root)) as repo:
+        # DVC's names of stages and files are relative to the working directory.
+        with contextlib.chdir(reader.root), Repo(str(reader.root)) as repo:
             graph = repo.index.graph
             status = _status(repo, reader)
             runnable = {stage.addressing: stage for stage in graph.nodes if stage.cmd is not None}
@@ -53,7 +55,7 @@ def _stage(stage: Any, upstream: tuple[str, ...], status: Mapping[str, Any] | No
     locked = any(out.hash_info for out in stage.outs)
     changes = () if status is None else tuple(_reasons(status.get(stage.addressing, [])))
     state: State = "unknown"
-    if not locked or not all(out.exists for out in stage.outs):
+    if not locked:
         state = "not run"
     elif status is not None:
         state = "changed" if changes else "up to date"

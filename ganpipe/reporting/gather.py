@@ -183,15 +183,16 @@ def _from_mlflow(
     protocol: Mapping[str, Any] | None,
 ) -> tuple[TrackedRun | None, Registered | None]:
     run, registered = None, None
+    packaged = (reader.root / PACKAGE / "model.json").is_file()
+    if not packaged:
+        reader.absent(PACKAGE, "register")
     try:
         client = reach(tracker)
         if training is not None:
             run = read_run(client, tracker, training.run_key)
             if run is None:
                 reader.note("MLflow", f"the experiment {tracker.experiment!r} has no run of this training")
-        if not (reader.root / PACKAGE / "model.json").is_file():
-            reader.absent(PACKAGE, "register")
-        elif metrics is not None and protocol is not None:
+        if packaged and metrics is not None and protocol is not None:
             registered = read_registered(
                 client, tracker, settings.model_name, reader.root / PACKAGE, metrics, str(protocol.get("hash", ""))
             )

@@ -45,7 +45,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"compact": compact, "value": value, "plain": plain, "duration": dag.duration}
-    environment.filters |= {"size": size, "breakable": breakable}
+    environment.filters |= {"size": size, "breakable": breakable, "coded": coded}
     style, script = Markup(_template("page.css")), Markup(_template("page.js"))
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -84,7 +84,7 @@ def _hash(text: str) -> str:
 def value(number: float | None) -> str:
     """A number in a table: five significant digits, no exponent where it can be read without."""
     if number is None or not math.isfinite(number):
-        return "none"
+        return "not finite"
     if float(number).is_integer() and abs(number) < 1e15:
         return f"{int(number):,}"
     return f"{number:.5g}"
@@ -93,6 +93,12 @@ def value(number: float | None) -> str:
 def breakable(name: str) -> Markup:
     """A long name that may go on in the next line behind each dot, slash and underscore."""
     return Markup("").join(part + Markup("<wbr>") if part in "._/" else part for part in re.split(r"([._/])", name))
+
+
+def coded(text: str) -> Markup:
+    """A sentence in which what stands between backticks is code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if at % 2 else p for at, p in enumerate(parts))
 
 
 def plain(item: Any) -> str:

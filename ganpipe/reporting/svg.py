@@ -111,7 +111,7 @@ def axes(x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: int = 4, y_tic
     middle = (x.start + x.stop) / 2
     parts.append(tag("text", x_label, class_="name", x=middle, y=y.start + 34, text_anchor="middle"))
     if y_label:
-        parts.append(tag("text", y_label, class_="name", x=x.start - 46, y=y.stop - 8, text_anchor="start"))
+        parts.append(tag("text", y_label, class_="name", x=x.start - 46, y=y.stop - 12, text_anchor="start"))
     return Markup("").join(parts)
 
 

@@ -29,7 +29,8 @@ ROOMS = {
     "params": {"training", "evaluation", "registry", "gans", "data"},
     "stages": {"params", "training", "evaluation", "registry", "gans", "data"},
     "serving": {"registry"},
-    "commands": {"serving", "stages", "params", "training", "evaluation", "registry", "gans", "data"},
+    "reporting": {"stages", "params", "registry", "data"},
+    "commands": {"reporting", "serving", "stages", "params", "training", "evaluation", "registry", "gans", "data"},
     "cli": {"commands", "stages"},
     "__main__": {"cli"},
 }

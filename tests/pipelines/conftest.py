@@ -1,4 +1,4 @@
-"""Small real DVC repositories, and a Prefect server for the flow tests."""
+"""Small real DVC repositories, a checkout with a finished run, and a Prefect server for the flow tests."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from projects import Project, make_project
 from repositories import git
 
 from ganpipe import services
+
+if TYPE_CHECKING:
+    from report_parts import Checkout
 
 Make = Callable[..., Path]
 
@@ -65,6 +69,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         yield project
     finally:
         services.stop(project.root)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout with a finished run; not to be changed."""
+    from report_parts import make_finished
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            patch.delenv(name, raising=False)
+        return make_finished(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture(scope="session")
