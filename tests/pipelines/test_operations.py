@@ -107,7 +107,6 @@ READY = {
     "prefect worker start": "started!",
     "ganpipe ingest --watch": "watching the source",
     "ganpipe serve": "http://127.0.0.1:8090/readyz",
-    "mlflow models serve": "http://127.0.0.1:5001/ping",
 }
 """When a command that runs on is ready: an address that answers, or words in what it prints."""
 
@@ -121,11 +120,10 @@ def terminals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminals]:
     project.run("git", "remote", "add", "origin", str(origin))
     project.run("git", "fetch", "--quiet", "origin")
     project.run("git", "branch", "--quiet", "--set-upstream-to", "origin/main")
-    ports = {port: str(_free_port()) for port in ("4200", "8090", "5001", "9999")}
+    ports = {port: str(_free_port()) for port in ("4200", "8090", "9999")}
     project.environment.update(
         PREFECT_HOME=str(project.root.parent / "prefect"),
         PREFECT_SERVER_API_PORT=ports["4200"],
-        GANPIPE_SERVE_PORT=ports["8090"],
     )
     project.dvc("repro")
     terminals = Terminals(project, ports)
