@@ -82,12 +82,19 @@ def _artifacts(deployed: Project, run_id: str) -> dict[str, Any]:
     return {artifact["key"]: artifact for artifact in found}
 
 
-def test_a_run_by_parameters_is_an_experiment_with_its_artifacts(deployed):
+@pytest.fixture(scope="module")
+def first_run(deployed: Project) -> dict[str, Any]:
+    """A run with other settings than the project's; its generator is version 2, and the champion."""
     before = deployed.run("git", "status", "--porcelain")
     said = _run(deployed, "pipeline/default", 'overrides={"train.num_images": 480, "tune.num_trials": 0}')
     assert "Flow run finished successfully in 'Completed'" in said
     assert deployed.run("git", "status", "--porcelain") == before
     (run,) = _runs(deployed, "pipeline/default")
+    return dict(run)
+
+
+def test_a_run_by_parameters_is_an_experiment_with_its_artifacts(deployed, first_run):
+    run = first_run
     experiments = deployed.dvc("exp", "list", "--name-only").split()
     assert run["name"] in experiments
     tasks = _api(deployed, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
@@ -174,7 +181,7 @@ def _failed_sweep(deployed: Project, *parameters: str) -> str:
     return str(failed["state"]["message"])
 
 
-def test_a_webhook_hears_of_champions_and_failures(deployed, tmp_path):
+def test_a_webhook_hears_of_champions_and_failures(deployed, first_run):
     heard: list[dict[str, str]] = []
 
     class Receiver(http.server.BaseHTTPRequestHandler):
@@ -192,18 +199,20 @@ def test_a_webhook_hears_of_champions_and_failures(deployed, tmp_path):
         assert said.splitlines() == ["ganpipe: the champion changed", "ganpipe: a run failed or crashed"]
         time.sleep(10)  # the server's triggers look for new automations now and then
         _run(deployed, "pipeline/default", 'overrides={"data.image_size": "large"}', code=1)
-        deployed.run("ganpipe", "promote", "--version", "1", "--force", "--reason", "a test of the webhook")
-        _wait(lambda: {"flow", "model"} <= {key for told in heard for key in told}, seconds=90)
+        promotion = "a test of the webhook"
+        deployed.run("ganpipe", "promote", "--version", "2", "--force", "--reason", "so that it moves")
+        deployed.run("ganpipe", "promote", "--version", "1", "--force", "--reason", promotion)
+        _wait(lambda: "flow" in str(heard) and promotion in str(heard), seconds=90)
     finally:
         server.shutdown()
-    (champion,) = [told for told in heard if "model" in told]
+    champion = [told for told in heard if "model" in told][-1]
     assert champion == {
         "event": "ganpipe.alias.moved",
         "model": "ganpipe-mnist",
         "version": "1",
         "why": champion["why"],
     }
-    assert "a test of the webhook" in champion["why"]
+    assert promotion in champion["why"]
     (failure,) = [told for told in heard if "flow" in told]
     assert (failure["event"], failure["flow"]) == ("prefect.flow-run.Failed", "pipeline")
 
@@ -215,8 +224,7 @@ def test_the_flow_without_a_server(project: Project):
     assert name in project.dvc("exp", "list", "--name-only").split()
 
 
-def test_log_lines_of_stages_are_on_the_server(deployed):
-    (run, *_) = [run for run in _runs(deployed, "pipeline/default") if run["state_name"] == "Completed"]
-    logs = _api(deployed, "logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+def test_log_lines_of_stages_are_on_the_server(deployed, first_run):
+    logs = _api(deployed, "logs/filter", {"logs": {"flow_run_id": {"any_": [first_run["id"]]}}})
     assert any("fid_efficientnet_lite0" in line["message"] for line in logs)
     assert Path(deployed.root / ".ganpipe" / "workspaces").is_dir()

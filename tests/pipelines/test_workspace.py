@@ -130,6 +130,7 @@ def test_a_run_at_another_revision(checkout):
 
 
 def test_a_run_of_some_stages_where_others_have_run_before(checkout):
+    (checkout / ".ganpipe").mkdir()
     subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=checkout, check=True)
     git(checkout, "add", "dvc.lock")
     git(checkout, "commit", "--quiet", "--message", "lock")
