@@ -19,7 +19,7 @@ from ganpipe import processes
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 PAGE = SOURCE / "docs" / "operations.md"
-FENCE = re.compile(r"^## (?P<title>.+)$|^```sh(?P<own> own terminal)?\n(?P<body>.*?)^```$", re.M | re.S)
+FENCE = re.compile(r"^## (?P<title>[^\n]+)$|^```sh(?P<own> own terminal)?\n(?P<body>.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True)
