@@ -161,7 +161,7 @@ def register_version(root: Path, protocol: Protocol) -> str:
     build_package(
         root / "artifacts" / "train", package, metrics=METRICS,
         protocol={"hash": protocol.hash, **protocol.model_dump(mode="json")}, licence=HOSTILE,
-        card=f"# {HOSTILE}\n", samples_png=root / "artifacts" / "evaluate" / "samples.png",
+        card=f"# {HOSTILE}\n\n{HOSTILE}\n", samples_png=root / "artifacts" / "evaluate" / "samples.png",
     )  # fmt: skip
     tracker = Tracker.at(root, params.register_.experiment)
     tags = {"ganpipe.git.commit": "f" * 40, "ganpipe.git.dirty": "true", "env.torch": "2.13.0"}
