@@ -48,13 +48,13 @@ def repo_root(start: Path | None = None) -> Path:
     raise GanpipeError(f"{start} is in no DVC repository (no .dvc folder here or above): change into the checkout")
 
 
-def home() -> Path:
+def home(here: Path | None = None) -> Path:
     """The checkout whose services, MLflow database and interrupted work this process uses.
 
     `GANPIPE_CHECKOUT` where it is set: a workspace names the checkout that it was made from, so that what is shared
-    by all runs has one place. Else the working directory.
+    by all runs has one place. Else `here`, by default the working directory.
     """
-    return Path(os.environ.get(CHECKOUT) or Path.cwd()).resolve()
+    return Path(os.environ.get(CHECKOUT) or here or Path.cwd()).resolve()
 
 
 def is_loopback(address: str) -> bool:

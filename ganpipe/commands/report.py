@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     os.replace(scratch, out)
     parts = list(dict.fromkeys(item.part for item in report.missing))
     print(f"report   {os.path.relpath(out)}" + (f"; missing: {', '.join(parts)}" if parts else ""))
-    print(f"MLflow   {_keep(report, Tracker.at(home(), params.register_.experiment), page)}")
+    print(f"MLflow   {_keep(report, Tracker.at(home(root), params.register_.experiment), page)}")
     return 0
 
 

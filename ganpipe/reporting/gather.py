@@ -45,7 +45,7 @@ def gather(root: Path, params: Params) -> Report:
     metrics = reader.json(EVALUATE / "metrics.json", "evaluate")
     protocol = reader.json(EVALUATE / "protocol.json", "evaluate")
     training = None if trained is None else _training(trained)
-    tracker = Tracker.at(environment.home(), params.register_.experiment)
+    tracker = Tracker.at(environment.home(root), params.register_.experiment)
     run, registered = _from_mlflow(reader, tracker, params.register_, training, metrics, protocol)
     return Report(
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
