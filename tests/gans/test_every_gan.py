@@ -13,9 +13,11 @@ from training_parts import SPEC, blobs, largest_difference, make_loop, weights_o
 
 from ganpipe import gans
 from ganpipe.data.order import share
+from ganpipe.evaluation.figures import SampleGrid
 from ganpipe.evaluation.sampling import sample_images
 from ganpipe.gans.base import Adam, Batch, DataSpec, Progress
 from ganpipe.gans.draws import BatchDraws
+from ganpipe.registry.card import paper_of
 from ganpipe.registry.package import build_package
 from ganpipe.registry.served_model import Generator, package_files
 
@@ -174,7 +176,10 @@ def test_the_package_makes_the_same_images(name: str, tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "model.json").write_text(json.dumps(trained))
     save_file(state.generator_state(), tmp_path / "train" / "generator.safetensors")
-    build_package(tmp_path / "train", tmp_path / "package", metrics={}, protocol={}, licence="none")
+    picture = tmp_path / "samples.png"
+    picture.write_bytes(SampleGrid(4)(state.gan, state.progress))
+    people = {"licence": "none", "card": f"# {name}\n\n{paper_of(name)}\n", "samples_png": picture}
+    build_package(tmp_path / "train", tmp_path / "package", metrics={}, protocol={}, **people)
     labels = [0, 1, 1, 0] if "label" in state.gan.fields else None
     packaged = Generator(package_files(tmp_path / "package"), "cpu").images([1, 2, 3, 4], labels)
     with state.averaged() as gan:
