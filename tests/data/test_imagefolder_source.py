@@ -229,7 +229,7 @@ def test_a_text_that_utf8_cannot_hold(folder: Path, tmp_path: Path, settings_of:
     (folder / "metadata.csv").unlink()
     (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "caption": "\\ud800"}\n')
     source = source_of(folder, text_column="caption")
-    with pytest.raises(GanpipeError, match=r"0\.png: text '\\\\ud800'; expected a text that UTF-8 can hold"):
+    with pytest.raises(GanpipeError, match=r"0\.png: text '\\ud800'; expected a text that UTF-8 can hold"):
         write_shards(settings_of(source="imagefolder"), source, tmp_path / "out")
 
 
