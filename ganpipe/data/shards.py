@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import GanpipeError
@@ -47,6 +47,15 @@ class _Gathered:
     samples: dict[Split, list[Sample]]
     skipped: list[Converted]
     num_decoded: int = 0
+
+
+@dataclass
+class _Written:
+    """The shards, notes on them, and how many of them no earlier ingest wrote."""
+
+    shards: list[Shard] = field(default_factory=list)
+    notes: list[NotedShard] = field(default_factory=list)
+    num_new: int = 0
 
 
 def _limited(items: Iterable[Item], limit: int | None) -> Iterable[Item]:
@@ -132,9 +141,9 @@ def _write_all(
     store: Store,
     earlier: Earlier,
     out: Path,
-) -> tuple[list[Shard], list[NotedShard], int]:
-    """Write the shards under partial names. Returns them, notes on them, and how many are new files."""
-    shards, notes, num_written = [], [], 0
+) -> _Written:
+    """Write the shards under partial names."""
+    written = _Written()
     for split in SPLITS:
         all_keyed = list(keyed(samples[split]))
         ranges = shard_ranges([sample.digest for sample in samples[split]], samples_per_shard)
@@ -145,17 +154,29 @@ def _write_all(
                 noted = copy_shard(same, out, path, name)
             else:
                 noted = write_shard(chosen, fields, store, path, name)
-                num_written += 1
-            notes.append(noted)
+                written.num_new += 1
+            written.notes.append(noted)
             about = noted.model_dump(exclude={"md5"})
-            shards.append(Shard(**about, num_samples=stop - start, split=split))
-    return shards, notes, num_written
+            written.shards.append(Shard(**about, num_samples=stop - start, split=split))
+    return written
 
 
 def _clear(folder: Path, pattern: str) -> None:
     for path in sorted(folder.iterdir()):
         if re.match(pattern, path.name):
             path.unlink()
+
+
+@contextlib.contextmanager
+def _partial_files(folder: Path) -> Iterator[None]:
+    """None is there before or after, whatever happens; those of a killed ingest neither."""
+    pattern = rf"^{re.escape(_PARTIAL)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder, pattern)
+    try:
+        yield
+    finally:
+        _clear(folder, pattern)
 
 
 def _publish(out: Path, manifest: Manifest) -> None:
@@ -167,17 +188,18 @@ def _publish(out: Path, manifest: Manifest) -> None:
     write_manifest(out, manifest)
 
 
-def _change(earlier: Earlier, gathered: _Gathered, num_written: int, num_shards: int) -> str:
+def _change(earlier: Earlier, gathered: _Gathered, written: _Written) -> str:
     """One line: what is new since the last ingest."""
-    written = f"{num_written} of {num_shards} shards rewritten"
+    rewritten = f"{written.num_new} of {len(written.shards)} shards rewritten"
     if earlier.num_lost:
         return (
             f"{earlier.num_lost} shard(s) of the last ingest are gone or damaged: {gathered.num_decoded:,} images "
-            f"decoded, {written}"
+            f"decoded, {rewritten}"
         )
     now = Counter(sample.digest for samples in gathered.samples.values() for sample in samples)
     num_added, num_removed = (now - earlier.digests).total(), (earlier.digests - now).total()
-    return f"{num_added:,} images added, {num_removed:,} removed: {written}"
+    plural = "" if num_added == 1 else "s"
+    return f"{num_added:,} image{plural} added, {num_removed:,} removed: {rewritten}"
 
 
 def write_shards(
@@ -202,36 +224,38 @@ def write_shards(
     key = f"{settings.source}-{conversion_key(settings, description)}"
     earlier = recall(memory, key, out, description.image_fields)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(Store(out, earlier)) as store, _known_file(earlier) as known:
+        with _partial_files(out), contextlib.closing(Store(out, earlier)) as store, _known_file(earlier) as known:
             gathered = _gather(settings, description, items, store, known, num_processes)
             _report_skipped(gathered.skipped, out)
             _require_training_images(settings, gathered)
             store.flush()
-            _clear(out, rf"^{re.escape(_PARTIAL)}")
-            shards, notes, num_written = _write_all(
-                gathered.samples, settings.samples_per_shard, description.fields, store, earlier, out
-            )
-        manifest = Manifest(
-            source=settings.source,
-            description=description.text,
-            homepage=description.homepage,
-            licence=description.licence,
-            image_size=settings.image_size,
-            channels=settings.channels,
-            fields=description.fields,
-            classes=description.classes,
-            shards=tuple(shards),
-            skipped=tuple(item.name for item in gathered.skipped),
-        )
-        _publish(out, manifest)
+            written = _write_all(gathered.samples, settings.samples_per_shard, description.fields, store, earlier, out)
+            manifest = _manifest(settings, description, written, gathered.skipped)
+            _publish(out, manifest)
         if memory is not None:
-            write_note(memory, key, notes)
+            write_note(memory, key, written.notes)
     except OSError as error:
         raise GanpipeError(f"{out}: ingest cannot write its shards: {error.strerror or error}") from error
     if earlier.num_lost is not None:
-        print(_change(earlier, gathered, num_written, len(shards)))
+        print(_change(earlier, gathered, written))
     return manifest
+
+
+def _manifest(
+    settings: DataSettings, description: Description, written: _Written, skipped: Iterable[Converted]
+) -> Manifest:
+    return Manifest(
+        source=settings.source,
+        description=description.text,
+        homepage=description.homepage,
+        licence=description.licence,
+        image_size=settings.image_size,
+        channels=settings.channels,
+        fields=description.fields,
+        classes=description.classes,
+        shards=tuple(written.shards),
+        skipped=tuple(item.name for item in skipped),
+    )
 
 
 def _require_training_images(settings: DataSettings, gathered: _Gathered) -> None:

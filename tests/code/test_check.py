@@ -61,6 +61,15 @@ def test_a_workplace_that_is_ready(workplace: Path, capsys: pytest.CaptureFixtur
         ({"train__gan": "dcgan", "data__image_size": 28}, "data.image_size: got 28; dcgan needs a power of two"),
         ({"sources__folder__path": "imagse"}, "imagse"),
         (
+            {"data__source": "imagefolder", "sources__imagefolder__text_column": "caption"},
+            "sources.imagefolder.text_column: caption needs a table, but images has no metadata.csv or metadata.jsonl",
+        ),
+        ({"data__source": "webdataset"}, "sources.webdataset.shards: '*.tar' fits no file in images"),
+        (
+            {"data__source": "openmoji", "sources__openmoji__groups": ["smilies"]},
+            "sources.openmoji.groups: got ['smilies']; there is no group 'smilies'",
+        ),
+        (
             {"cluster__num_workers": 60, "cluster__cpus_per_worker": 9},
             "cluster: asks for 60 workers of 9 CPUs; this machine",
         ),

@@ -225,6 +225,14 @@ def test_bad_jsonl(kind: str, folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_text_that_utf8_cannot_hold(folder: Path, tmp_path: Path, settings_of: MakeSettings) -> None:
+    (folder / "metadata.csv").unlink()
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "caption": "\\ud800"}\n')
+    source = source_of(folder, text_column="caption")
+    with pytest.raises(GanpipeError, match=r"0\.png: text '\\ud800'; expected a text that UTF-8 can hold"):
+        write_shards(settings_of(source="imagefolder"), source, tmp_path / "out")
+
+
 def test_two_tables_for_one_folder(folder: Path) -> None:
     jsonl(folder / "metadata.jsonl", {"file_name": "0.png"})
     with pytest.raises(GanpipeError, match=r"images: holds both metadata\.csv and metadata\.jsonl; remove one"):

@@ -13,13 +13,14 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganpipe.data import conversion, earlier
+from ganpipe.data import conversion, earlier, shards
 from ganpipe.data.arrangement import shard_ranges
 from ganpipe.data.manifest import MANIFEST, Manifest
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import Memory, verify, write_shards
 from ganpipe.data.sources.base import Source
 from ganpipe.data.sources.folder import Folder
+from ganpipe.errors import GanpipeError
 
 Draw = Callable[..., Path]
 MakeFolder = Callable[..., Folder]
@@ -188,7 +189,7 @@ def test_a_class_in_between_changes_labels_but_decodes_nothing(
     decoded.clear()
     manifest, said = again.ingest(lambda: folder_source(many))
     assert manifest.classes == ("a", "b", "c")
-    assert said.startswith("1 images added, 0 removed: ")
+    assert said.startswith("1 image added, 0 removed: ")
     assert len(decoded) == 1 + 101
 
 
@@ -212,7 +213,7 @@ def test_in_several_processes(again: Again, many: Path, draw: Draw, folder_sourc
     again.ingest(lambda: folder_source(many), num_processes=2)
     draw(many / "a" / "new.png", 400)
     _, said = again.ingest(lambda: folder_source(many), num_processes=2)
-    assert said.startswith("1 images added, 0 removed: ")
+    assert said.startswith("1 image added, 0 removed: ")
 
 
 @pytest.mark.parametrize(
@@ -335,7 +336,7 @@ def test_shards_are_found_in_a_store_where_the_output_was_removed(
     draw(many / "a" / "new.png", 500)
     decoded.clear()
     _, said = again.ingest(lambda: folder_source(many))
-    assert re.fullmatch(r"1 images added, 0 removed: [12] of \d+ shards rewritten", said), said
+    assert re.fullmatch(r"1 image added, 0 removed: [12] of \d+ shards rewritten", said), said
     assert len(decoded) == 1 + 101
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == kept
     assert all(path.stat().st_nlink == 1 for path in again.out.iterdir())  # copies: the store's files are its own
@@ -353,6 +354,30 @@ def test_an_ingest_that_was_killed_while_it_published(
     _, said = again.ingest(lambda: folder_source(many))
     assert said.startswith("2 shard(s) of the last ingest are gone or damaged: ")
     assert not list(again.out.glob(".partial-*"))
+
+
+def test_a_failed_ingest_leaves_the_last_one_as_it_was(
+    again: Again, many: Path, folder_source: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = again.ingest(lambda: folder_source(many))
+    before = files(again.out)
+    (many / "a" / "bad.png").write_text("no image")
+    with pytest.raises(GanpipeError, match=r"bad\.png: not an image"):
+        again.ingest(lambda: folder_source(many))
+    assert files(again.out) == before
+    (many / "a" / "bad.png").unlink()
+    for path in list((many / "c").iterdir())[:9]:
+        path.unlink()
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards, "write_manifest", full)
+    monkeypatch.setattr(shards, "copy_shard", full)
+    with pytest.raises(GanpipeError, match="cannot write its shards: No space left"):
+        again.ingest(lambda: folder_source(many))
+    assert files(again.out) == before
+    assert verify(again.out) == first
 
 
 def test_old_notes_are_forgotten(

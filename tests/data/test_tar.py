@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ganpipe.data.tar import read_members, tar_ending, tar_member
+from ganpipe.data.tar import read_members, tar_ending, tar_header, tar_member
 from ganpipe.errors import GanpipeError
 
 MEMBERS = [("a.cls", b"3"), ("a.png", bytes(range(256)) * 5), ("b.cls", b""), ("b.png", b"x" * 512)]
@@ -37,6 +39,19 @@ def test_the_bytes_are_those_of_tarfile(archive: Path) -> None:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     assert buffer.getvalue() == archive.read_bytes()
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=100), st.integers(0, 8**11 - 1))
+def test_any_header_is_tarfiles(name: str, num_bytes: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = num_bytes
+    assert tar_header(name, num_bytes) == info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize(("name", "num_bytes"), [("x" * 101, 1), ("x", 8**11)])
+def test_what_no_header_holds(name: str, num_bytes: int) -> None:
+    with pytest.raises(ValueError, match="does not fit a USTAR header"):
+        tar_header(name, num_bytes)
 
 
 def with_entry(kind: bytes, name: str = "evil.png") -> Callable[[bytes], bytes]:

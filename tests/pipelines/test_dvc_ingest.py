@@ -70,7 +70,7 @@ def test_images_added_and_removed(make_repo: Callable[..., Path], tmp_path: Path
     draw(root / "images", range(83, 84))
     dvc(root, "repro")
     draw(root / "images", range(84, 85))
-    assert "1 images added, 0 removed: " in dvc(root, "repro")
+    assert "1 image added, 0 removed: " in dvc(root, "repro")
     (root / "images" / "084.png").unlink()
     assert "Stage 'ingest' is cached - skipping run, checking out outputs" in dvc(root, "repro")
 

@@ -64,13 +64,12 @@ def workplace(make_repo: Callable[..., Path]) -> Path:
     return root
 
 
-def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **base,
-        **{
-            key: merged(base.get(key, {}), value) if isinstance(value, dict) else value for key, value in change.items()
-        },
-    }
+def merge(base: dict[str, Any], change: dict[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, dict):
+            merge(base.setdefault(key, {}), value)
+        else:
+            base[key] = value
 
 
 def run(line: str, root: Path) -> str:
@@ -87,7 +86,8 @@ def test_the_page(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for found in BLOCK.finditer(page):
         if found["language"] == "yaml":
             params = yaml.safe_load((workplace / "params.yaml").read_text())
-            (workplace / "params.yaml").write_text(yaml.safe_dump(merged(params, yaml.safe_load(found["text"]))))
+            merge(params, yaml.safe_load(found["text"]))
+            (workplace / "params.yaml").write_text(yaml.safe_dump(params))
         elif found["language"] == "sh":
             for line in found["text"].splitlines():
                 if line.startswith("ganpipe "):

@@ -26,7 +26,8 @@ class WebdatasetSettings(SourceSettings):
     """WebDataset shards that exist already."""
 
     path: str | None = None
-    """The folder of local shards."""
+    """The folder of local shards. It is a dependency in dvc.yaml: where all shards are at URLs, leave a folder that
+    exists."""
     shards: tuple[str, ...] = Field(("*.tar",), min_length=1)
     """Which shards: names below `path`, or URLs (http, https; s3, gs, ... where fsspec's driver is installed). Braces
     stand for several (train-{000000..000041}.tar); *, ? and ** are for local ones only. Each may be gzipped."""
