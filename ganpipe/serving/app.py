@@ -33,6 +33,7 @@ from .version import ServedVersion
 
 NUM_SHOWN = 24
 """Samples on the page beside the large one."""
+MAX_UNDER_WAY = 512
 CRISP_BELOW = 200
 """Images smaller than this (pixels) are enlarged on the page pixel by pixel."""
 _STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
@@ -122,12 +123,8 @@ class Page:
         return JSONResponse({"status": "ready", "version": self.version().number})
 
 
-def make_app(page: Page, hosts: Collection[str]) -> Starlette:
-    """The ASGI application.
-
-    Args:
-        hosts: see `Guard`.
-    """
+def make_app(page: Page, hosts: Collection[str], max_under_way: int = MAX_UNDER_WAY) -> Starlette:
+    """The ASGI application; see `Guard` for its arguments."""
     addresses: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/": page.page,
         "/static/{name}": page.static,
@@ -152,7 +149,7 @@ def make_app(page: Page, hosts: Collection[str]) -> Starlette:
 
     return Starlette(
         routes=[Route(path, handler) for path, handler in addresses.items()],
-        middleware=[Middleware(Guard, hosts=hosts, rate=page.rate)],
+        middleware=[Middleware(Guard, hosts=hosts, rate=page.rate, max_under_way=max_under_way)],
         exception_handlers=dict.fromkeys((BadQuery, Busy, HTTPException), refuse),
     )
 
@@ -222,7 +219,7 @@ def model_content(follower: Follower, max_images: int) -> dict[str, Any]:
 
 
 def _encoded(version: ServedVersion, query: Query, images: list[np.ndarray]) -> tuple[bytes, str]:
-    """The images as one answer and its media type. Several as a PNG are one below the other… in a square sheet."""
+    """The images as one answer and its media type. Several as a PNG are a sheet."""
     if query.format == "png":
         return png(sheet(images)), "image/png"
     rows = [

@@ -135,28 +135,30 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._stop.wait(self._poll_seconds):
-            self.check()
+            try:
+                self.check()
+            except Exception:  # a full disk, say: what is served stays, and the next look may work
+                logger.exception("looking for a new version failed")
 
     def _require_source(self) -> None:
-        name, where = self.source.name, without_password(self._tracker.uri)
+        source, where = self.source, without_password(self._tracker.uri)
         try:
             self._tracker.check()
             client = self._registry()
             names = [model.name for model in client.search_registered_models(max_results=1000)]
-            if name not in names:
-                hint = nearest(name, names) if names else "it has none yet: run the pipeline first (make run)"
-                raise GanpipeError(f"--model: no registered model {name!r} in MLflow at {where}; {hint}")
-            model = client.get_registered_model(name)
-            if self.source.alias and self.source.alias not in model.aliases:
-                raise GanpipeError(
-                    f"--model: {name} has no alias {self.source.alias!r}; {nearest(self.source.alias, model.aliases)}"
-                )
-            self.source.find(client)
+            aliases = _aliases(client, source.name)
+            if aliases is None:
+                hint = nearest(source.name, names) if names else "it has none yet: run the pipeline first (make run)"
+                raise GanpipeError(f"--model: no registered model {source.name!r} in MLflow at {where}; {hint}")
+            if source.alias and source.alias not in aliases:
+                hint = nearest(source.alias, aliases) if aliases else "it has none"
+                raise GanpipeError(f"--model: {source.name} has no alias {source.alias!r}; {hint}")
+            source.find(client)
         except Exception as error:
             if isinstance(error, GanpipeError) and "does not answer" not in str(error):
                 raise
             if is_permanent(error):
-                raise GanpipeError(f"--model: {self.source.uri}: {_first_line(error)}") from error
+                raise GanpipeError(f"--model: {source.uri}: {_first_line(error)}") from error
             logger.warning("MLflow at %s is away; the page waits for it: %s", where, _first_line(error))
 
     def _registry(self) -> MlflowClient:
@@ -211,6 +213,13 @@ class Follower:
             self.state = replace(self.state, **changes)
             if trouble:
                 logger.error("%s", f"{what} ({detail})" if detail else what)
+
+
+def _aliases(client: MlflowClient, name: str) -> list[str] | None:
+    """The aliases of a registered model, None where there is no such model."""
+    quoted = name.replace("'", "''")
+    found = client.search_registered_models(f"name = '{quoted}'")
+    return list(found[0].aliases) if found else None
 
 
 def _first_line(error: Exception) -> str:

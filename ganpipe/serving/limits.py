@@ -72,12 +72,14 @@ class Guard:
     """ASGI middleware: hosts, methods, sizes, rate, security headers, and errors of our own.
 
     Args:
+        max_under_way: requests at one time, probes not counted.
         hosts: names under which the page is reached, without port; empty for any. On a loopback address this keeps
             out pages of other sites whose name was made to point here (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], rate: RateLimit) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str], rate: RateLimit, max_under_way: int) -> None:
         self._app, self._hosts, self._rate = app, hosts, rate
+        self._max_under_way, self._under_way = max_under_way, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,14 +96,18 @@ class Guard:
                     headers[name] = value
             await send(message)
 
+        counted = scope["path"] not in _PROBES
+        answer = self._refuse(scope)
+        self._under_way += counted
         try:
-            answer = self._refuse(scope)
             await (answer or self._app)(scope, receive, send_guarded)
         except Exception as error:
-            logger.error("%s %s: %s", scope["method"], scope["path"], type(error).__name__, exc_info=True)
+            logger.error("%s %r: %s", scope["method"], scope["path"], type(error).__name__, exc_info=True)
             if started:
                 raise
             await refusal(500, "this server failed; its log says why")(scope, receive, send_guarded)
+        finally:
+            self._under_way -= counted
 
     def _refuse(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
@@ -119,6 +125,8 @@ class Guard:
             answer.headers["Connection"] = "close"
             return answer
         if scope["path"] not in _PROBES:
+            if self._under_way >= self._max_under_way:
+                return refusal(503, "too many requests are under way; try again in 1 s", 1)
             try:
                 self._rate.take(client_of(scope), 1)
             except HTTPException as error:

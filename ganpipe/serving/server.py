@@ -22,7 +22,8 @@ from .limits import RateLimit
 
 logger = logging.getLogger("ganpipe.serving")
 
-_MAX_CONNECTIONS = 1024
+_MAX_CONNECTIONS = 1000
+"""With idle ones; uvicorn itself turns away the others. Below the number of open files that systems allow."""
 
 
 @dataclass(frozen=True)

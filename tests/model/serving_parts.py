@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -161,6 +160,8 @@ def served(root: Path, environment: Mapping[str, str], *flags: str) -> Iterator[
         server.until(lambda: server.get("/healthz").status == 200)
         yield server
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()

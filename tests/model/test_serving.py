@@ -25,7 +25,7 @@ from ganpipe.commands.serve import _parser
 from ganpipe.serving.server import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ("--model", f"models:/{NAME}@champion", "--max-images", "16", "--burst", "100000", "--rate", "100000")
+FLAGS = ("--model", f"models:/{NAME}@champion", "--max-images", "16")
 
 
 @pytest.fixture(scope="module")

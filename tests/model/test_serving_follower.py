@@ -16,6 +16,7 @@ import mlflow
 import numpy as np
 import pytest
 import uvicorn
+from browser import Browser
 from registry_parts import build, make_gan, own_samples
 from serving_parts import NAME, Registry, get, served
 from test_registry_server import free_port, start, stop
@@ -176,7 +177,8 @@ def test_an_mlflow_server_comes_goes_and_comes_back(tmp_path: Path) -> None:
     port = free_port()
     environment = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
     tracker = Tracker(environment["MLFLOW_TRACKING_URI"], "page", str(tmp_path / "spool"))
-    with served(tmp_path, environment, "--model", f"models:/{NAME}@champion") as page:
+    with served(tmp_path, environment, "--model", f"models:/{NAME}@champion") as page, Browser() as browser:
+        browser.go(page.url)
         assert page.get("/readyz").status == 503
         assert "No digit yet" in page.get("/", Accept="text/html").body.decode()
         assert page.get("/api/images?seed=1").headers["retry-after"] == "5"
@@ -185,6 +187,8 @@ def test_an_mlflow_server_comes_goes_and_comes_back(tmp_path: Path) -> None:
             registry = Registry(tmp_path / "models", tracker)
             registry.promote(registry.add("gan"))
             page.until(lambda: page.get("/readyz").status == 200, 60)
+            browser.until(lambda: browser.js("document.querySelector('#hero')?.naturalWidth"))
+            assert browser.js("location.search").startswith("?seed=")
             body = page.get("/api/images?seed=1").body
             stop(process)
             page.until(lambda: page.get("/api/model").json["notes"], 60)
@@ -203,10 +207,10 @@ def test_an_mlflow_server_comes_goes_and_comes_back(tmp_path: Path) -> None:
 
 
 @contextmanager
-def page_here(follower: Follower, batcher: Batcher, rate: RateLimit) -> Iterator[int]:
+def page_here(follower: Follower, batcher: Batcher, rate: RateLimit, max_under_way: int = 100) -> Iterator[int]:
     """The page's port; it is served by a thread of this process."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = make_app(Page(follower, batcher, rate, max_images=8), hosts=())
+    app = make_app(Page(follower, batcher, rate, max_images=8), (), max_under_way)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -232,20 +236,32 @@ def test_a_client_that_asks_too_often_is_told_when_to_come_again(follower: Follo
 
 def test_a_full_queue_refuses_and_what_is_in_it_is_answered(follower: Follower) -> None:
     batcher = Batcher(10)  # not at work yet
-    found: list[int] = []
+    futures = batcher.submit(follower.state.version, [Row(0)] * 8)
     with page_here(follower, batcher, RateLimit(1000, 1000)) as port:
-        waiting = threading.Thread(target=lambda: found.append(get(port, "/api/images?seed=0&count=8").status))
-        waiting.start()
-        deadline = time.monotonic() + 20
-        while get(port, "/api/images?seed=0&count=8").status != 503:  # the first is in the queue from now on
-            assert time.monotonic() < deadline
         refused = get(port, "/api/images?seed=0&count=8")
+        assert (refused.status, refused.json["error"][:28]) == (503, "too many images are waiting;")
         assert int(refused.headers["retry-after"]) >= 1
-        assert "too many images are waiting" in refused.json["error"]
         batcher.start()
-        waiting.join()
+        assert len([future.result(60) for future in futures]) == 8
+        assert get(port, "/api/images?seed=0&count=8").status == 200
     batcher.stop()
-    assert found == [200]
+
+
+def test_requests_beyond_those_under_way_are_refused(follower: Follower) -> None:
+    batcher = Batcher(100)  # not at work yet
+    with page_here(follower, batcher, RateLimit(1000, 1000), max_under_way=1) as port:
+        client = socket.create_connection(("127.0.0.1", port), timeout=60)
+        client.sendall(b"GET /api/images?seed=0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        deadline = time.monotonic() + 20
+        while (refused := get(port, "/api/model")).status != 503:
+            assert time.monotonic() < deadline
+        assert (refused.headers["retry-after"], refused.json["error"][:17]) == ("1", "too many requests")
+        assert get(port, "/readyz").status == 200
+        batcher.start()
+        assert b"".join(iter(lambda: client.recv(65536), b"")).startswith(b"HTTP/1.1 200 OK")
+        client.close()
+        assert get(port, "/api/model").status == 200
+    batcher.stop()
 
 
 def test_rows_that_fit_together_share_a_forward_pass(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +277,23 @@ def test_rows_that_fit_together_share_a_forward_pass(follower: Follower, monkeyp
     for seed, (plain, truncated) in enumerate(images):
         np.testing.assert_array_equal(plain, predict(version, [Row(seed)])[0])
         np.testing.assert_array_equal(truncated, predict(version, [Row(seed, truncation=0.5)])[0])
+
+
+def test_every_forward_pass_has_the_same_size(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the rounding of a seed's image would depend on how many others are asked for at the same moment."""
+    sizes: list[int] = []
+    predict = mlflow.pyfunc.PyFuncModel.predict
+
+    def counting(self: Any, frame: Any, *more: Any) -> Any:
+        sizes.append(len(frame))
+        return predict(self, frame, *more)
+
+    monkeypatch.setattr(mlflow.pyfunc.PyFuncModel, "predict", counting)
+    for num_rows in (1, 3, 8):
+        rows = [Row(seed, truncation=0.5) for seed in range(num_rows)]
+        assert follower.state.version.images(rows).shape == (num_rows, 16, 16, 1)
+    follower.state.version.images([Row(1, to_seed=2, mix=0.5)])
+    assert sizes == [8, 8, 8, 8]
 
 
 def test_a_pass_that_fails_fails_its_requests_and_no_other(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
