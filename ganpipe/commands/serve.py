@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from .. import environment
 from ..params import load_params
 from ..registry.registration import CHAMPION
 from ..registry.tracking import Tracker
@@ -49,5 +49,5 @@ def main(argv: list[str]) -> int:
     options = vars(_parser().parse_args(argv))
     if "model" not in options:
         options["model"] = f"models:/{load_params().register_.model_name}@{CHAMPION}"
-    run(ServeSettings(**options), Tracker.at(Path.cwd(), "serve"))
+    run(ServeSettings(**options), Tracker.at(environment.home(), "serve"))
     return 0

@@ -3,9 +3,7 @@ the registry. `base.py` is the interface."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
+from ..catalogue import file_names, only_class
 from ..errors import GanpipeError
 from ..section import nearest
 from .base import Gan
@@ -15,7 +13,7 @@ _NOT_GANS = {"base", "draws"}
 
 def names() -> list[str]:
     """The names of all GANs, sorted; imports none of them."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_GANS)
+    return file_names(__path__, without=_NOT_GANS)
 
 
 def load(name: str) -> type[Gan]:
@@ -26,12 +24,4 @@ def load(name: str) -> type[Gan]:
     """
     if name not in names():
         raise GanpipeError(f"train.gan: there is no GAN named {name!r}; {nearest(name, names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    found = [
-        item
-        for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, Gan) and item.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise GanpipeError(f"ganpipe/gans/{name}.py must define exactly one Gan, it defines {len(found)}")
-    return found[0]
+    return only_class(f"{__name__}.{name}", Gan, f"ganpipe/gans/{name}.py")  # type: ignore[type-abstract]

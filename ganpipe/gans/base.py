@@ -114,10 +114,6 @@ class Batch:
         z_NZ = self.draws.normal(num_latents) if distribution == "normal" else self.draws.uniform(num_latents) * 2 - 1
         return self.to_device(z_NZ * self.truncation)
 
-    def random_labels(self, num_classes: int) -> Tensor:
-        """Uniform labels, (N,)."""
-        return self.draws.integers(num_classes).to(self.device, non_blocking=True)
-
     def mixing(self) -> Tensor:
         """Uniform numbers in [0, 1), one an image, (N, 1, 1, 1)."""
         return self.to_device(self.draws.uniform(1, 1, 1))

@@ -102,13 +102,6 @@ def remove_folder(url: str) -> None:
         filesystem.rm(path, recursive=True)
 
 
-def ray_address() -> str:
-    """RAY_ADDRESS, else that of this checkout's own Ray, started where it does not run yet."""
-    from .. import services
-
-    return services.ensure("ray", environment.home()).address
-
-
 def run_tags(params: Params, manifest: Manifest, inputs: Sequence[Path]) -> dict[str, str]:
     """What an MLflow run was made from: commit, DVC digests of `inputs`, environment, GAN and data."""
     return {

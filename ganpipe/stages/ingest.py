@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import environment
 from ..data import sources
 from ..data.shards import Memory, write_shards
 from ..errors import GanpipeError
@@ -21,7 +22,8 @@ def main(argv: list[str]) -> int:
     require_no_arguments(argv, "ingest")
     params = load_params()
     source = sources.load(params.data.source)(params.source_settings)
-    manifest = write_shards(params.data, source, SHARDS, memory=Memory(NOTES, dvc_stores(Path.cwd())))
+    memory = Memory(environment.home() / NOTES, dvc_stores(Path.cwd()))
+    manifest = write_shards(params.data, source, SHARDS, memory=memory)
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)
     print(f"{SHARDS}: {counts} images of {manifest.image_size} pixels, {', '.join(manifest.fields)}")
     return 0

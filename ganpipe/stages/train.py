@@ -11,12 +11,9 @@ import fsspec
 import safetensors.torch
 
 from .. import environment
-from ..data.manifest import verify
-from ..params import load_params
 from ..registry import lineage
 from ..registry.pages import run_page
 from ..registry.tracking import Tracker
-from ..training import cluster
 from ..training.feed import spec_of
 from ..training.state import TrainingState
 from ..training.worker import TrainingJob, train
@@ -25,23 +22,19 @@ from .common import (
     TRAIN,
     TUNE,
     leave_note,
-    ray_address,
     read_json,
     remove_folder,
-    require_no_arguments,
     run_key,
     run_tags,
     work_folder,
     write_json,
     write_text,
 )  # fmt: skip
-from .jobs import training_job
+from .jobs import begin, reach_ray, training_job
 
 
 def main(argv: list[str]) -> int:
-    require_no_arguments(argv, "train")
-    params = load_params()
-    manifest = verify(SHARDS)
+    params, manifest = begin(argv, "train")
     config = params.gan_config.with_adam(read_json(TUNE / "best.json", made_by="tune"))
     settings = {
         "train": params.train.model_dump(mode="json"),
@@ -62,11 +55,9 @@ def main(argv: list[str]) -> int:
         job = dataclasses.replace(job, open_tracker=functools.partial(tracker.attach, run.run_id))
         present = job.store.list()
         if not present or present[-1] < params.train.num_images:
-            address = ray_address()
-            cluster.connect(address)
             wanted = params.cluster
-            cluster.require(
-                wanted.num_workers, wanted.cpus_per_worker, wanted.gpus_per_worker, wanted.wait_seconds, "cluster"
+            reach_ray(
+                "cluster", wanted.num_workers, wanted.cpus_per_worker, wanted.gpus_per_worker, wanted.wait_seconds
             )
             train(job, wanted)
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)

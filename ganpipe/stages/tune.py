@@ -7,28 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import environment
-from ..data.manifest import verify
-from ..params import load_params
 from ..registry.pages import run_page
 from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
-from ..training import cluster
 from ..training.search import SearchResult, search
 from ..training.search_figure import draw_trials
 from .common import (
     SHARDS,
     TUNE,
     leave_note,
-    ray_address,
     remove_folder,
-    require_no_arguments,
     run_key,
     run_tags,
     work_folder,
     write_json,
     write_text,
 )
-from .jobs import training_job
+from .jobs import begin, reach_ray, training_job
 
 OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "deterministic",
             "max_gradient_norm", "ema_half_life", "ema_ramp_up")  # fmt: skip
@@ -36,9 +31,7 @@ OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "chann
 
 
 def main(argv: list[str]) -> int:
-    require_no_arguments(argv, "tune")
-    params = load_params()
-    manifest = verify(SHARDS)
+    params, manifest = begin(argv, "tune")
     training_job(params, manifest, params.gan_config, folder="")  # fails now where the GAN does not fit the data
     if params.tune.num_trials == 0:
         print("tune: tune.num_trials is 0; the GAN keeps its own settings")
@@ -57,9 +50,8 @@ def main(argv: list[str]) -> int:
     with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, [SHARDS])) as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
         tune = params.tune
-        cluster.connect(ray_address())
-        cluster.require(
-            tune.workers_per_trial, tune.cpus_per_worker, tune.gpus_per_worker, params.cluster.wait_seconds, "tune"
+        reach_ray(
+            "tune", tune.workers_per_trial, tune.cpus_per_worker, tune.gpus_per_worker, params.cluster.wait_seconds
         )
         result = search(
             training_job(params, manifest, params.gan_config, folder),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GanpipeError
+from ..gans.base import GanConfig
 from ..section import nearest
 from .observers import Tracker
 from .search_settings import AdamSpace, Distribution, TuneSettings
@@ -22,6 +23,8 @@ from .worker import TrainingJob, run_training, train
 
 OpenTrialTracker = Callable[[str, Mapping[str, Any]], Tracker]
 """(trial name, its Adam settings) -> tracker; called in the trial's process."""
+_TRIALS = "trials"
+"""Name of the search's folder: Tune goes on with one of the same name."""
 AdamByPlayer = dict[str, dict[str, float]]
 """{player: {lr, beta1, beta2}}, each key optional."""
 
@@ -93,17 +96,41 @@ def search(
     """Run the trials; Ray must be running. A search that was stopped in the same `job.folder` goes on where it was."""
     from ray import tune
 
-    players = job.config.players
-    space = space_by_player(settings, players)
-    flat = {f"{p}.{name}": d for p in players for name, d in space[p].distributions().items()}
+    searched, held = _searched(job.config, settings)
+    trainable = _trainable(job, settings, cluster, open_trial_tracker)
+    storage = f"{job.folder}/search"
+    if tune.Tuner.can_restore(f"{storage}/{_TRIALS}"):
+        print(f"{job.name}: going on with the search", flush=True)
+        tuner = tune.Tuner.restore(f"{storage}/{_TRIALS}", trainable, resume_unfinished=True, resume_errored=True)
+    else:
+        tuner = _new_tuner(trainable, job, settings, storage, searched, held)
+    return _result(tuner.fit(), job.score_name)
+
+
+def _searched(config: GanConfig, settings: TuneSettings) -> tuple[dict[str, Distribution], dict[str, float]]:
+    """`<player>.<setting>` -> where it is searched; and of the GAN's own values those that lie there.
+
+    Raises:
+        GanpipeError: there is nothing to search.
+    """
+    space = space_by_player(settings, config.players)
+    flat = {f"{p}.{name}": d for p in config.players for name, d in space[p].distributions().items()}
     if not flat:
         raise GanpipeError("tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0")
     defaults = {
-        f"{p}.{name}": getattr(job.config, f"adam_{p}").model_dump()[name]
-        for p in players
+        f"{p}.{name}": getattr(config, f"adam_{p}").model_dump()[name]
+        for p in config.players
         for name in space[p].distributions()
     }
-    held = {key: value for key, value in defaults.items() if flat[key].holds(value)}
+    return flat, {key: value for key, value in defaults.items() if flat[key].holds(value)}
+
+
+def _trainable(
+    job: TrainingJob, settings: TuneSettings, cluster: ClusterSettings, open_trial_tracker: OpenTrialTracker | None
+) -> Any:
+    """What Tune runs for each trial, with what it takes of the cluster."""
+    from ray import tune
+
     trial_job = dataclasses.replace(
         job,
         settings=job.settings.model_copy(
@@ -124,50 +151,64 @@ def search(
         }
     )
     resources = {"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker}
-    one_process = settings.workers_per_trial == 1
-    trainable = tune.with_resources(
+    return tune.with_resources(
         tune.with_parameters(_trial, job=trial_job, cluster=trial_cluster, open_trial_tracker=open_trial_tracker),
         # A trial of several workers only waits for them: it takes no CPU, or the trials would starve one another.
-        resources if one_process else {"memory": 1},
+        resources if settings.workers_per_trial == 1 else {"memory": 1},
     )
-    storage, name = f"{job.folder}/search", "trials"
-    if tune.Tuner.can_restore(f"{storage}/{name}"):
-        print(f"{job.name}: going on with the search", flush=True)
-        tuner = tune.Tuner.restore(f"{storage}/{name}", trainable, resume_unfinished=True, resume_errored=True)
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space=None if settings.searcher == "tpe" else {k: _tune_domain(d) for k, d in flat.items()},
-            tune_config=tune.TuneConfig(
-                num_samples=settings.num_trials,
-                # The random searcher keeps its own count, and Tune would warn of two.
-                max_concurrent_trials=_room(settings) if settings.searcher == "tpe" else None,
-                search_alg=_searcher(settings, job.score_name, flat, held),
-                scheduler=_scheduler(settings, job.score_name),
-                reuse_actors=one_process,
-                trial_name_creator=_name,
-                trial_dirname_creator=_name,
-            ),
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=storage,
-                verbose=0,
-                callbacks=[_progress(job.name, settings.num_trials, job.score_name)],
-            ),
-        )
-    results = tuner.fit()
+
+
+def _new_tuner(
+    trainable: Any,
+    job: TrainingJob,
+    settings: TuneSettings,
+    storage: str,
+    searched: Mapping[str, Distribution],
+    held: dict[str, float],
+) -> Any:
+    from ray import tune
+
+    return tune.Tuner(
+        trainable,
+        param_space=None if settings.searcher == "tpe" else {k: _tune_domain(d) for k, d in searched.items()},
+        tune_config=tune.TuneConfig(
+            num_samples=settings.num_trials,
+            # The random searcher keeps its own count, and Tune would warn of two.
+            max_concurrent_trials=_room(settings) if settings.searcher == "tpe" else None,
+            search_alg=_searcher(settings, job.score_name, searched, held),
+            scheduler=_scheduler(settings, job.score_name),
+            reuse_actors=settings.workers_per_trial == 1,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name=_TRIALS,
+            storage_path=storage,
+            verbose=0,
+            callbacks=[_progress(job.name, settings.num_trials, job.score_name)],
+        ),
+    )
+
+
+def _result(results: Any, objective: str) -> SearchResult:
+    """The table of trials from Tune's results.
+
+    Raises:
+        GanpipeError: a trial failed.
+    """
     if results.errors:
         cause = str(results.errors[0]).strip().splitlines()[-1]
         raise GanpipeError(
             f"tune: {results.num_errors} of {len(results)} trials failed: {cause}; the same command tries them again"
         )
-    trials = []
     # A search that went on lists the trials in another order than one that was not stopped.
     ended = [(results[index].metrics or {}, results[index].config or {}) for index in range(len(results))]
     ended.sort(key=lambda trial: _place(trial[0]["experiment_tag"]))
-    for number, (metrics, config) in enumerate(ended):
-        trials.append(Trial(number, _nested(config), int(metrics["images_seen"]), float(metrics[job.score_name])))
-    return SearchResult(job.score_name, trials)
+    trials = [
+        Trial(number, _nested(config), int(metrics["images_seen"]), float(metrics[objective]))
+        for number, (metrics, config) in enumerate(ended)
+    ]
+    return SearchResult(objective, trials)
 
 
 def _place(experiment_tag: str) -> int:

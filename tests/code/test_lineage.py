@@ -13,8 +13,9 @@ from ganpipe.stages.tune import OF_TRAIN
 
 ROOT = Path(__file__).parents[2]
 PLUMBING = {
-    "ganpipe/__init__.py", "ganpipe/cli.py", "ganpipe/environment.py", "ganpipe/errors.py", "ganpipe/params.py",
-    "ganpipe/processes.py", "ganpipe/section.py", "ganpipe/services.py", "ganpipe/gans/__init__.py",
+    "ganpipe/__init__.py", "ganpipe/catalogue.py", "ganpipe/cli.py", "ganpipe/environment.py", "ganpipe/errors.py",
+    "ganpipe/params.py", "ganpipe/processes.py", "ganpipe/section.py", "ganpipe/services.py",
+    "ganpipe/gans/__init__.py",
     "ganpipe/stages/__init__.py", "ganpipe/stages/common.py",
 }  # fmt: skip
 """Reads settings, starts processes, reports errors: it decides nothing about the bytes of an output."""
