@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from filelock import FileLock, Timeout
 
 import ganpipe
 
@@ -47,12 +48,31 @@ def run_key(stage: str, gan: str, *parts: Any) -> str:
 
 
 def work_folder(storage_path: str | None, stage: str, key: str) -> str:
-    """Where an interrupted stage leaves what it needs to go on: a path or URL."""
+    """Where an interrupted stage leaves what it needs to go on: a path or URL.
+
+    Of this checkout's runs one at a time has it: another with the same work waits here until that one has ended.
+    """
+    _claim(f"{stage}-{key}")
     if storage_path is not None:
         return f"{storage_path.rstrip('/')}/{stage}-{key}"
     folder = environment.home() / WORK / f"{stage}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder)
+
+
+def _claim(work: str) -> None:
+    """Hold the work's lock until this process ends, however it ends."""
+    path = environment.home() / WORK / f"{work}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _claims.setdefault(str(path), FileLock(path))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another run is at the same work ({work}); waiting for it to end", flush=True)
+        lock.acquire()
+
+
+_claims: dict[str, FileLock] = {}
 
 
 def write_json(path: Path, values: Any) -> None:
