@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("commands.compare", "two models side by side: samples, numbers, differences"),
     "report": ("commands.report", "the last run as one HTML page: report.html"),
     "serve": ("commands.serve", "a page with samples of the champion, and a JSON API"),
+    "verify": (
+        "commands.verify",
+        "whether what a version was made from lies here: code, settings, data, environment",
+    ),
     "schema": ("commands.schema", "write the JSON schema of params.yaml, for editors"),
     "clean": ("commands.clean", "what interrupted runs and the host's cache hold, and its removal"),
     "up": ("commands.services", "start the background services (Prefect, Ray, MLflow)"),

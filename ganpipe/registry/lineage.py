@@ -22,26 +22,41 @@ PACKAGES = (
 )  # fmt: skip
 
 
+ENVIRONMENT_FILE = "environment.json"
+"""Name of the file of an MLflow run that holds `environment()`."""
+
+
 def git_tags(root: Path) -> dict[str, str]:
     """Commit, branch and whether tracked files differ from it; `none` where `root` is no git checkout."""
 
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
+    commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return {"ganpipe.git.commit": "none"}
-    changes = git("status", "--porcelain", "--untracked-files=no")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
     return {
         "mlflow.source.git.commit": commit,
-        "mlflow.source.git.branch": git("rev-parse", "--abbrev-ref", "HEAD") or "",
+        "mlflow.source.git.branch": _git(root, "rev-parse", "--abbrev-ref", "HEAD") or "",
         "ganpipe.git.commit": commit,
         "ganpipe.git.dirty": str(changes != "").lower(),
     }
+
+
+def edited_since(root: Path, commit: str) -> list[str] | None:
+    """Tracked files of the working tree that differ from `commit`; None where there is no such commit here.
+
+    dvc.lock is left out: it holds what was made, and is compared by its digests.
+    """
+    changed = _git(root, "diff", "--name-only", commit, "--", ".", ":(exclude)dvc.lock")
+    return None if changed is None else changed.splitlines()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Standard output of git in `root`; None where it failed."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def dvc_tags(root: Path, inputs: Sequence[Path]) -> dict[str, str]:

@@ -6,11 +6,14 @@ import csv
 import dataclasses
 import functools
 import io
+from typing import Any
 
 import fsspec
 import safetensors.torch
 
 from .. import environment
+from ..gans.base import GanConfig
+from ..params import Params
 from ..registry import lineage
 from ..registry.pages import run_page
 from ..registry.tracking import Tracker
@@ -35,13 +38,8 @@ from .jobs import begin, reach_ray, training_job
 
 def main(argv: list[str]) -> int:
     params, manifest = begin(argv, "train")
-    config = params.gan_config.with_adam(read_json(TUNE / "best.json", made_by="tune"))
-    settings = {
-        "train": params.train.model_dump(mode="json"),
-        "cluster": params.cluster.model_dump(mode="json"),
-        "gans": {params.train.gan: config.model_dump(mode="json")},
-        "evaluate": params.evaluate.model_dump(mode="json"),
-    }
+    config = searched_config(params)
+    settings = training_settings(params, config)
     key = run_key("train", params.train.gan, manifest.digest, settings)
     folder = work_folder(params.cluster.storage_path, "train", key)
     job = training_job(params, manifest, config, folder)
@@ -50,7 +48,7 @@ def main(argv: list[str]) -> int:
         "train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, [SHARDS, TUNE])
     ) as run:
         run.log_params(settings)
-        run.log_text(lineage.environment_text(lineage.environment()), "environment.json")
+        run.log_text(lineage.environment_text(lineage.environment()), lineage.ENVIRONMENT_FILE)
         run.log_text(lineage.requirements_text(), "requirements.txt")
         job = dataclasses.replace(job, open_tracker=functools.partial(tracker.attach, run.run_id))
         present = job.store.list()
@@ -67,6 +65,21 @@ def main(argv: list[str]) -> int:
     remove_folder(folder)
     print(f"{TRAIN}: generator after {chosen:,} images")
     return 0
+
+
+def searched_config(params: Params) -> GanConfig:
+    """The GAN's settings with what the search found."""
+    return params.gan_config.with_adam(read_json(TUNE / "best.json", made_by="tune"))
+
+
+def training_settings(params: Params, config: GanConfig) -> dict[str, Any]:
+    """All that decides a training beside code and data; what its MLflow run has as params."""
+    return {
+        "train": params.train.model_dump(mode="json"),
+        "cluster": params.cluster.model_dump(mode="json"),
+        "gans": {params.train.gan: config.model_dump(mode="json")},
+        "evaluate": params.evaluate.model_dump(mode="json"),
+    }
 
 
 def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str) -> int:

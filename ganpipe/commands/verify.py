@@ -1,0 +1,119 @@
+"""verify: whether this checkout holds what a registered version was made from: code, settings, data, environment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import environment
+from ..data.manifest import verify as verify_shards
+from ..errors import GanpipeError
+from ..params import Params, load_params
+from ..registry import lineage
+from ..registry.package import digest_of_package, download_package
+from ..registry.registration import content_digest
+from ..registry.runlog import flatten
+from ..registry.tracking import Tracker, patiently
+from ..registry.verification import Finding, compare, one, verdict
+from ..registry.versions import CHAMPION, CONTENT_TAG, scores_of, version_of
+from ..stages.common import SHARDS
+from ..stages.train import searched_config, training_settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+WORDS = {
+    "same": "this checkout holds what {} was made from",
+    "differs": "this checkout does not hold what {} was made from",
+    "unknown": "not everything that {} was made from is here to compare",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Exit code 0 where everything is the same, 1 where something differs or is not here."""
+    parser = argparse.ArgumentParser(prog="ganpipe verify", description=__doc__)
+    parser.add_argument("version", nargs="?", default=CHAMPION, help="number or alias; default: champion")
+    parser.add_argument("--model", help="registered model; default: register.model_name of params.yaml")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    options = parser.parse_args(argv)
+    params = load_params()
+    name = options.model or params.register_.model_name
+    tracker = Tracker.at(environment.home(), params.register_.experiment)
+    tracker.check()
+    client = tracker.client()
+    version = version_of(client, tracker, name, options.version.removeprefix("@"))
+    findings = list(findings_of(client, tracker, version, params))
+    whole = verdict(findings)
+    if options.json:
+        print(json.dumps({"verdict": whole, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        print("\n".join(finding.text for finding in findings))
+        print(f"{whole}: {WORDS[whole].format(f'models:/{name}/{version.version}')}")
+    return 0 if whole == "same" else 1
+
+
+def findings_of(client: MlflowClient, tracker: Tracker, version: ModelVersion, params: Params) -> Iterator[Finding]:
+    """Everything that is compared, in the order in which a person would look.
+
+    Raises:
+        GanpipeError: the version was not registered by ganpipe, or its files or run are gone.
+    """
+    scores, tags = scores_of(version), version.tags
+    with tempfile.TemporaryDirectory() as folder:
+        digest = digest_of_package(download_package(tracker, version, Path(folder)))
+    yield one("package", tags[CONTENT_TAG], content_digest(digest, scores.metrics, scores.protocol))
+    run = patiently(lambda: client.get_run(str(version.run_id)), tracker.uri)
+    yield _code(run.data.tags)
+    yield from _settings(run, params)
+    try:
+        data: str | None = verify_shards(SHARDS).digest
+        problem = ""
+    except GanpipeError as error:
+        data, problem = None, str(error)
+    yield one("data", tags["ganpipe.data.digest"], data, problem)
+    registered = {key: value for key, value in tags.items() if key.startswith("dvc.")}
+    here = lineage.dvc_tags(Path.cwd(), [Path("artifacts")])
+    yield from compare("outputs", registered, {key: here[key] for key in registered if key in here})
+    yield from compare("environment", _environment(client, tracker, run), _flat_environment(lineage.environment()))
+
+
+def _code(tags: dict[str, str]) -> Finding:
+    """The files that git tracks, against the commit that the training ran at."""
+    commit = tags.get("ganpipe.git.commit", "none")
+    if tags.get("ganpipe.git.dirty") != "false":
+        return one("code", f"{commit} with edits", None, "which edits, git does not know")
+    edited = lineage.edited_since(Path.cwd(), commit)
+    if edited is None:
+        return one("code", commit, None, "no such commit: git fetch")
+    others = f" and {len(edited) - 5} more" if len(edited) > 5 else ""
+    return one("code", commit, f"other files: {', '.join(edited[:5])}{others}" if edited else commit)
+
+
+def _settings(run: Run, params: Params) -> list[Finding]:
+    """The settings that the training's run logged. What the search chose is in them: it is looked up here, too."""
+    try:
+        here = {key: str(value) for key, value in flatten(training_settings(params, searched_config(params))).items()}
+    except GanpipeError as error:  # nothing searched here yet
+        return [Finding("settings", "", "unknown", f"{len(run.data.params)} values", str(error))]
+    sections = {key.split(".")[0] for key in here}
+    registered = {key: value for key, value in run.data.params.items() if key.split(".")[0] in sections}
+    return compare("settings", registered, here)
+
+
+def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = patiently(
+            lambda: client.download_artifacts(run.info.run_id, lineage.ENVIRONMENT_FILE, folder), tracker.uri
+        )
+        return _flat_environment(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _flat_environment(found: dict[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in flatten(found).items()}

@@ -1,0 +1,66 @@
+"""`ganpipe verify` on a version that a real run registered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from projects import Project
+
+from ganpipe.registry.verification import Finding, compare, one, verdict
+
+
+@pytest.mark.parametrize(
+    ("registered", "here", "expected"),
+    [
+        ({"a": 1, "b": "x"}, {"a": "1", "b": "x"}, ["same     p: 2 values"]),
+        ({"a": 1}, {"a": 2}, ["differs  p a: registered 1, here 2"]),
+        (
+            {"a": 1},
+            {"b": 1},
+            ["differs  p a: registered 1, here (not there)", "differs  p b: registered (not there), here 1"],
+        ),
+    ],
+)
+def test_values_are_compared_key_by_key(registered, here, expected):
+    assert [finding.text for finding in compare("p", registered, here)] == expected
+
+
+def test_the_whole_is_the_same_only_where_everything_is():
+    same, unknown = one("p", "x", "x"), one("p", "x", None, "it is away")
+    differs = one("p", "x", "y")
+    assert unknown.text == "unknown  p: registered x, here it is away"
+    assert [verdict(items) for items in ([same], [same, unknown], [same, unknown, differs])] == [
+        "same",
+        "unknown",
+        "differs",
+    ]
+    assert isinstance(same, Finding)
+
+
+def _findings(project: Project, code: int) -> tuple[str, dict[tuple[str, str], str]]:
+    told = project.run("bash", "-c", f"ganpipe verify --json{' >&2' if code else ''}", code=code)
+    values = json.loads(told[told.index("{") :])
+    return values["verdict"], {(item["part"], item["what"]): item["verdict"] for item in values["findings"]}
+
+
+def test_a_checkout_and_what_was_changed_in_it(project: Project, tmp_path: Path) -> None:
+    whole, findings = _findings(project, code=0)
+    assert whole == "same"
+    assert {part for part, _ in findings} == {"package", "code", "settings", "data", "outputs", "environment"}
+
+    edited = project.copy(tmp_path / "edited")
+    edited.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.root / 'mlflow.db'}"
+    edited.set("train.seed", 7)
+    (shard,) = sorted((edited.root / "artifacts" / "shards").glob("train-000000.tar"))
+    shard.chmod(0o644)
+    shard.write_bytes(shard.read_bytes()[:-512] + b"\1" * 512)
+    whole, findings = _findings(edited, code=1)
+    assert whole == "differs"
+    assert {key for key, verdict in findings.items() if verdict != "same"} == {
+        ("code", ""),
+        ("settings", "train.seed"),
+        ("data", ""),
+    }
+    assert findings["data", ""] == "unknown"  # the shard is named: there is no digest to compare
