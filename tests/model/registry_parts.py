@@ -143,4 +143,5 @@ def add_version(client: MlflowClient, run_id: str, fid: float, protocol: str = P
     }
     if not client.search_registered_models(f"name = '{NAME}'"):
         client.create_registered_model(NAME)
-    return int(client.create_model_version(NAME, "mlflow-artifacts:/none", run_id, tags).version)
+    source = client.get_run(run_id).info.artifact_uri  # a server takes none from elsewhere
+    return int(client.create_model_version(NAME, source, run_id, tags).version)
