@@ -3,6 +3,9 @@
 The groups are those of emoji-test.txt, Unicode 17.0 (https://www.unicode.org/reports/tr51/), the blocks those of
 Blocks.txt; which code points a group or block holds is written here as ranges. A sequence belongs where its first code
 point belongs, but for flags and keycaps.
+
+The ranges are data of Unicode's, not this project's: copyright 1991-2025 Unicode, Inc., under the Unicode License V3
+(https://www.unicode.org/license.txt), which allows to copy and change them with this notice.
 """
 
 from __future__ import annotations

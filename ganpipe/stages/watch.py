@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from .. import environment, events, services
 from ..data import sources
-from ..errors import GanpipeError, UnavailableError
+from ..errors import GanpipeError
 from ..params import load_params
 
 
@@ -21,6 +21,7 @@ def main(argv: list[str]) -> int:
     options = _arguments(argv)
     params = load_params()
     source = sources.load(params.data.source)(params.source_settings)
+    source.fingerprint()  # what is wrong with the source is said now
     service = services.running("prefect", environment.home())
     if service is None:
         raise GanpipeError("no Prefect server to tell: set PREFECT_API_URL, or start this checkout's own: ganpipe up")
@@ -69,7 +70,7 @@ def watch(
 def _look(fingerprint: Callable[[], str]) -> str | None:
     try:
         return fingerprint()
-    except UnavailableError as error:
+    except GanpipeError as error:
         print(f"{time.strftime('%H:%M:%S')} {error}", flush=True)
         return None
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from ganpipe import events
-from ganpipe.errors import UnavailableError
+from ganpipe.errors import GanpipeError
 from ganpipe.stages import watch
 
 
@@ -70,7 +70,7 @@ def _watch(looks: list[str | None], answers: list[bool]) -> list[tuple[str, str]
         except StopIteration:
             raise _Done from None
         if look is None:
-            raise UnavailableError("images: not mounted")
+            raise GanpipeError("images: not mounted")
         return look
 
     def tell(before: str, after: str) -> bool:
