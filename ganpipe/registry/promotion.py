@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import GanpipeError
-from .gate import Decision, ProtocolsDiffer, Scores, decide, metric_of
+from .gate import Decision, Scores, decide, metric_of
 from .settings import RegisterSettings
 from .tracking import Tracker, patiently
 from .trail import Trail, held, rolled_back
@@ -82,9 +82,9 @@ def promote(
         reasons = [f"Forced: {reason}", *decision.reasons]
     else:
         decision = _compare(client, tracker, wanted, champion, settings, rescore, protocol_here)
-        reasons = [*decision.reasons, *([f"Reason given: {reason}"] if reason else [])]
         if not decision.promote:
-            return Promotion(number, standing.version or 0, False, reasons)
+            return Promotion(number, standing.version or 0, False, decision.reasons)
+        reasons = [*decision.reasons, *([f"Reason given: {reason}"] if reason else [])]
     taken = rolled_back(trail.moves(CHAMPION), number)
     if taken is not None:
         reasons.append(f"{scores.name} had been rolled back by {taken.by} at {taken.at} ({taken.why}).")
@@ -180,9 +180,9 @@ def _opinion(scores: Scores, champion: ModelVersion | None, settings: RegisterSe
     """What the gate says without measuring anything: who overrules it wants no wait."""
     try:
         return decide(scores, None if champion is None else scores_of(champion), settings)
-    except ProtocolsDiffer:
+    except GanpipeError as error:  # another protocol, or a champion without numbers
         alone = decide(scores, None, settings)
-        note = "It was not compared with the champion, which had been measured under another protocol."
+        note = f"It was not compared with the champion: {error}"
         return Decision(alone.passed, False, [*alone.reasons[: len(settings.conditions)], note])
 
 

@@ -91,7 +91,19 @@ def test_force_measures_nothing(desk: Desk) -> None:
     office.promote(1)
     assert office.promote(2, force=True, reason="now").champion == 2
     assert office.measured == []
-    assert "It was not compared with the champion" in trail_of(desk.client, NAME)[-1]["why"]
+    assert (
+        "It was not compared with the champion: fid_x of version 2 was measured"
+        in trail_of(desk.client, NAME)[-1]["why"]
+    )
+
+
+def test_force_replaces_a_strangers_champion(desk: Desk) -> None:
+    office = Office(desk, 40.0)
+    desk.client.create_model_version(NAME, "mlflow-artifacts:/none", desk.run_id)
+    desk.client.set_registered_model_alias(NAME, "champion", "2")
+    with pytest.raises(GanpipeError, match="version 2 of tests has no tag 'ganpipe.metrics'"):
+        office.promote(1)
+    assert office.promote(1, force=True, reason="2 is nobody's").champion == office.champion == 1
 
 
 def test_conditions_hold_here_too(desk: Desk) -> None:
