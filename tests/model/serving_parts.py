@@ -55,7 +55,7 @@ class Registry:
         """
         folder = self.root / f"built-{gan}-{seed}"
         built = folder / "package" if folder.exists() else build(folder, gan, seed=seed)
-        with mock.patch.object(package, "papers", lambda package_dir: {}, create=True):
+        with mock.patch.object(package, "papers", return_value={}, create=True):
             model = package.log_model(self.client, self._run_id, built, gan)
         if card:
             place = self.root / "card" / "artifacts"
