@@ -151,7 +151,7 @@ def connect_elsewhere(address: str) -> tuple[str, float]:
 
 def test_an_address_where_nobody_answers_is_named_at_once() -> None:
     line, seconds = connect_elsewhere("127.0.0.1:1")
-    assert line.startswith("ganpipe.errors.GanpipeError: Ray at 127.0.0.1:1 cannot be used: [Errno 111]")
+    assert line.startswith("ganpipe.errors.UnavailableError: Ray at 127.0.0.1:1 cannot be used: [Errno 111]")
     assert line.endswith("check RAY_ADDRESS and that the cluster runs")
     assert seconds < 20
 
@@ -160,5 +160,5 @@ def test_an_address_where_nobody_answers_is_named_at_once() -> None:
 def test_an_address_where_something_else_listens_is_an_error_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         line, seconds = connect_elsewhere(f"127.0.0.1:{other.getsockname()[1]}")
-    assert line.startswith("ganpipe.errors.GanpipeError: Ray at 127.0.0.1:")
+    assert line.startswith("ganpipe.errors.UnavailableError: Ray at 127.0.0.1:")
     assert seconds < 90
