@@ -307,5 +307,6 @@ def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> P
     folder.mkdir(parents=True, exist_ok=True)
     # Not version.source: MLflow would look its models:/… up in the process's default tracking URI.
     uri = tracker.client().get_model_version_download_uri(version.name, version.version)
-    path = download_artifacts(uri, dst_path=str(folder), tracking_uri=tracker.uri)
-    return Path(path) / "artifacts"
+    path = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=tracker.uri))
+    # MLflow keeps the file that it runs apart from the others: together they are what was built.
+    return Path(shutil.copy(path / "model.py", path / "artifacts")).parent

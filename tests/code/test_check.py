@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from ganpipe.cli import main
+from ganpipe.errors import EXIT_UNAVAILABLE
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,9 +42,9 @@ def write(folder: Path, **changes: Any) -> None:
     path.write_text(yaml.safe_dump(values))
 
 
-def error_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+def error_of(command: str, capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
     """The one line that a failing command prints."""
-    assert main([command]) == 2
+    assert main([command]) == code
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
@@ -115,7 +116,7 @@ def test_mlflow_that_does_not_answer(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert "MLflow at http://127.0.0.1:1 does not answer" in error_of("check", capsys)
+    assert "MLflow at http://127.0.0.1:1 does not answer" in error_of("check", capsys, EXIT_UNAVAILABLE)
 
 
 def test_no_room_on_the_disk(

@@ -14,6 +14,7 @@ from registry_checkout import ROOT, checkout
 from registry_parts import NAME, Desk, build, make_gan, own_samples, tracker_in
 
 from ganpipe.cli import main
+from ganpipe.errors import EXIT_UNAVAILABLE
 from ganpipe.evaluation.figures import grid, sample_grid
 
 Capture = pytest.CaptureFixture[str]
@@ -116,7 +117,7 @@ def test_bad_values_get_one_line(desktop: Path, capsys: Capture, arguments: list
 def test_a_server_that_is_away_gets_one_line(desktop: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     for command in ("models", "promote", "rollback", "sample"):
-        assert "MLflow at http://127.0.0.1:9 does not answer" in error_of(capsys, command)
+        assert "MLflow at http://127.0.0.1:9 does not answer" in error_of(capsys, command, code=EXIT_UNAVAILABLE)
 
 
 # --- versions with generators
