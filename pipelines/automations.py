@@ -8,7 +8,6 @@ Run again, it replaces what it made. Prefect keeps the URL as a secret (the bloc
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -55,7 +54,14 @@ def _champion_changed(block: object) -> AutomationCore:
             within=timedelta(0),
         ),
         actions=[
-            _call(block, event="{{ event.event }}", model="{{ event.resource.name }}", to="{{ event.payload.to }}")
+            _call(
+                block,
+                event="event.event",
+                model="event.resource.name",
+                version="event.payload.to",
+                by="event.payload.by",
+                why="event.payload.why",
+            )
         ],
     )
 
@@ -71,12 +77,14 @@ def _run_failed(block: object) -> AutomationCore:
             threshold=1,
             within=timedelta(0),
         ),
-        actions=[_call(block, event="{{ event.event }}", flow="{{ flow.name }}", run="{{ flow_run.name }}")],
+        actions=[_call(block, event="event.event", flow="flow.name", run="flow_run.name")],
     )
 
 
 def _call(block: object, **fields: str) -> CallWebhook:
-    return CallWebhook(block_document_id=block, payload=json.dumps(fields))
+    """POST the values of Jinja expressions as JSON: whatever characters they hold."""
+    pairs = ", ".join(f'"{name}": {{{{ {expression} | tojson }}}}' for name, expression in fields.items())
+    return CallWebhook(block_document_id=block, payload=f"{{{pairs}}}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

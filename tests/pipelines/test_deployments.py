@@ -199,17 +199,18 @@ def test_a_webhook_hears_of_champions_and_failures(deployed, first_run):
         assert said.splitlines() == ["ganpipe: the champion changed", "ganpipe: a run failed or crashed"]
         time.sleep(10)  # the server's triggers look for new automations now and then
         _run(deployed, "pipeline/default", 'overrides={"data.image_size": "large"}', code=1)
-        promotion = "a test of the webhook"
+        promotion = 'a "test" of the webhook'
         deployed.run("ganpipe", "promote", "--version", "2", "--force", "--reason", "so that it moves")
         deployed.run("ganpipe", "promote", "--version", "1", "--force", "--reason", promotion)
-        _wait(lambda: "flow" in str(heard) and promotion in str(heard), seconds=90)
+        _wait(lambda: "flow" in str(heard) and any(promotion in told.get("why", "") for told in heard), seconds=90)
     finally:
         server.shutdown()
     champion = [told for told in heard if "model" in told][-1]
     assert champion == {
         "event": "ganpipe.alias.moved",
         "model": "ganpipe-mnist",
-        "version": "1",
+        "version": 1,
+        "by": champion["by"],
         "why": champion["why"],
     }
     assert promotion in champion["why"]
