@@ -19,7 +19,7 @@ from ganpipe import environment, services
 from ganpipe.errors import GanpipeError
 
 from . import run_stage
-from .stages import own_error
+from .stages import child_environment, own_error
 
 TIMEOUT_SECONDS = 3600.0
 """Where protocols differ, two generators are measured again."""
@@ -58,7 +58,9 @@ def promote(
     if action == "promote":
         options += [*_option("--version", version), *(["--force"] if force else [])]
     logger = get_run_logger()
-    outcome = run_stage.run(_command(action, options), root, _environment(), logger.info, TIMEOUT_SECONDS)
+    outcome = run_stage.run(
+        _command(action, options), root, child_environment(root, root), logger.info, TIMEOUT_SECONDS
+    )
     if outcome.timed_out:
         raise PromotionFailed(f"not done within {TIMEOUT_SECONDS:g} s")
     if outcome.returncode != 0:
@@ -74,13 +76,11 @@ def _command(name: str, options: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "ganpipe", name, *options]
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, **environment.defaults(os.environ), "PYTHONUNBUFFERED": "1"}
-
-
 def _publish(root: Path, model: str | None) -> None:
     command = _command("models", ["--json", *_option("--model", model)])
-    done = subprocess.run(command, cwd=root, env=_environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=root, env=child_environment(root, root), capture_output=True, text=True, check=True
+    )
     found = json.loads(done.stdout)
     create_markdown_artifact(markdown(found), key="promotion", description=f"Versions of {found['model']}, and moves")
     champion = next((item for item in found["versions"] if "champion" in item["aliases"]), None)

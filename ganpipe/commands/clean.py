@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .. import environment
 from ..data.places import host_cache
 from ..stages.common import WORK
@@ -34,18 +36,31 @@ class Leftover:
 def main(argv: list[str]) -> int:
     options = _arguments(argv)
     found = [item for item in leftovers(environment.repo_root()) if item.idle_days >= options.days]
+    removed = []
     for item in found:
         print(f"{item.num_bytes / 1e6:10.1f} MB  idle {item.idle_days:5.1f} days  {item.what}: {item.path}")
-        if options.yes:
-            shutil.rmtree(item.path)
+        if options.yes and _remove(item.path):
+            removed.append(item)
+        elif options.yes:
+            print(f"{'':10} in use, so it stays: {item.path}")
     total = sum(item.num_bytes for item in found) / 1e6
     if not found:
         print(f"nothing has been idle for {options.days:g} days")
     elif options.yes:
-        print(f"removed {len(found)} folders, {total:.1f} MB")
+        print(f"removed {len(removed)} folders, {sum(item.num_bytes for item in removed) / 1e6:.1f} MB")
     else:
         print(f"{len(found)} folders, {total:.1f} MB; nothing was removed: `ganpipe clean --yes` removes them")
     return 0
+
+
+def _remove(folder: Path) -> bool:
+    """Remove `folder` unless a process holds `<folder>.lock`, as all that works in these places does."""
+    try:
+        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
+            shutil.rmtree(folder)
+    except Timeout:
+        return False
+    return True
 
 
 def leftovers(root: Path) -> Iterator[Leftover]:

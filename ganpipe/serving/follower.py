@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import GanpipeError
+from ..errors import GanpipeError, UnavailableError
 from ..registry.runlog import is_permanent
 from ..registry.tracking import Tracker, sqlite_path, without_password
 from ..section import nearest
@@ -155,7 +155,7 @@ class Follower:
                 raise GanpipeError(f"--model: {source.name} has no alias {source.alias!r}; {hint}")
             source.find(client)
         except Exception as error:
-            if isinstance(error, GanpipeError) and "does not answer" not in str(error):
+            if isinstance(error, GanpipeError) and not isinstance(error, UnavailableError):
                 raise
             if is_permanent(error):
                 raise GanpipeError(f"--model: {source.uri}: {_first_line(error)}") from error

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ganpipe.commands import clean
 
@@ -49,3 +50,13 @@ def test_idle_work_and_caches_go_and_the_rest_stays(checkout, capsys):
     assert all(path.exists() for path in kept)
     assert clean.main(["--yes"]) == 0
     assert capsys.readouterr().out == "nothing has been idle for 14 days\n"
+
+
+def test_what_a_process_holds_stays(checkout, capsys):
+    held = _file(checkout / "repo/.ganpipe/work/train-held/checkpoint", 20)
+    with FileLock(checkout / "repo/.ganpipe/work/train-held.lock"):
+        assert clean.main(["--yes"]) == 0
+        assert "in use, so it stays" in capsys.readouterr().out
+        assert held.exists()
+    assert clean.main(["--yes"]) == 0
+    assert not held.exists()
