@@ -309,4 +309,6 @@ def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> P
     uri = tracker.client().get_model_version_download_uri(version.name, version.version)
     path = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=tracker.uri))
     # MLflow keeps the file that it runs apart from the others: together they are what was built.
-    return Path(shutil.copy(path / "model.py", path / "artifacts")).parent
+    if (path / "model.py").is_file():  # another maker's model has none, and is refused by who opens it
+        shutil.copy(path / "model.py", path / "artifacts")
+    return path / "artifacts"
