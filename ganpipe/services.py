@@ -290,7 +290,8 @@ def _kind(name: str) -> Kind:
 def _start(name: str, root: Path, timeout_seconds: float) -> Running:
     launch = KINDS[name].launch(root)
     log_path = root / STATE / f"{name}.log"
-    variables = {**os.environ, **environment.NO_TELEMETRY, "PYTHONUNBUFFERED": "1", **launch.environment}
+    variables = {**os.environ, **environment.NO_TELEMETRY, "PYTHONUNBUFFERED": "1", processes.SERVICE: name}
+    variables |= launch.environment
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
             launch.command,

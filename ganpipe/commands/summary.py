@@ -56,7 +56,8 @@ def facts() -> dict[str, Any]:
     links = {}
     if version is not None:
         links["MLflow model version"] = version_page(tracker, settings.model_name, int(version.version))
-        links["MLflow run of the training"] = run_page(tracker, str(version.run_id))
+        run = client.get_run(str(version.run_id))
+        links["MLflow run of the training"] = run_page(tracker, run.info.run_id, run.info.experiment_id)
     return {
         "model_name": settings.model_name,
         "version": None if version is None else int(version.version),

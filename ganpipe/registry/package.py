@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .. import gans
 from ..errors import GanpipeError
 from .card import CARD_FILE, SAMPLES_FILE
+from .stored import check_stored
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -269,11 +270,14 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
 def log_model(
     client: MlflowClient, run_id: str, package_dir: Path, name: str, tags: Mapping[str, str] | None = None
 ) -> LoggedModel:
-    """Log the package as a model of the run `run_id`, without MLflow's global state.
+    """Log the package as a model of the run `run_id`, without MLflow's global state, and see that it is stored.
 
     Args:
         name: of the logged model, without / and :.
         tags: on the logged model.
+
+    Raises:
+        Corrupted: the artifact store has something else than it was sent.
     """
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
@@ -293,6 +297,7 @@ def log_model(
             path = Path(folder) / "model"
             save_model(package_dir, path, run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
             client.log_model_artifacts(model.model_id, str(path))
+            check_stored(f"models:/{model.model_id}", path, client.tracking_uri)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=description["progress"]["images_seen"])])
     except BaseException:
         client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)

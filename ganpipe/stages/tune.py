@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
         run.log_metrics({f"best_{result.objective}": best.objective}, step=0)
         run.log_artifact(TUNE / "trials.csv")
         run.log_artifact(TUNE / "trials.png")
-        leave_note("tune", links={"MLflow run of the search": run_page(tracker, run.run_id)})
+        leave_note("tune", links={"MLflow run of the search": run_page(tracker, run.run_id, run.experiment_id)})
     remove_folder(folder)
     print(f"tune: best of {len(result.trials)} trials is {best.number} with {result.objective} {best.objective:.2f}")
     return 0
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
 
 @dataclass(frozen=True)
 class OpenTrial:
-    """Opens a trial's MLflow run, a child of the search's, in the trial's process."""
+    """Opens a trial's MLflow run, a child of the search's, in the trial's process; MLflow may be away."""
 
     tracker: Tracker
     key: str
@@ -80,7 +80,7 @@ class OpenTrial:
     gan: str
 
     def __call__(self, trial: str, adam: Mapping[str, Any]) -> RunLog:
-        run = self.tracker.run(
+        run = self.tracker.run_later(
             f"trial-{trial}", self.key, name=f"{self.gan} trial {trial}", parent_run_id=self.parent_run_id
         )
         run.log_params(adam)

@@ -20,6 +20,7 @@ from ..gans.draws import derive_seed
 from .distributed import World, synchronise_batch_norm
 from .ema import Ema
 from .settings import TrainSettings
+from .uploads import move_checked, write_checked
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -180,8 +181,8 @@ class CheckpointStore:
         torch.save(state.state_dict(), buffer)
         path = self._path(state.progress.images_seen)
         self._filesystem.makedirs(self._folder, exist_ok=True)
-        self._filesystem.pipe_file(f"{path}.partial", buffer.getvalue())
-        self._filesystem.mv(f"{path}.partial", path)
+        write_checked(self._filesystem, f"{path}.partial", buffer.getvalue())
+        move_checked(self._filesystem, f"{path}.partial", path)
         present = self.list()
         kept = {*present[-self._keep :], self.best(state.scores)}
         for images_seen in present:
