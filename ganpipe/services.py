@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from . import environment, processes
 from .errors import GanpipeError
@@ -100,7 +101,7 @@ def _port(preferred: int | None = None) -> int:
 
 
 def _launch_prefect(root: Path) -> Launch:
-    port = _port(4200)
+    port = _port(_last_port("prefect", root) or 4200)
     home = prefect_home(root)
     home.mkdir(parents=True, exist_ok=True)
     api = f"http://127.0.0.1:{port}/api"
@@ -144,7 +145,7 @@ def _launch_ray(root: Path) -> Launch:
 
 
 def _launch_mlflow(root: Path) -> Launch:
-    port = _port(5000)
+    port = _port(_last_port("mlflow", root) or 5000)
     url = f"http://127.0.0.1:{port}"
     command = [_script("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # Runs are written straight to the database, with or without this server: it must not hand out artifact
@@ -322,6 +323,7 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
         raise
     service = Running(name, launch.url, address, process.pid, started, launch.folder)
     _write_record(root, service)
+    (root / STATE / f"{name}.port").write_text(str(urlsplit(launch.url).port), encoding="utf-8")
     return service
 
 
@@ -341,6 +343,14 @@ def _sweep(name: str, root: Path) -> None:
         processes.end(processes.having_argument(record.folder))
         shutil.rmtree(record.folder, ignore_errors=True)
     (root / STATE / f"{name}.json").unlink(missing_ok=True)
+
+
+def _last_port(name: str, root: Path) -> int | None:
+    """Where the service was last: workers and open pages look for it there."""
+    try:
+        return int((root / STATE / f"{name}.port").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _record(root: Path, name: str) -> Running | None:

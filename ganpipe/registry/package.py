@@ -25,6 +25,7 @@ from .. import gans
 from ..errors import GanpipeError
 from .card import CARD_FILE, SAMPLES_FILE
 from .stored import check_stored
+from .tracking import as_default
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -297,7 +298,8 @@ def log_model(
             path = Path(folder) / "model"
             save_model(package_dir, path, run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
             client.log_model_artifacts(model.model_id, str(path))
-            check_stored(f"models:/{model.model_id}", path, client.tracking_uri)
+            with as_default(client.tracking_uri):
+                check_stored(f"models:/{model.model_id}", path)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=description["progress"]["images_seen"])])
     except BaseException:
         client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)

@@ -32,6 +32,7 @@ ResultT = TypeVar("ResultT")
 RUN_KEY_TAG = "ganpipe.run_key"
 STAGE_TAG = "ganpipe.stage"
 PARENT_TAG = "mlflow.parentRunId"
+PATIENCE_SECONDS = 60.0
 _SQLITE = "sqlite:///"
 _LATER = "later-"
 """Begins the name of a spool whose run MLflow may not have yet."""
@@ -156,13 +157,17 @@ def _check_sqlite(path: Path) -> None:
             ) from None
 
 
-def patiently(action: Callable[[], ResultT], uri: str, seconds: float = 60.0) -> ResultT:
+def patiently(action: Callable[[], ResultT], uri: str, seconds: float | None = None) -> ResultT:
     """`action`'s result, trying again while MLflow is away, its database is locked, or its store damages uploads.
+
+    Args:
+        seconds: how long; default PATIENCE_SECONDS.
 
     Raises:
         Corrupted: an upload did not arrive whole for `seconds`.
         GanpipeError: it did not work for `seconds`, or MLflow says that the request is wrong.
     """
+    seconds = PATIENCE_SECONDS if seconds is None else seconds
     deadline = time.monotonic() + seconds
     wait_seconds = 0.2
     while True:

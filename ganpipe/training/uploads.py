@@ -37,7 +37,7 @@ def write_checked(filesystem: Any, path: str, content: bytes) -> None:
             f"{len(content):,} of {hashlib.sha256(content).hexdigest()[:12]}"
         )
 
-    _insist(write, path)
+    _insist(write, filesystem.unstrip_protocol(path))
 
 
 def move_checked(filesystem: Any, source: str, target: str) -> None:
@@ -56,25 +56,23 @@ def move_checked(filesystem: Any, source: str, target: str) -> None:
             filesystem.mv(source, target)
         return ""
 
-    _insist(move, target)
+    _insist(move, filesystem.unstrip_protocol(target))
 
 
-def _insist(action: Callable[[], str], path: str) -> None:
+def _insist(action: Callable[[], str], url: str) -> None:
     """Do `action` until it says nothing: it returns what is wrong, or raises an error of the storage's own kind."""
     for wait_seconds in (*WAITS_SECONDS, None):
         try:
             wrong = action()
-        except Exception as error:
-            if isinstance(error, (MemoryError, TypeError)):
-                raise
+        except Exception as error:  # each storage has errors of its own kinds
             wrong = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:300]
         if not wrong:
             return
         if wait_seconds is None:
             raise UnavailableError(
-                f"{path}: the storage did not keep what was written in {len(WAITS_SECONDS) + 1} tries: {wrong}; check "
+                f"{url}: the storage did not keep what was written in {len(WAITS_SECONDS) + 1} tries: {wrong}; check "
                 "cluster.storage_path and its store, then run the same command again: it goes on from the last "
                 "checkpoint"
             )
-        print(f"{path}: not stored ({wrong}); trying again in {wait_seconds:g} s", flush=True)
+        print(f"{url}: not stored ({wrong}); trying again in {wait_seconds:g} s", flush=True)
         time.sleep(wait_seconds)
