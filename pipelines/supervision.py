@@ -10,11 +10,14 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from prefect.runtime import deployment, flow_run
+
+from . import run_stage
 
 LOOK_EVERY_SECONDS = 0.2
 
@@ -36,6 +39,7 @@ def ended_with_its_worker(logger: Log) -> Iterator[None]:
     except Exception:
         raise
     except BaseException:  # SIGTERM or Ctrl-C
+        stopped.set()
         logger.warning("ended before its time; what is done is kept. %s", how_to_go_on())
         # Prefect may end this process by a signal, with the last lines still unsent.
         for handler in logging.getLogger("prefect.flow_runs").handlers:
@@ -51,8 +55,12 @@ def how_to_go_on() -> str:
 
 
 def _watch(worker: int, stopped: threading.Event, logger: Log) -> None:
+    began = time.monotonic()
     while not stopped.wait(LOOK_EVERY_SECONDS):
         if os.getppid() != worker:
+            # One that ends politely may have sent a SIGTERM itself, and a second would cut the first one's work short.
+            if stopped.wait(1.0) or run_stage.ended_since(began):
+                return
             # Nobody reads this process's output any more: a write would raise, wherever it happens.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)

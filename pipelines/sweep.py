@@ -98,26 +98,27 @@ def _combinations(gans: Sequence[str], datasets: Sequence[Dataset], overrides: O
 
 
 def _run_all(combinations: Mapping[str, Combination], revision: str, num_parallel: int) -> list[dict[str, Any]]:
-    """Run the combinations, `num_parallel` at a time, and return the table's rows."""
+    """Run the combinations in their order, `num_parallel` at a time, and return the table's rows."""
     room = threading.Semaphore(num_parallel)
-    ended = threading.Event()
 
     @task(name="run", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
     def run(name: str, values: dict[str, JsonValue]) -> Any:
-        with room:
-            if ended.is_set():
-                raise StageFailed("not begun: the sweep was ended")
+        try:
             return pipeline.with_options(flow_run_name=name)(overrides=values, revision=revision, return_state=True)
+        finally:
+            room.release()
 
-    futures = {name: run.submit(name, values) for name, (_, _, values) in combinations.items()}
+    futures: dict[str, Any] = {}
     rows = []
     try:
+        for name, (_, _, values) in combinations.items():
+            room.acquire()
+            futures[name] = run.submit(name, values)
         for name, (gan, dataset_name, _) in combinations.items():
             futures[name].wait()
             rows.append({"gan": gan, "dataset": dataset_name, **_outcome(name, futures[name])})
     except BaseException:
         # As in `pipeline`: the runs are in threads of their own, and hear of no signal.
-        ended.set()
         run_stage.end_all()
         raise
     return rows
