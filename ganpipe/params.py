@@ -16,6 +16,7 @@ from .documents import MAX_YAML_BYTES, check_plain, parse_yaml, read_bounded
 from .errors import GanpipeError
 from .evaluation.settings import EvaluateSettings
 from .gans.base import GanConfig
+from .redaction import check_settings
 from .registry.settings import RegisterSettings
 from .section import Section, parse
 from .training.search_settings import TuneSettings
@@ -88,6 +89,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         check_plain(values)
     except ValueError as error:
         raise GanpipeError(f"{path}: {error}") from None
+    check_settings(values)
     params = parse(Params, values, prefix="", origin=str(path))
     _ = params.gan_config
     return params

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import tarfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..errors import GanpipeError, UnavailableError
+from ..redaction import redact
 from .parallel import progress
 from .unpacking import DecompressionBomb, Unpacked
 
@@ -92,7 +92,7 @@ def _npm_reason(stderr: str) -> str:
     reasons = [
         line for line in lines if line and not line.startswith(("code ", "syscall ", "errno ", "A complete log"))
     ]
-    return re.sub(r"//[^/@\s]*@", "//***@", reasons[0]) if reasons else ""
+    return redact(reasons[0]) if reasons else ""
 
 
 def _npm_pack(package: str, folder: Path) -> Path:

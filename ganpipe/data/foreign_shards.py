@@ -6,6 +6,7 @@ is the path up to the first dot of the file's name, members of one key that foll
 
 from __future__ import annotations
 
+import base64
 import glob
 import gzip
 import http.client
@@ -20,16 +21,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import braceexpand
 import fsspec
 
 from ..errors import GanpipeError
+from ..redaction import expand_variables
 from .download import CONNECT_TIMEOUT_SECONDS
 from .files import printable
 from .unpacking import Unpacked
 
+_KEY = "sources.webdataset.shards"
 _BLOCK = tarfile.BLOCKSIZE
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
 _META = re.compile(r"(?:.*/)?__[^/]*__(?:$|/)")
@@ -169,12 +172,24 @@ def _opened(shard: ForeignShard) -> Iterator[IO[bytes]]:
     if not shard.is_remote:
         raw: IO[bytes] = open(shard.url, "rb")  # noqa: SIM115 - closed below
     elif shard.url.startswith(("http://", "https://")):
-        raw = urllib.request.urlopen(shard.url, timeout=CONNECT_TIMEOUT_SECONDS)
+        raw = _request(shard, "GET")
     else:
-        raw = _filesystem(shard).open(shard.url, "rb")
+        raw = _filesystem(shard).open(expand_variables(shard.url, _KEY), "rb")
     with raw:
         buffered = io.BufferedReader(raw, 2**20)  # type: ignore[type-var]
         yield Unpacked(buffered, shard.name) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[misc]
+
+
+def _request(shard: ForeignShard, method: str) -> Any:
+    """The answer to a request for a shard at an http(s) URL; user and password in it become a header."""
+    parts = urllib.parse.urlsplit(expand_variables(shard.url, _KEY))
+    user_info, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)), method=method)
+    if user_info:
+        encoded = base64.b64encode(urllib.parse.unquote(user_info).encode()).decode()
+        # Not sent on to another host that this one may name.
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    return urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS)
 
 
 def _filesystem(shard: ForeignShard) -> fsspec.AbstractFileSystem:
@@ -332,11 +347,10 @@ def state_of(shard: ForeignShard) -> list[str | int]:
             status = Path(shard.url).stat()
             return [shard.url, status.st_size, status.st_mtime_ns]
         if shard.url.startswith(("http://", "https://")):
-            request = urllib.request.Request(shard.url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS) as answer:
+            with _request(shard, "HEAD") as answer:
                 known = (answer.headers.get(name) or "" for name in ("ETag", "Last-Modified", "Content-Length"))
                 return [shard.url, *known]
         filesystem = _filesystem(shard)
         filesystem.invalidate_cache()
-        about = filesystem.info(shard.url)
+        about = filesystem.info(expand_variables(shard.url, _KEY))
         return [shard.url, *(str(about.get(name, "")) for name in ("ETag", "etag", "LastModified", "mtime", "size"))]
