@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -96,7 +98,9 @@ def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
     row = job.start
     # The library's own tar reader is several times slower than this one (see tar.py); its URL reader would also take a
     # name such as `pipe:...` for a command, and refuses local files where WDS_SECURE is set.
-    members = ({"fname": name, "data": content, "__url__": str(path)} for name, content in read_members(path))
+    members = (
+        {"fname": name, "data": content, "__url__": str(path)} for name, content in _known_members(path, manifest)
+    )
     try:
         for sample in group_by_keys(members):
             where = f"{path}: sample {sample['__key__']}"
@@ -117,6 +121,15 @@ def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
     for array in arrays.values():
         array.flush()
     return job.shard.num_samples
+
+
+def _known_members(path: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    """Members that the manifest's fields name: a sample has no more, however many the shard holds."""
+    suffixes = {member_suffix(name) for name in manifest.fields}
+    for name, content in read_members(path):
+        if name.partition(".")[2] not in suffixes:
+            raise GanpipeError(f"{path}: its member {name} is no field of the manifest; run `ganpipe ingest` again")
+        yield name, content
 
 
 def _decode_member(name: str, content: bytes, where: str, manifest: Manifest) -> np.ndarray | int:
@@ -148,7 +161,7 @@ def _build(places: dict[str, Path], manifest: Manifest, split: str, folder: Path
         places: the folder of each shard, by the shard's name.
     """
     shapes = _array_shapes(manifest, split)
-    needed = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in shapes.values())
+    needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in shapes.values())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise GanpipeError(
