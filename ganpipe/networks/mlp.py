@@ -45,7 +45,7 @@ def input_gradient(network: nn.Sequential, images_NCHW: Tensor) -> Tensor:
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
     with torch.no_grad():
         hidden = images_NCHW.flatten(1)
-        for layer in network[1:-2]:
+        for layer in list(network)[1:-2]:
             if isinstance(layer, nn.Linear):
                 hidden = layer(hidden)
             else:
