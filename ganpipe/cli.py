@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
 from . import __version__
 from .environment import apply_defaults
 from .errors import EXIT_MENDABLE, EXIT_UNAVAILABLE, GanpipeError, UnavailableError
+from .redaction import redact
 from .section import nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -71,6 +74,11 @@ def _run(command: str, arguments: list[str]) -> int:
     return int(main([command, *arguments] if shared else arguments))
 
 
+def _show_without_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An error that nobody foresaw: its text may hold a URL with a password, and DVC's output is logged by Prefect."""
+    print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -78,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Its exit code; 2 for an error that the user can mend, 75 for one that may pass by itself (each one line on
         stderr), 130 after Ctrl-C.
     """
+    sys.excepthook = _show_without_secrets
     parser = _parser()
     options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
     if options.version:
@@ -89,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options.command, options.arguments)
     except GanpipeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         return EXIT_UNAVAILABLE if isinstance(error, UnavailableError) else EXIT_MENDABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, create_model
 
 from . import gans
 from .data import sources
 from .data.settings import DataSettings
 from .data.sources.base import SourceSettings
+from .documents import MAX_YAML_BYTES, check_plain, parse_yaml, read_bounded
 from .errors import GanpipeError
 from .evaluation.settings import EvaluateSettings
 from .gans.base import GanConfig
+from .redaction import check_settings
 from .registry.settings import RegisterSettings
 from .section import Section, parse
 from .training.search_settings import TuneSettings
@@ -77,13 +78,18 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         GanpipeError: the file is missing or no YAML mapping, or holds unknown keys or values that do not fit.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(read_bounded(path, MAX_YAML_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise GanpipeError(f"{path}: no such file; run ganpipe in the folder that holds params.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise GanpipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # of which UnicodeDecodeError is one
+        raise GanpipeError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise GanpipeError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+    try:
+        check_plain(values)
+    except ValueError as error:
+        raise GanpipeError(f"{path}: {error}") from None
+    check_settings(values)
     params = parse(Params, values, prefix="", origin=str(path))
     _ = params.gan_config
     return params

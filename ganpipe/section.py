@@ -23,13 +23,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
 
+_MOST_FAULTS, _MOST_NAMES, _LONGEST_NAME, _LONGEST_VALUE = 20, 200, 100, 300
+"""What one message shows: input that is wrong throughout shall not make it endless."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A clause naming the valid name closest to `name`, or all of them where none is close."""
-    names = sorted(str(item) for item in valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    names = sorted(str(item)[:_LONGEST_NAME] for item in valid)
+    # The comparison takes time in the square of the lengths.
+    close = difflib.get_close_matches(name[:_LONGEST_NAME], names[:_MOST_NAMES], n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"valid names: {', '.join(names)}" if names else "no name is valid here"
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return f"valid names: {', '.join(names[:_MOST_NAMES])}{more}" if names else "no name is valid here"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def _field_names(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -66,16 +76,21 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         prefix: dotted key of that section in params.yaml.
     """
     lines = []
-    for fault in error.errors():
+    faults = error.errors(include_url=False)
+    for fault in faults[:_MOST_FAULTS]:
         location = fault["loc"]
-        key = ".".join(str(part) for part in ([prefix] if prefix else []) + list(location)) or "the section"
+        parts = ([prefix] if prefix else []) + list(location)
+        key = ".".join(_short(str(part), _LONGEST_NAME) for part in parts) or "the section"
         if fault["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key; {nearest(str(location[-1]), _field_names(model, location))}")
         elif fault["type"] == "missing":
             lines.append(f"{key}: missing; it has no default")
         else:
             expected = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            lines.append(f"{key}: got {fault['input']!r}; {expected[:1].lower()}{expected[1:]}")
+            got = _short(repr(fault["input"]), _LONGEST_VALUE)
+            lines.append(f"{key}: got {got}; {expected[:1].lower()}{expected[1:]}")
+    if len(faults) > _MOST_FAULTS:
+        lines.append(f"and {len(faults) - _MOST_FAULTS:,} more")
     return "\n".join(lines)
 
 

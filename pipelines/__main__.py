@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ganpipe import environment, services
 from ganpipe.errors import GanpipeError
+from ganpipe.redaction import redact
 
 from . import report
 from .graph import open_repo, stages_of, with_upstream
@@ -50,7 +51,7 @@ def _start_page(name: str, root: Path) -> None:
     try:
         services.ensure(name, root)
     except GanpipeError as error:
-        print(f"warning: the page is not up: {error}", file=sys.stderr)
+        print(f"warning: the page is not up: {redact(str(error))}", file=sys.stderr)
 
 
 def _run_flow(root: Path, targets: Sequence[str], force: bool) -> None:
@@ -144,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("nothing to do: every output is up to date with its inputs, code and settings\n")
         _summary(root)
     except GanpipeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redact(str(error))}", file=sys.stderr)
         return 1 if type(error).__name__ == "StageFailed" else 2
     except KeyboardInterrupt:
         print("interrupted: what is done is kept; the same command goes on from there", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ganpipe.errors import GanpipeError
+from ganpipe.redaction import redact
 
 from . import artifacts
 from .stages import child_environment, own_error
@@ -50,5 +51,5 @@ def _run(*arguments: str, root: Path, checkout: Path) -> str:
     variables = child_environment(root, checkout)
     done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise GanpipeError(own_error(done.stderr.splitlines()))
+        raise GanpipeError(own_error(redact(done.stderr).splitlines()))
     return done.stdout

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ganpipe import processes
+from ganpipe.redaction import redact
 
 TAIL_LINES = 40
 PROGRESS_EVERY_SECONDS = 10.0
@@ -160,6 +161,7 @@ class _Relay:
         # Of a bar that ended with a newline, its last state.
         text = _ANSI.sub("", line.rstrip("\r").rpartition("\r")[2]).rstrip()
         if text:
+            text = redact(text)
             self._tail.append(text)
             self._show(text)
 
@@ -167,7 +169,7 @@ class _Relay:
         text = _ANSI.sub("", state).strip()
         if text and time.monotonic() - self._last_progress >= PROGRESS_EVERY_SECONDS:
             self._last_progress = time.monotonic()
-            self._show(text)
+            self._show(redact(text))
 
     def finish(self) -> None:
         if self._rest:

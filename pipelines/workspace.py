@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from ganpipe.errors import GanpipeError
+from ganpipe.redaction import redact
 from ganpipe.section import nearest
 
 from .graph import open_repo
@@ -164,7 +165,7 @@ def _bring_tracked_data(root: Path) -> None:
         if done.returncode == 0:
             return
     raise GanpipeError(
-        f"{', '.join(tracked)}: the data is neither in DVC's cache nor in a remote: {done.stderr.strip()}"
+        f"{', '.join(tracked)}: the data is neither in DVC's cache nor in a remote: {redact(done.stderr.strip())}"
     )
 
 
@@ -262,11 +263,11 @@ def _git(where: Path, *arguments: str, check: bool = True) -> str | None:
     if done.returncode == 0:
         return done.stdout.strip("\n")
     if check:
-        raise GanpipeError(f"{where}: git {arguments[0]}: {done.stderr.strip()}")
+        raise GanpipeError(f"{where}: git {arguments[0]}: {redact(done.stderr.strip())}")
     return None
 
 
 def _dvc(root: Path, *arguments: str) -> None:
     done = subprocess.run(["dvc", *arguments], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise GanpipeError(f"dvc {' '.join(arguments[:2])}: {done.stderr.strip()}")
+        raise GanpipeError(f"dvc {' '.join(arguments[:2])}: {redact(done.stderr.strip())}")

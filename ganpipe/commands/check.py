@@ -17,7 +17,9 @@ from ..params import Params, load_params
 from ..registry.tracking import Tracker
 from ..section import nearest
 from ..stages.common import require_no_arguments
-from ..training import cluster
+from ..stages.jobs import needs_of
+from ..stages.spread import require_shared
+from ..training import cluster, hosts
 from ..training.search import space_by_player
 
 METRICS = ("fid", "kid", "precision", "recall")
@@ -50,9 +52,9 @@ def check_gan_and_data(params: Params) -> None:
     spec = DataSpec(params.data.image_size, params.data.channels, found.fields, len(found.classes))
     load(params.train.gan).check(params.gan_config, spec)
     space_by_player(params.tune, params.gan_config.players)
-    if params.cluster.num_workers > params.train.batch_size:
+    if params.cluster.most_workers > params.train.batch_size:
         raise GanpipeError(
-            f"cluster.num_workers: got {params.cluster.num_workers}, more than train.batch_size "
+            f"cluster.num_workers: got {params.cluster.most_workers}, more than train.batch_size "
             f"{params.train.batch_size}; each worker needs an image of the batch"
         )
 
@@ -99,19 +101,18 @@ def check_resources(params: Params) -> None:
         GanpipeError: naming the section that asks for too much.
     """
     address = services.ray_address(environment.home())
-    tune, train = params.tune, params.cluster
-    wanted = [("cluster", train.num_workers, train.cpus_per_worker, train.gpus_per_worker)]
-    if tune.num_trials > 0:
-        wanted.append(("tune", tune.workers_per_trial, tune.cpus_per_worker, tune.gpus_per_worker))
+    wanted = [needs_of(params, "train")] + ([needs_of(params, "tune")] if params.tune.num_trials > 0 else [])
     if address is not None:
         cluster.connect(address)
-        for key, num_workers, cpus, gpus in wanted:
-            cluster.require(num_workers, cpus, gpus, train.wait_seconds, key)
+        for needs in wanted:
+            cluster.require(needs.num_workers, needs.cpus, needs.gpus, params.cluster.wait_seconds, needs.section)
+            if others := hosts.others(needs.cpus, needs.gpus):
+                require_shared(params.cluster, Tracker.at(environment.home(), params.register_.experiment).uri, others)
         return
     num_cpus = os.cpu_count() or 1
-    for key, num_workers, cpus, _ in wanted:
-        if num_workers * cpus > num_cpus:
+    for needs in wanted:
+        if needs.num_workers * needs.cpus > num_cpus:
             raise GanpipeError(
-                f"{key}: asks for {num_workers} workers of {cpus:g} CPUs; this machine has {num_cpus}; "
-                f"lower {key}.*, or set RAY_ADDRESS to a cluster"
+                f"{needs.section}: asks for {needs.num_workers} workers of {needs.cpus:g} CPUs; this machine has "
+                f"{num_cpus}; lower {needs.section}.*, or set RAY_ADDRESS to a cluster"
             )

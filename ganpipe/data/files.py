@@ -45,8 +45,9 @@ def walk(folder: Path, wanted: Callable[[str], bool] = is_image) -> Iterator[tup
 
 
 def printable(name: str) -> str:
-    """The name as valid Unicode: bytes that are not UTF-8 are escaped."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """The name as valid Unicode on one line: bytes that are not UTF-8, and what steers a terminal, are escaped."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def digest_of(entries: Iterable[Any]) -> str:

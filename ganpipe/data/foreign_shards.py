@@ -6,6 +6,7 @@ is the path up to the first dot of the file's name, members of one key that foll
 
 from __future__ import annotations
 
+import base64
 import glob
 import gzip
 import http.client
@@ -20,19 +21,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import braceexpand
 import fsspec
 
 from ..errors import GanpipeError
+from ..redaction import expand_variables
 from .download import CONNECT_TIMEOUT_SECONDS
+from .files import printable
+from .unpacking import Unpacked
 
+_KEY = "sources.webdataset.shards"
 _BLOCK = tarfile.BLOCKSIZE
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
 _META = re.compile(r"(?:.*/)?__[^/]*__(?:$|/)")
 _GZIP = b"\x1f\x8b"
-_MAX_MEMBER_BYTES = 2**31
+_MAX_MEMBER_BYTES = 2**40
+MAX_IMAGE_BYTES = 2**30
+MAX_TEXT_BYTES = 2**22
+_MAX_HEADER_BYTES = 2**16
+_MAX_SAMPLE_MEMBERS = 1_000
+_MAX_SHARDS = 1_000_000
+_MAX_PATTERN_BYTES = 2**28
+_MAX_BRACES = 20
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -80,14 +93,15 @@ def expand(patterns: tuple[str, ...], root: Path) -> list[ForeignShard]:
     """
     found: list[ForeignShard] = []
     for pattern in patterns:
-        try:
-            expanded = list(braceexpand.braceexpand(pattern))
-        except ValueError as error:
-            raise GanpipeError(f"sources.webdataset.shards: {pattern!r}: {error}") from None
-        for one in expanded:
+        for one in _expanded(pattern):
             if "://" in one:
                 found.append(ForeignShard(one))
                 continue
+            if ".." in Path(one).parts:
+                raise GanpipeError(
+                    f"sources.webdataset.shards: {one!r} leads out of sources.webdataset.path; set that to the folder "
+                    "which holds all shards"
+                )
             if glob.has_magic(one):
                 names = sorted(glob.glob(one, root_dir=root, recursive=True))
                 if not names:
@@ -99,6 +113,48 @@ def expand(patterns: tuple[str, ...], root: Path) -> list[ForeignShard]:
                     raise GanpipeError(f"sources.webdataset.shards: {root / name}: there is no such shard")
                 found.append(ForeignShard(str(root / name)))
     return found
+
+
+def _expanded(pattern: str) -> list[str]:
+    """What a pattern's braces stand for, counted before it is made."""
+    try:
+        count = _num_expanded(re.sub(r"\\.", "__", pattern))
+        if not 1 <= count <= _MAX_SHARDS or count * len(pattern) > _MAX_PATTERN_BYTES:
+            raise ValueError(f"stands for {count:,} names; expected 1 to {_MAX_SHARDS:,} short ones")
+        return list(braceexpand.braceexpand(pattern))
+    except (ValueError, RecursionError) as error:
+        shown = pattern if len(pattern) < 200 else f"{pattern[:200]}..."
+        raise GanpipeError(f"sources.webdataset.shards: {shown!r}: {error}") from None
+
+
+def _num_expanded(pattern: str) -> int:
+    """How many names the pattern stands for, as the braceexpand package reads it."""
+    count, depth, start = 1, 0, 0
+    for position, char in enumerate(pattern):
+        depth += (char == "{") - (char == "}")
+        if depth > _MAX_BRACES:
+            raise ValueError(f"braces stand in each other more than {_MAX_BRACES} deep")
+        if char == "{" and depth == 1:
+            start = position + 1
+        elif char == "}" and depth == 0:
+            inner = pattern[start:position]
+            if found := _RANGE.fullmatch(inner):
+                count *= 1 + abs(int(found[2]) - int(found[1])) // max(1, int(found[3] or 1))
+            else:
+                count *= sum(map(_num_expanded, _alternatives(inner)))
+    return count
+
+
+def _alternatives(inner: str) -> list[str]:
+    """What stands between a group's own commas."""
+    parts, depth = [""], 0
+    for char in inner:
+        depth += (char == "{") - (char == "}")
+        if char == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
 
 
 def is_gzipped(shard: ForeignShard) -> bool:
@@ -116,12 +172,24 @@ def _opened(shard: ForeignShard) -> Iterator[IO[bytes]]:
     if not shard.is_remote:
         raw: IO[bytes] = open(shard.url, "rb")  # noqa: SIM115 - closed below
     elif shard.url.startswith(("http://", "https://")):
-        raw = urllib.request.urlopen(shard.url, timeout=CONNECT_TIMEOUT_SECONDS)
+        raw = _request(shard, "GET")
     else:
-        raw = _filesystem(shard).open(shard.url, "rb")
+        raw = _filesystem(shard).open(expand_variables(shard.url, _KEY), "rb")
     with raw:
         buffered = io.BufferedReader(raw, 2**20)  # type: ignore[type-var]
-        yield gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[misc]
+        yield Unpacked(buffered, shard.name) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[misc]
+
+
+def _request(shard: ForeignShard, method: str) -> Any:
+    """The answer to a request for a shard at an http(s) URL; user and password in it become a header."""
+    parts = urllib.parse.urlsplit(expand_variables(shard.url, _KEY))
+    user_info, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)), method=method)
+    if user_info:
+        encoded = base64.b64encode(urllib.parse.unquote(user_info).encode()).decode()
+        # Not sent on to another host that this one may name.
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    return urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS)
 
 
 def _filesystem(shard: ForeignShard) -> fsspec.AbstractFileSystem:
@@ -186,14 +254,25 @@ class _Walk:
         except tarfile.HeaderError:
             raise GanpipeError(f"{self._shard.name}: byte {start:,} ({self.last}) is no header of a tar") from None
 
+    def _size(self, name: str, renamed: str | None, info: tarfile.TarInfo) -> int:
+        """Bytes of a member's content, which nothing that was read yet bears out."""
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            raise GanpipeError(f"{self._shard.name}: {name[:200]!r} is a file with holes; write it as a plain one")
+        is_header = info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+        most = _MAX_HEADER_BYTES if is_header else _MAX_MEMBER_BYTES
+        if renamed is not None and not (renamed.isascii() and renamed.isdigit() and len(renamed) < 20):
+            raise GanpipeError(f"{self._shard.name}: {name[:200]!r} says that its size is {renamed[:20]!r}")
+        num_bytes = info.size if renamed is None else int(renamed)
+        if not 0 <= num_bytes <= most:
+            raise GanpipeError(f"{self._shard.name}: {name[:200]!r} says that it has {num_bytes:,} bytes")
+        return num_bytes
+
     def members(self) -> Iterator[tuple[str, Member]]:
         """Names and members; a member's content can be read until the next one is asked for."""
         renamed: dict[str, str] = {}
         while (info := self._header()) is not None:
-            num_bytes = int(renamed.get("size", info.size))
-            name = renamed.get("path", info.name)
-            if not 0 <= num_bytes <= _MAX_MEMBER_BYTES:
-                raise GanpipeError(f"{self._shard.name}: {name} says that it has {num_bytes:,} bytes")
+            name = printable(renamed.get("path", info.name))
+            num_bytes = self._size(name, renamed.get("size"), info)
             start = self._position
             if info.type == tarfile.GNUTYPE_LONGNAME:
                 renamed["path"] = self._content(name, num_bytes).rstrip(b"\0").decode("utf-8", "surrogateescape")
@@ -222,8 +301,11 @@ def _pax_values(content: bytes) -> dict[str, str]:
     return found
 
 
-def samples(shard: ForeignShard, to_read: Callable[[str], bool]) -> Iterator[ForeignSample]:
-    """The shard's samples, in order; the members with these extensions are read.
+def samples(shard: ForeignShard, most_bytes: Callable[[str], int]) -> Iterator[ForeignSample]:
+    """The shard's samples, in order.
+
+    Args:
+        most_bytes: that are read of a member with this extension; 0 leaves it unread.
 
     Raises:
         GanpipeError: naming the shard, and member or key: it is not there, no tar, truncated, or has a member twice.
@@ -244,7 +326,11 @@ def samples(shard: ForeignShard, to_read: Callable[[str], bool]) -> Iterator[For
             if extension in current.places:
                 raise GanpipeError(f"{shard.name}: sample {key} has two members .{extension}")
             current.places[extension] = (member.offset, member.num_bytes)
-            if to_read(extension):
+            if len(current.places) > _MAX_SAMPLE_MEMBERS:
+                raise GanpipeError(f"{shard.name}: sample {key} has more than {_MAX_SAMPLE_MEMBERS:,} members")
+            if most := most_bytes(extension):
+                if member.num_bytes > most:
+                    raise GanpipeError(f"{shard.name}: {name}: {member.num_bytes:,} bytes; at most {most:,} are read")
                 current.contents[extension] = member.read()
     if current is not None:
         yield current
@@ -261,11 +347,10 @@ def state_of(shard: ForeignShard) -> list[str | int]:
             status = Path(shard.url).stat()
             return [shard.url, status.st_size, status.st_mtime_ns]
         if shard.url.startswith(("http://", "https://")):
-            request = urllib.request.Request(shard.url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS) as answer:
+            with _request(shard, "HEAD") as answer:
                 known = (answer.headers.get(name) or "" for name in ("ETag", "Last-Modified", "Content-Length"))
                 return [shard.url, *known]
         filesystem = _filesystem(shard)
         filesystem.invalidate_cache()
-        about = filesystem.info(shard.url)
+        about = filesystem.info(expand_variables(shard.url, _KEY))
         return [shard.url, *(str(about.get(name, "")) for name in ("ETag", "etag", "LastModified", "mtime", "size"))]

@@ -54,6 +54,7 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
             image = Image.open(io.BytesIO(content), formats=formats())
             check_size(image.width, image.height, max_pixels)
             image.load()
+            check_size(image.width, image.height, max_pixels)  # an icon's picture may be larger than its header says
             return ImageOps.exif_transpose(image)
     except UnreadableImage:
         raise
@@ -149,6 +150,8 @@ def decode_png_CHW(content: bytes, image_size: int, channels: int) -> np.ndarray
         if (image.mode, image.size) != expected:  # known from the header: nothing large is decoded
             raise UnreadableImage(f"a PNG of mode {image.mode}, {image.width} x {image.height}; expected {expected}")
         pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except UnreadableImage:
+        raise
+    except Exception as error:  # as in `decode`
         raise UnreadableImage(f"not a sound PNG: {error}") from None
     return pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)

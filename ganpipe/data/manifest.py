@@ -7,17 +7,21 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from ..section import Section, explain
 from .parallel import num_cores
 
 MANIFEST = "manifest.json"
 SHARD_PATTERN = r"^[a-z]+-[0-9]{6}\.tar$"  # no slash, no dots in front: a shard lies in its manifest's folder
-_MAX_MANIFEST_BYTES = 2**30
+FIELD_PATTERN = r"^[a-z][a-z0-9_]{0,49}$"  # names a file of the decoded cache
+MAX_CLASSES = 100_000
+_MAX_MANIFEST_BYTES = 2**25
+_MIN_SAMPLE_BYTES = 1024  # a member's header and its content
 _OTHER_SUFFIXES = {"label": "cls", "text": "txt"}
 Split = Literal["train", "validation"]
 
@@ -39,12 +43,18 @@ class Shard(Section):
     """File name, in the manifest's folder."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the file."""
-    num_bytes: int = Field(ge=1)
+    num_bytes: int = Field(ge=1, le=2**50)
     """Size of the file."""
     num_samples: int = Field(ge=1)
     """Samples in it."""
     split: Split
     """The split that all its samples belong to."""
+
+    @model_validator(mode="after")
+    def _samples_have_room(self) -> Shard:
+        if self.num_samples * _MIN_SAMPLE_BYTES > self.num_bytes:
+            raise ValueError(f"{self.num_samples} samples do not fit into {self.num_bytes} bytes")
+        return self
 
 
 class Manifest(Section):
@@ -60,14 +70,14 @@ class Manifest(Section):
     """Where the source is described."""
     licence: str
     """Under which terms the images may be used."""
-    image_size: int = Field(ge=1)
+    image_size: int = Field(ge=1, le=4096)
     """Height and width in pixels."""
     channels: Literal[1, 3]
     """1 for grey, 3 for RGB."""
-    fields: tuple[str, ...] = Field(min_length=1)
+    fields: tuple[Annotated[str, Field(pattern=FIELD_PATTERN)], ...] = Field(min_length=1, max_length=50)
     """What every sample has: `label` is a class number (.cls), `text` is UTF-8 (.txt), every other field an image
     (`image`: .png)."""
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = Field((), max_length=MAX_CLASSES)
     """Names of the classes, by number."""
     shards: tuple[Shard, ...] = Field(min_length=1)
     """In the order in which their samples are numbered."""
@@ -75,9 +85,11 @@ class Manifest(Section):
     """Names of the images that could not be decoded and were left out."""
 
     @model_validator(mode="after")
-    def _shard_names_differ(self) -> Manifest:
+    def _names_differ(self) -> Manifest:
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise ValueError("a shard is listed twice")
+        if len(set(self.fields)) != len(self.fields):
+            raise ValueError("a field is listed twice")
         return self
 
     @property
@@ -129,12 +141,10 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise GanpipeError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes; this is no manifest of ganpipe's")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_bounded(path, _MAX_MANIFEST_BYTES))
     except FileNotFoundError:
         raise GanpipeError(f"{path}: no such file; `ganpipe ingest` writes it when its shards are complete") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise GanpipeError(f"{path}: cannot be read ({error}); run `ganpipe ingest` again") from None
     try:
         return Manifest.model_validate(values)

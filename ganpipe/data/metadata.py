@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..documents import parse_json
 from ..errors import GanpipeError
 from ..section import nearest
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 FILE_NAME = "file_name"
+_MAX_TABLE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
+                values = parse_json(line)
             except ValueError as error:
                 raise GanpipeError(f"{where}: no JSON ({error})") from None
             if not isinstance(values, dict):
@@ -93,6 +95,9 @@ def read_rows(path: Path) -> list[Row]:
         GanpipeError: naming the file and line.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_TABLE_BYTES:
+            raise GanpipeError(f"{path}: expected a regular file of at most {_MAX_TABLE_BYTES:,} bytes")
         return list(_csv_rows(path) if path.suffix == ".csv" else _json_rows(path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise GanpipeError(f"{path}: cannot be read ({error})") from None

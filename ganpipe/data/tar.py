@@ -8,6 +8,8 @@ regular files only (no links, devices or extensions), and never holds more than 
 from __future__ import annotations
 
 import mmap
+import os
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ from ..errors import GanpipeError
 _BLOCK = tarfile.BLOCKSIZE
 _EMPTY = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 _BEFORE_SIZE, _BETWEEN, _AFTER_CHECKSUM = _EMPTY[100:124], _EMPTY[135:148], _EMPTY[156:]
+_NAME = re.compile(rb"[0-9A-Za-z_-][0-9A-Za-z_.-]*")  # no folder, nothing hidden
+_MAX_MEMBER_BYTES = 2**28  # five times the largest image (4096 x 4096 x 3) as it is
 _CHECKSUM = sum(_BEFORE_SIZE) + sum(_BETWEEN) + sum(_AFTER_CHECKSUM) + 8 * ord(" ")
 
 
@@ -61,12 +65,14 @@ def find_members(path: Path, content: mmap.mmap) -> Iterator[tuple[str, int, int
         name = header[:100].rstrip(b"\0")
         size = header[124:135]
         plain = header[257:262] == b"ustar" and header[156:157] == b"0" and not any(header[345:500])
-        if not (plain and name and name.isascii() and size.isdigit() and not set(size) & set(b"89")):
+        if not (plain and _NAME.fullmatch(name) and size.isdigit() and not set(size) & set(b"89")):
             raise GanpipeError(f"{path}: byte {position} is no plain USTAR header; run `ganpipe ingest` again")
         start = position + _BLOCK
         stop = start + int(size, 8)
         if stop > end:
             raise GanpipeError(f"{path}: ends within its member {name.decode()}; run `ganpipe ingest` again")
+        if stop - start > _MAX_MEMBER_BYTES:
+            raise GanpipeError(f"{path}: its member {name.decode()} has {stop - start:,} bytes: no image is that large")
         yield name.decode(), start, stop
         position = stop + -stop % _BLOCK
     raise GanpipeError(f"{path}: has no end-of-archive mark; run `ganpipe ingest` again")
@@ -78,6 +84,9 @@ def read_members(path: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         GanpipeError: naming the file, where it is not such a tar.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for name, start, stop in find_members(path, content):
-            yield name, content[start:stop]
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:  # which mmap takes for an error of its caller
+            raise GanpipeError(f"{path}: is empty; run `ganpipe ingest` again")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for name, start, stop in find_members(path, content):
+                yield name, content[start:stop]

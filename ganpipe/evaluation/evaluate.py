@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.cache import Dataset, open_dataset
+from ..data.cache import Dataset, ShardSet, open_dataset
 from ..data.parallel import progress as progress_bar
 from ..errors import GanpipeError
 from ..gans.base import Gan, Progress
@@ -226,11 +226,11 @@ class QuickFid:
     """Scores a generator in a few seconds: `QuickFid(dataset, settings)(gan, progress)`; lower is better.
 
     The extractor and the reference are loaded at the first call, on the machine and device where the GAN is. Given the
-    folder of the shards instead of a dataset it can be sent to other processes.
+    folder of the shards (or a set of them) instead of a dataset it can be sent to other processes.
     """
 
     def __init__(
-        self, dataset: Dataset | Path | str, settings: EvaluateSettings, extractor: Extractor | None = None
+        self, dataset: Dataset | ShardSet | Path | str, settings: EvaluateSettings, extractor: Extractor | None = None
     ) -> None:
         self._dataset, self._settings = dataset, settings
         self._given_extractor = extractor
@@ -252,7 +252,7 @@ class QuickFid:
             extractor = self._given_extractor or load_extractor(self._settings, place_of(gan)[0])
             dataset = self._dataset
             if not isinstance(dataset, Dataset):
-                dataset = open_dataset(Path(dataset), self._settings.split)
+                dataset = open_dataset(dataset, self._settings.split)
             self._ready = extractor, quick_reference(dataset, extractor, self._settings)
         return self._ready
 

@@ -122,6 +122,11 @@ class Batch:
         """`tensor` where the networks are and in the type in which they compute."""
         return tensor.to(self.device, self.dtype, non_blocking=True)
 
+    def twice(self) -> Batch:
+        """Each sample two times, first all and then all again; for networks that draw nothing."""
+        fields = {name: torch.cat([value, value]) for name, value in self.fields.items()}
+        return Batch(2 * self.num_samples, self.draws, fields, self.device, self.dtype)
+
     def observe(self, name: str, value: Tensor) -> None:
         """Report a scalar (a mean over the N samples) that is logged, and averaged over workers for `Gan.adapt`."""
         self.observed[name] = value.detach().float().mean()
@@ -219,6 +224,9 @@ class AdversarialPair(Gan):
 
     opponent: ClassVar[str] = "discriminator"
     """The second player's name; `critic` in the Wasserstein family. Its module is the attribute of that name."""
+    apart: ClassVar[bool] = True
+    """Whether real and generated images pass the opponent apart, each with their own batch statistics. Where it has no
+    batch norm the result is the same, and one pass for both is faster."""
     generator: nn.Module
 
     opponent_loss: Callable[[Tensor, Tensor], Tensor] = staticmethod(adversarial.discriminator_cross_entropy)
@@ -247,14 +255,19 @@ class AdversarialPair(Gan):
         return [Phase(self.opponent, self.opponent_losses), Phase("generator", self.generator_losses)]
 
     def opponent_losses(self, batch: Batch, progress: Progress) -> Losses:
-        """What the discriminator or critic minimises; real and generated images pass it apart."""
+        """What the discriminator or critic minimises."""
         with torch.no_grad():
             fake_NCHW = self.generate(batch)
         return self.opponent_losses_on(fake_NCHW, batch)
 
     def opponent_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
         """The same for given generated images."""
-        real_logits, fake_logits = self.judge(batch["image"], batch), self.judge(fake_NCHW, batch)
+        real_NCHW = batch["image"]
+        if self.apart:
+            real_logits, fake_logits = self.judge(real_NCHW, batch), self.judge(fake_NCHW, batch)
+        else:
+            both_NCHW = torch.cat([real_NCHW, fake_NCHW.to(real_NCHW.dtype)])
+            real_logits, fake_logits = self.judge(both_NCHW, batch.twice()).chunk(2)
         batch.observe("score_real", self.score(real_logits))
         batch.observe("score_fake", self.score(fake_logits))
         return {"adversarial": self.opponent_loss(real_logits, fake_logits)}

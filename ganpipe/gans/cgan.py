@@ -43,6 +43,7 @@ class Cgan(AdversarialPair):
 
     Config = CganSettings
     config: CganSettings
+    apart = False
     fields = ("image", "label")
 
     def __init__(self, config: CganSettings, data: DataSpec) -> None:

@@ -5,15 +5,15 @@ Legend: N samples, Z latent size, C channels, H height, W width.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from ..losses.adversarial import wasserstein_critic, wasserstein_generator
-from ..losses.penalties import gradient_penalty
-from ..networks import dcgan
-from ..networks.mlp import image_discriminator, image_generator
+from ..losses.penalties import gradient_penalty, input_gradient
+from ..networks import dcgan, mlp
 from .base import Adam, AdversarialPair, Batch, DataSpec, GanConfig, Losses, Phase, Progress
 
 
@@ -44,6 +44,7 @@ class WganGp(AdversarialPair):
     Config = WganGpSettings
     config: WganGpSettings
     opponent = "critic"
+    apart = False
     opponent_loss = staticmethod(wasserstein_critic)
     generator_loss = staticmethod(wasserstein_generator)
     score = staticmethod(nn.Identity())
@@ -52,8 +53,8 @@ class WganGp(AdversarialPair):
         super().__init__(config, data)
         size, channels, width = data.image_size, data.channels, config.critic_width
         if config.architecture == "mlp":
-            self.generator = image_generator(config.num_latents, [config.generator_width] * 3, data.image_shape)
-            self.critic = image_discriminator(data.image_shape, [width] * 3)
+            self.generator = mlp.image_generator(config.num_latents, [config.generator_width] * 3, data.image_shape)
+            self.critic = mlp.image_discriminator(data.image_shape, [width] * 3)
         else:
             self.generator = dcgan.generator(config.num_latents, size, channels, config.generator_width)
             self.critic = dcgan.discriminator(size, channels, width, batch_norm=False)
@@ -76,7 +77,9 @@ class WganGp(AdversarialPair):
         ]
 
     def opponent_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
-        penalty = gradient_penalty(self.critic, batch["image"], fake_NCHW, batch.mixing())
+        # The same gradient either way; the fully connected critic's can be written down.
+        gradient = mlp.input_gradient if self.config.architecture == "mlp" else input_gradient
+        penalty = gradient_penalty(partial(gradient, self.critic), batch["image"], fake_NCHW, batch.mixing())
         return {
             **super().opponent_losses_on(fake_NCHW, batch),
             "gradient_penalty": self.config.penalty_weight * penalty,

@@ -11,19 +11,28 @@ import torch
 from torch import Tensor
 
 
+def input_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> Tensor:
+    """The gradient of each image's score by the image, (N, C, H, W), as a function that can be differentiated again.
+
+    Args:
+        critic: images (N, C, H, W) -> scores (N,), each of its own image only (no batch norm).
+    """
+    images_NCHW = images_NCHW.detach().requires_grad_()
+    (gradient_NCHW,) = torch.autograd.grad(critic(images_NCHW).float().sum(), images_NCHW, create_graph=True)
+    return gradient_NCHW
+
+
 def gradient_penalty(
-    critic: Callable[[Tensor], Tensor], real_NCHW: Tensor, fake_NCHW: Tensor, mixing_N111: Tensor
+    gradient: Callable[[Tensor], Tensor], real_NCHW: Tensor, fake_NCHW: Tensor, mixing_N111: Tensor
 ) -> Tensor:
     """E[(|grad D(x^)| - 1)^2], x^ between a real and a generated image (Gulrajani 2017, arXiv 1704.00028, eq. 3).
 
     Args:
-        critic: images (N, C, H, W) -> scores (N,), each of its own image only (no batch norm).
+        gradient: images (N, C, H, W) -> grad D of each, with samples first; see `input_gradient`.
         mixing_N111: in [0, 1], how much of the real image.
     """
     fake_NCHW = fake_NCHW.to(real_NCHW.dtype)  # autocast hands out bf16
-    mixed_NCHW = torch.lerp(fake_NCHW, real_NCHW, mixing_N111).detach().requires_grad_()
-    scores_N = critic(mixed_NCHW)
-    (gradient_NCHW,) = torch.autograd.grad(scores_N.float().sum(), mixed_NCHW, create_graph=True)
+    gradient_NCHW = gradient(torch.lerp(fake_NCHW, real_NCHW, mixing_N111))
     # The root of a sum of squares in bf16 would lose the very difference from 1 that is penalised.
     norm_N = torch.linalg.vector_norm(
         gradient_NCHW.flatten(1), dim=1, dtype=torch.promote_types(gradient_NCHW.dtype, torch.float32)

@@ -35,8 +35,8 @@ def generator(num_latents: int, image_size: int, channels: int, width: int) -> n
     tanh at the end. `width` is the number of feature maps before the last layer (128 in the paper, at 64 pixels).
     """
     widths = _widths(image_size, width)[::-1]
-    layers: list[nn.Module] = [nn.Unflatten(1, (num_latents, 1, 1))]
-    layers += [nn.ConvTranspose2d(num_latents, widths[0], 4, 1, 0, bias=False), *_norm_relu(widths[0])]
+    layers: list[nn.Module] = [nn.Linear(num_latents, widths[0] * 16, bias=False), nn.Unflatten(1, (widths[0], 4, 4))]
+    layers += _norm_relu(widths[0])
     for num_in, num_out in itertools.pairwise(widths):
         layers += [nn.ConvTranspose2d(num_in, num_out, 4, 2, 1, bias=False), *_norm_relu(num_out)]
     return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh())
@@ -59,13 +59,13 @@ def discriminator(image_size: int, channels: int, width: int, batch_norm: bool =
         layers.append(nn.Conv2d(num_in, num_out, 4, 2, 1, bias=not batch_norm))
         layers += [nn.BatchNorm2d(num_out)] if batch_norm else []
         layers.append(nn.LeakyReLU(0.2, inplace=True))
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 0), nn.Flatten(0))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * 16, 1), nn.Flatten(0))
 
 
 def initialise(network: nn.Module) -> None:
     """Weights from N(0, 0.02^2) (section 4); batch norm's gains around 1 (as in the authors' code), biases zero."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)

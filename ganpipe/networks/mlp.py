@@ -34,6 +34,30 @@ def image_discriminator(image_shape: tuple[int, int, int], widths: Sequence[int]
     return nn.Sequential(nn.Flatten(), *layers, nn.Flatten(0))
 
 
+def input_gradient(network: nn.Sequential, images_NCHW: Tensor) -> Tensor:
+    """The gradient of each image's logit by the image, (N, C * H * W), for an `image_discriminator`.
+
+    It is a product: the weights of the layers and the slopes of the activations between them, last layer first. The
+    slopes of a LeakyReLU are constants almost everywhere, so this product is a function of the weights that one
+    backward pass differentiates; to differentiate a backward pass takes twice the multiplications.
+    """
+    slopes: list[Tensor] = []
+    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        hidden = images_NCHW.flatten(1)
+        for layer in list(network)[1:-2]:
+            if isinstance(layer, nn.Linear):
+                hidden = layer(hidden)
+            else:
+                assert isinstance(layer, nn.LeakyReLU), layer
+                slopes.append(torch.where(hidden > 0, hidden.new_tensor(1), hidden.new_tensor(layer.negative_slope)))
+                hidden = hidden * slopes[-1]
+    gradient = linear[-1].weight
+    for layer, slope in zip(linear[-2::-1], slopes[::-1], strict=True):
+        gradient = (gradient * slope) @ layer.weight
+    return gradient
+
+
 class Maxout(nn.Module):
     """The maximum over P affine pieces (Goodfellow 2013, arXiv 1302.4389, eq. 1): (N, I) -> (N, U)."""
 

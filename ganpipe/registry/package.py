@@ -215,17 +215,22 @@ def digest_of_package(package_dir: Path) -> str:
 
 
 def signature(description: Mapping[str, Any]) -> ModelSignature:
-    """Rows of seed in, and where given label (conditional GANs), truncation, to_seed, mix; uint8 NHWC images out."""
+    """Rows of seed in, and where given label (conditional GANs), truncation, to_seed, mix; uint8 NHWC images out.
+
+    Whole numbers are columns of any type, which the model itself checks: of a column of type long MLflow would cut off
+    a seed's fraction before the model sees it, and one of type double holds no seed above 2**53.
+    """
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import AnyType
 
     data = description["data"]
-    columns: list[ColSpec | TensorSpec] = [ColSpec(DataType.long, "seed")]
+    columns: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), "seed")]
     if "label" in gans.load(description["gan"]).fields:
-        columns.append(ColSpec(DataType.long, "label", required=False))
+        columns.append(ColSpec(AnyType(), "label", required=False))
     columns.append(ColSpec(DataType.double, "truncation", required=False))
-    columns += [ColSpec(DataType.long, "to_seed", required=False), ColSpec(DataType.double, "mix", required=False)]
+    columns += [ColSpec(AnyType(), "to_seed", required=False), ColSpec(DataType.double, "mix", required=False)]
     shape = (-1, data["image_size"], data["image_size"], data["channels"])
     return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.uint8), shape)]))
 

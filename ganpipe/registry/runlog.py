@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..redaction import redact
 from .spool import Entry, Spool
 
 if TYPE_CHECKING:
@@ -313,14 +314,14 @@ class RunLog:
         log.warning(
             "MLflow refuses a record of run %s (%s); it is in %s", self.run_id, error, self._spool.rejected_path
         )
-        self._spool.reject(1, str(error))
+        self._spool.reject(1, redact(str(error)))
 
     def _note_away(self, error: Exception) -> None:
         if self.away_since is None:
             with self._wake:
                 self.away_since = time.monotonic()
                 self._wake.notify_all()
-            reason = str(error).splitlines()[0][:300] if str(error) else repr(error)
+            reason = redact(str(error).splitlines()[0] if str(error) else repr(error))[:300]
             log.warning("MLflow does not answer (%s); training goes on, records wait in %s", reason, self._spool.path)
 
     def _note_back(self) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import GanpipeError, UnavailableError
+from ..redaction import redact
 from .runlog import RunLog, is_permanent
 from .stored import Corrupted
 
@@ -179,7 +180,7 @@ def patiently(action: Callable[[], ResultT], uri: str, seconds: float | None = N
         except GanpipeError:
             raise
         except Exception as error:  # artifact stores raise errors of their own kinds
-            reason = str(error).splitlines()[0][:300] if str(error) else repr(error)
+            reason = redact(str(error).splitlines()[0])[:300] if str(error) else type(error).__name__
             if is_permanent(error):
                 raise GanpipeError(f"MLflow at {without_password(uri)} refuses: {reason}") from error
             if time.monotonic() + wait_seconds > deadline:

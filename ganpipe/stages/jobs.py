@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .. import environment, services
 from ..data.manifest import Manifest, verify
+from ..data.shard_set import ShardSet
 from ..evaluation.evaluate import QuickFid
 from ..evaluation.figures import SampleGrid
 from ..gans import load
@@ -13,6 +16,7 @@ from ..training import cluster
 from ..training.feed import spec_of
 from ..training.worker import TrainingJob
 from .common import SHARDS, require_no_arguments
+from .spread import shards_for_all
 
 
 def begin(argv: list[str], stage: str) -> tuple[Params, Manifest]:
@@ -25,27 +29,64 @@ def begin(argv: list[str], stage: str) -> tuple[Params, Manifest]:
     return load_params(), verify(SHARDS)
 
 
-def reach_ray(section: str, num_workers: int, cpus: float, gpus: float, wait_seconds: float) -> None:
+@dataclass(frozen=True)
+class Needs:
+    """What a stage asks of the cluster.
+
+    Attributes:
+        section: of params.yaml, that asks for it.
+        num_workers: without which it cannot begin.
+        cpus, gpus: of one worker.
+        may_grow: it takes up hosts that join while it runs.
+    """
+
+    section: str
+    num_workers: int
+    cpus: float
+    gpus: float
+    may_grow: bool = False
+
+
+def needs_of(params: Params, stage: str) -> Needs:
+    """What `tune` or `train` asks for."""
+    tune, train = params.tune, params.cluster
+    if stage == "tune":
+        return Needs("tune", tune.workers_per_trial, tune.cpus_per_worker, tune.gpus_per_worker)
+    grows = train.fewest_workers < train.most_workers
+    return Needs("cluster", train.fewest_workers, train.cpus_per_worker, train.gpus_per_worker, grows)
+
+
+def reach_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: str) -> ShardSet:
     """Connect to RAY_ADDRESS, else to this checkout's own Ray, started where it does not run yet.
 
-    Args:
-        section: of params.yaml, that asks for so many workers of so many CPUs and GPUs each.
+    Returns:
+        The shards, as the hosts of that cluster find them.
 
     Raises:
-        GanpipeError: Ray cannot be reached, or has no room after `wait_seconds`.
+        GanpipeError: Ray cannot be reached, has no room after cluster.wait_seconds, or has hosts that do not reach what
+            the work needs.
     """
-    cluster.connect(services.ensure("ray", environment.home()).address)
-    cluster.require(num_workers, cpus, gpus, wait_seconds, section)
+    address = services.ensure("ray", environment.home()).address
+    cluster.connect(address)
+    cluster.require(needs.num_workers, needs.cpus, needs.gpus, params.cluster.wait_seconds, needs.section)
+    may_grow = needs.may_grow and not environment.is_loopback(address)
+    return shards_for_all(manifest, params.cluster, tracking_uri, needs.cpus, needs.gpus, may_grow)
 
 
-def training_job(params: Params, manifest: Manifest, config: GanConfig, folder: str) -> TrainingJob:
+def training_job(
+    params: Params, manifest: Manifest, config: GanConfig, folder: str, shards: ShardSet | None = None
+) -> TrainingJob:
     """The job of params.yaml.
+
+    Args:
+        folder: of the training's work.
+        shards: as the hosts of the cluster find them; by default, as this host does.
 
     Raises:
         GanpipeError: the GAN cannot train on such data.
     """
     load(params.train.gan).check(config, spec_of(manifest))
-    shards = str(SHARDS.absolute())
+    shards = shards or ShardSet(str(SHARDS.absolute()), manifest)
     score = QuickFid(shards, params.evaluate)
     return TrainingJob(
         name=params.train.gan,

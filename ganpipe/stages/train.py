@@ -33,7 +33,7 @@ from .common import (
     write_json,
     write_text,
 )  # fmt: skip
-from .jobs import begin, reach_ray, training_job
+from .jobs import begin, needs_of, reach_ray, training_job
 
 
 def main(argv: list[str]) -> int:
@@ -53,11 +53,9 @@ def main(argv: list[str]) -> int:
         job = dataclasses.replace(job, open_tracker=functools.partial(tracker.attach, run.run_id))
         present = job.store.list()
         if not present or present[-1] < params.train.num_images:
-            wanted = params.cluster
-            reach_ray(
-                "cluster", wanted.num_workers, wanted.cpus_per_worker, wanted.gpus_per_worker, wanted.wait_seconds
-            )
-            train(job, wanted)
+            shards = reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
+            placed = training_job(params, manifest, config, folder, shards)
+            train(dataclasses.replace(placed, open_tracker=job.open_tracker), params.cluster)
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest)
         run.log_artifact(TRAIN / "curves.csv")

@@ -23,7 +23,7 @@ from .common import (
     write_json,
     write_text,
 )
-from .jobs import begin, reach_ray, training_job
+from .jobs import begin, needs_of, reach_ray, training_job
 
 OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "deterministic",
             "max_gradient_norm", "ema_half_life", "ema_ramp_up")  # fmt: skip
@@ -49,13 +49,10 @@ def main(argv: list[str]) -> int:
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, [SHARDS])) as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
-        tune = params.tune
-        reach_ray(
-            "tune", tune.workers_per_trial, tune.cpus_per_worker, tune.gpus_per_worker, params.cluster.wait_seconds
-        )
+        shards = reach_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
         result = search(
-            training_job(params, manifest, params.gan_config, folder),
-            tune,
+            training_job(params, manifest, params.gan_config, folder, shards),
+            params.tune,
             params.cluster,
             OpenTrial(tracker, key, run.run_id, params.train.gan),
         )

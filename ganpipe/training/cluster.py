@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from .. import environment
 from ..errors import GanpipeError, UnavailableError
+from . import interfaces
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -49,7 +50,8 @@ def connect(address: str) -> None:
     # Another host's image carries dependencies only: this code is sent along.
     runtime_env: dict[str, Any] = {}
     if not environment.is_loopback(address):
-        runtime_env = {"py_modules": [str(Path(__file__).parents[1])]}
+        code = str(Path(__file__).parents[1])
+        runtime_env = {"py_modules": [code], "worker_process_setup_hook": f"{interfaces.__name__}.use_own"}
     elif "PYTHONPATH" in os.environ:  # a workspace's: workers run the code that this process runs
         runtime_env = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
     try:
@@ -83,18 +85,19 @@ def require(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, wa
     deadline = time.monotonic() + wait_seconds
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        places = [_places(node, cpus_per_worker, gpus_per_worker) for node in nodes]
-        if sum(places) >= num_workers:
+        room = sum(places(node, cpus_per_worker, gpus_per_worker) for node in nodes)
+        if room >= num_workers:
             return
         if time.monotonic() >= deadline:
             has = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise UnavailableError(
                 f"{key}: asks for {num_workers} workers of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs each; "
-                f"the Ray cluster has room for {sum(places)} (its hosts have {has}); lower {key}.*, or add hosts"
+                f"the Ray cluster has room for {room} (its hosts have {has}); lower {key}.*, or add hosts"
             )
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
 
 
-def _places(node: dict[str, float], cpus: float, gpus: float) -> int:
+def places(node: dict[str, float], cpus: float, gpus: float) -> int:
+    """How many workers of `cpus` and `gpus` a host with the resources `node` has room for, were it idle."""
     needs = [(node.get("CPU", 0.0), cpus), (node.get("GPU", 0.0), gpus)]
     return min((math.floor(has / need + 1e-9) for has, need in needs if need > 0), default=0)

@@ -250,7 +250,7 @@ def _trial(
         open_tracker=None if open_trial_tracker is None else _TrialTracker(open_trial_tracker, name, adam),
     )
     try:
-        if cluster.num_workers == 1:
+        if cluster.most_workers == 1:
             run_training(job, report=tune.report)
         else:
             train(job, cluster, callbacks=[TuneReportCallback()])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..section import Section
 
@@ -48,11 +48,15 @@ class TrainSettings(Section):
     """Which checkpoint becomes the generator: the last, or the best by quick FID."""
 
 
+Workers = Annotated[int, Field(ge=1)]
+
+
 class ClusterSettings(Section):
     """Where training runs. The only section to change when RAY_ADDRESS points at a cluster."""
 
-    num_workers: int = Field(default=1, ge=1)
-    """Training workers; each takes its share of every batch."""
+    num_workers: Workers | tuple[Workers, Workers] = 1
+    """Training workers; each takes its share of every batch. [fewest, most]: as many as the cluster has room for, more
+    when hosts join and fewer when they leave; the global batch stays, and its rounding errors follow the hosts."""
     cpus_per_worker: float = Field(default=2, gt=0)
     """CPUs that Ray sets aside for a worker, and threads that it computes with."""
     gpus_per_worker: float = Field(default=0, ge=0)
@@ -63,3 +67,23 @@ class ClusterSettings(Section):
     """How often a training whose worker died is taken up again from its last checkpoint."""
     wait_seconds: float = Field(default=60, ge=0)
     """How long a cluster may take to provide the resources asked for before that is an error."""
+    resize_seconds: float = Field(default=60, gt=0)
+    """Where num_workers is [fewest, most]: how often it is looked whether there is room for more. Each change of the
+    number of workers goes on from the last checkpoint."""
+
+    @field_validator("num_workers", mode="before")
+    @classmethod
+    def _number_or_range(cls, value: Any) -> Any:
+        given = value if isinstance(value, list | tuple) else [value, value]
+        whole = all(isinstance(number, int) and not isinstance(number, bool) for number in given)
+        if not (whole and len(given) == 2 and 1 <= given[0] <= given[1]):
+            raise ValueError("expected a whole number of at least 1, or [fewest, most]")
+        return value
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]

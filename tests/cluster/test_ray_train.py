@@ -64,6 +64,21 @@ def test_two_workers_train_as_one_over_50_steps(ray_head: str, shards: Path, tmp
         assert row == pytest.approx(other, abs=1e-5)
 
 
+def test_a_checkpoint_is_taken_up_by_another_number_of_workers(ray_head: str, shards: Path, tmp_path: Path) -> None:
+    straight = train_here(make_job(shards, tmp_path / "straight", num_images=1_200))
+    for num_workers, num_images in ((1, 400), (2, 800), (1, 1_200)):
+        job = make_job(shards, tmp_path / "turns", num_images=num_images)
+        train(job, ClusterSettings(num_workers=num_workers, cpus_per_worker=1))
+        assert job.store.list()[-1] == num_images
+    found = job.store.load(1_200)
+    assert found["step"] == straight["step"] == 75
+    assert largest_difference(found["gan"], straight["gan"]) < 1e-7
+    assert largest_difference(found["ema"], straight["ema"]) < 1e-7
+    assert [row["images_seen"] for row in found["curves"]["rows"]] == [
+        row["images_seen"] for row in straight["curves"]["rows"]
+    ]
+
+
 def test_a_killed_worker_is_replaced_and_the_result_is_the_same(ray_head: str, shards: Path, tmp_path: Path) -> None:
     settings = {"num_images": 16_000, "checkpoint_every": 1_600, "precision": "fp32"}
     expected = train_here(make_job(shards, tmp_path / "straight", "gan", **settings))

@@ -74,6 +74,11 @@ def test_a_workplace_that_is_ready(workplace: Path, capsys: pytest.CaptureFixtur
             {"cluster__num_workers": 60, "cluster__cpus_per_worker": 9},
             "cluster: asks for 60 workers of 9 CPUs; this machine",
         ),
+        (
+            {"cluster__num_workers": [50, 60], "cluster__cpus_per_worker": 9},
+            "cluster: asks for 50 workers of 9 CPUs; this machine",
+        ),
+        ({"train__batch_size": 4, "cluster__num_workers": [1, 8]}, "cluster.num_workers: got 8, more than train.batch"),
         ({"tune__cpus_per_worker": 999}, "tune: asks for 1 workers of 999 CPUs; this machine has"),
         ({"tune__player_space": {"critic": {}}}, "tune.player_space.critic: the GAN has no such player"),
         (

@@ -95,6 +95,11 @@ def test_every_field_is_documented() -> None:
         ({"train__batch_size": "many"}, "train.batch_size: got 'many'; input should be a valid integer"),
         ({"train__batch_size": 6.5}, "train.batch_size: got 6.5; input should be a valid integer"),
         ({"train__batch_size": 0}, "train.batch_size: got 0; input should be greater than or equal to 1"),
+        ({"cluster__num_workers": 0}, "cluster.num_workers: got 0; expected a whole number of at least 1, or .fewest"),
+        ({"cluster__num_workers": [2, 1]}, "cluster.num_workers: got .2, 1.; expected a whole number of at least 1"),
+        ({"cluster__num_workers": [1, 2, 3]}, "cluster.num_workers: got .1, 2, 3.; expected a whole number"),
+        ({"cluster__num_workers": [1, True]}, "cluster.num_workers: got .1, True.; expected a whole number"),
+        ({"cluster__num_workers": "2"}, "cluster.num_workers: got '2'; expected a whole number of at least 1"),
         ({"train__gan": "dcgn"}, "train.gan: there is no GAN named 'dcgn'; did you mean 'dcgan'?"),
         ({"train__precision": "fp8"}, "train.precision: got 'fp8'; input should be 'auto', 'bf16', 'fp32' or 'fp64'"),
         ({"data__source": "minst"}, "data.source: got 'minst'; there is no source of that name; did you mean 'mnist'?"),
@@ -139,6 +144,12 @@ def test_a_file_that_is_no_params_file(text: str, message: str, tmp_path: Path) 
 def test_no_params_file(tmp_path: Path) -> None:
     with pytest.raises(GanpipeError, match="no such file; run ganpipe in the folder that holds params.yaml"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(("given", "fewest", "most"), [(3, 3, 3), ([1, 2], 1, 2), ([2, 2], 2, 2)])
+def test_a_number_of_workers_or_a_range(given: Any, fewest: int, most: int, tmp_path: Path) -> None:
+    cluster = load_params(write(tmp_path, cluster__num_workers=given)).cluster
+    assert (cluster.fewest_workers, cluster.most_workers) == (fewest, most)
 
 
 def test_sections_are_immutable_and_documented_by_class() -> None:

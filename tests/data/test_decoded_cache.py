@@ -252,7 +252,7 @@ def test_a_dataset_is_not_sent_between_processes(shards: Path) -> None:
 
 def test_no_room(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = read_manifest(shards)
-    grown = manifest.shards[0].model_copy(update={"num_samples": 10**13})
+    grown = manifest.shards[0].model_copy(update={"num_samples": 10**11, "num_bytes": 2**50})
     write_manifest(shards, manifest.model_copy(update={"shards": (grown, *manifest.shards[1:])}))
     with pytest.raises(GanpipeError, match=r"takes [0-9.]+ GiB, [0-9.]+ GiB are free; set GANPIPE_CACHE"):
         open_dataset(shards, "train")

@@ -98,10 +98,17 @@ def test_good_rows_are_answered_with_images(address: str, body: dict[str, Any]) 
     [
         (rows(sed=[1]), "Model is missing inputs ['seed']. Note that there were extra inputs: ['sed']"),
         (rows(label=[1]), "Model is missing inputs ['seed']"),
-        (rows(seed=[1, None]), "seed"),
+        (rows(seed=[1, None]), "row 1: seed is nan, expected an integer from 0 to "),
         (rows(seed=[3, -1]), "row 1: seed is -1, expected an integer from 0 to "),
-        (rows(seed=["one"]), "column seed"),
-        (rows(seed=[2**70]), "seed"),
+        (rows(seed=[1.5]), "row 0: seed is 1.5, expected an integer from 0 to "),
+        ({"inputs": {"seed": [1, 1.5]}}, "row 1: seed is 1.5, expected an integer from 0 to "),
+        (rows(seed=[1], label=[2.5]), "row 0: label is 2.5, expected an integer from 0 to 9"),
+        (rows(seed=[1], to_seed=[0.5], mix=[0.5]), "row 0: to_seed is 0.5, expected an integer from 0 to "),
+        (rows(seed=[True]), "row 0: seed is True, expected an integer from 0 to "),
+        (rows(seed=[[1]]), "row 0: seed is [1], expected an integer from 0 to "),
+        (rows(seed=["one"]), "row 0: seed is 'one', expected an integer from 0 to "),
+        (rows(seed=["x" * 10**6]), "row 0: seed is 'xxx"),
+        (rows(seed=[2**70]), f"row 0: seed is {2**70}, expected an integer from 0 to {2**63 - 1}"),
         (rows(seed=[1], label=[10]), "row 0: label is 10, expected an integer from 0 to 9"),
         (rows(seed=[1], label=[-1]), "row 0: label is -1, expected an integer from 0 to 9"),
         (rows(seed=[1], truncation=[0]), "row 0: truncation is 0.0, expected a number above 0 and at most 1"),
@@ -121,13 +128,19 @@ def test_bad_rows_are_answered_with_what_is_wrong(address: str, body: Any, says:
 
 
 def test_what_mlflow_changes_before_the_model_sees_it(address: str) -> None:
-    """A model with a signature cannot refuse these: MLflow drops columns that the signature does not name (and logs
-    a warning), and cuts fractions off, for it reads rows by the signature's types."""
+    """A model with a signature cannot refuse this: MLflow drops columns that the signature does not name, and logs a
+    warning."""
     plain = ask(address, rows(seed=[1]))
     assert plain[0] == 200
     assert ask(address, rows(seed=[1], turncation=[0.5])) == plain
-    assert ask(address, rows(seed=[1.5])) == plain
-    assert ask(address, {"inputs": {"seed": [1.5]}}) == plain
+
+
+def test_a_seed_of_63_bits_is_not_rounded(address: str) -> None:
+    last = 2**63 - 1
+    status, answer = ask(address, rows(seed=[last, last - 1, 2**53 + 1], label=[3, 3, 3]))
+    assert status == 200, answer
+    expected = own_samples(make_gan("cgan"), [last, last - 1, 2**53 + 1], [3, 3, 3]).numpy()
+    np.testing.assert_array_equal(np.array(answer["predictions"], np.uint8), expected)
 
 
 def test_ten_million_rows_are_refused(address: str) -> None:

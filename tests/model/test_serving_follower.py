@@ -178,7 +178,8 @@ def test_an_mlflow_server_comes_goes_and_comes_back(tmp_path: Path) -> None:
     environment = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
     tracker = Tracker(environment["MLFLOW_TRACKING_URI"], "page", str(tmp_path / "spool"))
     with served(tmp_path, environment, "--model", f"models:/{NAME}@champion") as page, Browser() as browser:
-        browser.go(page.url)
+        shown = browser.page()
+        shown.goto(page.url)
         assert page.get("/readyz").status == 503
         assert "No digit yet" in page.get("/", Accept="text/html").body.decode()
         assert page.get("/api/images?seed=1").headers["retry-after"] == "5"
@@ -187,8 +188,8 @@ def test_an_mlflow_server_comes_goes_and_comes_back(tmp_path: Path) -> None:
             registry = Registry(tmp_path / "models", tracker)
             registry.promote(registry.add("gan"))
             page.until(lambda: page.get("/readyz").status == 200, 60)
-            browser.until(lambda: browser.js("document.querySelector('#hero')?.naturalWidth"))
-            assert browser.js("location.search").startswith("?seed=")
+            shown.wait_for("document.querySelector('#hero')?.naturalWidth", seconds=60)
+            assert shown.evaluate("location.search").startswith("?seed=")
             body = page.get("/api/images?seed=1").body
             stop(process)
             page.until(lambda: page.get("/api/model").json["notes"], 60)

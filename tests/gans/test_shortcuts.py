@@ -1,0 +1,55 @@
+"""Where a GAN takes a faster way to the same numbers, they are the same numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from training_parts import largest_difference, make_loop, weights_of
+
+from ganpipe import gans
+from ganpipe.gans.base import AdversarialPair
+from ganpipe.losses import penalties
+from ganpipe.networks import mlp
+
+PAIRS = [name for name in gans.names() if issubclass(gans.load(name), AdversarialPair)]
+IN_ONE_PASS = [name for name in PAIRS if not gans.load(name).apart]
+
+
+def test_the_written_down_gradient_of_a_critic_is_autograds() -> None:
+    torch.manual_seed(0)
+    critic = mlp.image_discriminator((1, 8, 8), [32, 24, 16]).double()
+    images = torch.randn(5, 1, 8, 8, dtype=torch.float64)
+    expected, written = penalties.input_gradient(critic, images).flatten(1), mlp.input_gradient(critic, images)
+    assert torch.allclose(written, expected, rtol=0, atol=1e-14)
+
+    weights = [layer.weight for layer in critic if isinstance(layer, nn.Linear)]
+    by_autograd, by_hand = (
+        torch.autograd.grad((value.norm(dim=1) - 1).square().mean(), weights) for value in (expected, written)
+    )
+    assert max(gradient.abs().max() for gradient in by_autograd) > 1e-3, "a gradient of nothing shows nothing"
+    for first, second in zip(by_autograd, by_hand, strict=True):
+        assert torch.allclose(first, second, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", IN_ONE_PASS)
+def test_real_and_generated_images_in_one_pass_train_like_in_two(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"dropout": 0.0} if "dropout" in gans.load(name).Config.model_fields else {}  # masks differ between passes
+    loops = []
+    for apart in (False, True):
+        monkeypatch.setattr(gans.load(name), "apart", apart)
+        loop = make_loop(name, **config)
+        for _ in range(3):
+            loop.step()
+        loops.append(loop)
+    together, apart_loop = loops
+    assert largest_difference(weights_of(together), weights_of(make_loop(name, **config))) > 0, "nothing was trained"
+    assert largest_difference(weights_of(together), weights_of(apart_loop)) < 1e-9
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_network_with_batch_norm_sees_real_and_generated_images_apart(name: str) -> None:
+    gan = make_loop(name).state.gan
+    opponent = getattr(gan, gan.opponent)  # type: ignore[arg-type]
+    if any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in opponent.modules()):
+        assert gan.apart
