@@ -53,25 +53,34 @@ def ends_well(site: Site, run: str, name: str, number: int) -> None:
     assert not (site.root / ".ganpipe" / "workspaces" / name).exists()
 
 
-@pytest.mark.parametrize(("how", "number"), [("SIGKILL", 101), ("SIGTERM, as for an upgrade", 102)])
-def test_a_worker_that_ends_takes_its_run_along_which_then_goes_on(site: Site, how: str, number: int) -> None:
-    with fault(f"{how} to a Prefect worker") as trial:
-        name = f"worker-{number}"
-        run, stage = begin_held(site, name, number)
+def test_a_worker_that_is_killed_takes_its_run_along_which_then_goes_on(site: Site) -> None:
+    with fault("SIGKILL to a Prefect worker") as trial:
+        run, stage = begin_held(site, "killed", 101)
         worker = site.workers[-1]
         trial.struck()
-        if how == "SIGKILL":
-            worker.kill()
-            worker.wait(timeout=30)
-        else:
-            stop_politely(worker)
+        worker.kill()
+        worker.wait(timeout=30)
         assert is_gone(stage)
         assert site.ends(run, 60) == "Crashed"
         assert wait(lambda: [line for line in site.log_lines(run) if "is gone; ending it" in line], "it says why", 30)
         assert any(f"`prefect flow-run retry {run}`" in line for line in site.log_lines(run))
-        goes_on(site, run, number)
+        goes_on(site, run, 101)
         trial.recovered(lost="what the stage did since its last checkpoint")
-        ends_well(site, run, name, number)
+        ends_well(site, run, "killed", 101)
+
+
+def test_a_worker_that_is_restarted_takes_its_run_along_which_then_goes_on(site: Site) -> None:
+    with fault("SIGTERM to a Prefect worker, as for an upgrade") as trial:
+        run, stage = begin_held(site, "stopped", 102)
+        trial.struck()
+        stop_politely(site.workers[-1])
+        assert is_gone(stage)
+        # Prefect's worker kills the flow before it ends itself, so only the missing heartbeats tell.
+        assert site.ends(run, 300) == "Crashed"
+        assert "goes on from the last checkpoint" in site.message(run)
+        goes_on(site, run, 102)
+        trial.recovered(lost="what the stage did since its last checkpoint")
+        ends_well(site, run, "stopped", 102)
 
 
 def test_a_run_whose_host_dies_is_marked_as_crashed_within_minutes(site: Site) -> None:
