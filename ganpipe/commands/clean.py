@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from .. import environment
 from ..data.places import host_cache
-from ..stages.common import WORK
+from ..stages.work import WORK
 
 WORKSPACES = Path(".ganpipe/workspaces")
 DAY = 86400.0

@@ -24,11 +24,13 @@ from ..registry.pages import run_page
 from ..registry.served_model import load_weights
 from ..registry.tracking import Tracker
 from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments
+from .work import clear_done
 
 
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "evaluate")
     params = load_params()
+    clear_done()  # this stage runs once DVC has what the training made
     verify(SHARDS)
     trained = read_json(TRAIN / "model.json", made_by="train")
     gan = trained_gan(trained)

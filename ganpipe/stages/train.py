@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 import safetensors.torch
 
-from .. import environment
+from .. import environment, processes
 from ..gans.base import GanConfig
 from ..params import Params
 from ..registry import lineage
@@ -26,14 +26,16 @@ from .common import (
     TUNE,
     leave_note,
     read_json,
-    remove_folder,
     run_key,
     run_tags,
-    work_folder,
     write_json,
     write_text,
 )  # fmt: skip
 from .jobs import begin, needs_of, reach_ray, training_job
+from .work import done, work_folder
+
+GRACE_SECONDS = 8.0
+"""From SIGTERM to the end: what the workers have to write a checkpoint. Prefect and others kill after 10 s and more."""
 
 
 def main(argv: list[str]) -> int:
@@ -51,16 +53,18 @@ def main(argv: list[str]) -> int:
         run.log_text(lineage.environment_text(lineage.environment()), lineage.ENVIRONMENT_FILE)
         run.log_text(lineage.requirements_text(), "requirements.txt")
         job = dataclasses.replace(job, open_tracker=functools.partial(tracker.attach, run.run_id))
-        present = job.store.list()
-        if not present or present[-1] < params.train.num_images:
+        if job.store.newest() < params.train.num_images:
             shards = reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
             placed = training_job(params, manifest, config, folder, shards)
-            train(dataclasses.replace(placed, open_tracker=job.open_tracker), params.cluster)
+            with processes.asked_first(job.store.ask_to_stop, GRACE_SECONDS):
+                train(dataclasses.replace(placed, open_tracker=job.open_tracker), params.cluster)
+        else:
+            print("the training is there already, of a run that did not come to its end or had the same work")
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest)
         run.log_artifact(TRAIN / "curves.csv")
         leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id)})
-    remove_folder(folder)
+    done(folder, [TRAIN / "generator.safetensors", TRAIN / "model.json"])
     print(f"{TRAIN}: generator after {chosen:,} images")
     return 0
 

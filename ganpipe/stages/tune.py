@@ -16,14 +16,13 @@ from .common import (
     SHARDS,
     TUNE,
     leave_note,
-    remove_folder,
     run_key,
     run_tags,
-    work_folder,
     write_json,
     write_text,
 )
 from .jobs import begin, needs_of, reach_ray, training_job
+from .work import done, work_folder
 
 OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "deterministic",
             "max_gradient_norm", "ema_half_life", "ema_ramp_up")  # fmt: skip
@@ -62,7 +61,7 @@ def main(argv: list[str]) -> int:
         run.log_artifact(TUNE / "trials.csv")
         run.log_artifact(TUNE / "trials.png")
         leave_note("tune", links={"MLflow run of the search": run_page(tracker, run.run_id)})
-    remove_folder(folder)
+    done(folder, [TUNE / "best.json", TUNE / "trials.csv"])
     print(f"tune: best of {len(result.trials)} trials is {best.number} with {result.objective} {best.objective:.2f}")
     return 0
 

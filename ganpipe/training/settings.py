@@ -64,7 +64,7 @@ class ClusterSettings(Section):
     storage_path: str | None = None
     """Folder or URL for checkpoints, seen by all hosts of the cluster. null: .ganpipe/work in this checkout."""
     max_failures: int = Field(default=2, ge=0)
-    """How often a training whose worker died is taken up again from its last checkpoint."""
+    """How often a training, or a trial, whose worker died is taken up again from its last checkpoint."""
     wait_seconds: float = Field(default=60, ge=0)
     """How long a cluster may take to provide the resources asked for before that is an error."""
     resize_seconds: float = Field(default=60, gt=0)

@@ -315,7 +315,7 @@ class Flaky:
 
 def test_an_answer_that_got_lost_logs_nothing_twice(tracker: Tracker) -> None:
     with tracker.run("train", "k", name="outer") as outer:
-        losses = ["after", "before"]
+        losses = ["before", "after"]
         run = RunLog(lambda: Flaky(tracker.client(), losses), outer.run_id, Path(tracker.spool_dir), ends_run=False)  # type: ignore[arg-type,return-value]
         for step in range(50):
             run.log_metrics({"loss": step}, step)
