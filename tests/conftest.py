@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from ray_parts import ray_head, shards  # noqa: E402, F401
+from ray_parts import ray_head, shards  # noqa: F401
 
 if TYPE_CHECKING:
     from browser import Browser

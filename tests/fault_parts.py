@@ -107,6 +107,7 @@ def new_training(shards: Path, root: Path, gan: str, **settings: Any) -> Trainin
         **settings,
     }
     tracker = Tracker.at(root, "faults")
+    root.mkdir(exist_ok=True)
     (root / "mlflow.db").write_bytes(_database())
     client = tracker.client()
     run_id = client.create_run(tracker.experiment_id(client)).info.run_id

@@ -20,6 +20,7 @@ from ..evaluation.settings import EvaluateSettings
 from ..gans import load
 from ..gans.base import DataSpec, Gan, Progress
 from ..params import load_params
+from ..registry import lineage
 from ..registry.pages import run_page
 from ..registry.served_model import load_weights
 from ..registry.tracking import Tracker
@@ -42,7 +43,9 @@ def main(argv: list[str]) -> int:
         # A run of its own, a child of the training's: the same generator may be measured under other protocols, too.
         name = f"evaluate {trained['gan']} {protocol.hash}"
         with tracker.run("evaluate", f"{key}-{protocol.hash}", name=name, parent_run_id=training.run_id) as run:
-            run.set_tags({"ganpipe.protocol": protocol.hash})
+            found = lineage.environment()
+            own = {**lineage.environment_tags(found), **lineage.computing_tags(found)}
+            run.set_tags({"ganpipe.protocol": protocol.hash, **own})
             run.log_params({"protocol": protocol.model_dump(mode="json")})
             run.log_metrics(evaluation.metrics, step=trained["progress"]["images_seen"])
             for path in sorted(EVALUATE.iterdir()):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -16,6 +16,7 @@ from ..gans.base import GanConfig
 from ..params import Params
 from ..registry import lineage
 from ..registry.pages import run_page
+from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training.feed import spec_of
 from ..training.state import TrainingState
@@ -50,9 +51,7 @@ def main(argv: list[str]) -> int:
         "train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, [SHARDS, TUNE])
     ) as run:
         run.log_params(settings)
-        run.log_text(lineage.environment_text(lineage.environment()), lineage.ENVIRONMENT_FILE)
-        run.log_text(lineage.requirements_text(), "requirements.txt")
-        job = dataclasses.replace(job, open_tracker=functools.partial(tracker.attach, run.run_id))
+        job = dataclasses.replace(job, open_tracker=OpenTraining(tracker, run.run_id))
         if job.store.newest() < params.train.num_images:
             shards = reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
             placed = training_job(params, manifest, config, folder, shards)
@@ -67,6 +66,21 @@ def main(argv: list[str]) -> int:
     done(folder, [TRAIN / "generator.safetensors", TRAIN / "model.json"])
     print(f"{TRAIN}: generator after {chosen:,} images")
     return 0
+
+
+@dataclass(frozen=True)
+class OpenTraining:
+    """Opens the training's MLflow run in the worker that logs, and notes what that worker computes with."""
+
+    tracker: Tracker
+    run_id: str
+
+    def __call__(self) -> RunLog:
+        run, found = self.tracker.attach(self.run_id), lineage.environment()
+        run.set_tags({**lineage.environment_tags(found), **lineage.computing_tags(found)})
+        run.log_text(lineage.environment_text(found), lineage.ENVIRONMENT_FILE)
+        run.log_text(lineage.requirements_text(), "requirements.txt")
+        return run
 
 
 def searched_config(params: Params) -> GanConfig:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import environment
+from ..registry import lineage
 from ..registry.pages import run_page
 from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
@@ -80,6 +81,7 @@ class OpenTrial:
             f"trial-{trial}", self.key, name=f"{self.gan} trial {trial}", parent_run_id=self.parent_run_id
         )
         run.log_params(adam)
+        run.set_tags(lineage.computing_tags(lineage.environment()))
         return run
 
 

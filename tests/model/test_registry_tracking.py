@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from registry_parts import tracker_in
@@ -483,4 +484,15 @@ def test_the_environment_is_told() -> None:
     assert found["packages"]["torch"].startswith("2.")
     assert json.loads(lineage.environment_text(found)) == found
     assert lineage.environment_tags(found)["env.num_cpus"] == str(os.cpu_count())
+    assert found["cpu"] != "unknown"
+    assert re.fullmatch("[0-9a-f]{40}", found["torch"]["git"])
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert lineage.computing_tags(lineage.environment())["env.deterministic"] == "True"
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert lineage.computing_tags(found) == {
+        "env.threads": str(torch.get_num_threads()),
+        "env.deterministic": "False",
+    }
     assert any(line.startswith("mlflow==") for line in lineage.requirements_text().splitlines())

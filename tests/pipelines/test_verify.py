@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 from projects import Project
 
+from ganpipe.registry import lineage
+from ganpipe.registry.tracking import STAGE_TAG, Tracker, find_runs
 from ganpipe.registry.verification import Finding, compare, one, verdict
 
 
@@ -43,6 +47,19 @@ def _findings(project: Project, code: int) -> tuple[str, dict[tuple[str, str], s
     told = project.run("bash", "-c", f"ganpipe verify --json{' >&2' if code else ''}", code=code)
     values = json.loads(told[told.index("{") :])
     return values["verdict"], {(item["part"], item["what"]): item["verdict"] for item in values["findings"]}
+
+
+def test_a_training_tells_what_its_worker_computed_with(project: Project) -> None:
+    tracker = Tracker.at(project.root, "ganpipe")
+    client = tracker.client()
+    (run,) = find_runs(client, tracker.experiment_id(client), {STAGE_TAG: "train"})
+    path = client.download_artifacts(
+        run.info.run_id, lineage.ENVIRONMENT_FILE, tempfile.mkdtemp(dir=project.root.parent)
+    )
+    found = json.loads(Path(path).read_text())
+    assert (found["computing"]["threads"], found["computing"]["deterministic"]) == (1, True), "not the worker's"
+    assert found["packages"]["torch"] == importlib.metadata.version("torch")
+    assert (run.data.tags["env.threads"], run.data.tags["env.deterministic"]) == ("1", "True")
 
 
 def test_a_checkout_and_what_was_changed_in_it(project: Project, tmp_path: Path) -> None:
