@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "commands.verify",
         "whether what a version was made from lies here: code, settings, data, environment",
     ),
+    "pin": ("commands.pin", "write what the search chose into params.yaml, so that it is never searched again"),
     "schema": ("commands.schema", "write the JSON schema of params.yaml, for editors"),
     "clean": ("commands.clean", "what interrupted runs and the host's cache hold, and its removal"),
     "up": ("commands.services", "start the background services (Prefect, Ray, MLflow)"),

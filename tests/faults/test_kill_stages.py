@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -10,7 +11,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def made(root: Path) -> Project:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, dict[str, float]]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, float]]:
     """A checkout whose pipeline ran in peace, and the seconds of each stage."""
     project = made(tmp_path_factory.mktemp("undisturbed") / "project")
     try:
@@ -90,9 +90,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proj
     finally:
         services.stop(project.root)
     times = list(repro.began.items())
-    seconds = {name: later - began for (name, began), (_, later) in zip(times, times[1:], strict=False)}
+    seconds = {name: later - began for (name, began), (_, later) in itertools.pairwise(times)}
     assert list(seconds) == STAGES
-    yield project, seconds
+    return project, seconds
 
 
 @pytest.mark.slow
