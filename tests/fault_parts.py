@@ -18,6 +18,8 @@ import numpy as np
 import safetensors.torch
 from training_parts import SMALL, blobs
 
+from ganpipe.data.manifest import read_manifest
+from ganpipe.data.shard_set import ShardSet
 from ganpipe.evaluation.figures import SampleGrid
 from ganpipe.evaluation.sampling import sample_images
 from ganpipe.gans import load
@@ -54,10 +56,7 @@ class Training:
 
     def made(self) -> dict[str, Any]:
         """Bytes of the generator, of the table of losses and of the sample grids; scores; metrics by name and step."""
-        from ganpipe.data.manifest import read_manifest
-
-        manifest = read_manifest(Path(self.job.shards))
-        state = TrainingState(self.job.gan, self.job.config, spec_of(manifest), self.job.settings)
+        state = TrainingState(self.job.gan, self.job.config, spec_of(self.job.shards.manifest), self.job.settings)
         state.load_state_dict(self.job.store.load(self.job.store.newest()))
         assert state.progress.images_seen >= self.job.settings.num_images, "it did not come to its end"
         samples = {path.name: path.read_bytes() for path in sorted(Path(self.job.folder, "samples").glob("*.png"))}
@@ -116,7 +115,7 @@ def new_training(shards: Path, root: Path, gan: str, **settings: Any) -> Trainin
         gan,
         load(gan).Config.model_validate(SMALL.get(gan, {})),
         TrainSettings.model_validate(values),
-        str(shards),
+        ShardSet(str(shards), read_manifest(shards)),
         str(root / "work"),
         score=PixelDistance(),
         score_name="distance",

@@ -27,9 +27,9 @@ def work_folder(storage_path: str | None, stage: str, key: str) -> str:
     clear_done()
     work = f"{stage}-{key}"
     _claim(work)
-    done = _place(f"{work}{_DONE}")
-    if done.exists() and _is_taken(_read(done), Path.cwd()):
-        _remove(done)
+    note = _place(f"{work}{_DONE}")
+    if note.exists() and _is_taken(_read(note), Path.cwd()):
+        _remove(note)
     if storage_path is not None:
         return f"{storage_path.rstrip('/')}/{work}"
     folder = _place(work)

@@ -27,7 +27,8 @@ class TrainSettings(Section):
     channels_last: bool = True
     """Keep convolutional weights and images in the channels-last memory format, which is faster."""
     deterministic: bool = True
-    """Use only deterministic algorithms, so that the same inputs give the same bytes."""
+    """Use only deterministic algorithms, so that the same inputs give the same bytes. docs/reproducibility.md says what
+    that costs."""
     max_gradient_norm: float | None = Field(default=None, gt=0)
     """Clip each update's gradient to this L2 norm. null: no clipping."""
     ema_half_life: float = Field(default=5_000, ge=0)

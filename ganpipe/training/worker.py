@@ -146,7 +146,7 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
     )
     job.store.forget_stop()
     result = _fit(trainer, job.name, cluster.max_failures)
-    ended_early: tuple[str, str] | None = result.return_value  # type: ignore[attr-defined]
+    ended_early: tuple[str, str] | None = result.return_value
     if ended_early is not None:
         kind, message = ended_early
         raise Stopped(message) if kind == Stopped.__name__ else Diverged(message)
