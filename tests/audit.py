@@ -1,4 +1,4 @@
-"""`make audit`: known vulnerabilities of what requirements.lock pins, but for those that audit.yaml accepts for a while.
+"""`make audit`: known vulnerabilities of what requirements.lock pins, but for those that audit.yaml accepts.
 
     python tests/audit.py            where the database of advisories cannot be reached, it says so and ends well
     python tests/audit.py --strict   there it is an error, too: for a machine that has a way out
