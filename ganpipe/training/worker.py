@@ -122,6 +122,8 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
     import ray.train
     from ray.train.torch import TorchTrainer
 
+    from .rendezvous import OwnAddress
+
     if cluster.most_workers > job.settings.batch_size:
         raise GanpipeError(
             f"cluster.num_workers: got {cluster.most_workers}; each worker needs an image of the batch, and "
@@ -131,6 +133,7 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
     trainer = TorchTrainer(
         _train_worker,  # type: ignore[arg-type]
         train_loop_config={"job": job},
+        torch_config=OwnAddress(),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=cluster.num_workers,  # type: ignore[arg-type]
             use_gpu=cluster.gpus_per_worker > 0,
