@@ -41,6 +41,7 @@ run: $(INSTALLED) ## the whole pipeline on this machine; again: only what change
 test: $(INSTALLED) ## the tests
 	$(BIN)/python -m pytest
 
+# Those of infra/ need root (network namespaces), and install PostgreSQL from Debian where it is missing.
 test-slow: $(INSTALLED) ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
