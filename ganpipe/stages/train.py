@@ -33,7 +33,8 @@ from .common import (
     write_json,
     write_text,
 )  # fmt: skip
-from .jobs import begin, needs_of, reach_ray, training_job
+from .jobs import begin, job_server, needs_of, reach_ray, training_job
+from .submitted import submit
 
 
 def main(argv: list[str]) -> int:
@@ -50,12 +51,16 @@ def main(argv: list[str]) -> int:
         run.log_params(settings)
         run.log_text(lineage.environment_text(lineage.environment()), lineage.ENVIRONMENT_FILE)
         run.log_text(lineage.requirements_text(), "requirements.txt")
-        job = dataclasses.replace(job, open_tracker=functools.partial(tracker.attach, run.run_id))
         present = job.store.list()
         if not present or present[-1] < params.train.num_images:
-            shards = reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
-            placed = training_job(params, manifest, config, folder, shards)
-            train(dataclasses.replace(placed, open_tracker=job.open_tracker), params.cluster)
+            if address := job_server():
+                adam = read_json(TUNE / "best.json", made_by="tune")
+                submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam)
+            else:
+                shards = reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
+                placed = training_job(params, manifest, config, folder, shards)
+                opener = functools.partial(tracker.attach, run.run_id)
+                train(dataclasses.replace(placed, open_tracker=opener), params.cluster)
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest)
         run.log_artifact(TRAIN / "curves.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ganpipe.data.shards import write_shards
 from ganpipe.training import cluster
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "pipelines"))  # projects.py: a checkout with a small configuration
 
 
 @pytest.fixture(scope="session")
