@@ -69,9 +69,10 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     dataset = open_dataset(job.shards, "train")
     state = TrainingState(job.gan, job.config, spec_of(dataset.manifest), job.settings, world)
-    present = job.store.list()
-    if present:
-        state.load_state_dict(job.store.load(present[-1], world.device))
+    # Rank 0 says which: a worker of an earlier group that has not noticed its end yet may still write another.
+    last = int(world.broadcast_number(max(job.store.list(), default=-1)))
+    if last >= 0:
+        state.load_state_dict(job.store.load(last, world.device))
         if world.rank == 0:
             print(f"{job.name}: going on from {state.progress.images_seen:,} images", flush=True)
     world.broadcast(state.gan.parameters())
@@ -85,7 +86,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         checkpoints = Checkpoints(
             world, job.settings.checkpoint_every, job.store, job.score, job.score_name, report=report, tracker=tracker
         )
-        if present:
+        if last >= 0:
             checkpoints.report(state)  # it may have been stopped between the last checkpoint and its report
         observers.append(checkpoints)
         feed = Feed(dataset, job.settings.seed, state.device, state.dtype, state.memory_format)
