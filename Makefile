@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 # Also without an installed console script on the PATH, `dvc`, `ganpipe` and `python` are those of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv run test test-slow reliability lint ui stop lock
+.PHONY: help venv run test test-slow reliability audit lint ui stop lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,7 @@ run: $(INSTALLED) ## the whole pipeline on this machine; again: only what change
 test: $(INSTALLED) ## the tests
 	$(BIN)/python -m pytest
 
+# Those of infra/ need root (network namespaces), and install PostgreSQL from Debian where it is missing.
 test-slow: $(INSTALLED) ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
@@ -49,7 +50,10 @@ reliability: $(INSTALLED) ## break things for real, and write docs/reliability.m
 	$(BIN)/python -m pytest -m "fault and not gpu" || echo "some faults were not survived; the table says which" >&2
 	$(BIN)/python tests/reliability.py
 
-lint: $(INSTALLED) ## ruff and mypy
+audit: $(INSTALLED) ## known vulnerabilities of the packages in requirements.lock; AUDIT=--strict: offline is an error
+	$(BIN)/python tests/audit.py $(AUDIT)
+
+lint: $(INSTALLED) audit ## ruff, mypy and the audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

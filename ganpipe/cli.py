@@ -12,6 +12,7 @@ from types import TracebackType
 from . import __version__
 from .environment import apply_defaults
 from .errors import EXIT_MENDABLE, EXIT_UNAVAILABLE, GanpipeError, UnavailableError
+from .processes import exit_on_sigterm
 from .redaction import redact
 from .section import nearest
 
@@ -39,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "commands.verify",
         "whether what a version was made from lies here: code, settings, data, environment",
     ),
+    "pin": ("commands.pin", "write what the search chose into params.yaml, so that it is never searched again"),
     "schema": ("commands.schema", "write the JSON schema of params.yaml, for editors"),
     "clean": ("commands.clean", "what interrupted runs and the host's cache hold, and its removal"),
     "up": ("commands.services", "start the background services (Prefect, Ray, MLflow)"),
@@ -70,6 +72,7 @@ def _run(command: str, arguments: list[str]) -> int:
     module = COMMANDS[command][0]
     shared = sum(other == module for other, _ in COMMANDS.values()) > 1
     apply_defaults()
+    exit_on_sigterm()
     main = importlib.import_module(f".{module}", __package__).main
     return int(main([command, *arguments] if shared else arguments))
 
@@ -84,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Its exit code; 2 for an error that the user can mend, 75 for one that may pass by itself (each one line on
-        stderr), 130 after Ctrl-C.
+        stderr), 130 after Ctrl-C; SIGTERM exits with 143.
     """
     sys.excepthook = _show_without_secrets
     parser = _parser()

@@ -12,11 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
+"""What a process returns that ended by itself after SIGTERM, as shells call it."""
 
 
 def is_alive(pid: int, started: float | None = None) -> bool:
@@ -188,6 +192,47 @@ def wait_gone(members: Sequence[psutil.Process], timeout_seconds: float) -> bool
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.05)
+
+
+def exit_on_sigterm() -> None:
+    """From here on SIGTERM is an exception, so that the process leaves as after an error: what is open is closed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(EXIT_TERMINATED)
+
+
+@contextlib.contextmanager
+def asked_first(ask: Callable[[], None], grace_seconds: float) -> Iterator[None]:
+    """Within this block the first SIGTERM only calls `ask`, after which the block has `grace_seconds` to end by
+    itself; a second SIGTERM, or the end of that time, exits. Does nothing in a thread that gets no signals.
+
+    Args:
+        ask: called once, from the signal handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            sys.exit(EXIT_TERMINATED)
+        asked = True
+        signal.setitimer(signal.ITIMER_REAL, grace_seconds)
+        ask()
+
+    before = {name: signal.signal(name, handler) for name, handler in ((signal.SIGTERM, terminate),
+              (signal.SIGALRM, _leave))}  # fmt: skip
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Helper modules beside the tests are importable from every folder of tests; and the browser that page tests share."""
+"""Helper modules beside the tests are importable from every folder of tests; the browser and the Ray head that tests
+share."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from ray_parts import ray_head, shards  # noqa: F401
 
 if TYPE_CHECKING:
     from browser import Browser

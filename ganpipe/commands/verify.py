@@ -116,4 +116,5 @@ def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, 
 
 
 def _flat_environment(found: dict[str, Any]) -> dict[str, str]:
-    return {key: str(value) for key, value in flatten(found).items()}
+    """What can be compared with another process's: how one computes follows from the settings, which are compared."""
+    return {key: str(value) for key, value in flatten(found).items() if not key.startswith(f"{lineage.COMPUTING}.")}

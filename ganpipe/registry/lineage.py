@@ -87,7 +87,8 @@ def dvc_tags(root: Path, inputs: Sequence[Path]) -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, platform and threads of this process."""
+    """What this process computes with: packages, build of torch, processor, GPUs; and under `computing` how it is set
+    to compute now: threads, determinism, precision."""
     import torch
 
     versions = {}
@@ -96,18 +97,54 @@ def environment() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "packages": versions,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "cpu": _processor(),
         "num_cpus": os.cpu_count() or 0,
         "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
-        "torch_threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda or "none",
-        "gpus": gpus,
+        "torch": {
+            "git": torch.version.git_version or "unknown",
+            "cuda": torch.version.cuda or "none",
+            "cudnn": str(torch.backends.cudnn.version() or "none"),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "mkl": torch.backends.mkl.is_available(),
+            "onednn": torch.backends.mkldnn.is_available(),
+        },
+        # Each kind once: how many of them train is a setting.
+        "gpus": sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}),
+        COMPUTING: computing(),
     }
+
+
+COMPUTING = "computing"
+"""Part of `environment()` that follows from the settings; another process has its own."""
+
+
+def computing() -> dict[str, Any]:
+    """How this process is set to compute now."""
+    import torch
+
+    return {
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", "none"),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "float32_matmul": torch.get_float32_matmul_precision(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, as the kernel knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
 
 
 def environment_tags(found: dict[str, Any]) -> dict[str, str]:
@@ -117,10 +154,15 @@ def environment_tags(found: dict[str, Any]) -> dict[str, str]:
         "env.torch": found["packages"]["torch"],
         "env.ray": found["packages"]["ray"],
         "env.platform": found["platform"],
+        "env.cpu": found["cpu"],
         "env.num_cpus": str(found["num_cpus"]),
-        "env.torch_threads": str(found["torch_threads"]),
         "env.gpus": ", ".join(found["gpus"]) or "none",
     }
+
+
+def computing_tags(found: dict[str, Any]) -> dict[str, str]:
+    """How the process computes that `environment()` was found in, as tags."""
+    return {f"env.{name}": str(found[COMPUTING][name]) for name in ("threads", "deterministic")}
 
 
 def environment_text(found: dict[str, Any]) -> str:

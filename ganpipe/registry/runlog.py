@@ -3,7 +3,7 @@
 What is recorded goes to a spool first, and one thread sends it in order. A metric's timestamp is fixed when it is
 recorded, so sending it again after an answer that got lost changes nothing (MLflow keeps one row of equal key, step,
 timestamp and value); a metric at a step that the run already has is left out, so a training that goes on from a
-checkpoint does not log the steps since then twice.
+checkpoint does not log the steps since then twice, whoever sends what its killed process had recorded.
 """
 
 from __future__ import annotations
@@ -124,7 +124,6 @@ class RunLog:
         self._closing = False
         self._given_up = False
         self._closed = False
-        self._last_steps: dict[str, int] | None = None
         self._first_waiting_since: float | None = time.monotonic() if len(self._spool) else None
         self._at_once = FLUSH_AFTER_ENTRIES
         self.away_since: float | None = None
@@ -245,8 +244,6 @@ class RunLog:
                 client = client or self._make_client()
                 if self._open_run is not None:
                     self.run_id, self._open_run = self._open_run(client), None
-                if self._last_steps is None:
-                    self._last_steps = last_steps(client, self.run_id)
                 self._send_some(client)
             except Exception as error:  # a thread that dies would lose what it was to send
                 if self._open_run is None and is_permanent(error):
@@ -294,16 +291,16 @@ class RunLog:
     def _send_metrics(self, client: MlflowClient, entries: list[Entry]) -> None:
         from mlflow.entities import Metric
 
-        steps = dict(self._last_steps or {})
-        metrics: list[Metric] = []
-        for entry in entries:
-            for key, value in entry["values"].items():
-                if entry["step"] > steps.get(key, -1):
-                    metrics.append(Metric(key, value, entry["time"], entry["step"]))
-                    steps[key] = entry["step"]
-        for start in range(0, len(metrics), MAX_METRICS_A_CALL):
-            client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS_A_CALL], synchronous=True)
-        self._last_steps = steps
+        # Asked each time: a process that takes up a dead one's records sends steps that this one was to send, too.
+        with self._spool.turn():
+            known = KnownSteps(client, self.run_id)
+            metrics: list[Metric] = []
+            for entry in entries:
+                for key, value in entry["values"].items():
+                    if known.add(key, entry["step"]):
+                        metrics.append(Metric(key, value, entry["time"], entry["step"]))
+            for start in range(0, len(metrics), MAX_METRICS_A_CALL):
+                client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS_A_CALL], synchronous=True)
 
     def _refused(self, error: Exception) -> None:
         """One entry among several is wrong: go on one by one until it is found, then put it aside."""
@@ -330,9 +327,26 @@ class RunLog:
             self.away_since = None
 
 
-def last_steps(client: MlflowClient, run_id: str) -> dict[str, int]:
-    """The greatest step of each metric that the run has."""
-    return {metric.key: metric.step for metric in client.get_run(run_id).data._metric_objs}
+class KnownSteps:
+    """The steps at which a run has each metric. A metric's history is read only where a step is not beyond its last."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+        self._last = {metric.key: metric.step for metric in client.get_run(run_id).data._metric_objs}
+        self._all: dict[str, set[int]] = {}
+        self._added: dict[str, set[int]] = {}
+
+    def add(self, key: str, step: int) -> bool:
+        """Whether the step is new; it is known from now on."""
+        is_new = step > self._last.get(key, -1) or step not in self._steps(key)
+        self._last[key] = max(step, self._last.get(key, step))
+        self._added.setdefault(key, set()).add(step)
+        return is_new
+
+    def _steps(self, key: str) -> set[int]:
+        if key not in self._all:
+            self._all[key] = {metric.step for metric in self._client.get_metric_history(self._run_id, key)}
+        return self._all[key] | self._added.get(key, set())
 
 
 def send_other(client: MlflowClient, run_id: str, entry: Entry) -> None:

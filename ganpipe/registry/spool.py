@@ -8,8 +8,10 @@ run is meant.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -33,7 +35,7 @@ class Spool:
 
         Args:
             directory: made if missing; where it cannot be made (a worker on another host), a temporary one is used.
-            about: for whoever sends what is left, where `run_id` is none of MLflow's: see `first_line`.
+            about: for whoever sends what is left, where `run_id` is none of MLflow's: see `about`.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -43,6 +45,7 @@ class Spool:
         name = f"{run_id}.{uuid.uuid4().hex[:12]}"
         self.path = directory / f"{name}{_SUFFIX}"
         self.rejected_path = directory / f"{run_id}.rejected"
+        self._turn_path = directory / f"{run_id}.turn"
         self._files = directory / f"{name}.files"
         self._first_line = "" if about is None else json.dumps({"kind": ABOUT, **about}) + "\n"
         self._lock = threading.Lock()
@@ -102,6 +105,16 @@ class Spool:
             self._file.flush()
             self._entries.append(entry)
 
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Within this block no other process of this host sends entries of this run."""
+        while True:
+            with self._turn_path.open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, however that comes about
+                if _is_at(file, self._turn_path):  # else its last holder removed it meanwhile
+                    yield
+                    return
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -134,6 +147,15 @@ class Spool:
                 self.path.unlink(missing_ok=True)
                 shutil.rmtree(self._files, ignore_errors=True)
             self._file.close()
+        with self.turn():
+            self._turn_path.unlink()
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def read_entries(file: IO[str]) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""What stages share: where outputs lie, and the key under which an interrupted stage finds its work again."""
+"""What stages share: where outputs lie, the key under which a stage finds its work again, and what is written how."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
-from filelock import FileLock, Timeout
-
 import ganpipe
 
-from .. import environment
 from ..data.manifest import Manifest
 from ..errors import GanpipeError
 from ..params import Params
@@ -25,7 +21,6 @@ TUNE = Path("artifacts/tune")
 TRAIN = Path("artifacts/train")
 EVALUATE = Path("artifacts/evaluate")
 PACKAGE = Path("artifacts/package")
-WORK = Path(".ganpipe/work")
 NOTES = Path(".ganpipe/notes")
 
 
@@ -45,34 +40,6 @@ def run_key(stage: str, gan: str, *parts: Any) -> str:
     """Names a stage's work by everything that decides its result: code, settings, digests of inputs."""
     text = json.dumps([stage, code_digest(gan), *parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def work_folder(storage_path: str | None, stage: str, key: str) -> str:
-    """Where an interrupted stage leaves what it needs to go on: a path or URL.
-
-    Of this checkout's runs one at a time has it: another with the same work waits here until that one has ended.
-    """
-    _claim(f"{stage}-{key}")
-    if storage_path is not None:
-        return f"{storage_path.rstrip('/')}/{stage}-{key}"
-    folder = environment.home() / WORK / f"{stage}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)
-
-
-def _claim(work: str) -> None:
-    """Hold the work's lock until this process ends, however it ends."""
-    path = environment.home() / WORK / f"{work}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _claims.setdefault(str(path), FileLock(path))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another run is at the same work ({work}); waiting for it to end", flush=True)
-        lock.acquire()
-
-
-_claims: dict[str, FileLock] = {}
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -113,13 +80,6 @@ def require_no_arguments(argv: list[str], stage: str) -> None:
     """Stages take everything from params.yaml."""
     if argv:
         raise GanpipeError(f"ganpipe {stage}: takes no arguments, got {' '.join(argv)!r}; settings are in params.yaml")
-
-
-def remove_folder(url: str) -> None:
-    """Delete an ended stage's work folder."""
-    filesystem, path = fsspec.core.url_to_fs(url)
-    if filesystem.exists(path):
-        filesystem.rm(path, recursive=True)
 
 
 def run_tags(params: Params, manifest: Manifest, inputs: Sequence[Path]) -> dict[str, str]:

@@ -20,16 +20,19 @@ from ..evaluation.settings import EvaluateSettings
 from ..gans import load
 from ..gans.base import DataSpec, Gan, Progress
 from ..params import load_params
+from ..registry import lineage
 from ..registry.pages import run_page
 from ..registry.runlog import RunLog
 from ..registry.served_model import load_weights
 from ..registry.tracking import Tracker
 from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments
+from .work import clear_done
 
 
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "evaluate")
     params = load_params()
+    clear_done()  # this stage runs once DVC has what the training made
     verify(SHARDS)
     trained = read_json(TRAIN / "model.json", made_by="train")
     gan = trained_gan(trained)
@@ -53,7 +56,9 @@ def main(argv: list[str]) -> int:
 
 
 def _log(evaluation: Evaluation, run: RunLog, images_seen: int) -> None:
-    run.set_tags({"ganpipe.protocol": evaluation.protocol.hash})
+    found = lineage.environment()
+    own = {**lineage.environment_tags(found), **lineage.computing_tags(found)}
+    run.set_tags({"ganpipe.protocol": evaluation.protocol.hash, **own})
     run.log_params({"protocol": evaluation.protocol.model_dump(mode="json")})
     run.log_metrics(evaluation.metrics, step=images_seen)
     for path in sorted(EVALUATE.iterdir()):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import io
 from typing import Any
 
 import fsspec
 import safetensors.torch
 
-from .. import environment
+from .. import environment, processes
 from ..gans.base import GanConfig
 from ..params import Params
-from ..registry import lineage
 from ..registry.pages import run_page
 from ..registry.tracking import Tracker
 from ..training.feed import spec_of
@@ -26,14 +24,17 @@ from .common import (
     TUNE,
     leave_note,
     read_json,
-    remove_folder,
     run_key,
     run_tags,
-    work_folder,
     write_json,
     write_text,
 )  # fmt: skip
-from .jobs import begin, needs_of, reach_ray, training_job
+from .jobs import OpenTraining, begin, job_server, needs_of, reach_ray, training_job
+from .submitted import submit
+from .work import done, work_folder
+
+GRACE_SECONDS = 8.0
+"""From SIGTERM to the end: what the workers have to write a checkpoint. Prefect and others kill after 10 s and more."""
 
 
 def main(argv: list[str]) -> int:
@@ -48,19 +49,22 @@ def main(argv: list[str]) -> int:
         "train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, [SHARDS, TUNE])
     ) as run:
         run.log_params(settings)
-        run.log_text(lineage.environment_text(lineage.environment()), lineage.ENVIRONMENT_FILE)
-        run.log_text(lineage.requirements_text(), "requirements.txt")
-        job = dataclasses.replace(job, open_tracker=functools.partial(tracker.attach, run.run_id))
-        present = job.store.list()
-        if not present or present[-1] < params.train.num_images:
+        job = dataclasses.replace(job, open_tracker=OpenTraining(tracker, run.run_id))
+        if job.store.newest() >= params.train.num_images:
+            print("the training is there already, of a run that did not come to its end or had the same work")
+        elif address := job_server():
+            adam = read_json(TUNE / "best.json", made_by="tune")
+            submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam)
+        else:
             shards = reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
             placed = training_job(params, manifest, config, folder, shards)
-            train(dataclasses.replace(placed, open_tracker=job.open_tracker), params.cluster)
+            with processes.asked_first(job.store.ask_to_stop, GRACE_SECONDS):
+                train(dataclasses.replace(placed, open_tracker=job.open_tracker), params.cluster)
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest)
         run.log_artifact(TRAIN / "curves.csv")
         leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id, run.experiment_id)})
-    remove_folder(folder)
+    done(folder, [TRAIN / "generator.safetensors", TRAIN / "model.json"])
     print(f"{TRAIN}: generator after {chosen:,} images")
     return 0
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from .. import environment
 from ..registry.pages import run_page
-from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training.search import SearchResult, search
 from ..training.search_figure import draw_trials
@@ -16,14 +11,14 @@ from .common import (
     SHARDS,
     TUNE,
     leave_note,
-    remove_folder,
     run_key,
     run_tags,
-    work_folder,
     write_json,
     write_text,
 )
-from .jobs import begin, needs_of, reach_ray, training_job
+from .jobs import OpenTrial, begin, job_server, needs_of, reach_ray, training_job
+from .submitted import submit
+from .work import done, work_folder
 
 OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "deterministic",
             "max_gradient_norm", "ema_half_life", "ema_ramp_up")  # fmt: skip
@@ -49,39 +44,26 @@ def main(argv: list[str]) -> int:
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, [SHARDS])) as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
-        shards = reach_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
-        result = search(
-            training_job(params, manifest, params.gan_config, folder, shards),
-            params.tune,
-            params.cluster,
-            OpenTrial(tracker, key, run.run_id, params.train.gan),
-        )
+        if address := job_server():
+            result = submit(address, "tune", params, manifest, folder, key, tracker, run.run_id)
+        else:
+            shards = reach_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
+            result = search(
+                training_job(params, manifest, params.gan_config, folder, shards),
+                params.tune,
+                params.cluster,
+                OpenTrial(tracker, key, run.run_id, params.train.gan),
+            )
+        assert result is not None
         _write(result)
         best = result.best
         run.log_metrics({f"best_{result.objective}": best.objective}, step=0)
         run.log_artifact(TUNE / "trials.csv")
         run.log_artifact(TUNE / "trials.png")
         leave_note("tune", links={"MLflow run of the search": run_page(tracker, run.run_id, run.experiment_id)})
-    remove_folder(folder)
+    done(folder, [TUNE / "best.json", TUNE / "trials.csv"])
     print(f"tune: best of {len(result.trials)} trials is {best.number} with {result.objective} {best.objective:.2f}")
     return 0
-
-
-@dataclass(frozen=True)
-class OpenTrial:
-    """Opens a trial's MLflow run, a child of the search's, in the trial's process; MLflow may be away."""
-
-    tracker: Tracker
-    key: str
-    parent_run_id: str
-    gan: str
-
-    def __call__(self, trial: str, adam: Mapping[str, Any]) -> RunLog:
-        run = self.tracker.run_later(
-            f"trial-{trial}", self.key, name=f"{self.gan} trial {trial}", parent_run_id=self.parent_run_id
-        )
-        run.log_params(adam)
-        return run
 
 
 def _write(result: SearchResult | None) -> int:

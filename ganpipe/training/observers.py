@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..gans.base import Gan, Progress
 from .distributed import World
-from .state import CheckpointStore, TrainingState
+from .state import CheckpointStore, Stopped, TrainingState
 from .uploads import write_checked
 
 Score = Callable[[Gan, Progress], float]
@@ -30,6 +30,10 @@ class Tracker(Protocol):
     def log_metrics(self, values: Mapping[str, float], step: int) -> None: ...
     def log_bytes(self, content: bytes, name: str) -> None: ...
     def flush(self) -> object: ...
+
+
+STEPS_BETWEEN_LOOKS = 8
+"""How often several workers agree on whether to stop: a message between them each time."""
 
 
 def log_again(state: TrainingState, score_name: str, tracker: Tracker) -> None:
@@ -124,14 +128,22 @@ class Checkpoints:
         self._world.broadcast(state.gan.buffers())
         if self._score is not None:
             state.scores[now] = self._scored(state, self._score)
+            if self._tracker is not None:
+                self._tracker.log_metrics({self._score_name: state.scores[now]}, step=now)
+        self._save(state)
+        self.report(state)
+
+    def save(self, state: TrainingState) -> None:
+        """A checkpoint out of turn, without a score: the training goes on from it as if it had not been."""
+        self._world.broadcast(state.gan.buffers())
+        self._save(state)
+
+    def _save(self, state: TrainingState) -> None:
         if self._world.rank == 0:
             if self._tracker is not None:
-                if now in state.scores:
-                    self._tracker.log_metrics({self._score_name: state.scores[now]}, step=now)
                 self._tracker.flush()  # what the checkpoint counts as logged is logged before the checkpoint exists
             self._store.save(state)
         self._world.barrier()
-        self.report(state)
 
     def report(self, state: TrainingState) -> None:
         """Report how far the training is, and the score there."""
@@ -147,3 +159,29 @@ class Checkpoints:
             with state.averaged() as gan:
                 number = score(gan, state.progress)
         return self._world.broadcast_number(number)
+
+
+class StopWhenAsked:
+    """Every few steps: was this training asked to end (a host that is to go away)? Then a checkpoint, and `Stopped`."""
+
+    def __init__(self, world: World, store: CheckpointStore, checkpoints: Checkpoints, seconds: float = 1) -> None:
+        self._world, self._store, self._checkpoints, self._pause = world, store, checkpoints, seconds
+        self._every = 1 if world.size == 1 else STEPS_BETWEEN_LOOKS
+        self._last_look = time.monotonic()
+
+    def __call__(self, state: TrainingState, before: Progress, metrics: dict[str, Tensor]) -> None:
+        now = state.progress
+        if now.step % self._every or now.images_seen >= now.num_images:
+            return
+        asked = float(self._world.rank == 0 and self._look())
+        if self._world.size > 1:
+            asked = self._world.broadcast_number(asked)  # all workers stop at the same step
+        if asked:
+            self._checkpoints.save(state)
+            raise Stopped(f"training stopped after {now.images_seen:,} images, as asked; the same command goes on")
+
+    def _look(self) -> bool:
+        if time.monotonic() - self._last_look < self._pause:
+            return False
+        self._last_look = time.monotonic()
+        return self._store.stop_asked()

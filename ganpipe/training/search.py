@@ -103,7 +103,7 @@ def search(
         print(f"{job.name}: going on with the search", flush=True)
         tuner = tune.Tuner.restore(f"{storage}/{_TRIALS}", trainable, resume_unfinished=True, resume_errored=True)
     else:
-        tuner = _new_tuner(trainable, job, settings, storage, searched, held)
+        tuner = _new_tuner(trainable, job, settings, storage, searched, held, cluster.max_failures)
     return _result(tuner.fit(), job.score_name)
 
 
@@ -165,6 +165,7 @@ def _new_tuner(
     storage: str,
     searched: Mapping[str, Distribution],
     held: dict[str, float],
+    max_failures: int,
 ) -> Any:
     from ray import tune
 
@@ -185,6 +186,8 @@ def _new_tuner(
             name=_TRIALS,
             storage_path=storage,
             verbose=0,
+            # A trial whose process died starts again, from its own checkpoint where it has one.
+            failure_config=tune.FailureConfig(max_failures=max_failures),
             callbacks=[_progress(job.name, settings.num_trials, job.score_name)],
         ),
     )

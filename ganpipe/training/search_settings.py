@@ -75,10 +75,12 @@ class TuneSettings(Section):
     num_images: int = Field(default=15_000, ge=1)
     """Length of a trial, in real images."""
     searcher: Literal["random", "tpe"] = "random"
-    """Random search, or the tree-structured Parzen estimator (Bergstra 2011) of Optuna."""
+    """Random search, or the tree-structured Parzen estimator (Bergstra 2011) of Optuna, whose choice depends on timing
+    where several trials run at a time: `ganpipe pin` keeps it."""
     scheduler: Literal["fifo", "asha"] = "fifo"
     """fifo: every trial runs to its end. asha: poor trials are stopped early (Li 2018, arXiv 1810.05934), comparing
-    trials at equal images seen; which ones depends on timing, so two searches may choose differently."""
+    trials at equal images seen; which ones depends on timing, so two searches may choose differently: `ganpipe pin`
+    keeps a choice."""
     grace_images: int = Field(default=5_000, ge=1)
     """asha: no trial is stopped before so many images; the rungs are multiples of it."""
     reduction_factor: int = Field(default=3, ge=2)

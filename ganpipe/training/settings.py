@@ -27,7 +27,8 @@ class TrainSettings(Section):
     channels_last: bool = True
     """Keep convolutional weights and images in the channels-last memory format, which is faster."""
     deterministic: bool = True
-    """Use only deterministic algorithms, so that the same inputs give the same bytes."""
+    """Use only deterministic algorithms, so that the same inputs give the same bytes. docs/reproducibility.md says what
+    that costs."""
     max_gradient_norm: float | None = Field(default=None, gt=0)
     """Clip each update's gradient to this L2 norm. null: no clipping."""
     ema_half_life: float = Field(default=5_000, ge=0)
@@ -64,7 +65,7 @@ class ClusterSettings(Section):
     storage_path: str | None = None
     """Folder or URL for checkpoints, seen by all hosts of the cluster. null: .ganpipe/work in this checkout."""
     max_failures: int = Field(default=2, ge=0)
-    """How often a training whose worker died is taken up again from its last checkpoint."""
+    """How often a training, or a trial, whose worker died is taken up again from its last checkpoint."""
     wait_seconds: float = Field(default=60, ge=0)
     """How long a cluster may take to provide the resources asked for before that is an error."""
     resize_seconds: float = Field(default=60, gt=0)

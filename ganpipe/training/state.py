@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import fsspec
 import torch
+from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor, nn
 
-from ..errors import GanpipeError
+from ..errors import GanpipeError, UnavailableError
 from ..gans import load
 from ..gans.base import DataSpec, Gan, GanConfig, Progress
 from ..gans.draws import derive_seed
@@ -74,6 +78,14 @@ class Curves:
 
 class Diverged(GanpipeError):
     """The training cannot go on, and would fail in the same way again."""
+
+
+class Stopped(UnavailableError):
+    """The training was asked to end before its time; the same command goes on from its checkpoint."""
+
+
+class DamagedCheckpoint(GanpipeError):
+    """A checkpoint's file was read, and is none."""
 
 
 class TrainingState:
@@ -165,10 +177,40 @@ class CheckpointStore:
 
     def __init__(self, url: str, keep: int) -> None:
         self._filesystem, self._folder = fsspec.core.url_to_fs(url)
+        self._is_local = isinstance(self._filesystem, LocalFileSystem)
         self._keep = keep
 
     def _path(self, images_seen: int) -> str:
         return f"{self._folder}/checkpoint-{images_seen:012d}.pt"
+
+    @contextlib.contextmanager
+    def held(self, wait_seconds: float = 120) -> Iterator[None]:
+        """Within this block no other process of this host writes here, where `here` is a folder.
+
+        A worker may outlive its driver, or the worker that takes its place may start first: two that write at once
+        would log the same steps twice. At a URL the storage has no such lock; Ray ends a dead driver's workers.
+
+        Raises:
+            UnavailableError: another process still writes here after `wait_seconds`.
+        """
+        if not self._is_local:
+            yield
+            return
+        Path(self._folder).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{self._folder}/.writer.lock")  # let go by the system however its holder ends
+        try:
+            lock.acquire(timeout=wait_seconds)
+        except Timeout:
+            raise UnavailableError(
+                f"{self._folder}: another process has been writing checkpoints here for {wait_seconds:g} s; "
+                "end it, or wait for its end"
+            ) from None
+        try:
+            for partial in self._filesystem.glob(f"{self._folder}/checkpoint-*.partial"):
+                self._filesystem.rm_file(partial)  # of a process that was killed as it wrote
+            yield
+        finally:
+            lock.release()
 
     def list(self) -> list[int]:
         """Images seen at each checkpoint, ascending."""
@@ -176,18 +218,40 @@ class CheckpointStore:
         names = [path.rsplit("/", 1)[-1] for path in self._filesystem.glob(f"{self._folder}/checkpoint-*.pt")]
         return sorted(int(name.removeprefix("checkpoint-").removesuffix(".pt")) for name in names)
 
+    def newest(self) -> int:
+        """Images seen at the last checkpoint that can be read; 0 where there is none.
+
+        One that is damaged (a host that lost its power) is put aside under another name, and the one before it counts.
+        """
+        for images_seen in reversed(self.list()):
+            try:
+                self.load(images_seen)
+            except DamagedCheckpoint as error:
+                path = self._path(images_seen)
+                print(f"{error}; it is put aside as {path}.damaged, and an earlier one is taken", flush=True)
+                self._filesystem.mv(path, f"{path}.damaged")
+            else:
+                return images_seen
+        return 0
+
     def save(self, state: TrainingState) -> None:
         buffer = io.BytesIO()
         torch.save(state.state_dict(), buffer)
         path = self._path(state.progress.images_seen)
         self._filesystem.makedirs(self._folder, exist_ok=True)
-        write_checked(self._filesystem, f"{path}.partial", buffer.getvalue())
+        self._write(f"{path}.partial", buffer.getvalue())
         move_checked(self._filesystem, f"{path}.partial", path)
         present = self.list()
         kept = {*present[-self._keep :], self.best(state.scores)}
         for images_seen in present:
             if images_seen not in kept:
                 self._filesystem.rm_file(self._path(images_seen))
+
+    def _write(self, path: str, content: bytes) -> None:
+        write_checked(self._filesystem, path, content)
+        if self._is_local:  # a file that is moved before it is on the disk may be empty after a power failure
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
 
     def best(self, scores: dict[int, float]) -> int | None:
         """The checkpoint with the lowest score, the earlier one among equals."""
@@ -199,14 +263,33 @@ class CheckpointStore:
         """The state dict of one checkpoint.
 
         Raises:
-            GanpipeError: the file cannot be read.
+            UnavailableError: the file cannot be read.
+            DamagedCheckpoint: it was read, and is no checkpoint.
         """
         path = self._path(images_seen)
         try:
             content = self._filesystem.cat_file(path)
+        except Exception as error:  # each storage has errors of its own kinds
+            raise UnavailableError(f"{path}: cannot be read: {error}") from error
+        try:
             state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         except Exception as error:
-            raise GanpipeError(
-                f"{path}: cannot be read as a checkpoint ({error}); delete it to go on without"
-            ) from error
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise DamagedCheckpoint(f"{path}: cannot be read as a checkpoint ({reason})") from error
         return state
+
+    # --- ending a training early: whoever started it asks, its workers look
+
+    def ask_to_stop(self) -> None:
+        """Ask the training that writes here to end at a checkpoint, soon."""
+        self._filesystem.makedirs(self._folder, exist_ok=True)
+        self._filesystem.pipe_file(f"{self._folder}/stop", b"")
+
+    def stop_asked(self) -> bool:
+        self._filesystem.invalidate_cache()
+        return bool(self._filesystem.exists(f"{self._folder}/stop"))
+
+    def forget_stop(self) -> None:
+        """A new training starts: what its predecessor was asked is over."""
+        if self.stop_asked():
+            self._filesystem.rm_file(f"{self._folder}/stop")

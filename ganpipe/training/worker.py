@@ -16,9 +16,9 @@ from ..gans.base import GanConfig
 from .distributed import World
 from .feed import Feed, spec_of
 from .loop import Loop
-from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, Tracker, log_again
+from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, StopWhenAsked, Tracker, log_again
 from .settings import ClusterSettings, TrainSettings
-from .state import CheckpointStore, Diverged, TrainingState
+from .state import CheckpointStore, Diverged, Stopped, TrainingState
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
 
     Raises:
         Diverged: a loss is no longer a finite number.
+        Stopped: the training was asked to end (`CheckpointStore.ask_to_stop`), and a checkpoint is written.
     """
     world = world or World()
     torch.set_num_threads(job.num_threads)
@@ -69,13 +70,16 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     dataset = open_dataset(job.shards, "train")
     state = TrainingState(job.gan, job.config, spec_of(dataset.manifest), job.settings, world)
-    present = job.store.list()
-    if present:
-        state.load_state_dict(job.store.load(present[-1], world.device))
-        if world.rank == 0:
-            print(f"{job.name}: going on from {state.progress.images_seen:,} images", flush=True)
-    world.broadcast(state.gan.parameters())
     with contextlib.ExitStack() as stack:
+        if world.rank == 0:
+            stack.enter_context(job.store.held())
+        # Rank 0 says from where: the others might see a checkpoint that came or went in between.
+        newest = int(world.broadcast_number(job.store.newest() if world.rank == 0 else 0))
+        if newest:
+            state.load_state_dict(job.store.load(newest, world.device))
+            if world.rank == 0:
+                print(f"{job.name}: going on from {newest:,} images", flush=True)
+        world.broadcast(state.gan.parameters())
         tracker = None
         if job.open_tracker is not None and world.rank == 0:
             tracker = stack.enter_context(job.open_tracker())
@@ -86,16 +90,16 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         checkpoints = Checkpoints(
             world, job.settings.checkpoint_every, job.store, job.score, job.score_name, report=report, tracker=tracker
         )
-        if present:
+        if newest:
             checkpoints.report(state)  # it may have been stopped between the last checkpoint and its report
-        observers.append(checkpoints)
+        observers += [checkpoints, StopWhenAsked(world, job.store, checkpoints)]
         feed = Feed(dataset, job.settings.seed, state.device, state.dtype, state.memory_format)
         Loop(state, feed, job.settings, world).run(observers)
     return state
 
 
-def _train_worker(config: dict[str, TrainingJob]) -> str | None:
-    """One worker of a Ray Train group. Returns the message of a failure that would only repeat itself."""
+def _train_worker(config: dict[str, TrainingJob]) -> tuple[str, str] | None:
+    """One worker of a Ray Train group. Returns kind and message of an end that another try would not mend."""
     import ray.train
     import ray.train.torch
 
@@ -104,8 +108,8 @@ def _train_worker(config: dict[str, TrainingJob]) -> str | None:
     world = World(context.get_world_rank(), context.get_world_size(), device)
     try:
         run_training(config["job"], world, ray.train.report)
-    except Diverged as error:
-        return str(error)
+    except (Diverged, Stopped) as error:
+        return type(error).__name__, str(error)
     return None
 
 
@@ -114,9 +118,12 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
 
     Raises:
         GanpipeError: diverged, or the workers failed more often than cluster.max_failures.
+        Stopped: it was asked to end.
     """
     import ray.train
     from ray.train.torch import TorchTrainer
+
+    from .rendezvous import OwnAddress
 
     if cluster.most_workers > job.settings.batch_size:
         raise GanpipeError(
@@ -127,6 +134,7 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
     trainer = TorchTrainer(
         _train_worker,  # type: ignore[arg-type]
         train_loop_config={"job": job},
+        torch_config=OwnAddress(),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=cluster.num_workers,  # type: ignore[arg-type]
             use_gpu=cluster.gpus_per_worker > 0,
@@ -140,15 +148,40 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
             callbacks=callbacks,
         ),
     )
-    try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        failures = (getattr(error, "worker_failures", None) or {}).values()
-        # Storage that is away now may be back at Prefect's next try.
-        kind = UnavailableError if any(isinstance(one, UnavailableError) for one in failures) else GanpipeError
-        raise kind(f"training failed: {_cause(error)}; the same command goes on from the last checkpoint") from error
-    if result.return_value is not None:  # type: ignore[attr-defined]
-        raise Diverged(result.return_value)  # type: ignore[attr-defined]
+    job.store.forget_stop()
+    result = _fit(trainer, job.name, cluster.max_failures)
+    ended_early: tuple[str, str] | None = result.return_value
+    if ended_early is not None:
+        kind, message = ended_early
+        raise Stopped(message) if kind == Stopped.__name__ else Diverged(message)
+
+
+def _fit(trainer: Any, name: str, max_failures: int) -> Any:
+    """The trainer's result; where the actor that controls the workers dies, another one takes its place.
+
+    Raises:
+        GanpipeError: workers or controllers died more often than `max_failures`.
+    """
+    import ray.train
+
+    for failures_left in range(max_failures, -1, -1):
+        try:
+            return trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            failures = (getattr(error, "worker_failures", None) or {}).values()
+            # Storage that is away now may be back at Prefect's next try.
+            kind = UnavailableError if any(isinstance(one, UnavailableError) for one in failures) else GanpipeError
+            raise kind(
+                f"training failed: {_cause(error)}; the same command goes on from the last checkpoint"
+            ) from error
+        except ray.exceptions.RayActorError as error:
+            reason = str(error).strip().splitlines()[0]
+            if not failures_left:
+                raise UnavailableError(
+                    f"training's controller died: {reason}; the same command goes on from the last checkpoint"
+                ) from error
+            print(f"{name}: the training's controller died; starting another", flush=True)
+    raise AssertionError("max_failures is below 0")
 
 
 def _cause(error: BaseException) -> str:

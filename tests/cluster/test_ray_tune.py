@@ -115,12 +115,20 @@ def test_a_search_whose_trial_was_killed_goes_on(ray_head: str, shards: Path, tm
     job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
     one_by_one = settings(max_concurrent_trials=1)
     with pytest.raises(GanpipeError, match="1 of 4 trials failed.*the same command tries them again"):
-        search(job, one_by_one, ClusterSettings())
+        search(job, one_by_one, ClusterSettings(max_failures=0))
     assert score.num_calls() == 4
     result = search(job, one_by_one, ClusterSettings())
     assert score.num_calls() == 5, "trials that had finished were run again"
     straight = search(make_job(shards, tmp_path / "straight"), settings(), ClusterSettings())
     assert result == straight, "one after the other is not as side by side"
+
+
+def test_a_trial_whose_process_was_killed_starts_again(ray_head: str, shards: Path, tmp_path: Path) -> None:
+    score = Counting(tmp_path / "calls", fatal=3)
+    job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
+    result = search(job, settings(max_concurrent_trials=1), ClusterSettings(max_failures=1))
+    assert score.num_calls() == 5, "one scoring was cut short, and none beside it done again"
+    assert result == search(make_job(shards, tmp_path / "straight"), settings(), ClusterSettings())
 
 
 def test_a_search_that_was_killed_goes_on(ray_head: str, shards: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from registry_parts import tracker_in
@@ -315,7 +316,7 @@ class Flaky:
 
 def test_an_answer_that_got_lost_logs_nothing_twice(tracker: Tracker) -> None:
     with tracker.run("train", "k", name="outer") as outer:
-        losses = ["after", "before"]
+        losses = ["before", "after"]
         run = RunLog(lambda: Flaky(tracker.client(), losses), outer.run_id, Path(tracker.spool_dir), ends_run=False)  # type: ignore[arg-type,return-value]
         for step in range(50):
             run.log_metrics({"loss": step}, step)
@@ -526,4 +527,15 @@ def test_the_environment_is_told() -> None:
     assert found["packages"]["torch"].startswith("2.")
     assert json.loads(lineage.environment_text(found)) == found
     assert lineage.environment_tags(found)["env.num_cpus"] == str(os.cpu_count())
+    assert found["cpu"] != "unknown"
+    assert re.fullmatch("[0-9a-f]{40}", found["torch"]["git"])
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert lineage.computing_tags(lineage.environment())["env.deterministic"] == "True"
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert lineage.computing_tags(found) == {
+        "env.threads": str(torch.get_num_threads()),
+        "env.deterministic": "False",
+    }
     assert any(line.startswith("mlflow==") for line in lineage.requirements_text().splitlines())

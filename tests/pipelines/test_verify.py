@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 from projects import Project
 
+from ganpipe import services
+from ganpipe.registry import lineage
+from ganpipe.registry.tracking import STAGE_TAG, Tracker, find_runs
 from ganpipe.registry.verification import Finding, compare, one, verdict
 
 
@@ -43,6 +49,46 @@ def _findings(project: Project, code: int) -> tuple[str, dict[tuple[str, str], s
     told = project.run("bash", "-c", f"ganpipe verify --json{' >&2' if code else ''}", code=code)
     values = json.loads(told[told.index("{") :])
     return values["verdict"], {(item["part"], item["what"]): item["verdict"] for item in values["findings"]}
+
+
+def test_a_training_tells_what_its_worker_computed_with(project: Project) -> None:
+    tracker = Tracker.at(project.root, "ganpipe")
+    client = tracker.client()
+    (run,) = find_runs(client, tracker.experiment_id(client), {STAGE_TAG: "train"})
+    path = client.download_artifacts(
+        run.info.run_id, lineage.ENVIRONMENT_FILE, tempfile.mkdtemp(dir=project.root.parent)
+    )
+    found = json.loads(Path(path).read_text())
+    assert (found["computing"]["threads"], found["computing"]["deterministic"]) == (1, True), "not the worker's"
+    assert found["packages"]["torch"] == importlib.metadata.version("torch")
+    assert (run.data.tags["env.threads"], run.data.tags["env.deterministic"]) == ("1", "True")
+
+
+def test_pinning_a_choice_makes_it_a_setting(project: Project, tmp_path: Path) -> None:
+    pinned = project.copy(tmp_path / "pinned")
+    chosen = json.loads((pinned.root / "artifacts/tune/best.json").read_text())
+    assert "tune.num_trials: 0" in pinned.run("ganpipe", "pin")
+    params = yaml.safe_load((pinned.root / "params.yaml").read_text())
+    assert params["tune"]["num_trials"] == 0
+    for player, adam in chosen.items():
+        assert params["gans"]["gan"][f"adam_{player}"] == adam
+    (pinned.root / "artifacts/tune/best.json").write_text("{}")  # as `tune` leaves it from now on
+    said = pinned.run("ganpipe", "pin", code=2)
+    assert "there is nothing to pin" in said
+
+
+@pytest.mark.slow
+def test_a_pinned_choice_trains_the_same_generator(project: Project, tmp_path: Path) -> None:
+    pinned = project.copy(tmp_path / "pinned")
+    before = pinned.files()
+    pinned.run("ganpipe", "pin")
+    try:
+        pinned.dvc("repro", "train")
+    finally:
+        services.stop(pinned.root)
+    made = pinned.files()
+    for name in ("generator.safetensors", "model.json", "curves.csv"):
+        assert made[f"artifacts/train/{name}"] == before[f"artifacts/train/{name}"], name
 
 
 def test_a_checkout_and_what_was_changed_in_it(project: Project, tmp_path: Path) -> None:

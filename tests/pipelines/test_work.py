@@ -8,7 +8,7 @@ from pathlib import Path
 
 WORK = """
 import sys
-from ganpipe.stages.common import work_folder
+from ganpipe.stages.work import work_folder
 folder = work_folder(None, "train", "key")
 print("mine", flush=True)
 sys.stdin.readline()

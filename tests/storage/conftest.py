@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from object_store import ObjectStore, serving
+
+# The small project of the pipeline's tests.
+sys.path.append(str(Path(__file__).parents[1] / "pipelines"))
 
 
 @pytest.fixture(scope="session")

@@ -1,32 +1,29 @@
-"""A Ray head of the tests' own, and shards of a dataset that is quickly learned."""
+"""A Ray head of the tests' own, and shards of a dataset that is quickly learned; for all folders of tests."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from training_parts import blobs
-
-from ganpipe import environment, services
-from ganpipe.data import sources
-from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
-from ganpipe.training import cluster
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "pipelines"))  # projects.py: a checkout with a small configuration
 
 
 @pytest.fixture(scope="session")
 def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Ray head with the cores of this machine, which this process has joined."""
+    from ganpipe import environment, services
+    from ganpipe.training import cluster
+
     patch = pytest.MonkeyPatch()
     patch.delenv("RAY_ADDRESS", raising=False)
     # Workers inherit it, and import the tests' own classes.
-    patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]))
+    folders = [HERE, HERE / "cluster", HERE / "faults"]
+    patch.setenv("PYTHONPATH", os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")]))
     environment.apply_defaults()  # before ray is imported
     root = tmp_path_factory.mktemp("ray")
     try:
@@ -44,6 +41,14 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """512 images of blobs at 16 pixels in two classes, as shards."""
+    import numpy as np
+    from PIL import Image
+    from training_parts import blobs
+
+    from ganpipe.data import sources
+    from ganpipe.data.settings import DataSettings
+    from ganpipe.data.shards import write_shards
+
     root = tmp_path_factory.mktemp("bars")
     fields = blobs(512)
     for number, (image, label) in enumerate(zip(fields["image"].numpy(), fields["label"].numpy(), strict=True)):

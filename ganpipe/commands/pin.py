@@ -1,0 +1,37 @@
+"""pin: write what the search chose into params.yaml, and switch the search off: from then on no timing plays a part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import GanpipeError
+from ..params import load_params
+from ..stages.common import TUNE, read_json, require_no_arguments
+from ..stages.train import searched_config
+
+PARAMS = Path("params.yaml")
+
+
+def main(argv: list[str]) -> int:
+    """Comments and order of params.yaml stay.
+
+    Raises:
+        GanpipeError: nothing was searched here.
+    """
+    require_no_arguments(argv, "pin")
+    params = load_params()
+    chosen = read_json(TUNE / "best.json", made_by="tune")
+    if not chosen:
+        raise GanpipeError(f"{TUNE / 'best.json'}: holds no choice (tune.num_trials is 0); there is nothing to pin")
+    config, gan = searched_config(params), params.train.gan
+    from dvc.utils.serialize import modify_yaml
+
+    with modify_yaml(str(PARAMS)) as values:
+        for player in chosen:
+            adam = getattr(config, f"adam_{player}").model_dump(mode="json")
+            values["gans"].setdefault(gan, {})[f"adam_{player}"] = adam
+            print(f"gans.{gan}.adam_{player}: " + ", ".join(f"{name} {value:g}" for name, value in adam.items()))
+        values["tune"]["num_trials"] = 0
+    print("tune.num_trials: 0")
+    print("the next `dvc repro` trains the same generator; commit params.yaml to keep the choice")
+    return 0

@@ -1,0 +1,114 @@
+"""Where a stage keeps its work until its outputs are safe, and who has it: one run at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from filelock import FileLock, Timeout
+
+from .. import environment
+from ..registry import lineage
+
+WORK = Path(".ganpipe/work")
+_DONE = ".done.json"
+
+
+def work_folder(storage_path: str | None, stage: str, key: str) -> str:
+    """Where an interrupted stage finds what it needs to go on: a path or URL.
+
+    Of this checkout's runs one at a time has it: another with the same work waits here until that one has ended, and
+    then finds what it made. Work whose outputs DVC has taken is gone by then: a stage that is forced starts anew.
+    """
+    clear_done()
+    work = f"{stage}-{key}"
+    _claim(work)
+    note = _place(f"{work}{_DONE}")
+    if note.exists() and _is_taken(_read(note), Path.cwd()):
+        _remove(note)
+    if storage_path is not None:
+        return f"{storage_path.rstrip('/')}/{work}"
+    folder = _place(work)
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+def done(folder: str, outs: Sequence[Path]) -> None:
+    """The stage has written its outputs from the work in `folder`, which stays until DVC has taken them.
+
+    Killed before that, the stage runs again, and would have to do the work again.
+
+    Args:
+        outs: files among the outputs, relative to the working directory, by whose digests DVC's taking them is seen.
+    """
+    note = {
+        "folder": folder,
+        "checkout": str(Path.cwd()),
+        "outs": {str(path): hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in outs},
+    }
+    path = _place(f"{folder.rstrip('/').rsplit('/', 1)[-1]}{_DONE}")
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def clear_done() -> None:
+    """Remove the work whose outputs DVC has taken, and that of checkouts that are gone."""
+    for path in sorted(_place("").glob(f"*{_DONE}")):
+        note = _read(path)
+        checkout = Path(note["checkout"])
+        if checkout.is_dir() and not _is_taken(note, checkout):
+            continue
+        lock = FileLock(_place(f"{path.name.removesuffix(_DONE)}.lock"))
+        try:
+            with lock.acquire(timeout=0):
+                _remove(path)
+        except Timeout:
+            print(f"{note['folder']}: kept for another run that is at it", flush=True)
+
+
+def _is_taken(note: dict[str, Any], checkout: Path) -> bool:
+    """Whether the dvc.lock of `checkout` has the outputs that were made from this work."""
+    locked = lineage.dvc_tags(checkout, [Path(name) for name in note["outs"]])
+    return all(locked.get(f"dvc.{name}") == md5 for name, md5 in note["outs"].items())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return note
+
+
+def _remove(path: Path) -> None:
+    """Delete the work that the note in `path` is about, then the note."""
+    url = _read(path)["folder"]
+    try:
+        filesystem, folder = fsspec.core.url_to_fs(url)
+        if filesystem.exists(folder):
+            filesystem.rm(folder, recursive=True)
+    except Exception as error:  # storage that does not answer is no error of the stage that tidies up
+        print(f"{url}: cannot be removed now ({error}); the next run tries again", flush=True)
+        return
+    path.unlink(missing_ok=True)
+
+
+def _claim(work: str) -> None:
+    """Hold the work's lock until this process ends, however it ends."""
+    path = _place(f"{work}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _claims.setdefault(str(path), FileLock(path))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another run is at the same work ({work}); waiting for it to end", flush=True)
+        lock.acquire()
+
+
+_claims: dict[str, FileLock] = {}
+
+
+def _place(name: str) -> Path:
+    return environment.home() / WORK / name

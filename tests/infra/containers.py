@@ -1,0 +1,183 @@
+"""Services of infra/compose.yaml as processes of this machine, each in namespaces of its own; root only.
+
+What a container would have, they have: a network address and name of their own and the others' names to find them by,
+the volumes at their paths, a root that is read only where the file says so, no capabilities, an own /tmp/ray and
+/dev/shm, and the environment of image and file and nothing else. Not so: the image (they run this machine's Python and
+the checkout's code), the user, the limits of CPUs and memory. All ends with the process of the test, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from compose_file import target_of
+
+NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
+NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+# In the container's mount namespace these are empty and hold the mount points of its volumes.
+OWN_FOLDERS = ("/srv", "/var/cache", "/var/lib")
+
+
+def require_namespaces() -> None:
+    """Skip where this machine cannot make namespaces; fail there in CI, which has to be able to."""
+    lacking = [name for name in ("ip", "unshare", "nsenter", "setpriv", "wget") if shutil.which(name) is None]
+    reason = f"commands are missing: {', '.join(lacking)} (Debian: iproute2, util-linux, wget)" if lacking else ""
+    if not reason and os.geteuid() != 0:
+        reason = "namespaces need root"
+    if not reason and subprocess.run(["unshare", *NAMESPACES, "--fork", "true"], check=False).returncode != 0:
+        reason = "this kernel or container does not allow namespaces"
+    if reason and os.environ.get("CI"):
+        pytest.fail(f"the services of infra/compose.yaml cannot be started: {reason}")
+    if reason:
+        pytest.skip(reason)
+
+
+class Namespace:
+    """A process that holds a set of namespaces; the kernel ends it, and all in it, with this process."""
+
+    def __init__(self) -> None:
+        command = ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "--fork", "--mount-proc", "--kill-child"]
+        self._holder = subprocess.Popen([*command, "bash", "-c", "echo ready; sleep infinity & wait"], stdout=-1)
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == b"ready\n"
+        self.pid = psutil.Process(self._holder.pid).children()[0].pid
+
+    def command(self, *arguments: str) -> list[str]:
+        """What runs `arguments` in here."""
+        return ["nsenter", f"--target={self.pid}", *NAMESPACES, "--", *arguments]
+
+    def __call__(self, *arguments: str) -> None:
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
+
+    def close(self) -> None:
+        """End all that runs in here."""
+        self._holder.kill()
+        self._holder.wait()
+        assert self._holder.stdout is not None
+        self._holder.stdout.close()
+
+
+class Network:
+    """Containers that reach each other by name."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder, self.names = folder, list(names)
+        self.switch = Namespace()
+        self.switch("ip", "link", "add", "bridge", "type", "bridge")
+        self.switch("ip", "address", "add", "10.78.0.1/24", "dev", "bridge")
+        self.switch("ip", "link", "set", "bridge", "up")
+        self.containers: dict[str, Container] = {}
+
+    def address(self, name: str) -> str:
+        return f"10.78.0.{10 + self.names.index(name)}"
+
+    def hosts(self) -> str:
+        lines = [f"{self.address(name)} {name}" for name in self.names]
+        return "\n".join(["127.0.0.1 localhost", *lines]) + "\n"
+
+    def close(self) -> None:
+        for container in self.containers.values():
+            container.close()
+        self.switch.close()
+
+
+class Container:
+    """One service's namespaces, with its volumes in place."""
+
+    def __init__(self, network: Network, name: str, service: Mapping[str, Any], volumes: Mapping[str, Path]) -> None:
+        """Args:
+        volumes: where each volume's source lies on this machine; others are left out.
+        """
+        self.name, self.service, self._network = name, service, network
+        self.log = network.folder / f"{name}.log"
+        self.namespace = Namespace()
+        network.containers[name] = self
+        self._join(network)
+        run = self.namespace
+        own = network.folder / name
+        (own / "ray").mkdir(parents=True)
+        Path("/tmp/ray").mkdir(exist_ok=True)
+        run("mount", "-t", "tmpfs", "-o", "size=2g", "shm", "/dev/shm")
+        # /tmp as it is, since the test's own files lie there; but Ray's sessions are the container's own.
+        run("mount", "--bind", "/tmp", "/tmp")
+        run("mount", "--bind", str(own / "ray"), "/tmp/ray")
+        for folder in OWN_FOLDERS:
+            run("mount", "-t", "tmpfs", "none", folder)
+        run("mkdir", "-p", "/var/lib/ganpipe")
+        for source, target, read_only in map(target_of, service.get("volumes", ())):
+            if source not in volumes:
+                continue
+            run("mkdir", "-p", target)
+            run("mount", "--bind", str(volumes[source]), target)
+            if read_only:
+                run("mount", "-o", "remount,bind,ro", target)
+        if service.get("read_only"):
+            run("mount", "-o", "remount,bind,ro", "/")
+
+    def _join(self, network: Network) -> None:
+        run, port = self.namespace, f"to-{network.names.index(self.name)}"
+        link = ["link", "add", "eth0", "netns", str(run.pid), "type", "veth", "peer", "name", port]
+        subprocess.run(["ip", *link, "netns", str(network.switch.pid)], check=True)
+        network.switch("ip", "link", "set", port, "master", "bridge", "up")
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "address", "add", f"{network.address(self.name)}/24", "dev", "eth0")
+        run("ip", "link", "set", "eth0", "up")
+        run("ip", "route", "add", "default", "via", "10.78.0.1")
+        run("hostname", self.name)
+        hosts = network.folder / "hosts"
+        hosts.write_text(network.hosts())
+        run("mount", "--bind", str(hosts), "/etc/hosts")
+
+    def environment(self, image: Mapping[str, str], **variables: str) -> dict[str, str]:
+        """The image's, the service's, and a PATH to the commands of the Python that runs the tests."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])
+        return {"PATH": path, "LANG": "C.UTF-8", **image, **self.service.get("environment", {}), **variables}
+
+    def start(
+        self, command: Sequence[str], variables: Mapping[str, str], folder: str = "/", user: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
+        """Start a command, its output in `log`."""
+        dropped = NO_CAPABILITIES if self.service.get("cap_drop") == ["ALL"] else ()
+        inside = ["sh", "-c", 'cd "$0" && exec "$@"', folder, *user, *dropped, *command]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self.namespace.command(*inside), env=dict(variables), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def run(
+        self, *command: str, variables: Mapping[str, str], folder: str = "/srv/ganpipe", timeout: float = 300
+    ) -> str:
+        """Run a command to its end, as `docker compose exec` does; what it prints."""
+        inside = self.namespace.command("sh", "-c", 'cd "$0" && exec "$@"', folder, *command)
+        done = subprocess.run(inside, env=dict(variables), capture_output=True, text=True, timeout=timeout, check=False)
+        assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def wait_healthy(self, process: subprocess.Popen[bytes], seconds: float = 180) -> None:
+        """Return once the service's own healthcheck succeeds."""
+        kind, *check = self.service["healthcheck"]["test"]
+        assert kind == "CMD"
+        deadline = time.monotonic() + seconds
+        while True:
+            done = subprocess.run(
+                self.namespace.command(*check), env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
+            )
+            if done.returncode == 0:
+                return
+            told = self.log.read_text(errors="replace")[-4000:]
+            assert process.poll() is None, f"{self.name} ended with {process.returncode}\n{told}"
+            assert time.monotonic() < deadline, f"{self.name}: {check} fails: {done.stderr!r}\n{told}"
+            time.sleep(0.5)
+
+    def close(self) -> None:
+        self.namespace.close()

@@ -1,0 +1,183 @@
+"""The services of infra/compose.yaml, started with the file's own commands, environments, volumes and probes, and one
+whole pipeline run on them: as a deployment, on a Ray cluster, with PostgreSQL behind MLflow and Prefect, files on S3.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compose_file import INFRA, image_environment, services, target_of
+from containers import Container, Network, require_namespaces
+from postgresql import USER, initialise, own_folder, programs
+from projects import Project, make_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SECRETS = {
+    "POSTGRES_PASSWORD": "postgres-secret-of-the-tests",
+    "AWS_ACCESS_KEY_ID": "the-tests",
+    "AWS_SECRET_ACCESS_KEY": "aws-secret-of-the-tests",
+    "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+    "PREFECT_AUTH": "admin:prefect-secret-of-the-tests",
+}
+
+
+@dataclass
+class Stack:
+    """The running services."""
+
+    network: Network
+    volumes: dict[str, Path]
+    project: Project
+    services: dict[str, dict[str, Any]]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def container(self, name: str) -> Container:
+        return Container(self.network, name, self.services[name], self.volumes)
+
+    def environment(self, container: Container) -> dict[str, str]:
+        """In place of the image's installed package: the checkout's code where it is mounted."""
+        return container.environment(image_environment(), PYTHONPATH="/srv/ganpipe")
+
+    def start(self, name: str) -> Container:
+        """Start one of ganpipe's own services."""
+        container = self.container(name)
+        mounted = [target_of(volume)[1] for volume in container.service.get("volumes", ())]
+        folder = "/srv/ganpipe" if "/srv/ganpipe" in mounted else "/"
+        self.processes[name] = container.start(container.service["command"], self.environment(container), folder)
+        return container
+
+
+def start_postgres(stack: Stack) -> None:
+    """As the image's entrypoint does: an empty volume is initialised, then the command runs."""
+    service = stack.services["postgres"]
+    data = stack.volumes["postgres"] / "data"
+    script = next(source for source, target, _ in map(target_of, service["volumes"]) if "initdb.d" in target)
+    variables = service["environment"]
+    initialise(data, variables["POSTGRES_USER"], variables["POSTGRES_PASSWORD"], [INFRA / script])
+    container = stack.container("postgres")
+    command = [str(programs() / service["command"][0]), "-D", "/var/lib/postgresql/data/data"]
+    command += ["-c", "listen_addresses=*", "-c", "unix_socket_directories=", *service["command"][1:]]
+    stack.processes["postgres"] = container.start(command, container.environment({}), user=USER)
+    container.wait_healthy(stack.processes["postgres"])
+
+
+def start_object_store(stack: Stack) -> None:
+    """moto's server stands in for SeaweedFS, which no package registry has: its port and bucket are the command's."""
+    options = dict(part.lstrip("-").split("=", 1) for part in stack.services["object-store"]["command"] if "=" in part)
+    container = stack.container("object-store")
+    command = [sys.executable, "-m", "moto.server", "--host", options["ip.bind"], "--port", options["s3.port"]]
+    stack.processes["object-store"] = container.start(command, container.environment({}))
+    make = (
+        "import boto3, sys, time\n"
+        "for _ in range(100):\n"
+        "  try: boto3.client('s3').create_bucket(Bucket=sys.argv[1]); break\n"
+        "  except Exception: time.sleep(0.2)\n"
+        "else: sys.exit('no S3 API')"
+    )
+    container.run(
+        sys.executable, "-c", make, options["bucket"], folder="/",
+        variables=container.environment(client_variables(stack)),
+    )  # fmt: skip
+
+
+def client_variables(stack: Stack) -> dict[str, str]:
+    """How clients in the file find S3."""
+    variables = stack.services["prefect-worker"]["environment"]
+    return {name: value for name, value in variables.items() if name.startswith("AWS_")}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    require_namespaces()
+    programs()
+    root = tmp_path_factory.mktemp("stack")
+    project = make_project(root / "checkout")
+    shutil.copytree(INFRA, project.root / "infra", ignore=shutil.ignore_patterns(".env"))
+    project.set("cluster.storage_path", "s3://ganpipe/work")
+    project.set("cluster.num_workers", 2)
+    project.dvc("remote", "add", "--default", "store", "s3://ganpipe/dvc")
+    project.commit("On the services of infra/compose.yaml")
+    variables = {**SECRETS, "GANPIPE_CHECKOUT": str(project.root), "GANPIPE_UID": "0", "RAY_WORKER_CPUS": "2"}
+    found = services(variables)
+    volumes = {name: root / "volumes" / name for name in ("objects", "cache")}
+    for folder in volumes.values():
+        folder.mkdir(parents=True)
+    volumes[str(project.root)] = project.root
+    with own_folder() as data:
+        stack = Stack(Network(root, list(found)), volumes | {"postgres": data}, project, found)
+        try:
+            start_all(stack)
+            yield stack
+        finally:
+            stack.network.close()
+
+
+def start_all(stack: Stack) -> None:
+    """In the order of the file's `depends_on`."""
+    start_postgres(stack)
+    start_object_store(stack)
+    for batch in (["mlflow", "prefect-server", "ray-head"], ["ray-worker"]):
+        for container in [stack.start(name) for name in batch]:
+            container.wait_healthy(stack.processes[container.name])
+    deploy = stack.start("prefect-deploy")
+    assert stack.processes["prefect-deploy"].wait(timeout=180) == 0, deploy.log.read_text()
+    stack.start("prefect-worker").wait_healthy(stack.processes["prefect-worker"])
+
+
+def test_a_deployment_runs_the_whole_pipeline_on_the_services(stack: Stack) -> None:
+    worker = stack.network.containers["prefect-worker"]
+    environment = stack.environment(worker)
+    overrides = {"train.seed": 5}
+    said = worker.run(
+        "prefect", "deployment", "run", "pipeline/default", "--watch", "--flow-run-name", "on-the-services",
+        "--param", f"overrides={json.dumps(overrides)}", variables=environment, timeout=600,
+    )  # fmt: skip
+    assert "finished successfully" in said, said
+    # What it made: an experiment in the checkout, a champion in MLflow on PostgreSQL, files on S3.
+    assert stack.project.dvc("exp", "list", "--name-only").split() == ["on-the-services"]
+    models = json.loads(worker.run("ganpipe", "models", "--json", variables=environment))
+    assert "champion" in json.dumps(models)
+    keys = objects(stack)
+    assert [name for name in ("model.json", "generator.safetensors", "curves.csv") if not any(
+        key.startswith("mlflow/") and key.endswith(f"/{name}") for key in keys)] == []  # fmt: skip
+    assert not [key for key in keys if key.startswith("work/")]
+    for secret in ("POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "PREFECT_AUTH"):
+        logs = {path.name: path.read_text(errors="replace") for path in stack.network.folder.glob("*.log")}
+        assert [name for name, text in logs.items() if SECRETS[secret] in text] == [], secret
+
+
+def objects(stack: Stack) -> list[str]:
+    """All keys in the bucket."""
+    container = stack.network.containers["object-store"]
+    code = "import boto3, json; print(json.dumps([item['Key'] for page in boto3.client('s3').get_paginator("
+    code += "'list_objects_v2').paginate(Bucket='ganpipe') for item in page.get('Contents', ())]))"
+    listed = container.run(
+        sys.executable, "-c", code, folder="/", variables=container.environment(client_variables(stack))
+    )
+    return list(json.loads(listed))
+
+
+def test_both_databases_are_on_postgresql(stack: Stack) -> None:
+    container = stack.network.containers["mlflow"]
+    code = (
+        "import json, sys, psycopg2\n"
+        "for name in sys.argv[1:]:\n"
+        "  with psycopg2.connect(host='postgres', user='ganpipe', dbname=name) as connection:\n"
+        "    cursor = connection.cursor()\n"
+        "    cursor.execute(\"select table_name from information_schema.tables where table_schema = 'public'\")\n"
+        "    print(json.dumps([row[0] for row in cursor.fetchall()]))"
+    )
+    listed = container.run(
+        sys.executable, "-c", code, "mlflow", "prefect", folder="/", variables=stack.environment(container)
+    )
+    mlflow, prefect = map(json.loads, listed.splitlines())
+    assert {"registered_models", "runs"} <= set(mlflow)
+    assert {"flow_run", "deployment"} <= set(prefect)
