@@ -36,6 +36,7 @@ def store(
 ) -> Iterator[tuple[ObjectStore, Faults]]:
     """The store behind a proxy, found by this process's environment."""
     import fsspec
+    from mlflow.store.artifact import s3_artifact_repo
 
     with faulty(object_store) as (seen, faults):
         for name, value in seen.environment.items():
@@ -43,6 +44,7 @@ def store(
         (tmp_path / "aws").touch()  # DVC reads it, and takes no device for it
         monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
         fsspec.get_filesystem_class("s3").clear_instance_cache()
+        s3_artifact_repo._cached_get_s3_client.cache_clear()  # else an earlier test's proxy is asked
         yield seen, faults
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
@@ -144,6 +146,7 @@ def test_a_model_that_is_not_stored_whole_is_sent_again_or_not_registered(
             faults.none()
             done = register(package, {"fid_x": 3.0}, "p", settings, tracker, run.run_id, lambda version: {})
             trial.recovered()
+        monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 60.0)
         with fault("an S3 API that damages one upload of a model") as trial:
             faults.damage = 1
             trial.struck()
