@@ -122,7 +122,7 @@ class Container:
         assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def wait_healthy(self, process: subprocess.Popen[bytes], seconds: float = 180) -> None:
+    def wait_healthy(self, process: subprocess.Popen[bytes], seconds: float = 300) -> None:
         """Return once the service's own healthcheck succeeds."""
         kind, *check = self.service["healthcheck"]["test"]
         assert kind == "CMD"

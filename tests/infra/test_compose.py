@@ -193,6 +193,8 @@ def test_the_dockerfile_installs_the_locks_versions_as_nobody_in_particular() ->
     assert f"PYTHON ?= python{python[1]}" in (ROOT / "Makefile").read_text(encoding="utf-8")
     installs = [text for instruction, text in steps if instruction == "RUN" and "pip install" in text]
     assert all("--constraint requirements.lock" in text or "--no-deps" in text for text in installs)
+    let_in = set((INFRA / "Dockerfile.dockerignore").read_text(encoding="utf-8").split())
+    assert "*" in let_in, "a checkout's data and secrets would go to the builder"
     last = [text for instruction, text in steps if instruction == "USER"]
     assert last == ["1000:1000"]
     assert steps[-3][0] == "USER", "nothing is done as root after it but the entrypoint"
@@ -200,6 +202,7 @@ def test_the_dockerfile_installs_the_locks_versions_as_nobody_in_particular() ->
         if instruction == "COPY" and "--from" not in text:
             *sources, _ = text.split()
             assert all((ROOT / source).exists() for source in sources), text
+            assert {f"!{source}" for source in sources} <= let_in, text
     assert environment.NO_TELEMETRY.items() <= image_environment().items()
 
 
