@@ -19,7 +19,7 @@ from ..section import nearest
 from ..stages.common import require_no_arguments
 from ..stages.jobs import needs_of
 from ..stages.spread import require_shared
-from ..training import cluster, hosts
+from ..training import cluster, hosts, job_api
 from ..training.search import space_by_player
 
 METRICS = ("fid", "kid", "precision", "recall")
@@ -102,12 +102,17 @@ def check_resources(params: Params) -> None:
     """
     address = services.ray_address(environment.home())
     wanted = [needs_of(params, "train")] + ([needs_of(params, "tune")] if params.tune.num_trials > 0 else [])
+    tracking_uri = Tracker.at(environment.home(), params.register_.experiment).uri
+    if address is not None and job_api.is_job_server(address):
+        job_api.client_of(address)
+        require_shared(params.cluster, tracking_uri, [f"the cluster at {address}"])
+        return
     if address is not None:
         cluster.connect(address)
         for needs in wanted:
             cluster.require(needs.num_workers, needs.cpus, needs.gpus, params.cluster.wait_seconds, needs.section)
             if others := hosts.others(needs.cpus, needs.gpus):
-                require_shared(params.cluster, Tracker.at(environment.home(), params.register_.experiment).uri, others)
+                require_shared(params.cluster, tracking_uri, others)
         return
     num_cpus = os.cpu_count() or 1
     for needs in wanted:

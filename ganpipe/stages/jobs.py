@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .. import environment, services
 from ..data.manifest import Manifest, verify
@@ -12,7 +14,10 @@ from ..evaluation.figures import SampleGrid
 from ..gans import load
 from ..gans.base import GanConfig
 from ..params import Params, load_params
-from ..training import cluster
+from ..registry import lineage
+from ..registry.runlog import RunLog
+from ..registry.tracking import Tracker
+from ..training import cluster, job_api
 from ..training.feed import spec_of
 from ..training.worker import TrainingJob
 from .common import SHARDS, require_no_arguments
@@ -54,6 +59,12 @@ def needs_of(params: Params, stage: str) -> Needs:
         return Needs("tune", tune.workers_per_trial, tune.cpus_per_worker, tune.gpus_per_worker)
     grows = train.fewest_workers < train.most_workers
     return Needs("cluster", train.fewest_workers, train.cpus_per_worker, train.gpus_per_worker, grows)
+
+
+def job_server() -> str | None:
+    """The job server that RAY_ADDRESS names; None where Ray is reached as a part of the cluster."""
+    address = services.ray_address(environment.home()) or ""
+    return address if job_api.is_job_server(address) else None
 
 
 def reach_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: str) -> ShardSet:
@@ -100,3 +111,36 @@ def training_job(
         score_name=score.name,
         draw=SampleGrid(params.train.num_grid_samples, params.train.seed),
     )
+
+
+@dataclass(frozen=True)
+class OpenTrial:
+    """Opens a trial's MLflow run, a child of the search's, in the trial's process."""
+
+    tracker: Tracker
+    key: str
+    parent_run_id: str
+    gan: str
+
+    def __call__(self, trial: str, adam: Mapping[str, Any]) -> RunLog:
+        run = self.tracker.run(
+            f"trial-{trial}", self.key, name=f"{self.gan} trial {trial}", parent_run_id=self.parent_run_id
+        )
+        run.log_params(adam)
+        run.set_tags(lineage.computing_tags(lineage.environment()))
+        return run
+
+
+@dataclass(frozen=True)
+class OpenTraining:
+    """Opens the training's MLflow run in the worker that logs, and notes what that worker computes with."""
+
+    tracker: Tracker
+    run_id: str
+
+    def __call__(self) -> RunLog:
+        run, found = self.tracker.attach(self.run_id), lineage.environment()
+        run.set_tags({**lineage.environment_tags(found), **lineage.computing_tags(found)})
+        run.log_text(lineage.environment_text(found), lineage.ENVIRONMENT_FILE)
+        run.log_text(lineage.requirements_text(), "requirements.txt")
+        return run

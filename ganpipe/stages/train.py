@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -14,9 +13,7 @@ import safetensors.torch
 from .. import environment, processes
 from ..gans.base import GanConfig
 from ..params import Params
-from ..registry import lineage
 from ..registry.pages import run_page
-from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training.feed import spec_of
 from ..training.state import TrainingState
@@ -32,7 +29,8 @@ from .common import (
     write_json,
     write_text,
 )  # fmt: skip
-from .jobs import begin, needs_of, reach_ray, training_job
+from .jobs import OpenTraining, begin, job_server, needs_of, reach_ray, training_job
+from .submitted import submit
 from .work import done, work_folder
 
 GRACE_SECONDS = 8.0
@@ -51,14 +49,16 @@ def main(argv: list[str]) -> int:
         "train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, [SHARDS, TUNE])
     ) as run:
         run.log_params(settings)
-        job = dataclasses.replace(job, open_tracker=OpenTraining(tracker, run.run_id))
-        if job.store.newest() < params.train.num_images:
+        if job.store.newest() >= params.train.num_images:
+            print("the training is there already, of a run that did not come to its end or had the same work")
+        elif address := job_server():
+            adam = read_json(TUNE / "best.json", made_by="tune")
+            submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam, job.store.ask_to_stop)
+        else:
             shards = reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
             placed = training_job(params, manifest, config, folder, shards)
             with processes.asked_first(job.store.ask_to_stop, GRACE_SECONDS):
-                train(dataclasses.replace(placed, open_tracker=job.open_tracker), params.cluster)
-        else:
-            print("the training is there already, of a run that did not come to its end or had the same work")
+                train(dataclasses.replace(placed, open_tracker=OpenTraining(tracker, run.run_id)), params.cluster)
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest)
         run.log_artifact(TRAIN / "curves.csv")
@@ -66,21 +66,6 @@ def main(argv: list[str]) -> int:
     done(folder, [TRAIN / "generator.safetensors", TRAIN / "model.json"])
     print(f"{TRAIN}: generator after {chosen:,} images")
     return 0
-
-
-@dataclass(frozen=True)
-class OpenTraining:
-    """Opens the training's MLflow run in the worker that logs, and notes what that worker computes with."""
-
-    tracker: Tracker
-    run_id: str
-
-    def __call__(self) -> RunLog:
-        run, found = self.tracker.attach(self.run_id), lineage.environment()
-        run.set_tags({**lineage.environment_tags(found), **lineage.computing_tags(found)})
-        run.log_text(lineage.environment_text(found), lineage.ENVIRONMENT_FILE)
-        run.log_text(lineage.requirements_text(), "requirements.txt")
-        return run
 
 
 def searched_config(params: Params) -> GanConfig:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from .. import environment
-from ..registry import lineage
 from ..registry.pages import run_page
-from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training.search import SearchResult, search
 from ..training.search_figure import draw_trials
@@ -22,7 +16,8 @@ from .common import (
     write_json,
     write_text,
 )
-from .jobs import begin, needs_of, reach_ray, training_job
+from .jobs import OpenTrial, begin, job_server, needs_of, reach_ray, training_job
+from .submitted import submit
 from .work import done, work_folder
 
 OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "deterministic",
@@ -49,13 +44,17 @@ def main(argv: list[str]) -> int:
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, [SHARDS])) as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
-        shards = reach_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
-        result = search(
-            training_job(params, manifest, params.gan_config, folder, shards),
-            params.tune,
-            params.cluster,
-            OpenTrial(tracker, key, run.run_id, params.train.gan),
-        )
+        if address := job_server():
+            result = submit(address, "tune", params, manifest, folder, key, tracker, run.run_id)
+        else:
+            shards = reach_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
+            result = search(
+                training_job(params, manifest, params.gan_config, folder, shards),
+                params.tune,
+                params.cluster,
+                OpenTrial(tracker, key, run.run_id, params.train.gan),
+            )
+        assert result is not None
         _write(result)
         best = result.best
         run.log_metrics({f"best_{result.objective}": best.objective}, step=0)
@@ -65,24 +64,6 @@ def main(argv: list[str]) -> int:
     done(folder, [TUNE / "best.json", TUNE / "trials.csv"])
     print(f"tune: best of {len(result.trials)} trials is {best.number} with {result.objective} {best.objective:.2f}")
     return 0
-
-
-@dataclass(frozen=True)
-class OpenTrial:
-    """Opens a trial's MLflow run, a child of the search's, in the trial's process."""
-
-    tracker: Tracker
-    key: str
-    parent_run_id: str
-    gan: str
-
-    def __call__(self, trial: str, adam: Mapping[str, Any]) -> RunLog:
-        run = self.tracker.run(
-            f"trial-{trial}", self.key, name=f"{self.gan} trial {trial}", parent_run_id=self.parent_run_id
-        )
-        run.log_params(adam)
-        run.set_tags(lineage.computing_tags(lineage.environment()))
-        return run
 
 
 def _write(result: SearchResult | None) -> int:

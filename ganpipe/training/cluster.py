@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .. import environment
-from ..errors import GanpipeError, UnavailableError
+from ..errors import UnavailableError
 from . import interfaces
 
 _ENVIRONMENT = {
@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     # A report waits for the controller's next look at the workers, every 2 s by default.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # How long a group waits for places on hosts that have just been lost, before it is formed on those that are left.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
     # Ray tries 20 times to join, 46 s each, before it says that it cannot: once has to do.
     "RAY_gcs_server_port_wait_time_s": "1",
 }
@@ -34,7 +36,7 @@ def connect(address: str) -> None:
     """Join the Ray cluster at `address` (host:port), once a process.
 
     Raises:
-        GanpipeError: nobody answers there, or its Ray is of another version.
+        UnavailableError: nobody answers there, or its Ray is of another version.
     """
     for name, value in (environment.defaults({**os.environ, "RAY_ADDRESS": address}) | _ENVIRONMENT).items():
         os.environ.setdefault(name, value)
@@ -42,16 +44,15 @@ def connect(address: str) -> None:
 
     if ray.is_initialized():
         return
-    if address.startswith(("http://", "https://")):
-        raise GanpipeError(
-            f"RAY_ADDRESS: got {address!r}, a cluster's job server; run this command on a host of the cluster "
-            "with RAY_ADDRESS=<head's address>:6379"
-        )
-    # Another host's image carries dependencies only: this code is sent along.
+    # Another host's image carries dependencies only: this code is sent along. A submitted job brought it already.
     runtime_env: dict[str, Any] = {}
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     if not environment.is_loopback(address):
-        code = str(Path(__file__).parents[1])
-        runtime_env = {"py_modules": [code], "worker_process_setup_hook": f"{interfaces.__name__}.use_own"}
+        runtime_env = {"worker_process_setup_hook": f"{interfaces.__name__}.use_own"}
+        if not submitted:
+            runtime_env["py_modules"] = [str(Path(__file__).parents[1])]
+    elif submitted:
+        runtime_env = {}
     elif "PYTHONPATH" in os.environ:  # a workspace's: workers run the code that this process runs
         runtime_env = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
     try:

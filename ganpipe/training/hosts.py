@@ -16,18 +16,25 @@ ANSWER_SECONDS = 300.0
 """Ray first brings this code to a host that has not run it yet."""
 
 
-def others(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
-    """Address -> Ray's node id of each other host on which such a worker has room."""
+def with_room(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
+    """Address -> Ray's node id of each host on which such a worker has room."""
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    own = ray.get_runtime_context().get_node_id()
-    here = {node["NodeManagerAddress"] for node in nodes if node["NodeID"] == own}
     return {
         node["NodeManagerAddress"]: node["NodeID"]
-        for node in nodes
-        if node["NodeManagerAddress"] not in here and places(node["Resources"], cpus_per_worker, gpus_per_worker)
+        for node in ray.nodes()
+        if node["Alive"] and places(node["Resources"], cpus_per_worker, gpus_per_worker)
     }
+
+
+def others(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
+    """The same without the host of this process."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    here = {node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == own}
+    found = with_room(cpus_per_worker, gpus_per_worker)
+    return {address: node for address, node in found.items() if address not in here}
 
 
 def without(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:

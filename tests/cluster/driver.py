@@ -25,15 +25,11 @@ PAUSE_SECONDS = 300
 
 @dataclass(frozen=True)
 class Pause:
-    """A score that notes the number of workers, and holds training up from `at` images on until something happens.
-
-    Attributes:
-        until: `told`: the file `go` is in the folder; `joined`: there are two workers.
-    """
+    """A score that notes the number of workers, and holds training up from `at` images on until it is `until`."""
 
     folder: str
     at: int
-    until: str
+    until: int
 
     def __call__(self, gan: Gan, progress: Progress) -> float:
         import torch.distributed
@@ -45,7 +41,7 @@ class Pause:
         deadline = time.monotonic() + PAUSE_SECONDS
         while progress.images_seen >= self.at and time.monotonic() < deadline:
             (folder / "paused").touch()
-            if num_workers == 2 if self.until == "joined" else (folder / "go").exists():
+            if num_workers == self.until:
                 break
             time.sleep(0.1)
         return 0.0

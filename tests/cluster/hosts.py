@@ -26,6 +26,7 @@ from ganpipe import environment
 HERE = Path(__file__).parent
 NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 TOKEN = "0123456789abcdef" * 4
+ANSWERS = "import urllib.request, sys; urllib.request.urlopen(sys.argv[1], timeout=2)"
 FAILURE_DETECTION = {
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "2000",
@@ -234,3 +235,22 @@ class Network:
         while not what():
             assert time.monotonic() < deadline, f"{about or what}: not within {seconds:g} s"
             time.sleep(0.1)
+
+
+def start_mlflow(host: Host, folder: Path) -> subprocess.Popen[bytes]:
+    """An MLflow server that all hosts reach."""
+    mlflow = shutil.which("mlflow", path=str(Path(sys.executable).parent))
+    assert mlflow is not None
+    command = [mlflow, "server", "--host", "0.0.0.0", "--port", "5000", "--workers", "1", "--allowed-hosts", "*"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        f"{folder}/mlartifacts",
+    ]
+    variables = host.environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    with (folder / "mlflow.log").open("w") as log:
+        server = host.start(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
+    asked = [sys.executable, "-c", ANSWERS, f"http://{host.address}:5000/health"]
+    host.network.wait_for(lambda: host.run(asked).returncode == 0, 120, "MLflow")
+    return server

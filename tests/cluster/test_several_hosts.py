@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,7 +105,7 @@ def straight(shards: Path, tmp_path: Path) -> dict[str, Any]:
     return train_here(make_job(shards, tmp_path / "straight", "gan", **SETTINGS))
 
 
-def pause_of(tmp_path: Path, until: str) -> dict[str, Any]:
+def pause_of(tmp_path: Path, until: int) -> dict[str, Any]:
     (tmp_path / "pause").mkdir()
     return {"folder": str(tmp_path / "pause"), "at": 800, "until": until}
 
@@ -122,18 +121,17 @@ def test_a_host_that_is_lost(
 ) -> None:
     alpha, beta = start_cluster(network, "alpha", "beta")
     work = tmp_path / "work"
-    driver = start_training(alpha, alpha, shards, work, 2, cluster=ELASTIC, pause=pause_of(tmp_path, "told"))
+    driver = start_training(alpha, alpha, shards, work, 2, cluster=ELASTIC, pause=pause_of(tmp_path, 1))
     network.wait_for((tmp_path / "pause" / "paused").exists, about="the training's pause")
     assert set(workers_seen(tmp_path)) == {"2"}
     with fault(f"one of two hosts is lost: {how}") as trial:
         beta.cut() if how == "its link is cut" else beta.kill_raylet()
         trial.struck()
-        (tmp_path / "pause" / "go").touch()
         network.wait_for(lambda: "1" in workers_seen(tmp_path), 240, "training on the host that is left")
         trial.recovered(lost="the images since the last checkpoint")
         result = finished(driver, work)
     assert workers_seen(tmp_path)[-1] == "1"
-    assert re.search("going on from [48]00 images", work.with_suffix(".log").read_text())
+    assert "going on from 400 images" in work.with_suffix(".log").read_text()
     assert result["images_seen"] == 1_600
     assert largest_difference(result["gan"], straight["gan"]) < 1e-6
 
@@ -142,7 +140,7 @@ def test_a_host_that_is_lost(
 def test_a_host_that_joins(network: Network, shards: Path, tmp_path: Path, straight: dict[str, Any]) -> None:
     [alpha] = start_cluster(network, "alpha")
     work = tmp_path / "work"
-    driver = start_training(alpha, alpha, shards, work, 1, cluster=ELASTIC, pause=pause_of(tmp_path, "joined"))
+    driver = start_training(alpha, alpha, shards, work, 1, cluster=ELASTIC, pause=pause_of(tmp_path, 2))
     network.wait_for((tmp_path / "pause" / "paused").exists, about="the training's pause")
     assert set(workers_seen(tmp_path)) == {"1"}
     with fault("a second host joins") as trial:

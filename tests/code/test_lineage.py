@@ -17,8 +17,8 @@ PLUMBING = {
     "ganpipe/events.py",
     "ganpipe/params.py", "ganpipe/processes.py", "ganpipe/section.py", "ganpipe/services.py",
     "ganpipe/gans/__init__.py",
-    "ganpipe/stages/__init__.py", "ganpipe/stages/common.py", "ganpipe/stages/spread.py", "ganpipe/stages/watch.py",
-    "ganpipe/stages/work.py",
+    "ganpipe/stages/__init__.py", "ganpipe/stages/common.py", "ganpipe/stages/spread.py",
+    "ganpipe/stages/submitted.py", "ganpipe/stages/watch.py", "ganpipe/stages/work.py",
 }  # fmt: skip
 """Reads settings, starts processes, reports errors: it decides nothing about the bytes of an output."""
 DECIDES_WHAT_IS_READ = {"ganpipe/data/cache.py", "ganpipe/data/order.py"}

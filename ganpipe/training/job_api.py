@@ -1,0 +1,149 @@
+"""Work as a job of a Ray cluster that this process is no part of: submitted or found again, followed, ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UnavailableError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+PATIENCE_SECONDS = 300.0
+"""How long the job server may be away before following it is given up. The job goes on."""
+STOP_SECONDS = 8.0
+"""Within which a job ends that is told to; whoever ends this process waits 10 s."""
+_PAUSE_SECONDS = 1.0
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+
+
+def is_job_server(address: str) -> bool:
+    """Whether RAY_ADDRESS is that of a job server (`http://…`), not of a cluster that this host is part of."""
+    return address.startswith(("http://", "https://"))
+
+
+def client_of(address: str) -> JobSubmissionClient:
+    """A client of the job server; RAY_AUTH_MODE and RAY_AUTH_TOKEN are Ray's own.
+
+    Raises:
+        UnavailableError: nobody answers there, or not as a job server does.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except Exception as error:  # ConnectionError, RuntimeError, requests' own, AuthenticationError
+        raise UnavailableError(
+            f"Ray's job server at {address} cannot be used: {_first_line(error)}; check RAY_ADDRESS, RAY_AUTH_MODE and "
+            "RAY_AUTH_TOKEN, and that the cluster runs"
+        ) from error
+
+
+def run(address: str, name: str, entrypoint: str, folder: Path, has_result: Callable[[], bool]) -> str:
+    """Run `entrypoint` as the job `name`, with this project's code, in a copy of `folder`; show its output; wait.
+
+    A job of that name that has not ended is followed instead, whoever submitted it; one that
+    has left its result is not run again. SIGINT and SIGTERM end the job.
+
+    Returns:
+        What Ray says about its end, empty where it succeeded.
+
+    Raises:
+        UnavailableError: the job server is away for long. The job goes on.
+        KeyboardInterrupt: this process was told to end, and so was the job.
+    """
+    client = client_of(address)
+    with _unavailable(address, name):
+        status = _status(client, name)
+        if status is not None and status.is_terminal() and not (status == "SUCCEEDED" and has_result()):
+            client.delete_job(name)
+            status = None
+        if status is None:
+            code = str(Path(__file__).parents[1])
+            client.submit_job(
+                entrypoint=entrypoint,
+                submission_id=name,
+                runtime_env={"working_dir": str(folder), "py_modules": [code]},
+            )
+            print(f"submitted to {address} as the job {name}", flush=True)
+        else:
+            print(f"found the job {name} at {address}", flush=True)
+        return asyncio.run(_follow(client, name))
+
+
+async def _follow(client: JobSubmissionClient, name: str) -> str:
+    """Print the job's output until it has ended, or until this process is told to end."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    for number in _INTERRUPTIONS:
+        loop.add_signal_handler(number, task.cancel)
+    num_shown, last_answer = 0, time.monotonic()
+    try:
+        while True:
+            try:
+                num_shown = await _show(client, name, num_shown)
+                info = client.get_job_info(name)
+                last_answer = time.monotonic()
+                if info.status.is_terminal():
+                    return "" if info.status == "SUCCEEDED" else (info.message or str(info.status))
+            except asyncio.CancelledError:
+                raise
+            except Exception:  # the server is away: requests', aiohttp's and Ray's own errors
+                if time.monotonic() - last_answer > PATIENCE_SECONDS:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+    except asyncio.CancelledError:
+        await _stop(client, name)
+        raise KeyboardInterrupt from None
+    finally:
+        for number in _INTERRUPTIONS:
+            loop.remove_signal_handler(number)
+
+
+async def _show(client: JobSubmissionClient, name: str, num_shown: int) -> int:
+    """Print what the job says, from its character `num_shown` on, until it ends or the connection does.
+
+    Returns:
+        How many characters it has said.
+    """
+    num_seen = 0
+    async for text in client.tail_job_logs(name):  # each connection begins with the job's first line
+        print(text[max(0, num_shown - num_seen) :], end="", flush=True)
+        num_seen += len(text)
+        num_shown = max(num_shown, num_seen)
+    return num_shown
+
+
+async def _stop(client: JobSubmissionClient, name: str) -> None:
+    print(f"stopping the job {name}", flush=True)
+    client.stop_job(name)
+    deadline = time.monotonic() + STOP_SECONDS
+    while not client.get_job_status(name).is_terminal() and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+
+
+def _status(client: JobSubmissionClient, name: str) -> Any:
+    """The job's status; None where there is no such job."""
+    known = {job.submission_id: job.status for job in client.list_jobs()}
+    return known.get(name)
+
+
+@contextlib.contextmanager
+def _unavailable(address: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # requests', aiohttp's and Ray's own errors
+        raise UnavailableError(
+            f"Ray's job server at {address} does not answer: {_first_line(error)}; if the job {name} was submitted it "
+            "goes on, and the same command finds it again"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
