@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from .. import environment
 from ..data.places import host_cache
+from ..data.shard_set import STORE
 from ..stages.work import WORK
 
 WORKSPACES = Path(".ganpipe/workspaces")
@@ -71,8 +72,9 @@ def leftovers(root: Path) -> Iterator[Leftover]:
         (host_cache() / "decoded", "decoded images"),
         (host_cache() / "reference", "features for quick FID"),
         (host_cache() / "mnist", "downloaded data"),
+        (host_cache() / STORE, "fetched shards"),
     ):
-        folders = [parent] if what == "downloaded data" else sorted(parent.glob("*/"))
+        folders = [parent] if what in ("downloaded data", "fetched shards") else sorted(parent.glob("*/"))
         for folder in folders:
             files = [path.lstat() for path in folder.rglob("*") if path.is_file()]
             if files:

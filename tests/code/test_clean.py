@@ -34,6 +34,7 @@ def test_idle_work_and_caches_go_and_the_rest_stays(checkout, capsys):
         _file(checkout / "repo/.ganpipe/workspaces/failed/params.yaml", 20),
         _file(checkout / "cache/decoded/one-train/image.npy", 20),
         _file(checkout / "cache/mnist/train-images-idx3-ubyte", 20),
+        _file(checkout / "cache/shards/0123/train-000000.tar", 20),
     ]
     kept = [
         _file(checkout / "repo/.ganpipe/work/train-busy/checkpoint", 1),
@@ -42,10 +43,10 @@ def test_idle_work_and_caches_go_and_the_rest_stays(checkout, capsys):
         _file(checkout / "cache/decoded/two-train/image.npy", 3),
     ]
     assert clean.main([]) == 0
-    assert "4 folders, 0.0 MB; nothing was removed" in capsys.readouterr().out
+    assert "5 folders, 0.0 MB; nothing was removed" in capsys.readouterr().out
     assert all(path.exists() for path in [*old, *kept])
     assert clean.main(["--yes"]) == 0
-    assert "removed 4 folders" in capsys.readouterr().out
+    assert "removed 5 folders" in capsys.readouterr().out
     assert not any(path.parent.exists() for path in old)
     assert all(path.exists() for path in kept)
     assert clean.main(["--yes"]) == 0
