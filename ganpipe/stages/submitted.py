@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
@@ -22,7 +23,7 @@ from ..data.places import host_cache
 from ..data.shard_set import ShardSet
 from ..errors import EXIT_MENDABLE, GanpipeError, UnavailableError
 from ..params import Params
-from ..registry.tracking import Tracker, without_password
+from ..registry.tracking import Tracker
 from ..training import cluster, hosts, job_api
 from ..training.search import SearchResult, Trial, search
 from ..training.worker import train
@@ -67,7 +68,9 @@ class Work:
         values["shards"] = dataclasses.asdict(self.shards) | {
             "manifest": self.shards.read_manifest().model_dump(mode="json")
         }
-        values["tracker"] = {"uri": without_password(self.tracker.uri), "experiment": self.tracker.experiment}
+        parts = urlsplit(self.tracker.uri)
+        uri = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))  # without name and password
+        values["tracker"] = {"uri": uri, "experiment": self.tracker.experiment}
         return json.dumps(values)
 
     @classmethod

@@ -44,25 +44,25 @@ def connect(address: str) -> None:
 
     if ray.is_initialized():
         return
-    # Another host's image carries dependencies only: this code is sent along. A submitted job brought it already.
-    runtime_env: dict[str, Any] = {}
-    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    if not environment.is_loopback(address):
-        runtime_env = {"worker_process_setup_hook": f"{interfaces.__name__}.use_own"}
-        if not submitted:
-            runtime_env["py_modules"] = [str(Path(__file__).parents[1])]
-    elif submitted:
-        runtime_env = {}
-    elif "PYTHONPATH" in os.environ:  # a workspace's: workers run the code that this process runs
-        runtime_env = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
     try:
         _probe(address)
-        ray.init(address, logging_level=logging.WARNING, log_to_driver=True, runtime_env=runtime_env)
+        ray.init(address, logging_level=logging.WARNING, log_to_driver=True, runtime_env=_runtime_env(address))
     except (OSError, RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UnavailableError(
             f"Ray at {address} cannot be used: {reason}; check RAY_ADDRESS and that the cluster runs"
         ) from error
+
+
+def _runtime_env(address: str) -> dict[str, Any]:
+    """By what workers run the code that this process runs."""
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # as a job, which has brought the code already
+    if environment.is_loopback(address):
+        path = None if submitted else os.environ.get("PYTHONPATH")  # a workspace's
+        return {"env_vars": {"PYTHONPATH": path}} if path else {}
+    interface = {"worker_process_setup_hook": f"{interfaces.__name__}.use_own"}
+    # Another host's image carries dependencies only: this code is sent along.
+    return interface if submitted else interface | {"py_modules": [str(Path(__file__).parents[1])]}
 
 
 def _probe(address: str) -> None:

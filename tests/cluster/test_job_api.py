@@ -81,10 +81,14 @@ class Outside:
         done = self.laptop.run([sys.executable, "-c", STATES, self.server], env=self.variables)
         return dict(json.loads(done.stdout))
 
-    def wait_for_checkpoint(self) -> None:
-        self.laptop.network.wait_for(
-            lambda: [*(self.folder / "shared").glob("train-*/checkpoints/checkpoint-*.pt")], 300, self.said()
-        )
+    def wait_for_checkpoint(self, driver: subprocess.Popen[str]) -> None:
+        """Return when the training that `driver` follows has left its first checkpoint."""
+
+        def there() -> list[Path]:
+            assert driver.poll() is None, self.said()
+            return [*(self.folder / "shared").glob("train-*/checkpoints/checkpoint-*.pt")]
+
+        self.laptop.network.wait_for(there, 300, "a checkpoint")
 
     def tell(self, number: signal.Signals) -> None:
         """Send a signal to the `ganpipe train` that runs."""
@@ -106,7 +110,7 @@ def test_a_driver_outside_the_cluster(laptop: Host, tmp_path: Path) -> None:
     assert set(best) == {"generator", "discriminator"}
 
     driver = outside.start("ganpipe", "train")
-    outside.wait_for_checkpoint()
+    outside.wait_for_checkpoint(driver)
     with fault("SIGKILL to a driver outside the cluster") as trial:
         outside.tell(signal.SIGKILL)
         trial.struck()
@@ -123,7 +127,7 @@ def test_a_driver_outside_the_cluster(laptop: Host, tmp_path: Path) -> None:
 
     outside.project.set("train.seed", 1)
     driver = outside.start("ganpipe", "train")
-    outside.wait_for_checkpoint()
+    outside.wait_for_checkpoint(driver)
     with fault("SIGTERM to a driver outside the cluster, which cancels its job") as trial:
         outside.tell(signal.SIGTERM)
         trial.struck()
