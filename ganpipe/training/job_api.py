@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import UnavailableError
 
@@ -60,50 +60,61 @@ def run(address: str, name: str, entrypoint: str, folder: Path, has_result: Call
     """
     client = client_of(address)
     with _unavailable(address, name):
-        status = _status(client, name)
-        if status is not None and status.is_terminal() and not (status == "SUCCEEDED" and has_result()):
-            client.delete_job(name)
-            status = None
-        if status is None:
-            code = str(Path(__file__).parents[1])
-            client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=name,
-                runtime_env={"working_dir": str(folder), "py_modules": [code]},
-            )
-            print(f"submitted to {address} as the job {name}", flush=True)
-        else:
-            print(f"found the job {name} at {address}", flush=True)
-        return asyncio.run(_follow(client, name))
+        return asyncio.run(_run(client, name, entrypoint, folder, has_result))
 
 
-async def _follow(client: JobSubmissionClient, name: str) -> str:
-    """Print the job's output until it has ended, or until this process is told to end."""
+async def _run(
+    client: JobSubmissionClient, name: str, entrypoint: str, folder: Path, has_result: Callable[[], bool]
+) -> str:
+    """See `run`; from the first moment on a signal ends the job, not only this process."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     for number in _INTERRUPTIONS:
         loop.add_signal_handler(number, task.cancel)
-    num_shown, last_answer = 0, time.monotonic()
     try:
-        while True:
-            try:
-                num_shown = await _show(client, name, num_shown)
-                info = client.get_job_info(name)
-                last_answer = time.monotonic()
-                if info.status.is_terminal():
-                    return "" if info.status == "SUCCEEDED" else (info.message or str(info.status))
-            except asyncio.CancelledError:
-                raise
-            except Exception:  # the server is away: requests', aiohttp's and Ray's own errors
-                if time.monotonic() - last_answer > PATIENCE_SECONDS:
-                    raise
-            await asyncio.sleep(_PAUSE_SECONDS)
+        _submit(client, name, entrypoint, folder, has_result)
+        return await _follow(client, name)
     except asyncio.CancelledError:
         await _stop(client, name)
         raise KeyboardInterrupt from None
     finally:
         for number in _INTERRUPTIONS:
             loop.remove_signal_handler(number)
+
+
+def _submit(
+    client: JobSubmissionClient, name: str, entrypoint: str, folder: Path, has_result: Callable[[], bool]
+) -> None:
+    """Submit the job, unless there is one of that name to follow."""
+    where = client.get_address()
+    status = {job.submission_id: job.status for job in client.list_jobs()}.get(name)
+    if status is not None and status.is_terminal() and not (status == "SUCCEEDED" and has_result()):
+        client.delete_job(name)
+        status = None
+    if status is not None:
+        print(f"found the job {name} at {where}", flush=True)
+        return
+    code = str(Path(__file__).parents[1])
+    client.submit_job(
+        entrypoint=entrypoint, submission_id=name, runtime_env={"working_dir": str(folder), "py_modules": [code]}
+    )
+    print(f"submitted to {where} as the job {name}", flush=True)
+
+
+async def _follow(client: JobSubmissionClient, name: str) -> str:
+    """Print the job's output until it has ended; what Ray says about its end, empty where it succeeded."""
+    num_shown, last_answer = 0, time.monotonic()
+    while True:
+        try:
+            num_shown = await _show(client, name, num_shown)
+            info = client.get_job_info(name)
+            last_answer = time.monotonic()
+            if info.status.is_terminal():
+                return "" if info.status == "SUCCEEDED" else (info.message or str(info.status))
+        except Exception:  # the server is away: requests', aiohttp's and Ray's own errors
+            if time.monotonic() - last_answer > PATIENCE_SECONDS:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _show(client: JobSubmissionClient, name: str, num_shown: int) -> int:
@@ -126,12 +137,6 @@ async def _stop(client: JobSubmissionClient, name: str) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while not client.get_job_status(name).is_terminal() and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-
-
-def _status(client: JobSubmissionClient, name: str) -> Any:
-    """The job's status; None where there is no such job."""
-    known = {job.submission_id: job.status for job in client.list_jobs()}
-    return known.get(name)
 
 
 @contextlib.contextmanager
