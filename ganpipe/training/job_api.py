@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 300.0
 """How long the job server may be away before following it is given up. The job goes on."""
-STOP_SECONDS = 8.0
-"""Within which a job ends that is told to; whoever ends this process waits 10 s."""
+ASK_SECONDS, STOP_SECONDS = 6.0, 2.0
+"""How long a job has to end by itself, and to end once it is stopped; whoever ends this process waits 10 s."""
 _PAUSE_SECONDS = 1.0
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
@@ -45,11 +46,30 @@ def client_of(address: str) -> JobSubmissionClient:
         ) from error
 
 
-def run(address: str, name: str, entrypoint: str, folder: Path, has_result: Callable[[], bool]) -> str:
-    """Run `entrypoint` as the job `name`, with this project's code, in a copy of `folder`; show its output; wait.
+@dataclass(frozen=True)
+class Job:
+    """What is run in the cluster.
 
-    A job of that name that has not ended is followed instead, whoever submitted it; one that
-    has left its result is not run again. SIGINT and SIGTERM end the job.
+    Attributes:
+        name: of which there is one at a time.
+        entrypoint: command; the same for all, never put together from settings.
+        folder: what is sent along as its working directory, beside this project's code.
+        has_result: whether what it makes is there.
+        ask_to_stop: makes it end by itself, at a checkpoint.
+    """
+
+    name: str
+    entrypoint: str
+    folder: Path
+    has_result: Callable[[], bool]
+    ask_to_stop: Callable[[], None] | None = None
+
+
+def run(address: str, job: Job) -> str:
+    """Run `job` at the job server `address`, show its output, and wait for its end.
+
+    A job of that name that has not ended is followed instead, whoever submitted it; one that has left its result is not
+    run again. SIGINT and SIGTERM end the job.
 
     Returns:
         What Ray says about its end, empty where it succeeded.
@@ -59,45 +79,40 @@ def run(address: str, name: str, entrypoint: str, folder: Path, has_result: Call
         KeyboardInterrupt: this process was told to end, and so was the job.
     """
     client = client_of(address)
-    with _unavailable(address, name):
-        return asyncio.run(_run(client, name, entrypoint, folder, has_result))
+    with _unavailable(address, job.name):
+        return asyncio.run(_run(client, job))
 
 
-async def _run(
-    client: JobSubmissionClient, name: str, entrypoint: str, folder: Path, has_result: Callable[[], bool]
-) -> str:
+async def _run(client: JobSubmissionClient, job: Job) -> str:
     """See `run`; from the first moment on a signal ends the job, not only this process."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     for number in _INTERRUPTIONS:
         loop.add_signal_handler(number, task.cancel)
     try:
-        _submit(client, name, entrypoint, folder, has_result)
-        return await _follow(client, name)
+        _submit(client, job)
+        return await _follow(client, job.name)
     except asyncio.CancelledError:
-        await _stop(client, name)
+        await _stop(client, job)
         raise KeyboardInterrupt from None
     finally:
         for number in _INTERRUPTIONS:
             loop.remove_signal_handler(number)
 
 
-def _submit(
-    client: JobSubmissionClient, name: str, entrypoint: str, folder: Path, has_result: Callable[[], bool]
-) -> None:
+def _submit(client: JobSubmissionClient, job: Job) -> None:
     """Submit the job, unless there is one of that name to follow."""
-    where = client.get_address()
-    status = {job.submission_id: job.status for job in client.list_jobs()}.get(name)
-    if status is not None and status.is_terminal() and not (status == "SUCCEEDED" and has_result()):
+    name, where = job.name, client.get_address()
+    status = {other.submission_id: other.status for other in client.list_jobs()}.get(name)
+    if status is not None and status.is_terminal() and not (status == "SUCCEEDED" and job.has_result()):
         client.delete_job(name)
         status = None
     if status is not None:
         print(f"found the job {name} at {where}", flush=True)
         return
     code = str(Path(__file__).parents[1])
-    client.submit_job(
-        entrypoint=entrypoint, submission_id=name, runtime_env={"working_dir": str(folder), "py_modules": [code]}
-    )
+    sent = {"working_dir": str(job.folder), "py_modules": [code]}
+    client.submit_job(entrypoint=job.entrypoint, submission_id=name, runtime_env=sent)
     print(f"submitted to {where} as the job {name}", flush=True)
 
 
@@ -131,10 +146,19 @@ async def _show(client: JobSubmissionClient, name: str, num_shown: int) -> int:
     return num_shown
 
 
-async def _stop(client: JobSubmissionClient, name: str) -> None:
-    print(f"stopping the job {name}", flush=True)
-    client.stop_job(name)
-    deadline = time.monotonic() + STOP_SECONDS
+async def _stop(client: JobSubmissionClient, job: Job) -> None:
+    """End the job: ask it first, so that it writes a checkpoint, then stop it."""
+    print(f"stopping the job {job.name}", flush=True)
+    if job.ask_to_stop is not None:
+        job.ask_to_stop()
+        await _ended(client, job.name, ASK_SECONDS)
+    client.stop_job(job.name)
+    await _ended(client, job.name, STOP_SECONDS)
+
+
+async def _ended(client: JobSubmissionClient, name: str, seconds: float) -> None:
+    """Return when the job has ended, or the time is over."""
+    deadline = time.monotonic() + seconds
     while not client.get_job_status(name).is_terminal() and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
 

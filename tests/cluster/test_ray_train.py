@@ -64,6 +64,7 @@ def test_two_workers_train_as_one_over_50_steps(ray_head: str, shards: Path, tmp
         assert row == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_taken_up_by_another_number_of_workers(ray_head: str, shards: Path, tmp_path: Path) -> None:
     straight = train_here(make_job(shards, tmp_path / "straight", num_images=1_200, log_every=400))
     for num_workers, num_images in ((1, 400), (2, 800), (1, 1_200)):
