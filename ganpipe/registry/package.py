@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import gans
+from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from .card import CARD_FILE, SAMPLES_FILE
 from .stored import check_stored
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _SOURCES = Path(__file__).resolve().parents[1]
+_MAX_DESCRIPTION_BYTES = 2**24
 _ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch")
 
 
@@ -115,11 +117,14 @@ def _read_trained(train_dir: Path) -> dict[str, Any]:
         if not needed.is_file():
             raise GanpipeError(f"{needed} is missing; run the train stage first")
     try:
-        trained: dict[str, Any] = json.loads(path.read_text())
+        trained = parse_json(read_bounded(path, _MAX_DESCRIPTION_BYTES))
     except ValueError as error:
         raise GanpipeError(f"{path}: not JSON ({error}); run the train stage again") from None
+    if not isinstance(trained, dict):
+        raise GanpipeError(f"{path}: expected a JSON object, found {type(trained).__name__}; run the train stage again")
     if missing := {"gan", "config", "averaged", "data", "progress", "run_key", "data_digest"} - set(trained):
         raise GanpipeError(f"{path}: {sorted(missing)[0]!r} is missing; run the train stage again")
+    gans.load(str(trained["gan"]))  # its name becomes that of a file: it is one of those that are here
     return trained
 
 

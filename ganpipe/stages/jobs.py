@@ -114,21 +114,6 @@ def training_job(
 
 
 @dataclass(frozen=True)
-class OpenTraining:
-    """Opens the training's MLflow run in the worker that logs, and notes what that worker computes with."""
-
-    tracker: Tracker
-    run_id: str
-
-    def __call__(self) -> RunLog:
-        run, found = self.tracker.attach(self.run_id), lineage.environment()
-        run.set_tags({**lineage.environment_tags(found), **lineage.computing_tags(found)})
-        run.log_text(lineage.environment_text(found), lineage.ENVIRONMENT_FILE)
-        run.log_text(lineage.requirements_text(), "requirements.txt")
-        return run
-
-
-@dataclass(frozen=True)
 class OpenTrial:
     """Opens a trial's MLflow run, a child of the search's, in the trial's process; MLflow may be away."""
 
@@ -143,4 +128,19 @@ class OpenTrial:
         )
         run.log_params(adam)
         run.set_tags(lineage.computing_tags(lineage.environment()))
+        return run
+
+
+@dataclass(frozen=True)
+class OpenTraining:
+    """Opens the training's MLflow run in the worker that logs, and notes what that worker computes with."""
+
+    tracker: Tracker
+    run_id: str
+
+    def __call__(self) -> RunLog:
+        run, found = self.tracker.attach(self.run_id), lineage.environment()
+        run.set_tags({**lineage.environment_tags(found), **lineage.computing_tags(found)})
+        run.log_text(lineage.environment_text(found), lineage.ENVIRONMENT_FILE)
+        run.log_text(lineage.requirements_text(), "requirements.txt")
         return run

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -93,9 +93,13 @@ class Work:
 
 def submit(
     address: str, stage: str, params: Params, manifest: Manifest, folder: str, key: str, tracker: Tracker, run_id: str,
-    adam: Mapping[str, Mapping[str, float]] | None = None,
+    adam: Mapping[str, Mapping[str, float]] | None = None, ask_to_stop: Callable[[], None] | None = None,
 ) -> SearchResult | None:  # fmt: skip
     """Run the Ray part of `stage` as a job at `address`; a job of the same run key is found again.
+
+    Args:
+        adam: what the search found, for a training.
+        ask_to_stop: makes the work end by itself, at a checkpoint.
 
     Returns:
         What a search found; None for a training, whose checkpoints lie in `folder`.
@@ -110,7 +114,10 @@ def submit(
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / DESCRIPTION).write_text(work.describe(), encoding="utf-8")
         ended = job_api.run(
-            address, f"ganpipe-{stage}-{key}", ENTRYPOINT, Path(scratch), lambda: bool(filesystem.exists(place))
+            address,
+            job_api.Job(
+                f"ganpipe-{stage}-{key}", ENTRYPOINT, Path(scratch), lambda: bool(filesystem.exists(place)), ask_to_stop
+            ),
         )
     filesystem.invalidate_cache()
     if not filesystem.exists(place):

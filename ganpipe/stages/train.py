@@ -49,17 +49,16 @@ def main(argv: list[str]) -> int:
         "train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, [SHARDS, TUNE])
     ) as run:
         run.log_params(settings)
-        job = dataclasses.replace(job, open_tracker=OpenTraining(tracker, run.run_id))
         if job.store.newest() >= params.train.num_images:
             print("the training is there already, of a run that did not come to its end or had the same work")
         elif address := job_server():
             adam = read_json(TUNE / "best.json", made_by="tune")
-            submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam)
+            submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam, job.store.ask_to_stop)
         else:
             shards = reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
             placed = training_job(params, manifest, config, folder, shards)
             with processes.asked_first(job.store.ask_to_stop, GRACE_SECONDS):
-                train(dataclasses.replace(placed, open_tracker=job.open_tracker), params.cluster)
+                train(dataclasses.replace(placed, open_tracker=OpenTraining(tracker, run.run_id)), params.cluster)
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest)
         run.log_artifact(TRAIN / "curves.csv")

@@ -43,7 +43,7 @@ class World:
         """Overwrite each tensor with rank 0's."""
         if self.size > 1:
             for tensor in tensors:
-                torch.distributed.broadcast(tensor, src=0)
+                torch.distributed.broadcast(tensor.detach(), src=0)  # it is no part of what is differentiated
 
     def broadcast_number(self, number: float) -> float:
         """Rank 0's number."""

@@ -7,8 +7,9 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import UnavailableError
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 300.0
 """How long the job server may be away before following it is given up. The job goes on."""
-STOP_SECONDS = 8.0
-"""Within which a job ends that is told to; whoever ends this process waits 10 s."""
+ASK_SECONDS, STOP_SECONDS = 6.0, 2.0
+"""How long a job has to end by itself, and to end once it is stopped; whoever ends this process waits 10 s."""
 _PAUSE_SECONDS = 1.0
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
@@ -45,11 +46,30 @@ def client_of(address: str) -> JobSubmissionClient:
         ) from error
 
 
-def run(address: str, name: str, entrypoint: str, folder: Path, has_result: Callable[[], bool]) -> str:
-    """Run `entrypoint` as the job `name`, with this project's code, in a copy of `folder`; show its output; wait.
+@dataclass(frozen=True)
+class Job:
+    """What is run in the cluster.
 
-    A job of that name that has not ended is followed instead, whoever submitted it; one that
-    has left its result is not run again. SIGINT and SIGTERM end the job.
+    Attributes:
+        name: of which there is one at a time.
+        entrypoint: command; the same for all, never put together from settings.
+        folder: what is sent along as its working directory, beside this project's code.
+        has_result: whether what it makes is there.
+        ask_to_stop: makes it end by itself, at a checkpoint.
+    """
+
+    name: str
+    entrypoint: str
+    folder: Path
+    has_result: Callable[[], bool]
+    ask_to_stop: Callable[[], None] | None = None
+
+
+def run(address: str, job: Job) -> str:
+    """Run `job` at the job server `address`, show its output, and wait for its end.
+
+    A job of that name that has not ended is followed instead, whoever submitted it; one that has left its result is not
+    run again. SIGINT and SIGTERM end the job.
 
     Returns:
         What Ray says about its end, empty where it succeeded.
@@ -59,51 +79,57 @@ def run(address: str, name: str, entrypoint: str, folder: Path, has_result: Call
         KeyboardInterrupt: this process was told to end, and so was the job.
     """
     client = client_of(address)
-    with _unavailable(address, name):
-        status = _status(client, name)
-        if status is not None and status.is_terminal() and not (status == "SUCCEEDED" and has_result()):
-            client.delete_job(name)
-            status = None
-        if status is None:
-            code = str(Path(__file__).parents[1])
-            client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=name,
-                runtime_env={"working_dir": str(folder), "py_modules": [code]},
-            )
-            print(f"submitted to {address} as the job {name}", flush=True)
-        else:
-            print(f"found the job {name} at {address}", flush=True)
-        return asyncio.run(_follow(client, name))
+    with _unavailable(address, job.name):
+        return asyncio.run(_run(client, job))
 
 
-async def _follow(client: JobSubmissionClient, name: str) -> str:
-    """Print the job's output until it has ended, or until this process is told to end."""
+async def _run(client: JobSubmissionClient, job: Job) -> str:
+    """See `run`; from the first moment on a signal ends the job, not only this process."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     for number in _INTERRUPTIONS:
         loop.add_signal_handler(number, task.cancel)
-    num_shown, last_answer = 0, time.monotonic()
     try:
-        while True:
-            try:
-                num_shown = await _show(client, name, num_shown)
-                info = client.get_job_info(name)
-                last_answer = time.monotonic()
-                if info.status.is_terminal():
-                    return "" if info.status == "SUCCEEDED" else (info.message or str(info.status))
-            except asyncio.CancelledError:
-                raise
-            except Exception:  # the server is away: requests', aiohttp's and Ray's own errors
-                if time.monotonic() - last_answer > PATIENCE_SECONDS:
-                    raise
-            await asyncio.sleep(_PAUSE_SECONDS)
+        _submit(client, job)
+        return await _follow(client, job.name)
     except asyncio.CancelledError:
-        await _stop(client, name)
+        await _stop(client, job)
         raise KeyboardInterrupt from None
     finally:
         for number in _INTERRUPTIONS:
             loop.remove_signal_handler(number)
+
+
+def _submit(client: JobSubmissionClient, job: Job) -> None:
+    """Submit the job, unless there is one of that name to follow."""
+    name, where = job.name, client.get_address()
+    status = {other.submission_id: other.status for other in client.list_jobs()}.get(name)
+    if status is not None and status.is_terminal() and not (status == "SUCCEEDED" and job.has_result()):
+        client.delete_job(name)
+        status = None
+    if status is not None:
+        print(f"found the job {name} at {where}", flush=True)
+        return
+    code = str(Path(__file__).parents[1])
+    sent = {"working_dir": str(job.folder), "py_modules": [code]}
+    client.submit_job(entrypoint=job.entrypoint, submission_id=name, runtime_env=sent)
+    print(f"submitted to {where} as the job {name}", flush=True)
+
+
+async def _follow(client: JobSubmissionClient, name: str) -> str:
+    """Print the job's output until it has ended; what Ray says about its end, empty where it succeeded."""
+    num_shown, last_answer = 0, time.monotonic()
+    while True:
+        try:
+            num_shown = await _show(client, name, num_shown)
+            info = client.get_job_info(name)
+            last_answer = time.monotonic()
+            if info.status.is_terminal():
+                return "" if info.status == "SUCCEEDED" else (info.message or str(info.status))
+        except Exception:  # the server is away: requests', aiohttp's and Ray's own errors
+            if time.monotonic() - last_answer > PATIENCE_SECONDS:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _show(client: JobSubmissionClient, name: str, num_shown: int) -> int:
@@ -120,18 +146,21 @@ async def _show(client: JobSubmissionClient, name: str, num_shown: int) -> int:
     return num_shown
 
 
-async def _stop(client: JobSubmissionClient, name: str) -> None:
-    print(f"stopping the job {name}", flush=True)
-    client.stop_job(name)
-    deadline = time.monotonic() + STOP_SECONDS
+async def _stop(client: JobSubmissionClient, job: Job) -> None:
+    """End the job: ask it first, so that it writes a checkpoint, then stop it."""
+    print(f"stopping the job {job.name}", flush=True)
+    if job.ask_to_stop is not None:
+        job.ask_to_stop()
+        await _ended(client, job.name, ASK_SECONDS)
+    client.stop_job(job.name)
+    await _ended(client, job.name, STOP_SECONDS)
+
+
+async def _ended(client: JobSubmissionClient, name: str, seconds: float) -> None:
+    """Return when the job has ended, or the time is over."""
+    deadline = time.monotonic() + seconds
     while not client.get_job_status(name).is_terminal() and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-
-
-def _status(client: JobSubmissionClient, name: str) -> Any:
-    """The job's status; None where there is no such job."""
-    known = {job.submission_id: job.status for job in client.list_jobs()}
-    return known.get(name)
 
 
 @contextlib.contextmanager

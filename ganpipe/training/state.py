@@ -21,6 +21,7 @@ from ..errors import GanpipeError, UnavailableError
 from ..gans import load
 from ..gans.base import DataSpec, Gan, GanConfig, Progress
 from ..gans.draws import derive_seed
+from . import restoring
 from .distributed import World, synchronise_batch_norm
 from .ema import Ema
 from .settings import TrainSettings
@@ -160,6 +161,12 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            GanpipeError: it is not one of this training; nothing has changed then.
+        """
+        restoring.check(state, self.state_dict(), self.optimizers)
         self.gan.load_state_dict(state["gan"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -272,7 +279,7 @@ class CheckpointStore:
         except Exception as error:  # each storage has errors of its own kinds
             raise UnavailableError(f"{path}: cannot be read: {error}") from error
         try:
-            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+            state = restoring.read(content, device)
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise DamagedCheckpoint(f"{path}: cannot be read as a checkpoint ({reason})") from error

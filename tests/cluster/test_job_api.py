@@ -82,11 +82,13 @@ class Outside:
         return dict(json.loads(done.stdout))
 
     def wait_for_checkpoint(self, driver: subprocess.Popen[str]) -> None:
-        """Return when the training that `driver` follows has left its first checkpoint."""
+        """Return when the training that `driver` follows, a new one, has left its first checkpoint."""
+        shared = self.folder / "shared"
+        before = {path.parent for path in shared.glob("train-*/checkpoints/*.pt")}
 
-        def there() -> list[Path]:
+        def there() -> bool:
             assert driver.poll() is None, self.said()
-            return [*(self.folder / "shared").glob("train-*/checkpoints/checkpoint-*.pt")]
+            return any(path.parent not in before for path in shared.glob("train-*/checkpoints/*.pt"))
 
         self.laptop.network.wait_for(there, 300, "a checkpoint")
 
@@ -133,7 +135,7 @@ def test_a_driver_outside_the_cluster(laptop: Host, tmp_path: Path) -> None:
         trial.struck()
         assert driver.wait(60) == 130, outside.said()
         [cancelled] = [other for other in outside.jobs() if "-train-" in other and other != name]
-        laptop.network.wait_for(lambda: outside.jobs()[cancelled] == "STOPPED", 60, "the end of the job")
+        laptop.network.wait_for(lambda: outside.jobs()[cancelled] in ("STOPPED", "FAILED"), 60, "the end of the job")
         said = outside.finish("ganpipe", "train")
         trial.recovered(lost="the images since the last checkpoint")
     assert f"as the job {cancelled}" in said

@@ -19,9 +19,9 @@ import pytest
 import torch
 from training_parts import SMALL, largest_difference
 
-from ganpipe.errors import GanpipeError
+from ganpipe.errors import GanpipeError, UnavailableError
 from ganpipe.gans import load
-from ganpipe.training import cluster
+from ganpipe.training import cluster, interfaces, job_api
 from ganpipe.training.settings import ClusterSettings, TrainSettings
 from ganpipe.training.state import Diverged
 from ganpipe.training.worker import TrainingJob, run_training, train
@@ -64,6 +64,7 @@ def test_two_workers_train_as_one_over_50_steps(ray_head: str, shards: Path, tmp
         assert row == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_taken_up_by_another_number_of_workers(ray_head: str, shards: Path, tmp_path: Path) -> None:
     straight = train_here(make_job(shards, tmp_path / "straight", num_images=1_200, log_every=400))
     for num_workers, num_images in ((1, 400), (2, 800), (1, 1_200)):
@@ -153,6 +154,22 @@ def test_resources_that_the_cluster_does_not_have_are_an_error_in_time(ray_head:
 def test_more_workers_than_images_in_a_batch_are_an_error(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(GanpipeError, match=r"cluster.num_workers: got 4; .*train.batch_size is 2"):
         train(make_job(shards, tmp_path, batch_size=2), ClusterSettings(num_workers=4))
+
+
+def test_workers_talk_on_the_interface_of_their_address_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "127.0.0.1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that what is set below is taken back
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "fast0")
+    interfaces.use_own()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+    assert os.environ["NCCL_SOCKET_IFNAME"] == "fast0"
+
+
+def test_a_job_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(UnavailableError, match=r"Ray's job server at http://127.0.0.1:1 cannot be used: .*RAY_ADDRESS"):
+        job_api.client_of("http://127.0.0.1:1")
 
 
 def connect_elsewhere(address: str) -> tuple[str, float]:

@@ -127,7 +127,7 @@ def test_a_host_that_is_lost(
     with fault(f"one of two hosts is lost: {how}") as trial:
         beta.cut() if how == "its link is cut" else beta.kill_raylet()
         trial.struck()
-        network.wait_for(lambda: "1" in workers_seen(tmp_path), 240, "training on the host that is left")
+        network.wait_for(lambda: "1" in workers_seen(tmp_path), 300, "training on the host that is left")
         trial.recovered(lost="the images since the last checkpoint")
         result = finished(driver, work)
     assert workers_seen(tmp_path)[-1] == "1"

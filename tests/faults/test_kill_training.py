@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_parts import MOMENTS, Training, new_training, start
+from fault_parts import MOMENTS, Training, new_training, start, warm_up
 from reliability import fault
 
 LOST = "the images since the last checkpoint"
@@ -26,6 +26,7 @@ def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
     def of(gan: str, world_size: int) -> tuple[dict[str, Any], float]:
         training = new_training(shards, tmp_path_factory.mktemp("undisturbed"), gan)
+        warm_up()
         began = time.monotonic()
         children = start(training, world_size=world_size)
         assert [child.end() for child in children] == [0] * world_size
@@ -67,17 +68,18 @@ def test_killed_again_and_again(gan: str, world_size: int, shards: Path, tmp_pat
     chance = random.Random(seed)
     print(f"seed {seed}")
     training = new_training(shards, tmp_path, gan)
+    num_killed = 0
     with contextlib.ExitStack() as trials:
         children = start(training, world_size=world_size)
         for _ in range(4):
-            time.sleep(chance.uniform(0, 0.8 * seconds))
+            time.sleep(chance.uniform(0, 0.5 * seconds))
             victim = chance.choice(children)
-            if victim.process.exitcode is not None:
-                break
+            victim.process.kill()
+            if victim.end() == 0:
+                break  # luck: it came to its end between two kills
+            num_killed += 1
             plural = "es" if world_size > 1 else ""
             trial = trials.enter_context(fault(f"SIGKILL to a training at random, {world_size} process{plural}"))
-            victim.process.kill()
-            assert victim.end() == -9, f"it had ended before it was killed; seed {seed}"
             trial.struck()
             for child in children:  # where one of several dies, the others end: they miss it, or are ended by Ray
                 child.process.kill()
@@ -86,4 +88,5 @@ def test_killed_again_and_again(gan: str, world_size: int, shards: Path, tmp_pat
             assert children[0].going.wait(300)
             trial.recovered(lost=LOST)
         assert [child.end() for child in children] == [0] * world_size
+        assert num_killed >= 1, f"it ended before the first kill; seed {seed}"
         same(training, expected)

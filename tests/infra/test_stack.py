@@ -128,7 +128,7 @@ def start_all(stack: Stack) -> None:
         for container in [stack.start(name) for name in batch]:
             container.wait_healthy(stack.processes[container.name])
     deploy = stack.start("prefect-deploy")
-    assert stack.processes["prefect-deploy"].wait(timeout=180) == 0, deploy.log.read_text()
+    assert stack.processes["prefect-deploy"].wait(timeout=300) == 0, deploy.log.read_text()
     stack.start("prefect-worker").wait_healthy(stack.processes["prefect-worker"])
 
 
