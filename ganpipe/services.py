@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from . import environment, processes
-from .errors import GanpipeError
+from .errors import GanpipeError, UnavailableError
 
 STATE = Path(".ganpipe") / "services"
 START_TIMEOUT_SECONDS = 120.0
@@ -210,7 +210,8 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
     """The service, started if it does not run yet, and healthy.
 
     Raises:
-        GanpipeError: it died or did not answer in time (with the end of its log).
+        GanpipeError: it died (with the end of its log).
+        UnavailableError: it did not answer in time, as on a machine with too much to do.
     """
     from filelock import FileLock, Timeout
 
@@ -230,7 +231,7 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
                 _sweep(name, root)
             return _start(name, root, timeout_seconds)
     except Timeout:
-        raise GanpipeError(f"{name}: another process has been starting it for {timeout_seconds:.0f} s") from None
+        raise UnavailableError(f"{name}: another process has been starting it for {timeout_seconds:.0f} s") from None
 
 
 def ensure_all(names: Iterable[str], root: Path) -> dict[str, Running]:
@@ -315,7 +316,7 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
             if process.poll() is not None:
                 raise GanpipeError(f"{name} ended with exit code {process.returncode} while starting.{_tail(log_path)}")
             if time.monotonic() > deadline:
-                raise GanpipeError(f"{name} did not answer within {timeout_seconds:.0f} s.{_tail(log_path)}")
+                raise UnavailableError(f"{name} did not answer within {timeout_seconds:.0f} s.{_tail(log_path)}")
             time.sleep(0.1)
             address = launch.address()
     except BaseException:
