@@ -163,12 +163,7 @@ def build_package(
             "yet; only seeds and labels"
         )
     shutil.rmtree(package_dir, ignore_errors=True)
-    for name in files:
-        target = package_dir / "code" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(sources / name, target)
-    shutil.copyfile(train_dir / "generator.safetensors", package_dir / "generator.safetensors")
-    shutil.copyfile(Path(__file__).with_name("served_model.py"), package_dir / "model.py")
+    _copy(train_dir, package_dir, files, sources)
     description = {
         "format": FORMAT,
         **{key: trained[key] for key in ("gan", "config", "averaged", "data", "progress", "run_key")},
@@ -186,6 +181,16 @@ def build_package(
     shutil.copyfile(samples_png, package_dir / SAMPLES_FILE)
     _try(package_dir)
     return digest_of_tree(package_dir)
+
+
+def _copy(train_dir: Path, package_dir: Path, files: list[str], sources: Path) -> None:
+    """The code that the generator needs, its weights, and the module that MLflow runs."""
+    for name in files:
+        target = package_dir / "code" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sources / name, target)
+    shutil.copyfile(train_dir / "generator.safetensors", package_dir / "generator.safetensors")
+    shutil.copyfile(Path(__file__).with_name("served_model.py"), package_dir / "model.py")
 
 
 def _try(package_dir: Path) -> None:
