@@ -89,7 +89,7 @@ def test_cancelling_a_run_stops_rays_work_and_frees_its_resources(site: Site) ->
         assert site.ends(run, 90) == "Cancelled"
         assert is_idle(site)
         trial.recovered(lost="the images since the last checkpoint")
-        assert not processes.having_argument("workspaces/cancelled")
+        wait(lambda: not processes.having_argument("workspaces/cancelled"), "nothing of the run is left", 30)
         ray = services.running("ray", site.root)
         assert ray is not None
         assert services.is_healthy(ray)  # other runs use it, too
