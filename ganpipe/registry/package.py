@@ -25,6 +25,8 @@ from .. import gans
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from .card import CARD_FILE, SAMPLES_FILE
+from .stored import check_stored
+from .tracking import as_default
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -161,12 +163,7 @@ def build_package(
             "yet; only seeds and labels"
         )
     shutil.rmtree(package_dir, ignore_errors=True)
-    for name in files:
-        target = package_dir / "code" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(sources / name, target)
-    shutil.copyfile(train_dir / "generator.safetensors", package_dir / "generator.safetensors")
-    shutil.copyfile(Path(__file__).with_name("served_model.py"), package_dir / "model.py")
+    _copy(train_dir, package_dir, files, sources)
     description = {
         "format": FORMAT,
         **{key: trained[key] for key in ("gan", "config", "averaged", "data", "progress", "run_key")},
@@ -184,6 +181,16 @@ def build_package(
     shutil.copyfile(samples_png, package_dir / SAMPLES_FILE)
     _try(package_dir)
     return digest_of_tree(package_dir)
+
+
+def _copy(train_dir: Path, package_dir: Path, files: list[str], sources: Path) -> None:
+    """The code that the generator needs, its weights, and the module that MLflow runs."""
+    for name in files:
+        target = package_dir / "code" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sources / name, target)
+    shutil.copyfile(train_dir / "generator.safetensors", package_dir / "generator.safetensors")
+    shutil.copyfile(Path(__file__).with_name("served_model.py"), package_dir / "model.py")
 
 
 def _try(package_dir: Path) -> None:
@@ -279,11 +286,14 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
 def log_model(
     client: MlflowClient, run_id: str, package_dir: Path, name: str, tags: Mapping[str, str] | None = None
 ) -> LoggedModel:
-    """Log the package as a model of the run `run_id`, without MLflow's global state.
+    """Log the package as a model of the run `run_id`, without MLflow's global state, and see that it is stored.
 
     Args:
         name: of the logged model, without / and :.
         tags: on the logged model.
+
+    Raises:
+        Corrupted: the artifact store has something else than it was sent.
     """
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
@@ -303,6 +313,8 @@ def log_model(
             path = Path(folder) / "model"
             save_model(package_dir, path, run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
             client.log_model_artifacts(model.model_id, str(path))
+            with as_default(client.tracking_uri):
+                check_stored(f"models:/{model.model_id}", path)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=description["progress"]["images_seen"])])
     except BaseException:
         client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)

@@ -25,6 +25,7 @@ from . import restoring
 from .distributed import World, synchronise_batch_norm
 from .ema import Ema
 from .settings import TrainSettings
+from .uploads import move_checked, write_checked
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -246,7 +247,7 @@ class CheckpointStore:
         path = self._path(state.progress.images_seen)
         self._filesystem.makedirs(self._folder, exist_ok=True)
         self._write(f"{path}.partial", buffer.getvalue())
-        self._filesystem.mv(f"{path}.partial", path)
+        move_checked(self._filesystem, f"{path}.partial", path)
         present = self.list()
         kept = {*present[-self._keep :], self.best(state.scores)}
         for images_seen in present:
@@ -254,7 +255,7 @@ class CheckpointStore:
                 self._filesystem.rm_file(self._path(images_seen))
 
     def _write(self, path: str, content: bytes) -> None:
-        self._filesystem.pipe_file(path, content)
+        write_checked(self._filesystem, path, content)
         if self._is_local:  # a file that is moved before it is on the disk may be empty after a power failure
             with open(path, "rb") as file:
                 os.fsync(file.fileno())

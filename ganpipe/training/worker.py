@@ -16,7 +16,7 @@ from ..gans.base import GanConfig
 from .distributed import World
 from .feed import Feed, spec_of
 from .loop import Loop
-from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, StopWhenAsked, Tracker
+from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, StopWhenAsked, Tracker, log_again
 from .settings import ClusterSettings, TrainSettings
 from .state import CheckpointStore, Diverged, Stopped, TrainingState
 
@@ -83,6 +83,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         tracker = None
         if job.open_tracker is not None and world.rank == 0:
             tracker = stack.enter_context(job.open_tracker())
+            log_again(state, job.score_name, tracker)
         observers: list[Any] = [Log(world.rank, tracker, job.name)]
         if job.draw is not None and world.rank == 0:
             observers.append(SampleGrids(job.folder, job.settings.samples_at_updates, job.draw, tracker))
@@ -167,7 +168,10 @@ def _fit(trainer: Any, name: str, max_failures: int) -> Any:
         try:
             return trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise GanpipeError(
+            failures = (getattr(error, "worker_failures", None) or {}).values()
+            # Storage that is away now may be back at Prefect's next try.
+            kind = UnavailableError if any(isinstance(one, UnavailableError) for one in failures) else GanpipeError
+            raise kind(
                 f"training failed: {_cause(error)}; the same command goes on from the last checkpoint"
             ) from error
         except ray.exceptions.RayActorError as error:

@@ -102,6 +102,7 @@ def test_mlflow_starts_again_after_a_kill_and_a_taken_port_is_no_hindrance(root)
             assert services.running("mlflow", root) is None
             second = services.ensure("mlflow", root)
             assert second.pid != first.pid
+            assert second.url == first.url  # where its users look for it
             # What the dead one left behind is gone, too.
             assert children
             assert not [child for child in children if child.is_running() and processes.is_alive(child.pid)]
