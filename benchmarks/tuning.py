@@ -16,10 +16,11 @@ from ganpipe.data.shard_set import ShardSet
 from ganpipe.gans import load
 from ganpipe.registry.tracking import Tracker
 from ganpipe.training.distributed import World
+from ganpipe.training.observers import sparing
 from ganpipe.training.search import search
 from ganpipe.training.search_settings import TuneSettings
 from ganpipe.training.settings import ClusterSettings, TrainSettings
-from ganpipe.training.worker import TrainingJob, run_training, sparing
+from ganpipe.training.worker import TrainingJob, run_training
 
 from .data import mnist
 from .measure import Row, median
