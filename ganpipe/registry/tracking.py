@@ -68,6 +68,9 @@ def prepare_client() -> None:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }.items():
         os.environ.setdefault(name, value)
+    if without_password(uri := os.environ.get("MLFLOW_TRACKING_URI", "")) != uri:
+        # It prints links to runs as it ends them, the password among them.
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("mlflow.store.db.utils", "alembic", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -95,13 +98,14 @@ def check_reachable(uri: str, timeout_seconds: float = 5.0) -> None:
 def _check_server(uri: str, timeout_seconds: float) -> None:
     shown = without_password(uri)
     hint = "start it, or correct MLFLOW_TRACKING_URI (unset: sqlite:///mlflow.db)"
+    # Before the clock starts: on a busy machine the import alone takes longer than an answer.
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
     answer: list[Any] = []
 
     def ask() -> None:
-        from mlflow.exceptions import MlflowException
-        from mlflow.utils.credentials import get_default_host_creds
-        from mlflow.utils.rest_utils import http_request
-
         try:
             answer.append(
                 http_request(

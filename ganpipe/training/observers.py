@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -20,6 +21,24 @@ Draw = Callable[[Gan, Progress], bytes]
 """Draws a generator's sample grid as PNG bytes."""
 Report = Callable[[dict[str, float]], None]
 """Hands metrics to whoever started the training (Ray Train, Ray Tune). Every rank calls it, with the same metrics."""
+
+
+def sparing(report: Report, world: World, seconds: float = 30.0) -> Report:
+    """`report`, but at most once in so many seconds, on all ranks alike.
+
+    A report waits for the controller's next look at its workers, up to half a second. A search has to hear of every
+    rung, but a training's controller does nothing with it: checkpoints are our own.
+    """
+    last = -math.inf
+
+    def report_now_and_then(metrics: dict[str, float]) -> None:
+        nonlocal last
+        now = world.broadcast_number(time.monotonic())
+        if now - last >= seconds:
+            last = now
+            report(metrics)
+
+    return report_now_and_then
 
 
 class Tracker(Protocol):

@@ -102,6 +102,7 @@ class Outside:
         process.send_signal(number)
 
 
+@pytest.mark.fault
 def test_a_driver_outside_the_cluster(laptop: Host, tmp_path: Path) -> None:
     outside = Outside(laptop, tmp_path)
     outside.finish("ganpipe", "check")

@@ -165,6 +165,15 @@ def objects(stack: Stack) -> list[str]:
     return list(json.loads(listed))
 
 
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [("prefect-server", "127.0.0.1:4200/dashboard"), ("mlflow", "127.0.0.1:5000/"), ("ray-head", "127.0.0.1:8265/")],
+)
+def test_the_pages_are_served_from_a_root_that_cannot_be_written(stack: Stack, name: str, address: str) -> None:
+    page = stack.network.containers[name].run("wget", "-q", "-O", "-", f"http://{address}", variables={}, folder="/")
+    assert "<html" in page.lower()
+
+
 def test_both_databases_are_on_postgresql(stack: Stack) -> None:
     container = stack.network.containers["mlflow"]
     code = (

@@ -16,7 +16,7 @@ from ganpipe.gans.base import Progress
 from ganpipe.training.distributed import World
 from ganpipe.training.ema import Ema
 from ganpipe.training.loop import Loop
-from ganpipe.training.observers import Checkpoints, Log, SampleGrids, StopWhenAsked, is_due
+from ganpipe.training.observers import Checkpoints, Log, SampleGrids, StopWhenAsked, is_due, sparing
 from ganpipe.training.state import CheckpointStore, Curves, Diverged, Stopped, TrainingState
 
 
@@ -282,3 +282,13 @@ def test_observers_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 3
     assert lines[-1].startswith("gan: 160 of 160 images (100%), ")
+
+
+def test_reports_may_be_spared_by_time() -> None:
+    reported: list[float] = []
+    for seconds, expected in ((1e9, [0.0]), (0.0, [0.0, 1.0, 2.0])):
+        reported.clear()
+        report = sparing(lambda metrics: reported.append(metrics["images_seen"]), World(), seconds)
+        for images_seen in range(3):
+            report({"images_seen": float(images_seen)})
+        assert reported == expected

@@ -117,6 +117,10 @@ def test_a_service_named_in_the_environment_is_used_and_not_started(root, monkey
     assert services.ensure("ray", root).address == "cluster.example:6379"
     assert services.ray_address(root) == "cluster.example:6379"
     assert services.ensure("prefect", root).url == "https://prefect.example"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:password@mlflow.example/x")
+    tracking = services.ensure("mlflow", root)
+    assert tracking.address == "https://me:password@mlflow.example/x"
+    assert tracking.url == "https://mlflow.example/x", "what is shown holds no password"
     assert services.stop(root) == []
     assert not (root / ".ganpipe").exists()
 
