@@ -62,7 +62,7 @@ def begin_training(site: Site, name: str, seed: int, num_checkpoints: int) -> st
     work = site.root / ".ganpipe" / "work"
 
     def checkpoints() -> bool:
-        assert site.state(run) in ("Scheduled", "Late", "Pending", "Running"), site.message(run)
+        assert site.state(run) not in ("Failed", "Crashed", "Completed", "Cancelled"), site.message(run)
         return len(set(work.glob("train-*/checkpoints/checkpoint-*.pt")) - before) >= num_checkpoints
 
     before = set(work.glob("train-*/checkpoints/checkpoint-*.pt"))
