@@ -60,12 +60,13 @@ def without_password(uri: str) -> str:
 
 def prepare_client() -> None:
     """MLflow's settings for this process, where the user has set none: by default its client tries for minutes before
-    it says that nobody answers, and prints a progress bar for each file."""
+    it says that nobody answers, and prints a progress bar for each file and an address for each run that ends."""
     for name, value in {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }.items():
         os.environ.setdefault(name, value)
     if without_password(uri := os.environ.get("MLFLOW_TRACKING_URI", "")) != uri:
