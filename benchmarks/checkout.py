@@ -30,13 +30,14 @@ class Checkout:
         joined = {name: f"{path}{os.pathsep}{os.environ.get(name, '')}" for name, path in paths.items()}
         return {**os.environ, **joined}
 
-    def run(self, *command: str) -> str:
-        """What `command` prints.
+    def run(self, *command: str, environment: dict[str, str] | None = None) -> str:
+        """What `command` prints, in `environment` where that is given.
 
         Raises:
             RuntimeError: it fails; holds what it printed.
         """
-        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
+        variables = environment or self.environment
+        done = subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout

@@ -6,7 +6,10 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from ganpipe import services
 
 from .checkout import Checkout, make_checkout
 from .measure import Row, alternate, median
@@ -58,3 +61,51 @@ def _seconds_to_first_step(checkout: Checkout) -> float:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         time.sleep(3)  # its workers end after it; the next start is not to wait for their cores
+
+
+def _nothing_to_do(folder: Path, rounds: int) -> list[Row]:
+    """A small pipeline that has run, run again: by DVC, and by the Prefect flow with its server running."""
+    checkout = make_checkout(
+        folder / "pipeline",
+        data__limit=2000,
+        train__gan="gan",
+        train__num_images=2000,
+        tune__num_trials=0,
+        evaluate__num_samples=500,
+        evaluate__num_real=500,
+        evaluate__kid_subset_size=100,
+        register__conditions={},
+    )
+    server = {**checkout.environment, **_prefect(checkout)}
+
+    def timed(*command: str, environment: dict[str, str] | None = None) -> Callable[[], float]:
+        def run() -> float:
+            start = time.perf_counter()
+            checkout.run(*command, environment=environment)
+            return time.perf_counter() - start
+
+        return run
+
+    try:
+        checkout.run("python", "-m", "pipelines")
+        seconds = alternate(
+            {
+                "help": timed("ganpipe", "--help"),
+                "dvc": timed("dvc", "repro"),
+                "flow": timed("python", "-m", "pipelines", environment=server),
+            },
+            rounds,
+        )
+    finally:
+        checkout.run("ganpipe", "down")
+    return [
+        Row("`dvc repro` with nothing to do", median(seconds["dvc"]), "s", "≤ 1.5"),
+        Row("the whole Prefect flow with nothing to do, server running", median(seconds["flow"]), "s", "≤ 6"),
+        Row("`ganpipe --help`", median(seconds["help"]), "s", "≤ 0.4"),
+    ]
+
+
+def _prefect(checkout: Checkout) -> dict[str, str]:
+    """What names the checkout's Prefect server to its clients."""
+    server = services.ensure("prefect", checkout.root)
+    return services.client_environment({"prefect": server}, checkout.root)

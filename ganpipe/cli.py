@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("commands.compare", "two models side by side: samples, numbers, differences"),
     "report": ("commands.report", "the last run as one HTML page: report.html"),
     "serve": ("commands.serve", "a page with samples of the champion, and a JSON API"),
+    "replay": ("commands.replay", "send to MLflow what runs recorded while it was away"),
     "verify": (
         "commands.verify",
         "whether what a version was made from lies here: code, settings, data, environment",

@@ -1,16 +1,21 @@
-"""Starting and ending process trees: politely first, and with all that they started."""
+"""Starting and ending process trees: politely first, and with all that they started.
+
+As a script it keeps a command on a leash (see `leashed`), so it imports nothing of ganpipe.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -38,13 +43,27 @@ def start_time(pid: int) -> float:
     return float(psutil.Process(pid).create_time())
 
 
+SERVICE = "GANPIPE_SERVICE"
+"""Stands in the environment of a background service and of all that it starts: it outlives who started it."""
+
+
 def tree(pid: int) -> list[psutil.Process]:
-    """The process and all its descendants; empty where it is gone."""
+    """The process and all its descendants; empty where it is gone.
+
+    A service that one of them started is shared by others and is no part of it, except where `pid` is the service.
+    """
     try:
         root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
+        members = root.children(recursive=True)
+        return [root, *(members if _is_service(root) else [one for one in members if not _is_service(one)])]
     except psutil.NoSuchProcess:
         return []
+
+
+def _is_service(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return SERVICE in process.environ()
+    return False
 
 
 def group(leader: int) -> list[psutil.Process]:
@@ -90,9 +109,9 @@ def having_argument(fragment: str) -> list[psutil.Process]:
 def end(members: Sequence[psutil.Process], grace_seconds: float = 10.0) -> None:
     """SIGTERM to each, `grace_seconds` to leave, SIGKILL to those that stay. Returns when all are gone."""
     _signal(members, signal.SIGTERM)
-    if not _gone(members, grace_seconds):
+    if not wait_gone(members, grace_seconds):
         _signal(members, signal.SIGKILL)
-        _gone(members, 5.0)
+        wait_gone(members, 5.0)
 
 
 def end_tree(pid: int, grace_seconds: float = 10.0, leader_only: bool = False) -> None:
@@ -107,9 +126,55 @@ def end_tree(pid: int, grace_seconds: float = 10.0, leader_only: bool = False) -
     """
     members = tree(pid)
     _signal(members[:1] if leader_only else members, signal.SIGTERM)
-    if not _gone(members, grace_seconds):
+    if not wait_gone(members, grace_seconds):
         _signal(members, signal.SIGKILL)
-        _gone(members, 5.0)
+        wait_gone(members, 5.0)
+
+
+@contextlib.contextmanager
+def leashed(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """`command` as a child that does not outlive this process, even if this one is killed without a word.
+
+    Between the two stands a keeper, which holds the reading end of a pipe: when its writing end is closed by the
+    death of this process, the keeper ends the command with all that it started. It ends itself with the command, with
+    the command's exit code (128 + n after signal n), and passes no signal on: `end_tree` reaches the command anyway.
+
+    Args:
+        options: of `subprocess.Popen`.
+    """
+    held, leash = os.pipe()
+    try:
+        keeper = [sys.executable, "-I", __file__, str(held), *command]
+        try:
+            process = subprocess.Popen(keeper, pass_fds=(held,), **options)
+        finally:
+            os.close(held)
+        yield process
+    finally:
+        os.close(leash)
+
+
+def _keep(held: int, command: Sequence[str]) -> int:
+    """Run `command` and return its exit code; end it when nobody holds the other end of `held` any more."""
+    # A handler is not inherited by the command, as an ignored signal would be.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    os.set_inheritable(held, False)
+    child = subprocess.Popen(list(command))
+
+    let_go = threading.Event()
+
+    def watch() -> None:
+        os.read(held, 1)  # nothing is ever written: it returns when the last writer is gone
+        let_go.set()
+        end_tree(child.pid)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    code = child.wait()
+    if let_go.is_set():
+        watcher.join()  # what the command had started may need longer than the command
+    return code if code >= 0 else 128 - code
 
 
 def _signal(members: Sequence[psutil.Process], number: signal.Signals) -> None:
@@ -118,7 +183,7 @@ def _signal(members: Sequence[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(number)
 
 
-def _gone(members: Sequence[psutil.Process], timeout_seconds: float) -> bool:
+def wait_gone(members: Sequence[psutil.Process], timeout_seconds: float) -> bool:
     """Wait until none of `members` runs (zombies do not); False when the time is over."""
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -168,3 +233,7 @@ def asked_first(ask: Callable[[], None], grace_seconds: float) -> Iterator[None]
         signal.setitimer(signal.ITIMER_REAL, 0)
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(_keep(int(sys.argv[1]), sys.argv[2:]))

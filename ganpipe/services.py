@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from . import environment, processes
-from .errors import GanpipeError
+from .errors import GanpipeError, UnavailableError
 
 STATE = Path(".ganpipe") / "services"
 START_TIMEOUT_SECONDS = 120.0
@@ -100,7 +101,7 @@ def _port(preferred: int | None = None) -> int:
 
 
 def _launch_prefect(root: Path) -> Launch:
-    port = _port(4200)
+    port = _port(_last_port("prefect", root) or 4200)
     home = prefect_home(root)
     home.mkdir(parents=True, exist_ok=True)
     api = f"http://127.0.0.1:{port}/api"
@@ -144,7 +145,7 @@ def _launch_ray(root: Path) -> Launch:
 
 
 def _launch_mlflow(root: Path) -> Launch:
-    port = _port(5000)
+    port = _port(_last_port("mlflow", root) or 5000)
     url = f"http://127.0.0.1:{port}"
     command = [_script("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # Runs are written straight to the database, with or without this server: it must not hand out artifact
@@ -185,7 +186,10 @@ def named(name: str, variables: Mapping[str, str] | None = None) -> Running | No
     if not address:
         return None
     page = address.removesuffix("/").removesuffix("/api") if name == "prefect" else address
-    return Running(name=name, url=page, address=address)
+    parts = urlsplit(page)
+    # The page is shown; the address may hold a password, which clients need.
+    shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else page
+    return Running(name=name, url=shown, address=address)
 
 
 def running(name: str, root: Path) -> Running | None:
@@ -209,7 +213,8 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
     """The service, started if it does not run yet, and healthy.
 
     Raises:
-        GanpipeError: it died or did not answer in time (with the end of its log).
+        GanpipeError: it died (with the end of its log).
+        UnavailableError: it did not answer in time, as on a machine with too much to do.
     """
     from filelock import FileLock, Timeout
 
@@ -229,7 +234,7 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
                 _sweep(name, root)
             return _start(name, root, timeout_seconds)
     except Timeout:
-        raise GanpipeError(f"{name}: another process has been starting it for {timeout_seconds:.0f} s") from None
+        raise UnavailableError(f"{name}: another process has been starting it for {timeout_seconds:.0f} s") from None
 
 
 def ensure_all(names: Iterable[str], root: Path) -> dict[str, Running]:
@@ -290,7 +295,8 @@ def _kind(name: str) -> Kind:
 def _start(name: str, root: Path, timeout_seconds: float) -> Running:
     launch = KINDS[name].launch(root)
     log_path = root / STATE / f"{name}.log"
-    variables = {**os.environ, **environment.NO_TELEMETRY, "PYTHONUNBUFFERED": "1", **launch.environment}
+    variables = {**os.environ, **environment.NO_TELEMETRY, "PYTHONUNBUFFERED": "1", processes.SERVICE: name}
+    variables |= launch.environment
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
             launch.command,
@@ -313,7 +319,7 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
             if process.poll() is not None:
                 raise GanpipeError(f"{name} ended with exit code {process.returncode} while starting.{_tail(log_path)}")
             if time.monotonic() > deadline:
-                raise GanpipeError(f"{name} did not answer within {timeout_seconds:.0f} s.{_tail(log_path)}")
+                raise UnavailableError(f"{name} did not answer within {timeout_seconds:.0f} s.{_tail(log_path)}")
             time.sleep(0.1)
             address = launch.address()
     except BaseException:
@@ -321,6 +327,7 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
         raise
     service = Running(name, launch.url, address, process.pid, started, launch.folder)
     _write_record(root, service)
+    (root / STATE / f"{name}.port").write_text(str(urlsplit(launch.url).port), encoding="utf-8")
     return service
 
 
@@ -340,6 +347,14 @@ def _sweep(name: str, root: Path) -> None:
         processes.end(processes.having_argument(record.folder))
         shutil.rmtree(record.folder, ignore_errors=True)
     (root / STATE / f"{name}.json").unlink(missing_ok=True)
+
+
+def _last_port(name: str, root: Path) -> int | None:
+    """Where the service was last: workers and open pages look for it there."""
+    try:
+        return int((root / STATE / f"{name}.port").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _record(root: Path, name: str) -> Running | None:

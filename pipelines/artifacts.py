@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from . import report
@@ -16,6 +19,8 @@ from .graph import PICTURES, Stage
 
 NOTES = Path(".ganpipe") / "notes"
 """Folder of one JSON file a stage, which the stage writes when it runs: see `Note`."""
+PATIENCE_SECONDS = 120.0
+"""How long an artifact waits for a server that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ def publish(root: Path, stage: Stage) -> None:
     shown = [path for path in files if path.suffix.lower() in PICTURES and path.is_file()]
     if shown:
         text = "\n\n".join(f"**{path.relative_to(root)}**\n\n{report.picture(path)}" for path in shown)
-        create_markdown_artifact(text, key=_key(stage.name, "pictures"), description=f"Pictures that {stage.name} made")
+        _show(
+            create_markdown_artifact, _key(stage.name, "pictures"), text, description=f"Pictures that {stage.name} made"
+        )
     publish_links(stage.name, note.links)
 
 
@@ -62,7 +69,7 @@ def publish_metrics(key: str, metrics: Mapping[str, Any], about: str) -> None:
     """A table, each number beside the protocol that it was measured under."""
     protocol = {"protocol": about} if about else {}
     rows = [{"metric": name, "value": value, **protocol} for name, value in metrics.items()]
-    create_table_artifact(rows, key=key, description=about or None)
+    _show(create_table_artifact, key, rows, description=about or None)
 
 
 def publish_links(name: str, links: Mapping[str, str]) -> None:
@@ -70,19 +77,38 @@ def publish_links(name: str, links: Mapping[str, str]) -> None:
     for text, url in links.items():
         key = _key(name, text)
         if url.startswith(("http://", "https://")):
-            create_link_artifact(url, link_text=text, key=key, description=text)
+            _show(create_link_artifact, key, url, link_text=text, description=text)
         else:
-            create_markdown_artifact(f"{text}: `{url}`", key=key, description=text)
+            _show(create_markdown_artifact, key, f"{text}: `{url}`", description=text)
 
 
 def publish_report(text: str) -> None:
     """The whole run's report, as Markdown."""
-    create_markdown_artifact(text, key="pipeline-report", description="Stages, metrics and sample grids of this run")
+    _show(create_markdown_artifact, "pipeline-report", text, description="Stages, metrics and sample grids of this run")
 
 
 def publish_table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
     """Rows with the same columns, as a table."""
-    create_table_artifact([dict(row) for row in rows], key=_key(key), description=description)
+    _show(create_table_artifact, _key(key), [dict(row) for row in rows], description=description)
+
+
+def _show(create: Callable[..., object], key: str, content: object, **options: Any) -> None:
+    """Make an artifact; where Prefect's server stays away, the run goes on without it: it is a view, not an output."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            create(content, key=key, **options)
+            return
+        except httpx.HTTPError as error:
+            if time.monotonic() > deadline:
+                get_run_logger().warning(
+                    "Prefect's server does not answer (%s), so %s is not on the run's page; what it shows is in the "
+                    "outputs and in `ganpipe report`",
+                    error,
+                    key,
+                )
+                return
+            time.sleep(2.0)
 
 
 def _key(*parts: str) -> str:

@@ -1,6 +1,6 @@
-"""Automations of the Prefect server: a webhook is called when a champion changes and when a run fails or crashes.
+"""Automations of the Prefect server: lost runs are marked as crashed, a webhook hears of champions and of failed runs.
 
-    python -m pipelines.automations --webhook URL
+    python -m pipelines.automations [--webhook URL]
 
 Run again, it replaces what it made. Prefect keeps the URL as a secret (the block `ganpipe-webhook`).
 """
@@ -14,32 +14,63 @@ from urllib.parse import urlsplit
 
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
-from prefect.events.actions import CallWebhook
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
 
 from ganpipe.errors import GanpipeError
 from ganpipe.events import ALIAS_MOVED
 
 BLOCK = "ganpipe-webhook"
+LOST_AFTER_SECONDS = 90
+"""Three heartbeats, as prefect.yaml has them (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
+RESTING = ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended", "Scheduled", "AwaitingRetry", "Late")
+"""Names of the states in which a run has no heartbeats."""
 
 
-def install(webhook: str) -> list[str]:
-    """Make or replace the automations; returns their names.
+def install(webhook: str | None = None) -> list[str]:
+    """Make or replace the automations; returns their names. Those of an earlier webhook stay where none is given.
 
     Raises:
         GanpipeError: `webhook` is no http(s) URL.
     """
-    if urlsplit(webhook).scheme not in ("http", "https") or not urlsplit(webhook).netloc:
-        raise GanpipeError(f"--webhook: got {webhook!r}; expected a URL: https://host/path")
-    Webhook.register_type_and_schema()
-    block = Webhook(url=webhook).save(BLOCK, overwrite=True)
-    wanted = [_champion_changed(block), _run_failed(block)]
+    wanted = [_run_lost()]
+    if webhook is not None:
+        if urlsplit(webhook).scheme not in ("http", "https") or not urlsplit(webhook).netloc:
+            raise GanpipeError(f"--webhook: got {webhook!r}; expected a URL: https://host/path")
+        Webhook.register_type_and_schema()
+        block = Webhook(url=webhook).save(BLOCK, overwrite=True)
+        wanted += [_champion_changed(block), _run_failed(block)]
     with get_client(sync_client=True) as client:
         for automation in wanted:
             for earlier in client.read_automations_by_name(automation.name):
                 client.delete_automation(earlier.id)
             client.create_automation(automation)
     return [automation.name for automation in wanted]
+
+
+def _run_lost() -> AutomationCore:
+    ends = {f"prefect.flow-run.{state}" for state in RESTING}
+    return AutomationCore(
+        name="ganpipe: a lost run is marked as crashed",
+        description="A run whose host or process died cannot say so: its heartbeats stay away.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *ends},
+            match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=LOST_AFTER_SECONDS),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"Not heard of for {LOST_AFTER_SECONDS} s: its process or its host died. What is done is kept; "
+                "`prefect flow-run retry` with this run's id goes on from the last checkpoint.",
+            )
+        ],
+    )
 
 
 def _champion_changed(block: object) -> AutomationCore:
@@ -89,7 +120,7 @@ def _call(block: object, **fields: str) -> CallWebhook:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.automations", description=__doc__.split("\n")[0])
-    parser.add_argument("--webhook", required=True, metavar="URL", help="where to POST JSON")
+    parser.add_argument("--webhook", metavar="URL", help="where to POST JSON when a champion changes or a run fails")
     try:
         names = install(parser.parse_args(argv).webhook)
     except GanpipeError as error:

@@ -23,7 +23,7 @@ from pydantic import Field, JsonValue
 from ganpipe import environment
 from ganpipe.errors import GanpipeError
 
-from . import artifacts, project, report, run_stage, workspace
+from . import artifacts, project, report, run_stage, supervision, workspace
 from .graph import read_graph, with_upstream
 from .stages import StageFailed, child_environment, stage_task
 from .workspace import Workspace
@@ -69,7 +69,9 @@ def pipeline(
     """
     checkout = environment.repo_root()
     logger = get_run_logger()
-    if place == "checkout":
+    with supervision.ended_with_its_worker(logger):
+        if place == "workspace":
+            return _in_workspace(checkout, revision, overrides or {}, targets or [], force, keep_failed_hours, logger)
         if overrides or revision != "HEAD":
             raise GanpipeError(
                 "place: 'checkout' runs what lies in the checkout: edit params.yaml there, or use 'workspace' for "
@@ -78,10 +80,21 @@ def pipeline(
         run_stages(checkout, checkout, targets or [], force)
         project.report(checkout, checkout, checkout / "report.html")
         return {"experiment": None, **project.summary(checkout, checkout)}
+
+
+def _in_workspace(
+    checkout: Path,
+    revision: str,
+    overrides: Overrides,
+    targets: Sequence[str],
+    force: bool,
+    keep_failed_hours: float,
+    logger: Log,
+) -> dict[str, Any]:
     for name in workspace.sweep(checkout, keep_failed_hours):
         logger.info("removed the workspace of the failed run %s: older than %g h", name, keep_failed_hours)
-    with own_workspace(checkout, revision, overrides or {}, keep_failed_hours, logger) as space:
-        stages = run_stages(space.root, checkout, targets or [], force)
+    with own_workspace(checkout, revision, overrides, keep_failed_hours, logger) as space:
+        stages = run_stages(space.root, checkout, targets, force)
         summary = project.summary(space.root, checkout)
         page = checkout / REPORTS / f"{space.name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import Field
 
-from ganpipe import environment, services
+from ganpipe import environment
 from ganpipe.errors import GanpipeError
 
 from . import run_stage
@@ -84,23 +82,13 @@ def _publish(root: Path, model: str | None) -> None:
     found = json.loads(done.stdout)
     create_markdown_artifact(markdown(found), key="promotion", description=f"Versions of {found['model']}, and moves")
     champion = next((item for item in found["versions"] if "champion" in item["aliases"]), None)
-    page = page_of_mlflow(root)
-    if champion is not None and page is not None:
+    if champion is not None and champion["page"].startswith(("http://", "https://")):  # else no page is up
         create_link_artifact(
-            f"{page}/#/models/{quote(found['model'], safe='')}/versions/{champion['version']}",
+            champion["page"],
             key="champion",
             link_text=f"{found['model']}, version {champion['version']}",
             description="The champion's page in MLflow",
         )
-
-
-def page_of_mlflow(root: Path) -> str | None:
-    """Address of MLflow's pages: the server that MLFLOW_TRACKING_URI names, else this checkout's own if it runs."""
-    named = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if named.startswith(("http://", "https://")):
-        return named.rstrip("/")
-    running = services.status(root)["mlflow"]
-    return None if running is None else running.url.rstrip("/")
 
 
 def markdown(found: dict[str, Any], num_moves: int = 10) -> str:

@@ -23,6 +23,7 @@ PROGRESS_EVERY_SECONDS = 10.0
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _live: set[int] = set()
+_ended_at = -1.0
 _live_lock = threading.Lock()
 
 
@@ -46,24 +47,33 @@ def run(
 ) -> Outcome:
     """Run `command` without a shell and give each line of its output to `show`.
 
-    The child leads a process group of its own. When the time is over, or the caller is interrupted, it and all that it
-    started get SIGTERM, and SIGKILL 10 s later.
+    The child leads a process group of its own. When the time is over, or the caller is interrupted or killed, it and
+    all that it started get SIGTERM, and SIGKILL 10 s later.
     """
     began = time.monotonic()
-    process = subprocess.Popen(
-        list(command),
+    deadline = None if timeout_seconds is None else began + timeout_seconds
+    with processes.leashed(
+        command,
         cwd=cwd,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-    )
+    ) as process:
+        returncode, timed_out, tail = _follow(process, show, deadline)
+    return Outcome(returncode, time.monotonic() - began, timed_out, tail)
+
+
+def _follow(
+    process: subprocess.Popen[bytes], show: Callable[[str], None], deadline: float | None
+) -> tuple[int, bool, tuple[str, ...]]:
+    """See the child through: its exit code, whether `deadline` (monotonic seconds) passed, and its last lines."""
+    began = time.monotonic()
     with _live_lock:
         _live.add(process.pid)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     relay = _Relay(show, tail)
-    deadline = None if timeout_seconds is None else began + timeout_seconds
     timed_out = False
     try:
         for chunk in _chunks(process, deadline):
@@ -72,22 +82,32 @@ def run(
     finally:
         processes.end_tree(process.pid)
         process.wait()
-        # Also after a normal end: what the stage left behind in its group has no more business.
-        processes.end(processes.group(process.pid))
+        # Also after a normal end: what the stage left behind in its group has no more business. Who was told to end by
+        # `end_all` has its time for that: a second signal would cut it short.
+        left = processes.group(process.pid)
+        if not ended_since(began) or not processes.wait_gone(left, 10.0):
+            processes.end(left)
         with _live_lock:
             _live.discard(process.pid)
         if process.stdout is not None:
             process.stdout.close()
         relay.finish()
-    return Outcome(process.returncode, time.monotonic() - began, timed_out, tuple(tail))
+    return process.returncode, timed_out, tuple(tail)
 
 
 def end_all() -> None:
     """End every child that is running: for the way out of an interrupted flow."""
+    global _ended_at
+    _ended_at = time.monotonic()
     with _live_lock:
         pids = list(_live)
     for pid in pids:
         processes.end_tree(pid)
+
+
+def ended_since(moment: float) -> bool:
+    """Whether `end_all` was called after `moment` (monotonic seconds): then nothing is to be tried again."""
+    return _ended_at >= moment
 
 
 def _chunks(process: subprocess.Popen[bytes], deadline: float | None) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,11 @@ def run_one(
 
 def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, str]) -> Task[[], Any]:
     """The Prefect task of one stage, with the policy of its `meta:`."""
+    made = time.monotonic()
+
+    def worth_another_try(task: object, run: object, state: State[Any]) -> bool:
+        failure = state.result(raise_on_failure=False)
+        return not (isinstance(failure, StageFailed) and failure.mendable) and not run_stage.ended_since(made)
 
     @task(
         name=stage.name,
@@ -121,7 +127,7 @@ def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, st
         description=stage.policy.description or None,
         retries=stage.policy.retries,
         retry_delay_seconds=stage.policy.retry_delay_seconds,
-        retry_condition_fn=_worth_another_try,
+        retry_condition_fn=worth_another_try,
         cache_policy=NO_CACHE,
         persist_result=False,
     )
@@ -131,11 +137,6 @@ def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, st
         return Completed(name=STATES[result][0], message=STATES[result][1])
 
     return run_task
-
-
-def _worth_another_try(task: object, run: object, state: State[Any]) -> bool:
-    failure = state.result(raise_on_failure=False)
-    return not (isinstance(failure, StageFailed) and failure.mendable)
 
 
 def _note_seconds(root: Path, name: str, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import prefect
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from ganpipe import environment
 from ganpipe.errors import GanpipeError
 
-from . import artifacts, project, workspace
+from . import artifacts, project, run_stage, supervision, workspace
 from .flow import Overrides, pipeline
 from .stages import StageFailed
 
@@ -61,35 +62,65 @@ def sweep(
         GanpipeError: a combination does not fit (all are checked before the first runs).
         StageFailed: which combinations failed; the others are done and in the table.
     """
-    chosen = datasets or [Dataset(name="default")]
-    if len({dataset.name for dataset in chosen}) < len(chosen):
-        raise GanpipeError(f"datasets: got the names {[dataset.name for dataset in chosen]}; expected each once")
-    combinations = {
+    combinations = _combinations(gans, datasets or [Dataset(name="default")], overrides or {})
+    _check_all({name: values for name, (_, _, values) in combinations.items()}, revision)
+    logger = get_run_logger()
+    with supervision.ended_with_its_worker(logger):
+        rows = _run_all(combinations, revision, num_parallel)
+    artifacts.publish_table("sweep", rows, "Each combination is a DVC experiment: `dvc exp show`, `dvc exp apply`")
+    logger.info("\n%s", _text(rows))
+    failed = [row for row in rows if row["error"]]
+    if failed:
+        raise StageFailed("; ".join(f"{row['gan']} on {row['dataset']}: {row['error']}" for row in failed))
+    return rows
+
+
+Combination = tuple[str, str, Overrides]
+"""GAN, name of the dataset, and all keys of params.yaml that the two and the sweep set."""
+
+
+def _combinations(gans: Sequence[str], datasets: Sequence[Dataset], overrides: Overrides) -> dict[str, Combination]:
+    """Each combination by the name of its run.
+
+    Raises:
+        GanpipeError: two datasets have one name.
+    """
+    if len({dataset.name for dataset in datasets}) < len(datasets):
+        raise GanpipeError(f"datasets: got the names {[dataset.name for dataset in datasets]}; expected each once")
+    return {
         f"{flow_run.name}-{gan}-{dataset.name}": (
             gan,
             dataset.name,
-            {**dataset.overrides, **(overrides or {}), "train.gan": gan},
+            {**dataset.overrides, **overrides, "train.gan": gan},
         )
-        for gan, dataset in itertools.product(dict.fromkeys(gans), chosen)
+        for gan, dataset in itertools.product(dict.fromkeys(gans), datasets)
     }
-    _check_all({name: values for name, (_, _, values) in combinations.items()}, revision)
+
+
+def _run_all(combinations: Mapping[str, Combination], revision: str, num_parallel: int) -> list[dict[str, Any]]:
+    """Run the combinations in their order, `num_parallel` at a time, and return the table's rows."""
     room = threading.Semaphore(num_parallel)
 
     @task(name="run", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
     def run(name: str, values: dict[str, JsonValue]) -> Any:
-        with room:
+        try:
             return pipeline.with_options(flow_run_name=name)(overrides=values, revision=revision, return_state=True)
+        finally:
+            room.release()
 
-    futures = {name: run.submit(name, values) for name, (_, _, values) in combinations.items()}
+    futures: dict[str, Any] = {}
     rows = []
-    for name, (gan, dataset_name, _) in combinations.items():
-        futures[name].wait()
-        rows.append({"gan": gan, "dataset": dataset_name, **_outcome(name, futures[name])})
-    artifacts.publish_table("sweep", rows, "Each combination is a DVC experiment: `dvc exp show`, `dvc exp apply`")
-    get_run_logger().info("\n%s", _text(rows))
-    failed = [row for row in rows if row["error"]]
-    if failed:
-        raise StageFailed("; ".join(f"{row['gan']} on {row['dataset']}: {row['error']}" for row in failed))
+    try:
+        for name, (_, _, values) in combinations.items():
+            room.acquire()
+            futures[name] = run.submit(name, values)
+        for name, (gan, dataset_name, _) in combinations.items():
+            futures[name].wait()
+            rows.append({"gan": gan, "dataset": dataset_name, **_outcome(name, futures[name])})
+    except BaseException:
+        # As in `pipeline`: the runs are in threads of their own, and hear of no signal.
+        run_stage.end_all()
+        raise
     return rows
 
 

@@ -142,6 +142,13 @@ def start(training: Training, at: str | None = None, world_size: int = 1) -> lis
     return children
 
 
+def warm_up() -> None:
+    """Start the process that all others are forked from, so that its start is in nobody's time."""
+    process = processes.Process(target=int)
+    process.start()
+    process.join()
+
+
 @dataclass(frozen=True)
 class Child:
     """A process that trains."""

@@ -19,6 +19,7 @@ from ..section import nearest
 from ..stages.common import require_no_arguments
 from ..stages.jobs import needs_of
 from ..stages.spread import require_shared
+from ..stages.storage import require_writable
 from ..training import cluster, hosts, job_api
 from ..training.search import space_by_player
 
@@ -34,6 +35,8 @@ def main(argv: list[str]) -> int:
     check_gan_and_data(params)
     check_metrics(params)
     check_disk(params)
+    if params.cluster.storage_path is not None:
+        require_writable(params.cluster.storage_path)
     check_resources(params)
     Tracker.at(environment.home(), params.register_.experiment).check()
     print("params.yaml, data source, GAN, resources, disk and MLflow: ready")

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import environment
 from ..params import load_params
+from ..registry.pages import version_page
 from ..registry.tracking import Tracker
 from ..registry.trail import trail_of
 from ..registry.versions import VersionInfo, describe_versions
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> int:
     versions = describe_versions(client, tracker, name)
     trail = trail_of(client, name)
     if options.json:
-        print(json.dumps({"model": name, "versions": [asdict(item) for item in versions], "trail": trail}, indent=2))
+        shown = [{**asdict(item), "page": version_page(tracker, name, item.version)} for item in versions]
+        print(json.dumps({"model": name, "versions": shown, "trail": trail}, indent=2))
     elif options.trail:
         print("\n".join(_move(move) for move in trail) or f"{name}: no alias was moved yet")
     else:

@@ -12,6 +12,7 @@ from ..params import load_params
 from ..registry.package import digest_of_package
 from ..registry.pages import run_page, version_page
 from ..registry.registration import content_digest
+from ..registry.replay import waiting
 from ..registry.tracking import Tracker
 from ..registry.versions import CHAMPION, by_alias, find_version
 from ..stages.common import EVALUATE, PACKAGE, TRAIN, read_json
@@ -30,6 +31,8 @@ def main(argv: list[str]) -> int:
     print(f"{found['metric']} {found['metrics'][found['metric']]:.2f}  {found['protocol']}")
     print(f"samples  {EVALUATE / 'samples.png'}, while training: {TRAIN / 'samples'}/")
     print(f"curves   {TRAIN / 'curves.csv'}: `dvc plots show` draws them")
+    if left := waiting(environment.home()):
+        print(f"MLflow   has not taken all records of {len(left)} runs yet: `ganpipe replay` sends them")
     return 0
 
 
@@ -56,7 +59,8 @@ def facts() -> dict[str, Any]:
     links = {}
     if version is not None:
         links["MLflow model version"] = version_page(tracker, settings.model_name, int(version.version))
-        links["MLflow run of the training"] = run_page(tracker, str(version.run_id))
+        run = client.get_run(str(version.run_id))
+        links["MLflow run of the training"] = run_page(tracker, run.info.run_id, run.info.experiment_id)
     return {
         "model_name": settings.model_name,
         "version": None if version is None else int(version.version),

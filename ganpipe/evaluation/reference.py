@@ -23,6 +23,7 @@ from safetensors.numpy import save as save_safetensors
 from ..data.cache import Dataset
 from ..data.parallel import progress as progress_bar
 from ..data.places import host_cache
+from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from .extractors import Extractor
 from .frechet import Gaussian
@@ -31,6 +32,7 @@ from .settings import EvaluateSettings
 
 FEATURES, PROTOCOL = "reference.safetensors", "protocol.json"
 _BATCH = 512
+_MAX_PROTOCOL_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def load_reference(folder: Path, expected: ReferenceProtocol) -> Reference:
     """
     remedy = "run `ganpipe reference` again"
     try:
-        description = json.loads((folder / PROTOCOL).read_text(encoding="utf-8"))
+        description = parse_json(read_bounded(folder / PROTOCOL, _MAX_PROTOCOL_BYTES))
         content = (folder / FEATURES).read_bytes()
         protocol = ReferenceProtocol.model_validate(description["protocol"])
         sha256 = description["sha256"]
@@ -142,9 +144,22 @@ def load_reference(folder: Path, expected: ReferenceProtocol) -> Reference:
         raise GanpipeError(f"{folder / FEATURES}: damaged: its SHA-256 is not the one in {PROTOCOL}; {remedy}")
     try:
         tensors = load_safetensors(content)
-        return Reference(protocol, tensors["features"], tensors["indices"], tensors.get("labels"))
-    except (SafetensorError, KeyError) as error:
+        return _checked(Reference(protocol, tensors["features"], tensors["indices"], tensors.get("labels")))
+    except (SafetensorError, KeyError, ValueError) as error:
         raise GanpipeError(f"{folder / FEATURES}: not a reference of this version ({error}); {remedy}") from None
+
+
+def _checked(reference: Reference) -> Reference:
+    """Raises ValueError where its arrays are not what its protocol says."""
+    num_real = reference.protocol.num_real
+    numbers = [reference.indices_N, *([] if reference.labels_N is None else [reference.labels_N])]
+    if reference.features_ND.ndim != 2 or reference.features_ND.dtype != np.float32:
+        raise ValueError(f"features are {reference.features_ND.dtype} {reference.features_ND.shape}")
+    if any(array.shape != (num_real,) or array.dtype != np.int64 for array in numbers):
+        raise ValueError(f"expected indices and labels of {num_real} images")
+    if len(reference.features_ND) != num_real or not np.isfinite(reference.features_ND).all():
+        raise ValueError(f"expected finite features of {num_real} images")
+    return reference
 
 
 def cached_reference(

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..documents import parse_yaml, read_bounded
 from ..errors import GanpipeError
 
 PACKAGES = (
@@ -22,6 +21,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
+_MAX_LOCK_BYTES = 2**24
 ENVIRONMENT_FILE = "environment.json"
 """Name of the file of an MLflow run that holds `environment()`."""
 
@@ -75,8 +75,8 @@ def dvc_tags(root: Path, inputs: Sequence[Path]) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        stages: dict[str, Any] = yaml.safe_load(path.read_text())["stages"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+        stages: dict[str, Any] = parse_yaml(read_bounded(path, _MAX_LOCK_BYTES).decode())["stages"]
+    except (ValueError, KeyError, TypeError) as error:
         raise GanpipeError(f"{path}: not what DVC writes ({error}); restore it with git checkout dvc.lock") from None
     return {
         f"dvc.{item['path']}": str(item.get(item.get("hash", "md5"), ""))

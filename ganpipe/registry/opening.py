@@ -105,5 +105,6 @@ def load(name: str, folder: Path) -> Generator:
         raise GanpipeError(f"{name}: no package of ganpipe: it has no {missing[0]}")
     try:
         return Generator(files)
-    except (MlflowException, ValueError, KeyError) as error:
-        raise GanpipeError(f"{name}: {getattr(error, 'message', None) or repr(error)}") from error
+    except Exception as error:  # the package's own code runs: anything may come of it
+        reason = error.message if isinstance(error, MlflowException) else repr(error)
+        raise GanpipeError(f"{name}: {reason[:1000]}") from error

@@ -22,8 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import gans
+from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from .card import CARD_FILE, SAMPLES_FILE
+from .stored import check_stored
+from .tracking import as_default
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _SOURCES = Path(__file__).resolve().parents[1]
+_MAX_DESCRIPTION_BYTES = 2**24
 _ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch")
 
 
@@ -113,11 +117,14 @@ def _read_trained(train_dir: Path) -> dict[str, Any]:
         if not needed.is_file():
             raise GanpipeError(f"{needed} is missing; run the train stage first")
     try:
-        trained: dict[str, Any] = json.loads(path.read_text())
+        trained = parse_json(read_bounded(path, _MAX_DESCRIPTION_BYTES))
     except ValueError as error:
         raise GanpipeError(f"{path}: not JSON ({error}); run the train stage again") from None
+    if not isinstance(trained, dict):
+        raise GanpipeError(f"{path}: expected a JSON object, found {type(trained).__name__}; run the train stage again")
     if missing := {"gan", "config", "averaged", "data", "progress", "run_key", "data_digest"} - set(trained):
         raise GanpipeError(f"{path}: {sorted(missing)[0]!r} is missing; run the train stage again")
+    gans.load(str(trained["gan"]))  # its name becomes that of a file: it is one of those that are here
     return trained
 
 
@@ -156,12 +163,7 @@ def build_package(
             "yet; only seeds and labels"
         )
     shutil.rmtree(package_dir, ignore_errors=True)
-    for name in files:
-        target = package_dir / "code" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(sources / name, target)
-    shutil.copyfile(train_dir / "generator.safetensors", package_dir / "generator.safetensors")
-    shutil.copyfile(Path(__file__).with_name("served_model.py"), package_dir / "model.py")
+    _copy(train_dir, package_dir, files, sources)
     description = {
         "format": FORMAT,
         **{key: trained[key] for key in ("gan", "config", "averaged", "data", "progress", "run_key")},
@@ -179,6 +181,16 @@ def build_package(
     shutil.copyfile(samples_png, package_dir / SAMPLES_FILE)
     _try(package_dir)
     return digest_of_tree(package_dir)
+
+
+def _copy(train_dir: Path, package_dir: Path, files: list[str], sources: Path) -> None:
+    """The code that the generator needs, its weights, and the module that MLflow runs."""
+    for name in files:
+        target = package_dir / "code" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sources / name, target)
+    shutil.copyfile(train_dir / "generator.safetensors", package_dir / "generator.safetensors")
+    shutil.copyfile(Path(__file__).with_name("served_model.py"), package_dir / "model.py")
 
 
 def _try(package_dir: Path) -> None:
@@ -274,11 +286,14 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
 def log_model(
     client: MlflowClient, run_id: str, package_dir: Path, name: str, tags: Mapping[str, str] | None = None
 ) -> LoggedModel:
-    """Log the package as a model of the run `run_id`, without MLflow's global state.
+    """Log the package as a model of the run `run_id`, without MLflow's global state, and see that it is stored.
 
     Args:
         name: of the logged model, without / and :.
         tags: on the logged model.
+
+    Raises:
+        Corrupted: the artifact store has something else than it was sent.
     """
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
@@ -298,6 +313,8 @@ def log_model(
             path = Path(folder) / "model"
             save_model(package_dir, path, run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
             client.log_model_artifacts(model.model_id, str(path))
+            with as_default(client.tracking_uri):
+                check_stored(f"models:/{model.model_id}", path)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=description["progress"]["images_seen"])])
     except BaseException:
         client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)

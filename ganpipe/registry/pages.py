@@ -8,10 +8,9 @@ from .. import environment, services
 from .tracking import Tracker, without_password
 
 
-def run_page(tracker: Tracker, run_id: str) -> str:
-    """URL of a run's page; where no page is up, which run it is of which database."""
-    experiment = tracker.client().get_run(run_id).info.experiment_id
-    return _page(tracker, f"experiments/{experiment}/runs/{run_id}", f"run {run_id}")
+def run_page(tracker: Tracker, run_id: str, experiment_id: str) -> str:
+    """URL of a run's page; where no page is up, which run it is of which database. MLflow is not asked."""
+    return _page(tracker, f"experiments/{experiment_id}/runs/{run_id}", f"run {run_id}")
 
 
 def version_page(tracker: Tracker, name: str, version: int) -> str:

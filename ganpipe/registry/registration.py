@@ -114,17 +114,31 @@ def register(
         version = _create_version(
             client, tracker, package_dir, name, content, metrics, protocol_hash, run_id, tags or {}
         )
+    challenger = Scores(f"version {version.version}", metrics, protocol_hash)
+    return _settle(client, tracker, version, challenger, settings, rescore, created)
+
+
+def _settle(
+    client: MlflowClient,
+    tracker: Tracker,
+    version: ModelVersion,
+    challenger: Scores,
+    settings: RegisterSettings,
+    rescore: Rescore,
+    created: bool,
+) -> Registration:
+    """Decide on the version and move the aliases; anew where somebody else moved the champion meanwhile."""
+    name, number = settings.model_name, int(version.version)
     gate = hashlib.sha256(settings.model_dump_json(exclude={"experiment"}).encode()).hexdigest()
     trail = Trail(client, tracker, name)
-    challenger = Scores(f"version {version.version}", metrics, protocol_hash)
     for attempt in range(ATTEMPTS):
         standing = trail.standing(CHAMPION)
         decided = _earlier_decision(version, gate) if standing.version is not None else None
         if decided is not None:
             return _result(client, tracker, name, version, decided, created, [])
-        decision = _decide(client, tracker, trail, challenger, int(version.version), standing, settings, rescore)
+        decision = _decide(client, tracker, trail, challenger, number, standing, settings, rescore)
         try:
-            moved = _move_aliases(trail, int(version.version), standing, decision)
+            moved = _move_aliases(trail, number, standing, decision)
         except Overtaken:
             if attempt == ATTEMPTS - 1:
                 raise

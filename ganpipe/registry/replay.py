@@ -1,18 +1,25 @@
-"""Send to MLflow what earlier runs recorded while it was away: python -m ganpipe.registry.replay"""
+"""Sending to MLflow what earlier runs recorded while it was away."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from .. import environment
-from ..errors import GanpipeError
-from .spool import left_over
+from .spool import about, is_held, left_over
 from .tracking import Tracker
+
+
+def waiting(root: Path) -> dict[str, Path]:
+    """The runs of the repo in `root` that have records left, and no process that sends them: by the run's name in the
+    spool, one file of each."""
+    spool_dir = Path(Tracker.at(root, experiment="").spool_dir)
+    return {path.name.split(".")[0]: path for path in left_over(spool_dir) if not is_held(path)}
 
 
 def replay(root: Path, timeout_seconds: float = 60.0) -> tuple[int, int]:
     """Send all leftover records of the repo in `root`.
+
+    Args:
+        timeout_seconds: for each run.
 
     Returns:
         How many runs had records left, and how many of these have none now.
@@ -21,23 +28,8 @@ def replay(root: Path, timeout_seconds: float = 60.0) -> tuple[int, int]:
         GanpipeError: MLflow does not answer.
     """
     tracker = Tracker.at(root, experiment="")
-    run_ids = sorted({path.name.split(".")[0] for path in left_over(Path(tracker.spool_dir))})
-    if run_ids:
+    found = waiting(root)
+    if found:
         tracker.check()
-    sent = [tracker.attach(run_id).close(timeout_seconds=timeout_seconds) for run_id in run_ids]
-    return len(sent), sum(sent)
-
-
-def main() -> int:
-    """The command."""
-    try:
-        found, sent = replay(environment.home())
-    except GanpipeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{sent} of {found} runs with unsent records are complete now" if found else "nothing was left to send")
-    return 0 if sent == found else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    logs = [tracker.left_over(run_id, about(path)) for run_id, path in found.items()]
+    return len(logs), sum(log.close(timeout_seconds=timeout_seconds) for log in logs)

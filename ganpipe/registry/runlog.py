@@ -93,24 +93,32 @@ class RunLog:
         run_id: str,
         spool_dir: Path,
         *,
+        experiment_id: str = "",
         ends_run: bool = True,
         found: bool = False,
         finished_before: bool = False,
+        open_run: Callable[[MlflowClient], str] | None = None,
+        about: Entry | None = None,
     ) -> None:
-        """Use `Tracker.run` or `Tracker.attach` instead.
+        """Use `Tracker.run`, `Tracker.run_later` or `Tracker.attach` instead.
 
         Args:
             make_client: called in the background thread.
+            experiment_id: of the run, where it is known: for its page.
             ends_run: closing sets the run's status; false for a second writer.
             found: the run was there already.
             finished_before: and had finished.
+            open_run: finds or makes the run in the background and returns its id; `run_id` names the spool till then.
+            about: what `open_run` goes by, for the spool.
         """
         self.run_id = run_id
+        self.experiment_id = experiment_id
         self.found = found
         self.finished_before = finished_before
         self._make_client = make_client
+        self._open_run = open_run
         self._ends_run = ends_run
-        self._spool = Spool(spool_dir, run_id)
+        self._spool = Spool(spool_dir, run_id, about)
         self._wake = threading.Condition()
         self._hurry = False
         self._closing = False
@@ -175,12 +183,12 @@ class RunLog:
     # --- the end
 
     def flush(self, timeout_seconds: float = 30.0) -> bool:
-        """Send what is waiting; whether all of it has arrived in time."""
-        deadline = time.monotonic() + timeout_seconds
+        """Send what is waiting; whether all of it has arrived in time. Nobody is kept waiting while MLflow is away."""
         with self._wake:
             self._hurry = True
             self._wake.notify_all()
-            return self._wake.wait_for(lambda: not len(self._spool), max(0.0, deadline - time.monotonic()))
+            self._wake.wait_for(lambda: not len(self._spool) or self.away_since is not None, timeout_seconds)
+            return not len(self._spool)
 
     def close(self, status: str = "FINISHED", timeout_seconds: float = 60.0) -> bool:
         """End the run, wait for what is on its way, and say whether all of it has arrived.
@@ -193,6 +201,7 @@ class RunLog:
         if self._closed:
             return not len(self._spool)
         if self._ends_run:
+            self._spool.adopt()  # of a second writer that gave up or died
             self._spool.append({"kind": "end", "status": status, "time": int(time.time() * 1000)})
         self._closed = True
         with self._wake:
@@ -205,8 +214,8 @@ class RunLog:
         left = len(self._spool)
         if left:
             log.warning(
-                "MLflow does not answer; %d records of run %s are kept in %s. Send them later with: "
-                "python -m ganpipe.registry.replay",
+                "MLflow does not answer; %d records of run %s are kept in %s. Nothing else is lost; send them once it "
+                "answers: ganpipe replay",
                 left,
                 self.run_id,
                 self._spool.path,
@@ -233,9 +242,11 @@ class RunLog:
         while self._wait_for_work():
             try:
                 client = client or self._make_client()
+                if self._open_run is not None:
+                    self.run_id, self._open_run = self._open_run(client), None
                 self._send_some(client)
             except Exception as error:  # a thread that dies would lose what it was to send
-                if is_permanent(error):
+                if self._open_run is None and is_permanent(error):
                     self._refused(error)
                     continue
                 self._note_away(error)
@@ -304,8 +315,10 @@ class RunLog:
 
     def _note_away(self, error: Exception) -> None:
         if self.away_since is None:
-            self.away_since = time.monotonic()
-            reason = redact(str(error).splitlines()[0])[:300]
+            with self._wake:
+                self.away_since = time.monotonic()
+                self._wake.notify_all()
+            reason = redact(str(error).splitlines()[0] if str(error) else repr(error))[:300]
             log.warning("MLflow does not answer (%s); training goes on, records wait in %s", reason, self._spool.path)
 
     def _note_back(self) -> None:

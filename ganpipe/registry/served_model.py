@@ -36,6 +36,7 @@ import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 MAX_SEED = 2**63 - 1
@@ -43,6 +44,7 @@ MAX_EXACT = 2**53
 """The largest float among those that all are different whole numbers."""
 ROWS_AT_ONCE = 256
 """Rows generated in one call of the network, so that a large request does not need much memory."""
+MAX_DESCRIPTION_BYTES = 2**24
 MAX_BYTES = 2**26
 """Bytes of images that one request may ask for: their answer as JSON is some four times as large."""
 
@@ -67,6 +69,34 @@ def digest_of_tree(directory: Path) -> str:
 def invalid(message: str) -> MlflowException:
     """An error of the caller's making; a model server answers it with status 400."""
     return MlflowException.invalid_parameter_value(message)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What is in a package's model.json.
+
+    Raises:
+        MlflowException: it is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_DESCRIPTION_BYTES + 1)
+        found = json.loads(content) if len(content) <= MAX_DESCRIPTION_BYTES else None
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"{path}: no JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise invalid(
+            f"{path}: no description of a model: expected a JSON object of at most {MAX_DESCRIPTION_BYTES} bytes"
+        )
+    parts = {"config": dict, "data": dict, "digests": dict, "gan": str, "progress": dict}
+    for name, kind in parts.items():
+        if not isinstance(found.get(name), kind):
+            raise invalid(f"{path}: {name} is {repr(found.get(name))[:100]}, expected {kind.__name__}")
+    # It names a module below the packaged code's own: no other one.
+    if not (found["gan"].isidentifier() and found["gan"].isascii()):
+        raise invalid(f"{path}: gan is {found['gan'][:100]!r}, expected the name of a file in the package's gans/")
+    if not {"code", "generator"} <= set(found["digests"]):
+        raise invalid(f"{path}: digests lacks code or generator")
+    return found
 
 
 class _CodeFinder(importlib.abc.MetaPathFinder):
@@ -111,6 +141,8 @@ def load_weights(gan: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> N
     Raises:
         ValueError: a key that `gan` does not have, or one that its modules need and `weights` lacks, or another shape.
     """
+    if not weights:
+        raise ValueError("there are no weights")
     held = {key.split(".")[0] for key in weights}
     wanted = {key: value.shape for key, value in gan.state_dict().items() if key.split(".")[0] in held}
     if unknown := sorted(set(weights) - set(wanted)):
@@ -153,7 +185,7 @@ class Generator:
         Raises:
             MlflowException: a file is not the one that was packaged, or the weights do not fit the networks.
         """
-        self.description: dict[str, Any] = json.loads(files["description"].read_text())
+        self.description = read_description(files["description"])
         digests = self.description["digests"]
         for what, found in (("generator", sha256_of(files["generator"])), ("code", digest_of_tree(files["code"]))):
             if found != digests[what]:
@@ -176,7 +208,7 @@ class Generator:
             self.gan = gan_class(gan_class.Config.model_validate(self.description["config"]), self.data)
         try:
             load_weights(self.gan, load_file(files["generator"]))
-        except ValueError as error:
+        except (ValueError, SafetensorError) as error:
             raise invalid(f"{files['generator']}: {error}") from error
         for module in self.gan.children():
             if not any(parameter.is_meta for parameter in module.parameters()):

@@ -2,7 +2,8 @@
 
 Every entry is one line of JSON, written before `append` returns. The file is emptied when everything has been sent,
 and removed when the run is closed. A file that nobody holds is left over from a process that died or gave up: the
-next process that writes to the same run adopts it.
+next process that writes to the same run adopts it. Where MLflow has not made the run yet, the first line says which
+run is meant.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from typing import IO, Any
 
 Entry = dict[str, Any]
 _SUFFIX = ".jsonl"
+ABOUT = "about"
+"""Kind of the first line of a file whose run MLflow may not have yet."""
 
 
 class Spool:
     """A queue of entries with a file behind it; one producer or many, one consumer."""
 
-    def __init__(self, directory: Path, run_id: str) -> None:
+    def __init__(self, directory: Path, run_id: str, about: Entry | None = None) -> None:
         """Open a spool of the run, taking over what earlier processes left.
 
         Args:
             directory: made if missing; where it cannot be made (a worker on another host), a temporary one is used.
+            about: for whoever sends what is left, where `run_id` is none of MLflow's: see `about`.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -43,14 +47,31 @@ class Spool:
         self.rejected_path = directory / f"{run_id}.rejected"
         self._turn_path = directory / f"{run_id}.turn"
         self._files = directory / f"{name}.files"
+        self._first_line = "" if about is None else json.dumps({"kind": ABOUT, **about}) + "\n"
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque()
         self._num_files = 0
         self._file = self.path.open("w")
         self.path.chmod(0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        for leftover in left_over(directory, run_id):
-            self._adopt(leftover)
+        self._begin()
+        self._run_id = run_id
+        self.adopt()
+
+    def _begin(self) -> None:
+        """The file without entries."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(self._first_line)
+        self._file.flush()
+
+    def adopt(self) -> int:
+        """Take over what other processes left of this run; how many entries that were."""
+        before = len(self)
+        for leftover in left_over(self.path.parent, self._run_id):
+            if leftover != self.path:
+                self._adopt(leftover)
+        return len(self) - before
 
     def _adopt(self, path: Path) -> None:
         with path.open() as file:
@@ -59,6 +80,8 @@ class Spool:
             except BlockingIOError:
                 return  # its process lives
             for entry in read_entries(file):
+                if entry["kind"] == ABOUT:
+                    continue
                 source = Path(entry["file"]) if "file" in entry else None
                 if source is None or source.is_file():  # gone: it has been sent
                     self.append(entry, source)
@@ -105,8 +128,7 @@ class Spool:
         with self._lock:
             removed = [self._entries.popleft() for _ in range(num_entries)]
             if not self._entries:
-                self._file.seek(0)
-                self._file.truncate()
+                self._begin()
         for entry in removed:
             if "file" in entry:
                 shutil.rmtree(Path(entry["file"]).parent, ignore_errors=True)
@@ -141,6 +163,25 @@ def read_entries(file: IO[str]) -> Iterator[Entry]:
     for line in file:
         if line.endswith("\n"):
             yield json.loads(line)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process writes to the spool's file."""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def about(path: Path) -> Entry | None:
+    """What the first line of a spool's file says of its run; None where the file's name is the run's id."""
+    with path.open() as file:
+        first = next(read_entries(file), None)
+    if first is None or first["kind"] != ABOUT:
+        return None
+    return {key: value for key, value in first.items() if key != "kind"}
 
 
 def left_over(directory: Path, run_id: str = "*") -> list[Path]:

@@ -5,6 +5,8 @@ Only MLflow's client is used, never its global active run, for stages, Ray worke
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import sqlite3
@@ -12,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ..errors import GanpipeError, UnavailableError
 from ..redaction import redact
 from .runlog import RunLog, is_permanent
+from .stored import Corrupted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +33,10 @@ ResultT = TypeVar("ResultT")
 RUN_KEY_TAG = "ganpipe.run_key"
 STAGE_TAG = "ganpipe.stage"
 PARENT_TAG = "mlflow.parentRunId"
+PATIENCE_SECONDS = 60.0
 _SQLITE = "sqlite:///"
+_LATER = "later-"
+"""Begins the name of a spool whose run MLflow may not have yet."""
 
 
 def tracking_uri(root: Path) -> str:
@@ -62,6 +68,9 @@ def prepare_client() -> None:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }.items():
         os.environ.setdefault(name, value)
+    if without_password(uri := os.environ.get("MLFLOW_TRACKING_URI", "")) != uri:
+        # It prints links to runs as it ends them, the password among them.
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("mlflow.store.db.utils", "alembic", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -89,13 +98,14 @@ def check_reachable(uri: str, timeout_seconds: float = 5.0) -> None:
 def _check_server(uri: str, timeout_seconds: float) -> None:
     shown = without_password(uri)
     hint = "start it, or correct MLFLOW_TRACKING_URI (unset: sqlite:///mlflow.db)"
+    # Before the clock starts: on a busy machine the import alone takes longer than an answer.
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
     answer: list[Any] = []
 
     def ask() -> None:
-        from mlflow.exceptions import MlflowException
-        from mlflow.utils.credentials import get_default_host_creds
-        from mlflow.utils.rest_utils import http_request
-
         try:
             answer.append(
                 http_request(
@@ -152,17 +162,25 @@ def _check_sqlite(path: Path) -> None:
             ) from None
 
 
-def patiently(action: Callable[[], ResultT], uri: str, seconds: float = 60.0) -> ResultT:
-    """`action`'s result, trying again while MLflow is away or its database is locked.
+def patiently(action: Callable[[], ResultT], uri: str, seconds: float | None = None) -> ResultT:
+    """`action`'s result, trying again while MLflow is away, its database is locked, or its store damages uploads.
+
+    Args:
+        seconds: how long; default PATIENCE_SECONDS.
 
     Raises:
+        Corrupted: an upload did not arrive whole for `seconds`.
         GanpipeError: it did not work for `seconds`, or MLflow says that the request is wrong.
     """
+    seconds = PATIENCE_SECONDS if seconds is None else seconds
     deadline = time.monotonic() + seconds
     wait_seconds = 0.2
     while True:
         try:
             return action()
+        except Corrupted:
+            if time.monotonic() + wait_seconds > deadline:
+                raise
         except GanpipeError:
             raise
         except Exception as error:  # artifact stores raise errors of their own kinds
@@ -173,8 +191,8 @@ def patiently(action: Callable[[], ResultT], uri: str, seconds: float = 60.0) ->
                 raise UnavailableError(
                     f"MLflow at {without_password(uri)} did not answer for {seconds:g} s: {reason}"
                 ) from error
-            time.sleep(wait_seconds)
-            wait_seconds = min(2 * wait_seconds, 5.0)
+        time.sleep(wait_seconds)
+        wait_seconds = min(2 * wait_seconds, 5.0)
 
 
 @contextmanager
@@ -291,21 +309,59 @@ class Tracker:
         self.check()
         prepare_client()
         client = self.client()
-        identity = {STAGE_TAG: stage, RUN_KEY_TAG: run_key, **({PARENT_TAG: parent_run_id} if parent_run_id else {})}
-        run, found = patiently(lambda: self._find_or_create(client, identity, name), self.uri)
-        status = run.info.status
-        if found and status != "RUNNING":
-            patiently(lambda: client.update_run(run.info.run_id, status="RUNNING"), self.uri)
+        identity = _identity(stage, run_key, parent_run_id)
+        run, found = patiently(lambda: self._open(client, identity, name), self.uri)
         runlog = RunLog(
             self.client,
             run.info.run_id,
             Path(self.spool_dir),
+            experiment_id=run.info.experiment_id,
             found=found,
-            finished_before=found and status == "FINISHED",
+            finished_before=found and run.info.status == "FINISHED",
         )
         if tags:
             runlog.set_tags(tags)
         return runlog
+
+    def run_later(
+        self, stage: str, run_key: str, *, name: str, parent_run_id: str | None = None, ends_run: bool = True
+    ) -> RunLog:
+        """As `run`, but the run is found or made in the background, so that nobody waits for MLflow: for a trial, which
+        may begin while MLflow is away. Its `run_id` is none of MLflow's before that."""
+        prepare_client()
+        identity = _identity(stage, run_key, parent_run_id)
+        about = {
+            "experiment": self.experiment,
+            "stage": stage,
+            "run_key": run_key,
+            "name": name,
+            "parent": parent_run_id,
+        }
+        digest = hashlib.sha256(json.dumps([self.experiment, identity], sort_keys=True).encode()).hexdigest()
+        return RunLog(
+            self.client,
+            f"{_LATER}{digest[:24]}",
+            Path(self.spool_dir),
+            ends_run=ends_run,
+            open_run=lambda client: str(self._open(client, identity, name)[0].info.run_id),
+            about={"experiment": self.experiment, **about},
+        )
+
+    def left_over(self, run_id: str, about: Mapping[str, Any] | None) -> RunLog:
+        """The run of a spool that was left, to send what is in it: see `spool.left_over` and `spool.about`."""
+        if about is None:
+            return self.attach(run_id)
+        of_its_time = replace(self, experiment=about["experiment"])
+        return of_its_time.run_later(
+            about["stage"], about["run_key"], name=about["name"], parent_run_id=about["parent"], ends_run=False
+        )
+
+    def _open(self, client: MlflowClient, identity: Mapping[str, str], name: str | None) -> tuple[Run, bool]:
+        """The run as it was, which is RUNNING from here on, and whether it was there."""
+        run, found = self._find_or_create(client, identity, name)
+        if found and run.info.status != "RUNNING":
+            client.update_run(run.info.run_id, status="RUNNING")
+        return run, found
 
     def _find_or_create(self, client: MlflowClient, identity: Mapping[str, str], name: str | None) -> tuple[Run, bool]:
         with self._locked():
@@ -335,6 +391,11 @@ class Tracker:
             )
         prepare_client()
         return RunLog(self.client, run_id, Path(self.spool_dir), ends_run=False, found=True)
+
+
+def _identity(stage: str, run_key: str, parent_run_id: str | None) -> dict[str, str]:
+    """The tags by which a run is found again."""
+    return {STAGE_TAG: stage, RUN_KEY_TAG: run_key, **({PARENT_TAG: parent_run_id} if parent_run_id else {})}
 
 
 def find_runs(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:

@@ -11,6 +11,7 @@ from typing import Any
 import ganpipe
 
 from ..data.manifest import Manifest
+from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from ..params import Params
 from ..registry import lineage
@@ -22,6 +23,7 @@ TRAIN = Path("artifacts/train")
 EVALUATE = Path("artifacts/evaluate")
 PACKAGE = Path("artifacts/package")
 NOTES = Path(".ganpipe/notes")
+_MAX_JSON_BYTES = 2**26
 
 
 def code_digest(gan: str) -> str:
@@ -59,7 +61,7 @@ def read_json(path: Path, made_by: str) -> Any:
         GanpipeError: the file is missing or no JSON; names the stage that makes it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_bounded(path, _MAX_JSON_BYTES))
     except FileNotFoundError:
         raise GanpipeError(f"{path}: no such file; the stage {made_by!r} makes it: run `dvc repro {made_by}`") from None
     except ValueError as error:

@@ -22,6 +22,7 @@ from ..gans.base import DataSpec, Gan, Progress
 from ..params import load_params
 from ..registry import lineage
 from ..registry.pages import run_page
+from ..registry.runlog import RunLog
 from ..registry.served_model import load_weights
 from ..registry.tracking import Tracker
 from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments
@@ -35,27 +36,33 @@ def main(argv: list[str]) -> int:
     verify(SHARDS)
     trained = read_json(TRAIN / "model.json", made_by="train")
     gan = trained_gan(trained)
-    evaluation = measure(gan, Progress(**trained["progress"]), params.evaluate, trained["averaged"])
-    evaluation.save(EVALUATE)
     tracker = Tracker.at(environment.home(), params.register_.experiment)
-    key, protocol = trained["run_key"], evaluation.protocol
+    key, progress = trained["run_key"], Progress(**trained["progress"])
+    protocol = protocol_here(gan, params.evaluate, trained["averaged"])
+    # MLflow is reached before the long work: once that is done, its being away is no reason to do it again.
     with tracker.run("train", key, name=f"train {trained['gan']}") as training:
         # A run of its own, a child of the training's: the same generator may be measured under other protocols, too.
         name = f"evaluate {trained['gan']} {protocol.hash}"
         with tracker.run("evaluate", f"{key}-{protocol.hash}", name=name, parent_run_id=training.run_id) as run:
-            found = lineage.environment()
-            own = {**lineage.environment_tags(found), **lineage.computing_tags(found)}
-            run.set_tags({"ganpipe.protocol": protocol.hash, **own})
-            run.log_params({"protocol": protocol.model_dump(mode="json")})
-            run.log_metrics(evaluation.metrics, step=trained["progress"]["images_seen"])
-            for path in sorted(EVALUATE.iterdir()):
-                run.log_artifact(path)
-            links = {"MLflow run of the evaluation": run_page(tracker, run.run_id)}
+            evaluation = measure(gan, progress, params.evaluate, trained["averaged"])
+            evaluation.save(EVALUATE)
+            _log(evaluation, run, progress.images_seen)
+            links = {"MLflow run of the evaluation": run_page(tracker, run.run_id, run.experiment_id)}
             leave_note("evaluate", about=protocol.text, links=links)
     for name, value in evaluation.metrics.items():
         print(f"{name} {value:g}")
     print(protocol.text)
     return 0
+
+
+def _log(evaluation: Evaluation, run: RunLog, images_seen: int) -> None:
+    found = lineage.environment()
+    own = {**lineage.environment_tags(found), **lineage.computing_tags(found)}
+    run.set_tags({"ganpipe.protocol": evaluation.protocol.hash, **own})
+    run.log_params({"protocol": evaluation.protocol.model_dump(mode="json")})
+    run.log_metrics(evaluation.metrics, step=images_seen)
+    for path in sorted(EVALUATE.iterdir()):
+        run.log_artifact(path)
 
 
 def trained_gan(trained: dict[str, Any]) -> Gan:

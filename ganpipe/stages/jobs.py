@@ -115,7 +115,7 @@ def training_job(
 
 @dataclass(frozen=True)
 class OpenTrial:
-    """Opens a trial's MLflow run, a child of the search's, in the trial's process."""
+    """Opens a trial's MLflow run, a child of the search's, in the trial's process; MLflow may be away."""
 
     tracker: Tracker
     key: str
@@ -123,7 +123,7 @@ class OpenTrial:
     gan: str
 
     def __call__(self, trial: str, adam: Mapping[str, Any]) -> RunLog:
-        run = self.tracker.run(
+        run = self.tracker.run_later(
             f"trial-{trial}", self.key, name=f"{self.gan} trial {trial}", parent_run_id=self.parent_run_id
         )
         run.log_params(adam)

@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest)
         run.log_artifact(TRAIN / "curves.csv")
-        leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id)})
+        leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id, run.experiment_id)})
     done(folder, [TRAIN / "generator.safetensors", TRAIN / "model.json"])
     print(f"{TRAIN}: generator after {chosen:,} images")
     return 0

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         run.log_metrics({f"best_{result.objective}": best.objective}, step=0)
         run.log_artifact(TUNE / "trials.csv")
         run.log_artifact(TUNE / "trials.png")
-        leave_note("tune", links={"MLflow run of the search": run_page(tracker, run.run_id)})
+        leave_note("tune", links={"MLflow run of the search": run_page(tracker, run.run_id, run.experiment_id)})
     done(folder, [TUNE / "best.json", TUNE / "trials.csv"])
     print(f"tune: best of {len(result.trials)} trials is {best.number} with {result.objective} {best.objective:.2f}")
     return 0

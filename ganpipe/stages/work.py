@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from .. import environment
 from ..registry import lineage
+from .storage import require_writable
 
 WORK = Path(".ganpipe/work")
 _DONE = ".done.json"
@@ -23,7 +24,12 @@ def work_folder(storage_path: str | None, stage: str, key: str) -> str:
 
     Of this checkout's runs one at a time has it: another with the same work waits here until that one has ended, and
     then finds what it made. Work whose outputs DVC has taken is gone by then: a stage that is forced starts anew.
+
+    Raises:
+        GanpipeError: `storage_path` cannot be written.
     """
+    if storage_path is not None:
+        require_writable(storage_path)
     clear_done()
     work = f"{stage}-{key}"
     _claim(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..gans.base import Gan, Progress
 from .distributed import World
 from .state import CheckpointStore, Stopped, TrainingState
+from .uploads import write_checked
 
 Score = Callable[[Gan, Progress], float]
 """Scores a generator, lower is better (quick FID)."""
@@ -19,6 +21,24 @@ Draw = Callable[[Gan, Progress], bytes]
 """Draws a generator's sample grid as PNG bytes."""
 Report = Callable[[dict[str, float]], None]
 """Hands metrics to whoever started the training (Ray Train, Ray Tune). Every rank calls it, with the same metrics."""
+
+
+def sparing(report: Report, world: World, seconds: float = 30.0) -> Report:
+    """`report`, but at most once in so many seconds, on all ranks alike.
+
+    A report waits for the controller's next look at its workers, up to half a second. A search has to hear of every
+    rung, but a training's controller does nothing with it: checkpoints are our own.
+    """
+    last = -math.inf
+
+    def report_now_and_then(metrics: dict[str, float]) -> None:
+        nonlocal last
+        now = world.broadcast_number(time.monotonic())
+        if now - last >= seconds:
+            last = now
+            report(metrics)
+
+    return report_now_and_then
 
 
 class Tracker(Protocol):
@@ -33,6 +53,16 @@ class Tracker(Protocol):
 
 STEPS_BETWEEN_LOOKS = 8
 """How often several workers agree on whether to stop: a message between them each time."""
+
+
+def log_again(state: TrainingState, score_name: str, tracker: Tracker) -> None:
+    """Curves and scores of a training that goes on from a checkpoint: what a host that died had not sent yet is logged
+    all the same. The tracker leaves out what it has."""
+    for row in state.curves.rows:
+        losses = {name: value for name, value in row.items() if name not in ("step", "images_seen")}
+        tracker.log_metrics(losses, step=int(row["images_seen"]))
+    for images_seen, score in sorted(state.scores.items()):
+        tracker.log_metrics({score_name: score}, step=images_seen)
 
 
 def is_due(every: int, before: Progress, now: Progress) -> bool:
@@ -89,7 +119,7 @@ class SampleGrids:
         name = f"{now.step:07d}.png"
         filesystem, folder = fsspec.core.url_to_fs(f"{self._folder}/samples")
         filesystem.makedirs(folder, exist_ok=True)
-        filesystem.pipe_file(f"{folder}/{name}", png)
+        write_checked(filesystem, f"{folder}/{name}", png)
         if self._tracker is not None:
             self._tracker.log_bytes(png, f"samples/{name}")
 

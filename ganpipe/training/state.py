@@ -21,9 +21,11 @@ from ..errors import GanpipeError, UnavailableError
 from ..gans import load
 from ..gans.base import DataSpec, Gan, GanConfig, Progress
 from ..gans.draws import derive_seed
+from . import restoring
 from .distributed import World, synchronise_batch_norm
 from .ema import Ema
 from .settings import TrainSettings
+from .uploads import move_checked, write_checked
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -159,6 +161,12 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            GanpipeError: it is not one of this training; nothing has changed then.
+        """
+        restoring.check(state, self.state_dict(), self.optimizers)
         self.gan.load_state_dict(state["gan"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -239,7 +247,7 @@ class CheckpointStore:
         path = self._path(state.progress.images_seen)
         self._filesystem.makedirs(self._folder, exist_ok=True)
         self._write(f"{path}.partial", buffer.getvalue())
-        self._filesystem.mv(f"{path}.partial", path)
+        move_checked(self._filesystem, f"{path}.partial", path)
         present = self.list()
         kept = {*present[-self._keep :], self.best(state.scores)}
         for images_seen in present:
@@ -247,7 +255,7 @@ class CheckpointStore:
                 self._filesystem.rm_file(self._path(images_seen))
 
     def _write(self, path: str, content: bytes) -> None:
-        self._filesystem.pipe_file(path, content)
+        write_checked(self._filesystem, path, content)
         if self._is_local:  # a file that is moved before it is on the disk may be empty after a power failure
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
@@ -271,7 +279,7 @@ class CheckpointStore:
         except Exception as error:  # each storage has errors of its own kinds
             raise UnavailableError(f"{path}: cannot be read: {error}") from error
         try:
-            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+            state = restoring.read(content, device)
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise DamagedCheckpoint(f"{path}: cannot be read as a checkpoint ({reason})") from error

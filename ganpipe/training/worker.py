@@ -16,7 +16,7 @@ from ..gans.base import GanConfig
 from .distributed import World
 from .feed import Feed, spec_of
 from .loop import Loop
-from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, StopWhenAsked, Tracker
+from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, StopWhenAsked, Tracker, log_again, sparing
 from .settings import ClusterSettings, TrainSettings
 from .state import CheckpointStore, Diverged, Stopped, TrainingState
 
@@ -83,6 +83,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         tracker = None
         if job.open_tracker is not None and world.rank == 0:
             tracker = stack.enter_context(job.open_tracker())
+            log_again(state, job.score_name, tracker)
         observers: list[Any] = [Log(world.rank, tracker, job.name)]
         if job.draw is not None and world.rank == 0:
             observers.append(SampleGrids(job.folder, job.settings.samples_at_updates, job.draw, tracker))
@@ -97,7 +98,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
     return state
 
 
-def _train_worker(config: dict[str, TrainingJob]) -> tuple[str, str] | None:
+def _train_worker(config: dict[str, Any]) -> tuple[str, str] | None:
     """One worker of a Ray Train group. Returns kind and message of an end that another try would not mend."""
     import ray.train
     import ray.train.torch
@@ -106,7 +107,8 @@ def _train_worker(config: dict[str, TrainingJob]) -> tuple[str, str] | None:
     device = ray.train.torch.get_device()
     world = World(context.get_world_rank(), context.get_world_size(), device)
     try:
-        run_training(config["job"], world, ray.train.report)
+        report = ray.train.report if config["every_report"] else sparing(ray.train.report, world)
+        run_training(config["job"], world, report)
     except (Diverged, Stopped) as error:
         return type(error).__name__, str(error)
     return None
@@ -132,7 +134,7 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
     trainer = TorchTrainer(
         _train_worker,  # type: ignore[arg-type]
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "every_report": bool(callbacks)},
         torch_config=OwnAddress(),
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=cluster.num_workers,  # type: ignore[arg-type]
@@ -167,7 +169,10 @@ def _fit(trainer: Any, name: str, max_failures: int) -> Any:
         try:
             return trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise GanpipeError(
+            failures = (getattr(error, "worker_failures", None) or {}).values()
+            # Storage that is away now may be back at Prefect's next try.
+            kind = UnavailableError if any(isinstance(one, UnavailableError) for one in failures) else GanpipeError
+            raise kind(
                 f"training failed: {_cause(error)}; the same command goes on from the last checkpoint"
             ) from error
         except ray.exceptions.RayActorError as error:

@@ -34,7 +34,7 @@ FAILURE_DETECTION = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
 }
-"""What docs/operations-cluster.md tells to set: a lost host is noticed within 20 s, and notices it itself within 30 s."""
+"""What docs/operations-cluster.md tells to set: a lost host is noticed in 20 s, and notices it itself in 30 s."""
 
 
 def require_namespaces() -> None:

@@ -58,9 +58,14 @@ class Repro:
         self.began["end"] = time.monotonic()
         return False
 
-    def kill(self) -> None:
-        """SIGKILL to all of the group at once, as when a host's memory is full or a session is torn down."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+    def strike(self, preempted: bool) -> None:
+        """SIGKILL to all of the group at once, as when a host's memory is full or a session is torn down; preempted:
+        SIGTERM first, and 10 s to leave."""
+        members = processes.group(self.process.pid)
+        if preempted:
+            processes.end(members, grace_seconds=10)
+        else:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def end(self) -> int:
@@ -80,15 +85,13 @@ def made(root: Path) -> Project:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, float]]:
+def undisturbed(ray_head: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, float]]:
     """A checkout whose pipeline ran in peace, and the seconds of each stage."""
     project = made(tmp_path_factory.mktemp("undisturbed") / "project")
-    try:
-        repro = Repro(project)
-        repro.follow()
-        assert repro.end() == 0, "".join(repro.lines[-30:])
-    finally:
-        services.stop(project.root)
+    project.environment["RAY_ADDRESS"] = ray_head
+    repro = Repro(project)
+    repro.follow()
+    assert repro.end() == 0, "".join(repro.lines[-30:])
     times = list(repro.began.items())
     seconds = {name: later - began for (name, began), (_, later) in itertools.pairwise(times)}
     assert list(seconds) == STAGES
@@ -98,12 +101,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.timeout(1200)
-def test_killed_in_every_stage(undisturbed: tuple[Project, dict[str, float]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_killed_in_every_stage(how: str, undisturbed: tuple[Project, dict[str, float]], tmp_path: Path) -> None:
     expected, seconds = undisturbed
     seed = random.randrange(10**6)
     chance = random.Random(seed)
     print(f"seed {seed}", seconds)
     project = made(tmp_path / "project")
+    if how == "SIGTERM":  # else its own Ray, in the midst of whose start it may be killed
+        project.environment["RAY_ADDRESS"] = expected.environment["RAY_ADDRESS"]
     repro = Repro(project)
     try:
         with contextlib.ExitStack() as trials:
@@ -115,10 +121,10 @@ def test_killed_in_every_stage(undisturbed: tuple[Project, dict[str, float]], tm
                     killed[1].recovered(lost=LOST.get(killed[0], "the stage's work"))
                 if not began:
                     break
-                trial = trials.enter_context(fault(f"SIGKILL to all of `dvc repro` in the stage {stage}"))
+                trial = trials.enter_context(fault(f"{how} to all of `dvc repro` in the stage {stage}"))
                 time.sleep(chance.uniform(0.05, 0.6) * seconds[stage])
                 assert repro.process.poll() is None, f"it had ended before it was killed in {stage}; seed {seed}"
-                repro.kill()
+                repro.strike(preempted=how == "SIGTERM")
                 trial.struck()
                 killed = stage, trial
                 repro = Repro(project)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_parts import MOMENTS, Training, new_training, start
+from fault_parts import MOMENTS, Training, new_training, start, warm_up
 from reliability import fault
+from training_parts import largest_difference
 
 LOST = "the images since the last checkpoint"
 QUICK = {"halfway through writing a checkpoint", "after MLflow has taken metrics, before that is noted"}
@@ -26,6 +27,7 @@ def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
     def of(gan: str, world_size: int) -> tuple[dict[str, Any], float]:
         training = new_training(shards, tmp_path_factory.mktemp("undisturbed"), gan)
+        warm_up()
         began = time.monotonic()
         children = start(training, world_size=world_size)
         assert [child.end() for child in children] == [0] * world_size
@@ -67,17 +69,18 @@ def test_killed_again_and_again(gan: str, world_size: int, shards: Path, tmp_pat
     chance = random.Random(seed)
     print(f"seed {seed}")
     training = new_training(shards, tmp_path, gan)
+    num_killed = 0
     with contextlib.ExitStack() as trials:
         children = start(training, world_size=world_size)
         for _ in range(4):
-            time.sleep(chance.uniform(0, 0.8 * seconds))
+            time.sleep(chance.uniform(0, 0.5 * seconds))
             victim = chance.choice(children)
-            if victim.process.exitcode is not None:
-                break
+            victim.process.kill()
+            if victim.end() == 0:
+                break  # luck: it came to its end between two kills
+            num_killed += 1
             plural = "es" if world_size > 1 else ""
             trial = trials.enter_context(fault(f"SIGKILL to a training at random, {world_size} process{plural}"))
-            victim.process.kill()
-            assert victim.end() == -9, f"it had ended before it was killed; seed {seed}"
             trial.struck()
             for child in children:  # where one of several dies, the others end: they miss it, or are ended by Ray
                 child.process.kill()
@@ -86,4 +89,32 @@ def test_killed_again_and_again(gan: str, world_size: int, shards: Path, tmp_pat
             assert children[0].going.wait(300)
             trial.recovered(lost=LOST)
         assert [child.end() for child in children] == [0] * world_size
+        assert num_killed >= 1, f"it ended before the first kill; seed {seed}"
         same(training, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_checkpoint_is_taken_up_by_another_number_of_workers(
+    before: int, after: int, shards: Path, tmp_path: Path
+) -> None:
+    settings = {"precision": "fp64", "num_images": 960, "checkpoint_every": 160}
+    straight = new_training(shards, tmp_path / "straight", "dcgan", **settings)
+    (alone,) = start(straight)
+    training = new_training(shards, tmp_path / "killed", "dcgan", **settings)
+    with fault(f"SIGKILL to {before} of a training that goes on with {after}") as trial:
+        children = start(training, at="before old checkpoints are removed", world_size=before)
+        assert children[0].end() == -9
+        for child in children:
+            child.process.kill()
+            child.end()
+        trial.struck()
+        children = start(training, world_size=after)
+        assert children[0].going.wait(300)
+        trial.recovered(lost=LOST)
+        assert [child.end() for child in children] == [0] * after
+        assert alone.end() == 0
+        found, expected = (one.job.store.load(960)["gan"] for one in (training, straight))
+        assert largest_difference(found, expected) < 1e-7
+        training.metrics()

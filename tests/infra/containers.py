@@ -9,7 +9,6 @@ the checkout's code), the user, the limits of CPUs and memory. All ends with the
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,54 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pytest
 from compose_file import target_of
+from hosts import Namespace, require_namespaces
 
-NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
+__all__ = ["Container", "Network", "require_namespaces"]
+
 NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 # In the container's mount namespace these are empty and hold the mount points of its volumes.
 OWN_FOLDERS = ("/srv", "/var/cache", "/var/lib")
-
-
-def require_namespaces() -> None:
-    """Skip where this machine cannot make namespaces; fail there in CI, which has to be able to."""
-    lacking = [name for name in ("ip", "unshare", "nsenter", "setpriv", "wget") if shutil.which(name) is None]
-    reason = f"commands are missing: {', '.join(lacking)} (Debian: iproute2, util-linux, wget)" if lacking else ""
-    if not reason and os.geteuid() != 0:
-        reason = "namespaces need root"
-    if not reason and subprocess.run(["unshare", *NAMESPACES, "--fork", "true"], check=False).returncode != 0:
-        reason = "this kernel or container does not allow namespaces"
-    if reason and os.environ.get("CI"):
-        pytest.fail(f"the services of infra/compose.yaml cannot be started: {reason}")
-    if reason:
-        pytest.skip(reason)
-
-
-class Namespace:
-    """A process that holds a set of namespaces; the kernel ends it, and all in it, with this process."""
-
-    def __init__(self) -> None:
-        command = ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "--fork", "--mount-proc", "--kill-child"]
-        self._holder = subprocess.Popen([*command, "bash", "-c", "echo ready; sleep infinity & wait"], stdout=-1)
-        assert self._holder.stdout is not None
-        assert self._holder.stdout.readline() == b"ready\n"
-        self.pid = psutil.Process(self._holder.pid).children()[0].pid
-
-    def command(self, *arguments: str) -> list[str]:
-        """What runs `arguments` in here."""
-        return ["nsenter", f"--target={self.pid}", *NAMESPACES, "--", *arguments]
-
-    def __call__(self, *arguments: str) -> None:
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{arguments}: {done.stderr}"
-
-    def close(self) -> None:
-        """End all that runs in here."""
-        self._holder.kill()
-        self._holder.wait()
-        assert self._holder.stdout is not None
-        self._holder.stdout.close()
 
 
 class Network:
@@ -151,26 +110,26 @@ class Container:
         inside = ["sh", "-c", 'cd "$0" && exec "$@"', folder, *user, *dropped, *command]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                self.namespace.command(*inside), env=dict(variables), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.namespace.command(inside), env=dict(variables), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def run(
         self, *command: str, variables: Mapping[str, str], folder: str = "/srv/ganpipe", timeout: float = 300
     ) -> str:
         """Run a command to its end, as `docker compose exec` does; what it prints."""
-        inside = self.namespace.command("sh", "-c", 'cd "$0" && exec "$@"', folder, *command)
+        inside = self.namespace.command(["sh", "-c", 'cd "$0" && exec "$@"', folder, *command])
         done = subprocess.run(inside, env=dict(variables), capture_output=True, text=True, timeout=timeout, check=False)
         assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def wait_healthy(self, process: subprocess.Popen[bytes], seconds: float = 180) -> None:
+    def wait_healthy(self, process: subprocess.Popen[bytes], seconds: float = 300) -> None:
         """Return once the service's own healthcheck succeeds."""
         kind, *check = self.service["healthcheck"]["test"]
         assert kind == "CMD"
         deadline = time.monotonic() + seconds
         while True:
             done = subprocess.run(
-                self.namespace.command(*check), env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
+                self.namespace.command(check), env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
             )
             if done.returncode == 0:
                 return

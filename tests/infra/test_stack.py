@@ -128,7 +128,7 @@ def start_all(stack: Stack) -> None:
         for container in [stack.start(name) for name in batch]:
             container.wait_healthy(stack.processes[container.name])
     deploy = stack.start("prefect-deploy")
-    assert stack.processes["prefect-deploy"].wait(timeout=180) == 0, deploy.log.read_text()
+    assert stack.processes["prefect-deploy"].wait(timeout=300) == 0, deploy.log.read_text()
     stack.start("prefect-worker").wait_healthy(stack.processes["prefect-worker"])
 
 
@@ -163,6 +163,15 @@ def objects(stack: Stack) -> list[str]:
         sys.executable, "-c", code, folder="/", variables=container.environment(client_variables(stack))
     )
     return list(json.loads(listed))
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [("prefect-server", "127.0.0.1:4200/dashboard"), ("mlflow", "127.0.0.1:5000/"), ("ray-head", "127.0.0.1:8265/")],
+)
+def test_the_pages_are_served_from_a_root_that_cannot_be_written(stack: Stack, name: str, address: str) -> None:
+    page = stack.network.containers[name].run("wget", "-q", "-O", "-", f"http://{address}", variables={}, folder="/")
+    assert "<html" in page.lower()
 
 
 def test_both_databases_are_on_postgresql(stack: Stack) -> None:

@@ -62,6 +62,7 @@ def test_models_for_programs_and_its_trail(desktop: Path, capsys: Capture) -> No
         (1, ["champion"]),
     ]
     newest = found["versions"][1]
+    assert newest["page"].startswith("models:/tests/2 in sqlite:///")  # no page is up
     assert (newest["metrics"], newest["why"], newest["uri"]) == ({"fid_x": 30.0}, "The gate saw 30.", "models:/tests/2")
     assert [(move["alias"], move["to"], move["by"]) for move in found["trail"]] == [
         ("champion", 1, "ada"),

@@ -354,7 +354,7 @@ def test_what_is_left_when_mlflow_stays_away_is_sent_later(
     start = time.monotonic()
     assert not run.close(timeout_seconds=1.0)
     assert time.monotonic() - start < 3
-    assert "python -m ganpipe.registry.replay" in caplog.text
+    assert "ganpipe replay" in caplog.text
     assert history(tracker, outer.run_id, "loss") == []
     assert replay(tmp_path / "repo") == (1, 1)
     assert history(tracker, outer.run_id, "loss") == [(1, 1.0), (2, 2.0)]
@@ -386,6 +386,49 @@ def test_what_a_killed_process_left_is_sent_first(tracker: Tracker) -> None:
     with tracker.run("train", "k") as run:
         run.log_metrics({"loss": 3.0}, step=3)
     assert history(tracker, run.run_id, "loss") == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
+    assert not left_over(Path(tracker.spool_dir))
+
+
+def test_a_run_that_mlflow_could_not_make_is_made_later(tracker: Tracker, tmp_path: Path) -> None:
+    with tracker.run("tune", "k") as parent:
+        pass
+    away = Tracker("http://127.0.0.1:9", "tests", tracker.spool_dir)  # nobody listens there
+    trial = away.run_later("trial-0", "k", name="trial 0", parent_run_id=parent.run_id)
+    trial.log_params({"lr": 0.1})
+    for step in range(3):
+        trial.log_metrics({"loss": step}, step)
+    assert not trial.flush()  # at once: a checkpoint does not wait for who is away
+    assert not trial.close(timeout_seconds=1.0)
+    # Another try of the trial, which is killed: what it recorded first is adopted with what it recorded itself.
+    code = (
+        "import os, signal, pickle, sys\n"
+        "tracker = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "trial = tracker.run_later('trial-0', 'k', name='trial 0', parent_run_id=sys.argv[2])\n"
+        "trial.log_metrics({'loss': 3}, 3)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code, pickle.dumps(away).hex(), parent.run_id]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert replay(tmp_path / "repo") == (1, 1)
+    client = tracker.client()
+    (made,) = client.search_runs([tracker.experiment_id(client)], "tags.`ganpipe.stage` = 'trial-0'")
+    assert made.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert (made.info.run_name, made.data.params, made.info.status) == ("trial 0", {"lr": "0.1"}, "FINISHED")
+    assert history(tracker, made.info.run_id, "loss") == [(step, step) for step in range(4)]
+    assert replay(tmp_path / "repo") == (0, 0)
+    # It is the run that the trial finds when MLflow answers.
+    with tracker.run_later("trial-0", "k", name="trial 0", parent_run_id=parent.run_id) as again:
+        again.log_metrics({"loss": 4}, 4)
+    assert again.run_id == made.info.run_id
+    assert history(tracker, made.info.run_id, "loss") == [(step, step) for step in range(5)]
+
+
+def test_what_a_second_writer_left_is_sent_by_the_first(tracker: Tracker) -> None:
+    with tracker.run("train", "k") as run:
+        second = RunLog(_away, run.run_id, Path(tracker.spool_dir), ends_run=False)
+        second.log_metrics({"loss": 1.0}, step=1)
+        assert not second.close(timeout_seconds=0.5)
+    assert history(tracker, run.run_id, "loss") == [(1, 1.0)]
     assert not left_over(Path(tracker.spool_dir))
 
 

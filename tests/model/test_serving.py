@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from registry_parts import make_gan, own_samples
 from serving_parts import NAME, Answer, Registry, Served, served
 
-from ganpipe import cli
+from ganpipe import cli, processes
 from ganpipe.commands.serve import _parser
 from ganpipe.serving.server import ServeSettings
 
@@ -190,6 +191,13 @@ def test_other_hosts_names_are_refused_on_loopback(server: Served, host: str, st
     assert answer.status == status
     if status == 421:
         assert "127.0.0.1 or [::1] or localhost" in answer.json["error"]
+
+
+def test_it_listens_on_loopback_only(server: Served) -> None:
+    members = processes.tree(server.process.pid)
+    connections = [connection for process in members for connection in process.net_connections("inet")]
+    listening = {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
 
 
 def test_methods_bodies_and_long_addresses_are_refused(server: Served) -> None:

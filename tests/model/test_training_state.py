@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from training_parts import make_loop
+from training_parts import largest_difference, make_loop, weights_of
 
+from ganpipe.errors import UnavailableError
 from ganpipe.gans.base import Progress
 from ganpipe.training.distributed import World
 from ganpipe.training.ema import Ema
-from ganpipe.training.observers import Checkpoints, Log, SampleGrids, is_due
-from ganpipe.training.state import CheckpointStore, Curves, Diverged, TrainingState
+from ganpipe.training.loop import Loop
+from ganpipe.training.observers import Checkpoints, Log, SampleGrids, StopWhenAsked, is_due, sparing
+from ganpipe.training.state import CheckpointStore, Curves, Diverged, Stopped, TrainingState
 
 
 def test_the_average_moves_half_way_in_a_half_life() -> None:
@@ -145,6 +148,76 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         store.load(100)
 
 
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_it_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, state = CheckpointStore(str(tmp_path), keep=1), make_loop("gan").state
+    assert store.newest() == 0
+    for images_seen in (100, 200):
+        CheckpointStore(str(tmp_path), keep=2).save(state_at(state, images_seen))
+    path = tmp_path / f"checkpoint-{200:012d}.pt"
+    path.write_bytes(b"")  # as after a power failure
+    assert store.newest() == 100
+    assert f"{path}: cannot be read as a checkpoint" in capsys.readouterr().out
+    assert store.list() == [100], "a damaged one would be kept in the place of a whole one"
+    store.save(state_at(state, 200))
+    assert store.newest() == 200
+
+
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path), keep=1)
+    (tmp_path / f"checkpoint-{100:012d}.pt").mkdir()  # reading it is an error of the storage
+    with pytest.raises(UnavailableError, match="checkpoint-000000000100.pt: cannot be read: "):
+        store.newest()
+    assert store.list() == [100]
+
+
+def test_one_process_at_a_time_writes_and_leaves_no_half_file(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path), keep=1)
+    half = tmp_path / f"checkpoint-{100:012d}.pt.partial"
+    half.write_bytes(b"half")
+    with store.held():
+        assert not half.exists()
+        with (
+            pytest.raises(UnavailableError, match="another process has been writing checkpoints here"),
+            ThreadPoolExecutor(1) as other,
+        ):
+            other.submit(_hold, store).result()
+    _hold(store)
+
+
+def _hold(store: CheckpointStore) -> None:
+    with store.held(wait_seconds=0.1):
+        pass
+
+
+def test_a_training_that_is_asked_to_stop_ends_at_a_checkpoint_and_goes_on_the_same(tmp_path: Path) -> None:
+    settings = {"num_images": 320, "log_every": 48}
+
+    def run(folder: Path, ask_at: int | None) -> Loop:
+        loop, store = make_loop("gan", settings=settings), CheckpointStore(str(folder), keep=2)
+        store.forget_stop()
+        if newest := store.newest():
+            loop.state.load_state_dict(store.load(newest))
+
+        def ask(state: TrainingState, before: Progress, metrics: object) -> None:
+            if state.progress.images_seen == ask_at:
+                store.ask_to_stop()
+
+        checkpoints = Checkpoints(World(), 160, store, lambda gan, progress: 1 / progress.images_seen)
+        loop.run([Log(0, None, "gan"), ask, checkpoints, StopWhenAsked(World(), store, checkpoints, seconds=0)])
+        return loop
+
+    straight = run(tmp_path / "straight", None)
+    with pytest.raises(Stopped, match="stopped after 208 images"):
+        run(tmp_path / "stopped", 208)
+    assert CheckpointStore(str(tmp_path / "stopped"), keep=2).list() == [160, 208]
+    resumed = run(tmp_path / "stopped", None)
+    assert largest_difference(weights_of(straight), weights_of(resumed)) == 0
+    assert resumed.state.curves.rows == straight.state.curves.rows
+    assert resumed.state.scores == straight.state.scores == {160: 1 / 160, 320: 1 / 320}
+
+
 def test_a_checkpoint_that_holds_code_is_refused(tmp_path: Path) -> None:
     class Attack:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -209,3 +282,13 @@ def test_observers_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 3
     assert lines[-1].startswith("gan: 160 of 160 images (100%), ")
+
+
+def test_reports_may_be_spared_by_time() -> None:
+    reported: list[float] = []
+    for seconds, expected in ((1e9, [0.0]), (0.0, [0.0, 1.0, 2.0])):
+        reported.clear()
+        report = sparing(lambda metrics: reported.append(metrics["images_seen"]), World(), seconds)
+        for images_seen in range(3):
+            report({"images_seen": float(images_seen)})
+        assert reported == expected

@@ -111,18 +111,8 @@ class Project:
         return Project(root, self.environment)
 
 
-def make_project(root: Path) -> Project:
-    """A git repository of this project with small settings and 200 images in two classes; nothing has run."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    for part in PARTS:
-        (root / part).parent.mkdir(parents=True, exist_ok=True)
-        if (SOURCE / part).is_dir():
-            shutil.copytree(SOURCE / part, root / part, ignore=ignored)
-        else:
-            shutil.copy(SOURCE / part, root / part)
-    fields = blobs(200)
-    for number, (image, label) in enumerate(zip(fields["image"].numpy(), fields["label"].numpy(), strict=True)):
-        save_image(root / "images" / ("left", "right")[label] / f"{number:03d}.png", image)
+def environment_of(root: Path) -> dict[str, str]:
+    """A person's environment around the checkout in `root`, with a host's cache of its own beside it."""
     cache = root.parent / f"{root.name}-cache"
     # Python's own files among the code must not count as code.
     foreign = ("RAY_", "MLFLOW_", "PREFECT_", "PYTHONDONTWRITEBYTECODE")
@@ -135,7 +125,22 @@ def make_project(root: Path) -> Project:
         "GIT_CONFIG_GLOBAL": os.devnull,
     } | {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in
          (("NAME", "A person"), ("EMAIL", "person@example.org"))}  # fmt: skip
-    project = Project(root, environment)
+    return environment
+
+
+def make_project(root: Path) -> Project:
+    """A git repository of this project with small settings and 200 images in two classes; nothing has run."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for part in PARTS:
+        (root / part).parent.mkdir(parents=True, exist_ok=True)
+        if (SOURCE / part).is_dir():
+            shutil.copytree(SOURCE / part, root / part, ignore=ignored)
+        else:
+            shutil.copy(SOURCE / part, root / part)
+    fields = blobs(200)
+    for number, (image, label) in enumerate(zip(fields["image"].numpy(), fields["label"].numpy(), strict=True)):
+        save_image(root / "images" / ("left", "right")[label] / f"{number:03d}.png", image)
+    project = Project(root, environment_of(root))
     for section, values in SMALL.items():
         for key, value in values.items():
             project.set(f"{section}.{key}", value)

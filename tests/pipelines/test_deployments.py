@@ -196,7 +196,11 @@ def test_a_webhook_hears_of_champions_and_failures(deployed, first_run):
         url = f"http://127.0.0.1:{server.server_port}/hook"
         for _ in range(2):  # again: replaced, not doubled
             said = deployed.run("python", "-m", "pipelines.automations", "--webhook", url)
-        assert said.splitlines() == ["ganpipe: the champion changed", "ganpipe: a run failed or crashed"]
+        assert said.splitlines() == [
+            "ganpipe: a lost run is marked as crashed",
+            "ganpipe: the champion changed",
+            "ganpipe: a run failed or crashed",
+        ]
         time.sleep(10)  # the server's triggers look for new automations now and then
         _run(deployed, "pipeline/default", 'overrides={"data.image_size": "large"}', code=1)
         promotion = 'a "test" of the webhook'

@@ -12,7 +12,7 @@ from prefect.exceptions import ParameterTypeError
 from registry_checkout import checkout
 
 from ganpipe import services
-from pipelines.promote import PromotionFailed, page_of_mlflow, promote
+from pipelines.promote import PromotionFailed, promote
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -56,6 +56,7 @@ def test_promoted_with_a_page(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "| **2** | challenger, champion | 30 |" in shown["promotion"]
     assert "| 1 | - | 40 |" in shown["promotion"]
     assert "promoted by prefect worker 1" in shown["promotion"]
+    assert "champion" not in shown  # a link, where MLflow has a page
 
 
 def test_bad_values_fail_with_the_commands_own_line(root: Path) -> None:
@@ -75,9 +76,3 @@ def test_rolled_back_with_a_link_to_the_version(root: Path) -> None:
     shown = artifacts(state)
     assert "| version 2 | version 1 | rolled back by ada | it repeats itself |" in shown["promotion"]
     assert f"({server.url.rstrip('/')}/#/models/tests/versions/1)" in shown["champion"]
-
-
-def test_mlflows_pages_are_the_servers_where_one_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert page_of_mlflow(root) is None
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example:5000/")
-    assert page_of_mlflow(root) == "https://mlflow.example:5000"

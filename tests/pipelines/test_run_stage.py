@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 
+import pytest
+
+from ganpipe import processes
 from pipelines import run_stage
+
+ROOT = Path(__file__).parents[2]
 
 
 def _run(code: str, tmp_path, **options):
@@ -56,3 +64,54 @@ def test_a_background_child_that_keeps_the_pipe_does_not_hold_the_run(tmp_path):
     outcome, shown = _run(code, tmp_path)
     assert shown == ["done"]
     assert outcome.seconds < 20
+
+
+CALLER = """
+import os, sys
+from pathlib import Path
+from pipelines import run_stage
+run_stage.run([sys.executable, "-c", sys.argv[1]], Path.cwd(), dict(os.environ), print)
+"""
+STUBBORN = """
+import os, pathlib, subprocess, sys, time
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(0, flush=True); time.sleep(300)"
+child = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+child.stdout.readline()
+pathlib.Path("pids.new").write_text(f"{os.getpid()} {child.pid}")
+os.rename("pids.new", "pids")
+time.sleep(300)
+"""
+
+
+@pytest.mark.slow
+def test_a_caller_that_is_killed_takes_its_children_along(tmp_path):
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, STUBBORN], cwd=tmp_path, env=variables)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pids").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    caller.kill()
+    caller.wait()
+    while any(processes.is_alive(pid) for pid in pids):  # the one that does not listen has ten seconds
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_service_that_a_child_started_is_shared_and_stays(tmp_path):
+    code = (
+        "import os, subprocess, sys, time\n"
+        "service = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'], start_new_session=True,\n"
+        "    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, 'GANPIPE_SERVICE': 'ray'})\n"
+        "print(service.pid, flush=True)\n"
+        "time.sleep(300)"
+    )
+    outcome, shown = _run(code, tmp_path, timeout_seconds=2)
+    assert outcome.timed_out
+    service = int(shown[0])
+    try:
+        assert processes.is_alive(service)
+    finally:
+        processes.end_tree(service)
+    assert not processes.is_alive(service)

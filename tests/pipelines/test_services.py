@@ -102,6 +102,7 @@ def test_mlflow_starts_again_after_a_kill_and_a_taken_port_is_no_hindrance(root)
             assert services.running("mlflow", root) is None
             second = services.ensure("mlflow", root)
             assert second.pid != first.pid
+            assert second.url == first.url  # where its users look for it
             # What the dead one left behind is gone, too.
             assert children
             assert not [child for child in children if child.is_running() and processes.is_alive(child.pid)]
@@ -116,6 +117,10 @@ def test_a_service_named_in_the_environment_is_used_and_not_started(root, monkey
     assert services.ensure("ray", root).address == "cluster.example:6379"
     assert services.ray_address(root) == "cluster.example:6379"
     assert services.ensure("prefect", root).url == "https://prefect.example"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:password@mlflow.example/x")
+    tracking = services.ensure("mlflow", root)
+    assert tracking.address == "https://me:password@mlflow.example/x"
+    assert tracking.url == "https://mlflow.example/x", "what is shown holds no password"
     assert services.stop(root) == []
     assert not (root / ".ganpipe").exists()
 

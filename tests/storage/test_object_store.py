@@ -21,9 +21,10 @@ from training_parts import SMALL, blobs, largest_difference
 from ganpipe.data import sources
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import write_shards
-from ganpipe.errors import GanpipeError
+from ganpipe.errors import GanpipeError, UnavailableError
 from ganpipe.gans import load
 from ganpipe.registry.tracking import Tracker
+from ganpipe.stages.storage import require_writable
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.worker import TrainingJob, run_training
 
@@ -121,10 +122,27 @@ def test_checkpoints_in_a_bucket_are_those_in_a_folder_and_training_goes_on_from
     assert [key for key in s3.keys("work/") if "partial" in key] == []
 
 
-def test_a_bucket_that_is_not_there_is_named(s3: ObjectStore, shards: Path) -> None:
-    job = make_job(shards, "s3://no-such-bucket/work")
-    with pytest.raises(OSError, match="bucket"):
-        run_training(job)
+def test_a_place_for_checkpoints_that_cannot_be_written_is_named(s3: ObjectStore, tmp_path: Path) -> None:
+    require_writable(s3.url("probed/work"))
+    require_writable(str(tmp_path / "work"))
+    assert s3.keys("probed/") == []
+    expected = r"^cluster\.storage_path: s3://no-such-bucket/work cannot be written: .*bucket.* may write to"
+    with pytest.raises(GanpipeError, match=expected):
+        require_writable("s3://no-such-bucket/work")
+    with pytest.raises(
+        GanpipeError, match=r"^cluster\.storage_path: s4://bucket/x cannot be written: Protocol not known"
+    ):
+        require_writable("s4://bucket/x")
+    (tmp_path / "file").touch()
+    with pytest.raises(GanpipeError, match=r"cannot be written: .*Not a directory"):
+        require_writable(str(tmp_path / "file" / "work"))
+
+
+@pytest.mark.slow
+def test_a_store_that_does_not_answer_is_worth_another_try(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port('127.0.0.1')}")
+    with pytest.raises(UnavailableError, match=r"s3://ganpipe/work does not answer: .*check AWS_ENDPOINT_URL"):
+        require_writable(s3.url("work"))
 
 
 @pytest.mark.slow
