@@ -1,8 +1,8 @@
 """`make bench-notes`: how long until the quality that the lecture notes' training reaches after its 200 epochs.
 
-The notes' GAN (784 pixels, batch 64, Adam 2e-4 with betas 0.5 and 0.999) trains for 187,600 steps; their log says 13,996 s.
-Its FID there is the target. Then this pipeline's best recipe, DCGAN, trains until its FID is as low. It makes images of 32
-pixels, which are MNIST's with a black border: the border is cut off, so that both are compared with the same real images.
+The notes' GAN (784 pixels, batch 64, Adam 2e-4 with betas 0.5 and 0.999) trains for 187,600 steps, in 13,996 s by their
+log. Its FID there is the target. Then this pipeline's best recipe, DCGAN, trains until its FID is as low. It makes
+images of 32 pixels, which are MNIST's with a black border: the border is cut off, and both compare with the same ones.
 
     python -m benchmarks.notes              # both; about an hour on two cores
     python -m benchmarks.notes --target 95  # only the second, to this FID
