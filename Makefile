@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 # Also without an installed console script on the PATH, `dvc`, `ganpipe` and `python` are those of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv run test test-slow reliability audit lint ui stop lock
+.PHONY: help venv run test test-slow reliability bench bench-notes audit lint ui stop lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ reliability: $(INSTALLED) ## break things for real, and write docs/reliability.m
 
 audit: $(INSTALLED) ## known vulnerabilities of the packages in requirements.lock; AUDIT=--strict: offline is an error
 	$(BIN)/python tests/audit.py $(AUDIT)
+
+bench: $(INSTALLED) ## measure what docs/performance.md promises, about an hour; bench-notes: time to the notes' quality
+	$(BIN)/python -m benchmarks
+
+bench-notes: $(INSTALLED)
+	$(BIN)/python -m benchmarks.notes
 
 lint: $(INSTALLED) audit ## ruff, mypy and the audit
 	$(BIN)/ruff check .

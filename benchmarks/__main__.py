@@ -1,4 +1,4 @@
-"""`make bench`: measure, write benchmarks/results.json, and the table of docs/performance.md from it.
+"""`make bench`: measure, write benchmarks/results.json, and the tables of docs/performance.md from it.
 
 python -m benchmarks                    # everything, the better part of an hour on two cores
 python -m benchmarks data evaluation    # some of it; the rest of the table stays as it was
@@ -59,7 +59,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
+def commit() -> str:
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -72,20 +72,21 @@ def measure(names: list[str], rounds: int) -> None:
             rows = _sections()[name](Path(folder), rounds)
         for row in rows:
             print(f"  {row.what}: {row.value:.3g} {row.unit}  (goal {row.goal or 'none'})  {row.detail}", flush=True)
-        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        results[name] = {
-            "command": f"python -m benchmarks {name} --rounds {rounds}",
-            "commit": _commit(),
-            "machine": machine(),
-            "rows": [dataclasses.asdict(row) for row in rows],
-        }
-        RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+        keep(name, f"python -m benchmarks {name} --rounds {rounds}", rows)
+
+
+def keep(name: str, command: str, rows: list[Row]) -> None:
+    """Put a section's rows into results.json, with the machine and the command."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    values = [dataclasses.asdict(row) for row in rows]
+    results[name] = {"command": command, "commit": commit(), "machine": machine(), "rows": values}
+    RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def table(results: dict[str, Any]) -> str:
     """The page's tables: one a section, with the machine and the command of its rows."""
     parts = []
-    for name in _sections():
+    for name in [*_sections(), "notes"]:
         if name not in results:
             continue
         section = results[name]

@@ -96,6 +96,9 @@ class Container:
         hosts = network.folder / "hosts"
         hosts.write_text(network.hosts())
         run("mount", "--bind", str(hosts), "/etc/hosts")
+        # Names that are not there are refused at once, as by Compose's name server, instead of after a time-out.
+        (network.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        run("mount", "--bind", str(network.folder / "resolv.conf"), "/etc/resolv.conf")
 
     def environment(self, image: Mapping[str, str], **variables: str) -> dict[str, str]:
         """The image's, the service's, and a PATH to the commands of the Python that runs the tests."""

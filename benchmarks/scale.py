@@ -1,0 +1,234 @@
+"""What happens at sizes that no test has: by a model of the network, and by simulation on this machine.
+
+python -m benchmarks.scale            # prints the tables
+python -m benchmarks.scale --write    # and puts them into docs/scale.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed
+
+from ganpipe.data.manifest import Manifest, read_manifest
+from ganpipe.data.order import SampleOrder
+from ganpipe.gans import load
+from ganpipe.gans.base import DataSpec
+from ganpipe.registry.tracking import Tracker
+from ganpipe.registry.versions import describe_versions, find_version
+from ganpipe.training.distributed import World, synchronise_batch_norm
+from ganpipe.training.loop import Loop
+from ganpipe.training.settings import TrainSettings
+from ganpipe.training.state import TrainingState
+
+from .checkout import ROOT
+from .measure import median
+
+PAGE = ROOT / "docs" / "scale.md"
+_BATCH = 64
+_WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_NETWORKS = {"10 Gbit/s, 50 µs": (10e9 / 8, 50e-6), "100 Gbit/s, 10 µs": (100e9 / 8, 10e-6)}
+"""Bandwidth in bytes a second of each host's link, and latency in seconds of one message."""
+
+
+def workers() -> str:
+    """Seconds and cost of a step over workers: measured computing, modelled network.
+
+    A ring all-reduce of n bytes among W workers takes 2 (W - 1) (latency + n / W / bandwidth) (Thakur 2005,
+    "Optimization of Collective Communication Operations in MPICH"); nothing overlaps.
+    """
+    seconds = {share: _seconds_of_step(share) for share in (1, 2, 4, 8, 16, 32, 64)}
+    messages = _messages()
+    lines = [
+        f"DCGAN at 32 px: {len(messages)} all-reduces a step, {sum(messages) / 2**20:.1f} MiB in all.",
+        "",
+        "| workers | " + " | ".join(f"{n}: batch 64 | {n}: 64 a worker" for n in _NETWORKS) + " |",
+        "|---:|" + "---:|---:|" * len(_NETWORKS),
+    ]
+    for num in _WORKERS:
+        cells = []
+        for bandwidth, latency in _NETWORKS.values():
+            network = sum(2 * (num - 1) * (latency + n / num / bandwidth) for n in messages)
+            for batch in (_BATCH, _BATCH * num):
+                share = max(1, math.ceil(batch / num))
+                if batch < num:
+                    cells.append("")
+                    continue
+                step = seconds[share] + network
+                cost = num * step / batch / (seconds[_BATCH] / _BATCH)
+                cells.append(f"{batch / step:,.0f} images/s, {cost:.1f} × the cost")
+        lines.append(f"| {num} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _loop(share: int) -> Loop:
+    spec = DataSpec(32, 1)
+    settings = TrainSettings(gan="dcgan", num_images=10**9, batch_size=share)
+    state = TrainingState("dcgan", load("dcgan").Config(), spec, settings, World())
+    images = torch.rand(share, 1, 32, 32).mul_(2).sub_(1)
+    return Loop(state, lambda start, stop: {"image": images[: stop - start]}, settings, World())
+
+
+def _seconds_of_step(share: int) -> float:
+    loop = _loop(share)
+    found = []
+    for turn in range(15):
+        start = time.perf_counter()
+        loop.step()
+        if turn >= 5:
+            found.append(time.perf_counter() - start)
+    return median(found)
+
+
+def _messages() -> list[int]:
+    """Bytes of each all-reduce of one step on two workers: counted, on a group of one."""
+    loop = _loop(_BATCH)
+    synchronise_batch_norm(loop.state.gan)
+    sizes: list[int] = []
+    original = torch.distributed.all_reduce
+
+    def counted(tensor: torch.Tensor, *arguments: object, **named: object) -> None:
+        sizes.append(tensor.numel() * tensor.element_size())
+
+    with tempfile.TemporaryDirectory() as folder:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        torch.distributed.all_reduce = counted
+        try:
+            object.__setattr__(loop.world, "size", 2)
+            object.__setattr__(loop, "stop", _BATCH)
+            loop.step()
+        finally:
+            torch.distributed.all_reduce = original
+            torch.distributed.destroy_process_group()
+    return sizes
+
+
+def order() -> str:
+    """The order of samples: time of a batch and memory, from a thousand to a billion images."""
+    lines = ["| images | a batch of 64, µs | memory of the order, KiB |", "|---:|---:|---:|"]
+    for num in (10**3, 10**6, 10**9):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        stream = SampleOrder(num, seed=0)
+        start = time.perf_counter()
+        for batch in range(1000):
+            stream.indices(batch * 64, batch * 64 + 64)
+        micro = (time.perf_counter() - start) * 1e3
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        lines.append(f"| {num:,} | {micro:.0f} | {grown:,} |")
+    return "\n".join(lines)
+
+
+def shards() -> str:
+    """Manifest and DVC at up to 100,000 shards (of 1 KiB here: what is measured is what each shard costs)."""
+    lines = ["| shards | manifest, MiB | read it, s | `dvc add`, s | `dvc status`, s |", "|---:|---:|---:|---:|---:|"]
+    for num in (100, 10_000, 100_000):
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name)
+            data = root / "shards"
+            data.mkdir()
+            _fake_manifest(data, num)
+            size, read = (data / "manifest.json").stat().st_size, _timed(lambda data=data: read_manifest(data))
+            subprocess.run(["dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+            added = _timed(lambda root=root: subprocess.run(["dvc", "add", "--quiet", "shards"], cwd=root, check=True))
+            status = _timed(lambda root=root: subprocess.run(["dvc", "status", "--quiet"], cwd=root, check=True))
+        lines.append(f"| {num:,} | {size / 2**20:.1f} | {read:.2f} | {added:.1f} | {status:.1f} |")
+    return "\n".join(lines)
+
+
+def _fake_manifest(folder: Path, num: int) -> None:
+    """Shards of random bytes, and their manifest."""
+    generator = np.random.default_rng(0)
+    listed = []
+    for number in range(num):
+        content = generator.bytes(1024)
+        shard = folder / f"train-{number:06d}.tar"
+        shard.write_bytes(content)
+        listed.append(
+            {
+                "name": shard.name,
+                "split": "train",
+                "num_samples": 1,
+                "num_bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        )
+    manifest = Manifest(
+        source="folder", description="", licence="", image_size=64, channels=3, fields=("image",), shards=listed
+    )
+    (folder / "manifest.json").write_text(json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True))
+
+
+def registry() -> str:
+    """Finding and listing versions of one model among up to 10,000, on SQLite."""
+    lines = ["| versions | find by content, ms | list all with their tags, s |", "|---:|---:|---:|"]
+    with tempfile.TemporaryDirectory() as name:
+        tracker = Tracker.at(Path(name), "scale")
+        client = tracker.client()
+        client.create_registered_model("model")
+        client.create_model_version("model", name, tags={f"ganpipe.tag{i}": "x" * 200 for i in range(20)})
+        client.set_model_version_tag("model", "1", "ganpipe.content", "digest-1")
+        present = 1
+        for num in (100, 1000, 10_000):
+            _multiply(Path(name) / "mlflow.db", present, num)
+            present = num
+            find = _timed(lambda num=num: find_version(client, tracker, "model", f"digest-{num}"))
+            listed = _timed(lambda: describe_versions(client, tracker, "model"))
+            lines.append(f"| {num:,} | {1000 * find:.0f} | {listed:.1f} |")
+    return "\n".join(lines)
+
+
+def _multiply(database: Path, present: int, wanted: int) -> None:
+    """Copies of the first version, by SQL: MLflow's client takes 30 ms for each."""
+    with sqlite3.connect(database) as connection:
+        for table in ("model_versions", "model_version_tags"):
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            rest = [column for column in columns if column not in ("version", "value")]
+            value = ["replace(value, 'digest-1', 'digest-' || ?)"] if "value" in columns else []
+            names = ["version", *(["value"] if value else []), *rest]
+            copied = ", ".join(["?", *value, *rest])
+            statement = f"INSERT INTO {table} ({', '.join(names)}) SELECT {copied} FROM {table} WHERE version = 1"
+            connection.executemany(statement, [(n,) * (1 + len(value)) for n in range(present + 1, wanted + 1)])
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+TABLES = {"workers": workers, "order": order, "shards": shards, "registry": registry}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; default: all")
+    parser.add_argument("--write", action="store_true", help="put them into docs/scale.md")
+    options = parser.parse_args()
+    if unknown := set(options.tables) - set(TABLES):
+        parser.error(f"no such table: {', '.join(sorted(unknown))}; expected some of {', '.join(TABLES)}")
+    for name in options.tables or TABLES:
+        text = TABLES[name]()
+        print(f"{name}:\n{text}\n", flush=True)
+        if options.write:
+            before, mark, rest = PAGE.read_text(encoding="utf-8").partition(f"<!-- table: {name} -->\n")
+            if not mark:
+                sys.exit(f"{PAGE}: has no table {name}")
+            after = rest.partition("<!-- end of table -->")[2]
+            PAGE.write_text(f"{before}{mark}{text}\n<!-- end of table -->{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The tables of docs/performance.md are what was measured, and a goal is met only where it is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks.measure import Row, alternate, ratio
+
+
+@pytest.mark.parametrize(
+    ("value", "goal", "met"),
+    [(2.5, "≥ 2.5", True), (2.49, "≥ 2.5", False), (1.0, "≤ 1", True), (1.01, "≤ 1", False), (3.0, "", None)],
+)
+def test_a_goal_is_met_where_the_value_is_on_its_side(value: float, goal: str, met: bool | None) -> None:
+    assert Row("something", value, "x", goal).met is met
+
+
+def test_things_take_turns_and_the_first_turn_does_not_count() -> None:
+    calls: list[str] = []
+
+    def thing(name: str, values: list[float]) -> float:
+        calls.append(name)
+        return values[(len(calls) - 1) // 2]
+
+    found = alternate({"a": lambda: thing("a", [9, 2, 8]), "b": lambda: thing("b", [9, 1, 2])}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert found == {"a": [2, 8], "b": [1, 2]}
+    assert ratio(found, "a", "b") == 3, "the median of the ratios within each round"
+
+
+def test_the_page_shows_the_results_that_are_kept() -> None:
+    results = json.loads(bench.RESULTS.read_text(encoding="utf-8"))
+    assert results
+    shown = bench.PAGE.read_text(encoding="utf-8").partition(bench.BEGIN)[2].partition(bench.END)[0]
+    assert shown.strip() == bench.table(results).strip(), "run `make bench`, or some sections of it"
