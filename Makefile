@@ -42,7 +42,7 @@ test: $(INSTALLED) ## the tests
 	$(BIN)/python -m pytest
 
 # Those of infra/ need root (network namespaces), and install PostgreSQL from Debian where it is missing.
-test-slow: $(INSTALLED) ## the tests that take minutes
+test-slow: $(INSTALLED) ## the tests that take minutes; on a machine with a GPU also: pytest -m gpu
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 reliability: $(INSTALLED) ## break things for real, and write docs/reliability.md's table from what was seen
