@@ -51,3 +51,9 @@ def test_the_readmes_ganpipe_commands_exist() -> None:
     used = set(re.findall(r"`ganpipe ([a-z]+)", text))
     assert used
     assert used <= set(COMMANDS)
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = (folder / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in sorted(folder.glob("0*.md")) if f"({path.name})" not in listed] == []
