@@ -25,6 +25,8 @@ class ObjectStore:
     """An S3 API that answers at `endpoint`, with the bucket `ganpipe` in it."""
 
     endpoint: str
+    config: Path
+    """An empty file, for DVC takes no device for one."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -35,8 +37,8 @@ class ObjectStore:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
             # Nothing but these counts, whoever runs the tests.
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_CONFIG_FILE": str(self.config),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.config),
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
@@ -71,7 +73,9 @@ def free_port(host: str) -> int:
 @contextlib.contextmanager
 def serving(log: Path, host: str = "127.0.0.1", port: int | None = None) -> Iterator[ObjectStore]:
     """A store for as long as the context lasts; what the server says goes to `log`."""
-    store = ObjectStore(f"http://{host}:{port or free_port(host)}")
+    config = log.with_name("aws-config")
+    config.touch()
+    store = ObjectStore(f"http://{host}:{port or free_port(host)}", config)
     command = [sys.executable, "-m", "moto.server", "--host", host, "--port", store.endpoint.rpartition(":")[2]]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)

@@ -31,9 +31,7 @@ pytestmark = pytest.mark.fault
 
 
 @pytest.fixture
-def store(
-    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[tuple[ObjectStore, Faults]]:
+def store(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ObjectStore, Faults]]:
     """The store behind a proxy, found by this process's environment."""
     import fsspec
     from mlflow.store.artifact import s3_artifact_repo
@@ -41,8 +39,6 @@ def store(
     with faulty(object_store) as (seen, faults):
         for name, value in seen.environment.items():
             monkeypatch.setenv(name, value)
-        (tmp_path / "aws").touch()  # DVC reads it, and takes no device for it
-        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         s3_artifact_repo._cached_get_s3_client.cache_clear()  # else an earlier test's proxy is asked
         yield seen, faults
