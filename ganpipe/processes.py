@@ -66,6 +66,20 @@ def _is_service(process: psutil.Process) -> bool:
     return False
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether the process, or one that it started, listens on this TCP port."""
+    try:
+        leader = psutil.Process(pid)
+        members = [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return False
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in member.net_connections("tcp")):
+                return True
+    return False
+
+
 def group(leader: int) -> list[psutil.Process]:
     """The processes of the group that `leader` led, whether or not it still runs."""
     found = []

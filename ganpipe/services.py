@@ -227,7 +227,9 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
         with FileLock(folder / f"{name}.lock", timeout=timeout_seconds + 30):
             service = running(name, root)
             if service is not None:
-                if service.address and _wait_healthy(KINDS[name].health(service), timeout_seconds=10.0):
+                # A folder in /tmp may have been swept away under a Ray that still answers and cannot be joined.
+                intact = not service.folder or (Path(service.folder) / "session_latest").exists()
+                if intact and service.address and _wait_healthy(KINDS[name].health(service), timeout_seconds=10.0):
                     return service
                 _end(service, root)
             else:
@@ -315,7 +317,8 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
     deadline = time.monotonic() + timeout_seconds
     address = None
     try:
-        while address is None or not _answers(launch.health):
+        # Whoever else took the port in the meantime, another checkout's server for one, would answer as well.
+        while address is None or not (_answers(launch.health) and processes.listens(process.pid, _port_of(launch.url))):
             if process.poll() is not None:
                 raise GanpipeError(f"{name} ended with exit code {process.returncode} while starting.{_tail(log_path)}")
             if time.monotonic() > deadline:
@@ -327,8 +330,14 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
         raise
     service = Running(name, launch.url, address, process.pid, started, launch.folder)
     _write_record(root, service)
-    (root / STATE / f"{name}.port").write_text(str(urlsplit(launch.url).port), encoding="utf-8")
+    (root / STATE / f"{name}.port").write_text(str(_port_of(launch.url)), encoding="utf-8")
     return service
+
+
+def _port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None, url
+    return port
 
 
 def _end(service: Running, root: Path) -> None:

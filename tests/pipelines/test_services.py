@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
+import shutil
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import asdict
@@ -208,3 +211,32 @@ def test_the_closing_words_name_each_page_once_and_how_to_open_rays(root, monkey
     # Another's cluster has its own way in.
     monkeypatch.setenv("RAY_ADDRESS", "cluster.example:6379")
     assert _pages(root)[-1] == "  ray      cluster.example:6379"
+
+
+@pytest.mark.slow
+def test_a_ray_whose_folder_was_swept_away_is_started_anew(root):
+    first = services.ensure("ray", root)
+    try:
+        shutil.rmtree(first.folder)
+        assert services.is_healthy(first), "it still answers"
+        second = services.ensure("ray", root)
+        assert second.pid != first.pid
+        assert not processes.is_alive(first.pid or 0, first.started)
+    finally:
+        services.stop(root, ["ray"])
+
+
+def test_the_server_that_answers_has_to_be_the_one_that_was_started(root, monkeypatch):
+    """Another program takes the port between the choice and the start, and answers 200 to everything."""
+
+    class Anything(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Anything) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        monkeypatch.setattr(services, "_port", lambda *_: other.server_port)
+        with pytest.raises(GanpipeError, match="mlflow ended with exit code"):
+            services.ensure("mlflow", root)
+        other.shutdown()
