@@ -84,7 +84,7 @@ def write_shards(root: Path) -> None:
     folder.mkdir(parents=True)
     counts = {"train-000000.tar": 90, "validation-000000.tar": 10}
     shards = [
-        Shard(name=name, sha256="0" * 64, num_bytes=1, num_samples=count, split=name.split("-")[0])  # type: ignore[arg-type]
+        Shard(name=name, sha256="0" * 64, num_bytes=1024 * count, num_samples=count, split=name.split("-")[0])  # type: ignore[arg-type]
         for name, count in counts.items()
     ]
     manifest = Manifest(
