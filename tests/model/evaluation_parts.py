@@ -24,7 +24,9 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 def digits_dataset(num_images: int = 300, start: int = 0, sha256: str = "0" * 64, split: str = "train") -> Dataset:
     """A real `Dataset` of some digits, with its arrays in memory."""
     images_NCHW, labels_N = digits()
-    shard = Shard(name=f"{split}-000000.tar", sha256=sha256, num_bytes=1024 * num_images, num_samples=num_images, split=split)
+    shard = Shard(
+        name=f"{split}-000000.tar", sha256=sha256, num_bytes=1024 * num_images, num_samples=num_images, split=split
+    )
     manifest = Manifest(
         source="digits",
         description="handwritten digits",

@@ -71,11 +71,12 @@ def begin_training(site: Site, name: str, seed: int, num_checkpoints: int) -> st
 
 
 def is_idle(site: Site) -> bool:
-    """Nothing is at work in Ray or for the run: all CPUs are free, no actor and no placement group is left."""
+    """Nothing is at work in Ray or for the run: all CPUs are free, no actor but Ray's own and no placement group left."""
 
     def idle() -> bool:
         found = used(site)
-        return bool(found["free"] == found["total"] and not found["actors"] and not found["groups"])
+        actors = [name for name in found["actors"] if not name.startswith("_")]
+        return bool(found["free"] == found["total"] and not actors and not found["groups"])
 
     return bool(wait(idle, f"Ray is idle again: {used(site)}", 90))
 
