@@ -71,7 +71,7 @@ def begin_training(site: Site, name: str, seed: int, num_checkpoints: int) -> st
 
 
 def is_idle(site: Site) -> bool:
-    """Nothing is at work in Ray or for the run: all CPUs are free, no actor but Ray's own and no placement group left."""
+    """Nothing is at work in Ray: all CPUs are free, no actor but Ray's own and no placement group is left."""
 
     def idle() -> bool:
         found = used(site)
