@@ -2,8 +2,7 @@
 
 All images lie decoded in memory; the switches are the fastest that were found on two cores with avx512_bf16: bf16
 autocast, channels-last, fused Adam, logits instead of a sigmoid, real and generated images in one pass where there is
-no batch norm, and the fully connected critic's gradient written down. `torch.compile` did not pay for convolutions, and
-for the fully connected networks gave less than the noise here.
+no batch norm, and the fully connected critic's gradient written down.
 """
 
 from __future__ import annotations
