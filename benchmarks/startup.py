@@ -18,7 +18,12 @@ _FIRST_STEP = "samples/0000001.png"
 """The grid that is drawn after the first update shows that it was taken."""
 
 
-def first_step(folder: Path, rounds: int) -> list[Row]:
+def startup(folder: Path, rounds: int) -> list[Row]:
+    """All of them."""
+    return [*_first_step(folder, rounds), *_nothing_to_do(folder, rounds)]
+
+
+def _first_step(folder: Path, rounds: int) -> list[Row]:
     """From typing `ganpipe train` to the first training step, with Ray running and without."""
     checkout = make_checkout(
         folder / "train", train__samples_at_updates=[1], train__num_images=10**7, tune__num_trials=0
