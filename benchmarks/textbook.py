@@ -42,12 +42,12 @@ class Textbook:
     def __init__(self, gan: str, config: GanConfig, data: DataSpec, images: Path, batch_size: int, log: TextIO) -> None:
         network = load(gan)(config, data)
         self.generator: nn.Module = network.generator
-        self.opponent: nn.Module = getattr(network, "critic" if gan == "wgan_gp" else "discriminator")
+        self.opponent: nn.Module = getattr(network, network.opponent)
         self.num_latents, self.batch_size, self.log = config.num_latents, batch_size, log
-        adam_g, adam_d = config.adam_generator, getattr(config, "adam_critic", None) or config.adam_discriminator
+        adam_g, adam_d = config.adam_generator, getattr(config, f"adam_{network.opponent}")
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), adam_g.lr, (adam_g.beta1, adam_g.beta2))
         self.optimizer_d = torch.optim.Adam(self.opponent.parameters(), adam_d.lr, (adam_d.beta1, adam_d.beta2))
-        self.step = self.wasserstein_step if gan == "wgan_gp" else self.cross_entropy_step
+        self.step = self.wasserstein_step if network.opponent == "critic" else self.cross_entropy_step
         self.num_steps = 0
         self.loader = DataLoader(PngFolder(images), batch_size, shuffle=True, num_workers=2, drop_last=True)
         self.batches = self.endless()

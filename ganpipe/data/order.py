@@ -15,7 +15,7 @@ import numpy as np
 
 _NUM_ROUNDS = 10
 _AHEAD = 8192
-"""Positions computed at once, at most: for the 64 of a batch, numpy's calls took 100 times as long as the numbers."""
+"""Positions computed at once, at most: for the 64 of a batch, numpy's calls take far longer than its numbers."""
 
 
 class SampleOrder:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from .. import environment
+from .. import environment, redaction
 from ..data.manifest import MANIFEST, Manifest
 from ..data.shard_set import ShardSet
 from ..errors import GanpipeError, UnavailableError
@@ -115,6 +115,8 @@ def in_dvc_remote(shards: ShardSet) -> tuple[ShardSet, str]:
             if missing := _missing(filesystem, [places[name][1] for name in names]):
                 return shards, f"{missing} of {len(names)} shards are not in the DVC remote"
             urls = {name: filesystem.unstrip_protocol(places[name][1]) for name in names}
+            if kind := next(filter(None, map(redaction.in_url, urls.values())), None):
+                return shards, f"the DVC remote's URL holds {kind}, which is sent to nobody"
     except StorageKeyError:
         return shards, "there is no default DVC remote"
     except (DvcException, OSError) as error:

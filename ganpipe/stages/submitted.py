@@ -23,6 +23,7 @@ from ..data.places import host_cache
 from ..data.shard_set import ShardSet
 from ..errors import EXIT_MENDABLE, GanpipeError, UnavailableError
 from ..params import Params
+from ..redaction import redact
 from ..registry.tracking import Tracker
 from ..training import cluster, hosts, job_api
 from ..training.search import SearchResult, Trial, search
@@ -164,8 +165,9 @@ def main() -> int:
         found = run_described(work)
         result["search"] = None if found is None else dataclasses.asdict(found)
     except GanpipeError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        result |= {"error": str(error), "unavailable": isinstance(error, UnavailableError)}
+        message = redact(str(error))
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        result |= {"error": message, "unavailable": isinstance(error, UnavailableError)}
     filesystem.makedirs(filesystem._parent(place), exist_ok=True)
     filesystem.pipe_file(place, json.dumps(result).encode())
     return 0 if result["error"] is None else EXIT_MENDABLE

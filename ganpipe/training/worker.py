@@ -63,7 +63,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
     world = world or World()
     torch.set_num_threads(job.num_threads)
     torch.use_deterministic_algorithms(job.settings.deterministic)
-    # Else each new tensor is filled first, to show up reads of unwritten memory: a few per cent of DCGAN's time.
+    # Else each new tensor is filled first, to show up reads of unwritten memory, which takes time at every step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if world.device.type == "cuda":
         # cuBLAS needs this for deterministic results; it is read when the first handle is made.

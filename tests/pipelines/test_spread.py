@@ -66,6 +66,15 @@ def test_shards_in_the_dvc_remote_have_addresses_by_content(checkout: Path, tmp_
     assert in_dvc_remote(shards)[1] == "dvc.lock has other shards than lie there (run `dvc repro ingest`)"
 
 
+def test_a_remote_whose_url_holds_a_password_is_told_to_nobody(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dvc(["remote", "add", "--quiet", "--default", "store", f"https://me:{SECRET}@store.example/path"]) == 0
+    monkeypatch.setattr("ganpipe.stages.spread._missing", lambda filesystem, paths: 0)  # the store is none
+    shards = shards_of(checkout)
+    found, reason = in_dvc_remote(shards)
+    assert found == shards
+    assert reason == "the DVC remote's URL holds a password, which is sent to nobody"
+
+
 def test_hosts_are_told_where_the_remote_is_and_never_its_secrets(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
