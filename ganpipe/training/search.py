@@ -95,7 +95,11 @@ def search(
 ) -> SearchResult:
     """Run the trials; Ray must be running. A search that was stopped in the same `job.folder` goes on where it was."""
     from ray import tune
+    from ray.tune.execution import class_cache
 
+    # Tune would send the driver's AWS keys to its actors, by an environment that Ray writes into its logs. As in
+    # training, each host has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
     searched, held = _searched(job.config, settings)
     trainable = _trainable(job, settings, cluster, open_trial_tracker)
     storage = f"{job.folder}/search"

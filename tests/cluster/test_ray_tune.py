@@ -84,6 +84,18 @@ def test_a_trial_that_diverges_does_not_end_the_search(ray_head: str, shards: Pa
     assert draw_trials(result).startswith(b"\x89PNG")
 
 
+def test_the_drivers_keys_reach_neither_trials_nor_logs_of_ray(
+    ray_head: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret-of-the-driver")
+    search(make_job(shards, tmp_path), settings(num_trials=1, num_images=160), ClusterSettings())
+    logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+    assert list(logs.glob("runtime_env*.log")), "Ray writes them elsewhere"
+    assert not [log for log in logs.rglob("*") if log.is_file() and b"the-secret-of-the-driver" in log.read_bytes()]
+
+
 @pytest.mark.slow
 def test_trials_of_two_workers(ray_head: str, shards: Path, tmp_path: Path) -> None:
     result = search(
