@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import PIL
 from PIL import features
 
@@ -121,5 +122,5 @@ def conversion_key(settings: DataSettings, description: Description) -> str:
         mode="json", include={"image_size", "channels", "shape", "enlarge", "background", "max_pixels"}
     )
     decoders = {name: features.version(name) for name in ("zlib", "jpg", "jpg_2000", "libtiff", "webp")}
-    parts = [kept, description.image_fields, code.hexdigest(), PIL.__version__, decoders]
+    parts = [kept, description.image_fields, code.hexdigest(), PIL.__version__, imagecodecs.__version__, decoders]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -96,6 +96,7 @@ class Batch:
         device, dtype: where the networks are, and in which type they compute.
         truncation: in (0, 1]; how far latents are pulled towards their mean. Always 1 in training.
         observed: what `observe` collected.
+        kept: what `once` computed.
     """
 
     num_samples: int
@@ -105,6 +106,7 @@ class Batch:
     dtype: torch.dtype = torch.float32
     truncation: float = 1.0
     observed: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.fields[name]
@@ -126,6 +128,12 @@ class Batch:
         """Each sample two times, first all and then all again; for networks that draw nothing."""
         fields = {name: torch.cat([value, value]) for name, value in self.fields.items()}
         return Batch(2 * self.num_samples, self.draws, fields, self.device, self.dtype)
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """`compute()`, computed by the first of the phases that share this batch and its graph (`Phase.together`)."""
+        if name not in self.kept:
+            self.kept[name] = compute()
+        return self.kept[name]
 
     def observe(self, name: str, value: Tensor) -> None:
         """Report a scalar (a mean over the N samples) that is logged, and averaged over workers for `Gan.adapt`."""
@@ -161,6 +169,8 @@ class Phase:
             the step's k-th batch.
         every: take this turn only every so many steps (lazy regularisation).
         after_update: called after each update (weight clipping).
+        together: update this player at once with that of the phase before: both see the same batch, latents and
+            weights, and may share what they compute of them (`Batch.once`). `num_updates` and `every` are the first's.
     """
 
     player: str
@@ -168,6 +178,7 @@ class Phase:
     num_updates: int = 1
     every: int = 1
     after_update: Callable[[], None] | None = None
+    together: bool = False
 
 
 class Gan(nn.Module, ABC):
@@ -202,6 +213,16 @@ class Gan(nn.Module, ABC):
     def phases(self, progress: Progress) -> list[Phase]:
         """Who updates now, in order."""
 
+    def turns(self, progress: Progress) -> list[list[Phase]]:
+        """The phases that are due in this step, each with those that are updated together with it."""
+        turns: list[list[Phase]] = []
+        for phase in self.phases(progress):
+            if phase.together:
+                turns[-1].append(phase)
+            else:
+                turns.append([phase])
+        return [turn for turn in turns if progress.step % turn[0].every == 0]
+
     @abstractmethod
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:
         """Images for evaluation and the registry, (N, C, H, W) in [-1, 1].
@@ -216,7 +237,7 @@ class Gan(nn.Module, ABC):
 
 
 class AdversarialPair(Gan):
-    """The common case: one generator against one discriminator, which moves first.
+    """The common case: one generator against one discriminator, both updated at once.
 
     What stands here is Goodfellow 2014's cross-entropy game with the non-saturating generator loss; a paper that
     changes only the two losses overrides `opponent_loss` and `generator_loss`.
@@ -227,6 +248,9 @@ class AdversarialPair(Gan):
     apart: ClassVar[bool] = True
     """Whether real and generated images pass the opponent apart, each with their own batch statistics. Where it has no
     batch norm the result is the same, and one pass for both is faster."""
+    together: ClassVar[bool] = True
+    """Whether both take their gradients at the same weights and from the same generated images, which saves a pass of
+    the generator and one of the opponent; else the opponent moves first and the generator sees what it has become."""
     generator: nn.Module
 
     opponent_loss: Callable[[Tensor, Tensor], Tensor] = staticmethod(adversarial.discriminator_cross_entropy)
@@ -252,11 +276,14 @@ class AdversarialPair(Gan):
         }
 
     def phases(self, progress: Progress) -> list[Phase]:
-        return [Phase(self.opponent, self.opponent_losses), Phase("generator", self.generator_losses)]
+        return [
+            Phase(self.opponent, self.opponent_losses),
+            Phase("generator", self.generator_losses, together=self.together),
+        ]
 
     def opponent_losses(self, batch: Batch, progress: Progress) -> Losses:
         """What the discriminator or critic minimises."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.together):
             fake_NCHW = self.generate(batch)
         return self.opponent_losses_on(fake_NCHW, batch)
 
@@ -268,13 +295,15 @@ class AdversarialPair(Gan):
         else:
             both_NCHW = torch.cat([real_NCHW, fake_NCHW.to(real_NCHW.dtype)])
             real_logits, fake_logits = self.judge(both_NCHW, batch.twice()).chunk(2)
+        batch.once("fake_logits", lambda: fake_logits)
         batch.observe("score_real", self.score(real_logits))
         batch.observe("score_fake", self.score(fake_logits))
         return {"adversarial": self.opponent_loss(real_logits, fake_logits)}
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         """What the generator minimises."""
-        return {"adversarial": self.generator_loss(self.judge(self.generate(batch), batch))}
+        fake_logits = batch.once("fake_logits", lambda: self.judge(self.generate(batch), batch))
+        return {"adversarial": self.generator_loss(fake_logits)}
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:
         return self.generate(conditions)

@@ -45,6 +45,7 @@ class WganGp(AdversarialPair):
     config: WganGpSettings
     opponent = "critic"
     apart = False
+    together = False
     opponent_loss = staticmethod(wasserstein_critic)
     generator_loss = staticmethod(wasserstein_generator)
     score = staticmethod(nn.Identity())

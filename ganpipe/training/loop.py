@@ -36,47 +36,48 @@ class Loop:
                 observer(self.state, before, metrics)
 
     def step(self) -> dict[str, Tensor]:
-        """Every phase that is due, once; the k-th update of each phase sees the step's k-th batch."""
+        """Every turn that is due, once; the k-th update of each sees the step's k-th batch."""
         state, progress, batch_size = self.state, self.state.progress, self.settings.batch_size
-        phases = [phase for phase in state.gan.phases(progress) if progress.step % phase.every == 0]
-        num_batches = max((phase.num_updates for phase in phases), default=1)
+        turns = state.gan.turns(progress)
+        num_batches = max((turn[0].num_updates for turn in turns), default=1)
         positions = [progress.images_seen + k * batch_size for k in range(num_batches)]
         batches = [self.fetch(position + self.start, position + self.stop) for position in positions]
         metrics: dict[str, Tensor] = {}
-        for index, phase in enumerate(phases):
-            for update in range(phase.num_updates):
+        for index, turn in enumerate(turns):
+            for update in range(turn[0].num_updates):
                 seed = derive_seed(self.settings.seed, "step", progress.step, index, update)
-                metrics |= self._update(phase, batches[update], progress, seed)
+                metrics |= self._update(turn, batches[update], progress, seed)
         state.gan.adapt(metrics, progress)
         images_seen = progress.images_seen + num_batches * batch_size
         state.progress = Progress(images_seen, progress.num_images, progress.step + 1)
         state.ema.update(num_batches * batch_size, images_seen)
         return metrics
 
-    def _update(self, phase: Phase, fields: Fields, progress: Progress, seed: int) -> dict[str, Tensor]:
-        """One step of one player's optimiser. Gradients and metrics are means over the global batch."""
-        parameters = list(self.state.players[phase.player].parameters())
+    def _update(self, turn: Sequence[Phase], fields: Fields, progress: Progress, seed: int) -> dict[str, Tensor]:
+        """One step of the optimisers of a turn's players. Gradients and metrics are means over the global batch."""
+        parameters = {phase.player: list(self.state.players[phase.player].parameters()) for phase in turn}
         totals: dict[object, Tensor] = {}
         for batch in self._micro_batches(fields, seed):
-            with self.state.autocast():
-                losses = phase.losses(batch, progress)
             weight = batch.num_samples / self.settings.batch_size
-            total = torch.stack([*losses.values()]).sum() * weight
-            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-            found: dict[object, Tensor] = {i: value for i, value in enumerate(gradients) if value is not None}
-            for name, value in losses.items():
-                found[f"{phase.player}_{name}"] = value.detach().float() * weight
-            for name, value in batch.observed.items():
-                found[name] = value * weight
+            found: dict[object, Tensor] = {}
+            for phase in turn:
+                with self.state.autocast():
+                    losses = phase.losses(batch, progress)
+                total, own = torch.stack([*losses.values()]).sum() * weight, parameters[phase.player]
+                gradients = torch.autograd.grad(total, own, allow_unused=True, retain_graph=phase is not turn[-1])
+                found |= {(phase.player, i): value for i, value in enumerate(gradients) if value is not None}
+                found |= {f"{phase.player}_{name}": value.detach().float() * weight for name, value in losses.items()}
+            found |= {name: value * weight for name, value in batch.observed.items()}
             totals = {key: totals[key] + value if key in totals else value for key, value in found.items()}
         totals = dict(zip(totals, self.world.sum([*totals.values()]), strict=True))
-        for i, parameter in enumerate(parameters):
-            parameter.grad = _laid_out_like(parameter, totals.pop(i, None))
-        if self.settings.max_gradient_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_gradient_norm)
-        self.state.optimizers[phase.player].step()
-        if phase.after_update is not None:
-            phase.after_update()
+        for phase in turn:
+            for i, parameter in enumerate(parameters[phase.player]):
+                parameter.grad = _laid_out_like(parameter, totals.pop((phase.player, i), None))
+            if self.settings.max_gradient_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters[phase.player], self.settings.max_gradient_norm)
+            self.state.optimizers[phase.player].step()
+            if phase.after_update is not None:
+                phase.after_update()
         return {str(name): value for name, value in totals.items()}
 
     def _micro_batches(self, fields: Fields, seed: int) -> Iterator[Batch]:
