@@ -7,26 +7,33 @@ less changes one, or joins two. (The buckets of extendible hashing: Fagin, Nieve
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from .conversion import DIGEST_BYTES
 
 _BITS = 8 * DIGEST_BYTES
+NumBetween = Callable[[bytes, bytes], int]
 
 
-def shard_ranges(digests: Sequence[bytes], samples_per_shard: int) -> Iterator[tuple[int, int]]:
-    """The shards as ranges [start, stop) of the sorted digests, none empty, in order.
+def shard_sizes(num_samples: int, num_between: NumBetween, samples_per_shard: int) -> Iterator[int]:
+    """How many of the samples, ordered by digest, each shard holds: none is empty.
 
     More than `samples_per_shard` equal digests (copies of one image) fill several shards.
+
+    Args:
+        num_between: how many samples have digests in [first, stop).
     """
-    waiting = [(0, len(digests), 0, 0)]  # start, stop, number of common bits, these bits
+    waiting = [(num_samples, 0, 0)]  # number of samples, number of bits that their digests begin with, these bits
     while waiting:
-        start, stop, depth, prefix = waiting.pop()
-        if stop - start <= samples_per_shard or depth == _BITS:
-            for first in range(start, stop, samples_per_shard):
-                yield first, min(stop, first + samples_per_shard)
+        number, depth, prefix = waiting.pop()
+        if number <= samples_per_shard or depth == _BITS:
+            yield from (min(samples_per_shard, number - first) for first in range(0, number, samples_per_shard))
             continue
-        upper = 2 * prefix + 1
-        middle = bisect_left(digests, (upper << (_BITS - depth - 1)).to_bytes(DIGEST_BYTES, "big"), start, stop)
-        waiting += [(middle, stop, depth + 1, upper), (start, middle, depth + 1, upper - 1)]
+        lower, upper = 2 * prefix, 2 * prefix + 1
+        num_lower = num_between(_first(lower, depth + 1), _first(upper, depth + 1))
+        waiting += [(number - num_lower, depth + 1, upper), (num_lower, depth + 1, lower)]
+
+
+def _first(prefix: int, num_bits: int) -> bytes:
+    """The first digest that begins with these bits."""
+    return (prefix << (_BITS - num_bits)).to_bytes(DIGEST_BYTES, "big")

@@ -1,4 +1,4 @@
-"""Samples on their way to shards: kept in a file until all are known, then written out shard by shard."""
+"""Images of samples on their way to shards: kept in a file until all are known, then written out shard by shard."""
 
 from __future__ import annotations
 
@@ -7,27 +7,19 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from .conversion import Converted
 from .earlier import Earlier, FoundShard, NotedShard, Place, Signature
 from .manifest import member_suffix
+from .sample_index import Sample
 from .tar import tar_ending, tar_header
 
 _BLOCK = 512
 _CHUNK_BYTES = 2**20
 _MAX_OPEN = 32
-
-
-class Sample(NamedTuple):
-    """A sample and where its images lie; samples are ordered as in shards."""
-
-    digest: bytes
-    label: int
-    text: str
-    images: tuple[Place, ...]
 
 
 Keyed = tuple[str, Sample]
@@ -124,7 +116,7 @@ class _HashedFile:
         self._file.close()
 
 
-def keyed(samples: Sequence[Sample]) -> Iterator[Keyed]:
+def keyed(samples: Iterable[Sample]) -> Iterator[Keyed]:
     """A split's samples with their keys: digests; of several copies of one image, the later ones get a number."""
     previous, copies = b"", 0
     for sample in samples:

@@ -12,22 +12,24 @@ import contextlib
 import functools
 import hashlib
 import heapq
+import itertools
 import re
+import sqlite3
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import GanpipeError
-from .arrangement import shard_ranges
+from .arrangement import shard_sizes
 from .conversion import Converted, conversion_key, convert, split_of
 from .earlier import Earlier, Memory, NotedShard, recall, write_note
 from .manifest import MANIFEST, SHARD_PATTERN, Manifest, Shard, Split, read_manifest, verify, write_manifest
 from .parallel import num_cores, ordered_map, progress
+from .sample_index import SampleIndex
 from .settings import DataSettings
-from .shard_files import Sample, Store, copy_shard, keyed, unchanged, write_shard
+from .shard_files import Store, copy_shard, keyed, unchanged, write_shard
 from .sources.base import Description, Item, Source
 
 __all__ = ["Manifest", "Memory", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
@@ -44,7 +46,7 @@ _PARTIAL = ".partial-"
 class _Gathered:
     """All samples by split, and what could not be read."""
 
-    samples: dict[Split, list[Sample]]
+    samples: SampleIndex
     skipped: list[Converted]
     num_decoded: int = 0
 
@@ -95,30 +97,30 @@ def _gather(
     settings: DataSettings,
     description: Description,
     items: Iterable[Item],
+    samples: SampleIndex,
     store: Store,
     known: Path | None,
     num_processes: int | None,
 ) -> _Gathered:
-    """Read all items, decode those whose digests are not known, and sort them as shards hold them."""
+    """Read all items, decode those whose digests are not known, and keep what becomes of them."""
     total = len(items) if isinstance(items, Sized) else None
     if num_processes is None:
         num_processes = num_cores() if total is None or total > _FEW_ITEMS else 1
     function = functools.partial(convert, description=description, settings=settings, known=known)
-    gathered = _Gathered({split: [] for split in SPLITS}, [])
+    gathered = _Gathered(samples, [])
     results = ordered_map(function, _tasks(items), num_processes)
     with progress("ingest", total, "image") as bar, contextlib.closing(results):
         for converted in results:
             for sample in converted:
                 if sample.unreadable is None:
-                    gathered.samples[sample.split].append(store.add(sample))
+                    samples.add(sample.split, store.add(sample))
                     gathered.num_decoded += sample.images is not None
                 elif settings.unreadable == "skip":
                     gathered.skipped.append(sample)
                 else:
                     raise GanpipeError(f"{sample.name}: {sample.unreadable}; remove it, or set data.unreadable to skip")
             bar.update(len(converted))
-    for samples in gathered.samples.values():
-        samples.sort()
+    samples.sort()
     return gathered
 
 
@@ -135,20 +137,16 @@ def _known_file(earlier: Earlier) -> Iterator[Path | None]:
 
 
 def _write_all(
-    samples: dict[Split, list[Sample]],
-    samples_per_shard: int,
-    fields: Sequence[str],
-    store: Store,
-    earlier: Earlier,
-    out: Path,
+    samples: SampleIndex, samples_per_shard: int, fields: Sequence[str], store: Store, earlier: Earlier, out: Path
 ) -> _Written:
     """Write the shards under partial names."""
     written = _Written()
     for split in SPLITS:
-        all_keyed = list(keyed(samples[split]))
-        ranges = shard_ranges([sample.digest for sample in samples[split]], samples_per_shard)
-        for number, (start, stop) in enumerate(ranges):
-            name, chosen = f"{split}-{number:06d}.tar", all_keyed[start:stop]
+        waiting = keyed(samples.in_order(split))
+        num_between = functools.partial(samples.num_between, split)
+        sizes = shard_sizes(samples.num_samples(split), num_between, samples_per_shard)
+        for number, size in enumerate(sizes):
+            name, chosen = f"{split}-{number:06d}.tar", list(itertools.islice(waiting, size))
             path = out / f"{_PARTIAL}{name}"
             if (same := unchanged(chosen, fields, earlier)) is not None:
                 noted = copy_shard(same, out, path, name)
@@ -157,7 +155,7 @@ def _write_all(
                 written.num_new += 1
             written.notes.append(noted)
             about = noted.model_dump(exclude={"md5"})
-            written.shards.append(Shard(**about, num_samples=stop - start, split=split))
+            written.shards.append(Shard(**about, num_samples=size, split=split))
     return written
 
 
@@ -196,8 +194,11 @@ def _change(earlier: Earlier, gathered: _Gathered, written: _Written) -> str:
             f"{earlier.num_lost} shard(s) of the last ingest are gone or damaged: {gathered.num_decoded:,} images "
             f"decoded, {rewritten}"
         )
-    now = Counter(sample.digest for samples in gathered.samples.values() for sample in samples)
-    num_added, num_removed = (now - earlier.digests).total(), (earlier.digests - now).total()
+    num_added, num_kept = 0, 0
+    for digest, number in gathered.samples.digests():
+        kept = min(number, earlier.digests[digest])
+        num_added, num_kept = num_added + number - kept, num_kept + kept
+    num_removed = earlier.digests.total() - num_kept
     plural = "" if num_added == 1 else "s"
     return f"{num_added:,} image{plural} added, {num_removed:,} removed: {rewritten}"
 
@@ -224,20 +225,30 @@ def write_shards(
     key = f"{settings.source}-{conversion_key(settings, description)}"
     earlier = recall(memory, key, out, description.image_fields)
     try:
-        with _partial_files(out), contextlib.closing(Store(out, earlier)) as store, _known_file(earlier) as known:
-            gathered = _gather(settings, description, items, store, known, num_processes)
+        with (
+            _partial_files(out),
+            contextlib.closing(Store(out, earlier)) as store,
+            contextlib.closing(SampleIndex()) as samples,
+            _known_file(earlier) as known,
+        ):
+            gathered = _gather(settings, description, items, samples, store, known, num_processes)
             _report_skipped(gathered.skipped, out)
             _require_training_images(settings, gathered)
             store.flush()
-            written = _write_all(gathered.samples, settings.samples_per_shard, description.fields, store, earlier, out)
+            written = _write_all(samples, settings.samples_per_shard, description.fields, store, earlier, out)
             manifest = _manifest(settings, description, written, gathered.skipped)
             _publish(out, manifest)
+            change = _change(earlier, gathered, written) if earlier.num_lost is not None else None
         if memory is not None:
             write_note(memory, key, written.notes)
     except OSError as error:
         raise GanpipeError(f"{out}: ingest cannot write its shards: {error.strerror or error}") from error
-    if earlier.num_lost is not None:
-        print(_change(earlier, gathered, written))
+    except sqlite3.Error as error:
+        raise GanpipeError(
+            f"ingest cannot sort its samples in {tempfile.gettempdir()} ({error}); set TMPDIR"
+        ) from error
+    if change is not None:
+        print(change)
     return manifest
 
 
@@ -259,9 +270,9 @@ def _manifest(
 
 
 def _require_training_images(settings: DataSettings, gathered: _Gathered) -> None:
-    if not gathered.samples["train"]:
+    if not gathered.samples.num_samples("train"):
         raise GanpipeError(
             f"data.source {settings.source}: no image is left for training ({len(gathered.skipped)} unreadable, "
-            f"{len(gathered.samples['validation'])} in the validation split); add images or lower "
+            f"{gathered.samples.num_samples('validation')} in the validation split); add images or lower "
             "data.validation_fraction"
         )

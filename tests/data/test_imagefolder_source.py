@@ -50,7 +50,7 @@ def test_a_csv_table(folder: Path) -> None:
         ("2.png", 1, "Another cat"),
         ("3.png", 0, "Tiny"),
     ]
-    assert pickle.loads(pickle.dumps(source.items())) == source.items()  # noqa: S301 - made here
+    assert pickle.loads(pickle.dumps(list(source.items()))) == list(source.items())  # noqa: S301 - made here
 
 
 def test_a_jsonl_table_with_class_numbers(folder: Path) -> None:

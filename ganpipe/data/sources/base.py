@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -160,6 +160,20 @@ class Item:
     label: int | None = None
     text: str | None = None
     split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Items(Iterable[Item]):
+    """A known number of items, made anew whenever they are gone through: a million of them take memory."""
+
+    number: int
+    make: Callable[[], Iterator[Item]]
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.make()
 
 
 @dataclass(frozen=True)

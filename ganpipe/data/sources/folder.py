@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from ...errors import GanpipeError
 from .. import files
-from .base import Description, EncodedFile, Item, Source, SourceSettings
+from .base import Description, EncodedFile, Item, Items, Source, SourceSettings
 
 
 class FolderSettings(SourceSettings):
@@ -88,17 +88,19 @@ class Folder(Source):
             licence=self._settings.licence,
         )
 
-    def items(self) -> Sequence[Item]:
-        root = self._root().absolute()
+    def items(self) -> Items:
+        root, images = self._root().absolute(), self._images()
         numbers = {name: number for number, name in enumerate(self._classes())}
-        return [
-            Item(
-                name=files.printable("/".join(parts)),
-                images={"image": EncodedFile(root.joinpath(*parts))},
-                label=numbers[parts[0]] if numbers else None,
-            )
-            for parts in self._images()
-        ]
+
+        def make() -> Iterator[Item]:
+            for parts in images:
+                yield Item(
+                    name=files.printable("/".join(parts)),
+                    images={"image": EncodedFile(root.joinpath(*parts))},
+                    label=numbers[parts[0]] if numbers else None,
+                )
+
+        return Items(len(images), make)
 
     def fingerprint(self) -> str:
         root = self._root()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from pydantic import Field
 from ...errors import GanpipeError
 from .. import files, metadata
 from ..manifest import Split
-from .base import Description, EncodedFile, Item, Source, SourceSettings
+from .base import Description, EncodedFile, Item, Items, Source, SourceSettings
 
 Subset = Literal["train", "validation", "test"]
 Parts = tuple[str, ...]
@@ -205,21 +205,23 @@ class Imagefolder(Source):
             return None
         return "train" if self._subset_of[image.parts[0]] == "train" else "validation"
 
-    def items(self) -> Sequence[Item]:
+    def items(self) -> Items:
         root, images, labels = self._root().absolute(), self._images(), self._labels()
         if self._num_unnamed:
             print(f"{root}: {self._num_unnamed} image(s) that no metadata file names are left out", file=sys.stderr)
         numbers = {name: number for number, name in enumerate(_in_order(labels or []))}
-        return [
-            Item(
-                name=files.printable("/".join(image.parts)),
-                images={"image": EncodedFile(root.joinpath(*image.parts))},
-                label=numbers[labels[position]] if labels else None,
-                text=self._text(image),
-                split=self._split(image),
-            )
-            for position, image in enumerate(images)
-        ]
+
+        def make() -> Iterator[Item]:
+            for position, image in enumerate(images):
+                yield Item(
+                    name=files.printable("/".join(image.parts)),
+                    images={"image": EncodedFile(root.joinpath(*image.parts))},
+                    label=numbers[labels[position]] if labels else None,
+                    text=self._text(image),
+                    split=self._split(image),
+                )
+
+        return Items(len(images), make)
 
     def fingerprint(self) -> str:
         root = self._root()

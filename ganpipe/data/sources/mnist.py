@@ -12,7 +12,7 @@ import re
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from .. import files
 from ..download import KnownFile, fetch
 from ..places import host_cache
 from ..unpacking import Unpacked
-from .base import Description, Item, RawGrey, Source, SourceSettings
+from .base import Description, Item, Items, RawGrey, Source, SourceSettings
 
 Part = Literal["train", "test"]
 _STEMS: dict[Part, str] = {"train": "train", "test": "t10k"}
@@ -258,17 +258,20 @@ class Mnist(Source):
         paths = fetch([_KNOWN[name] for name in names.values()], self._settings.mirrors, folder, "MNIST", _REMEDY)
         return {key: paths[name] for key, name in names.items()}
 
-    def items(self) -> Sequence[Item]:
+    def items(self) -> Items:
         paths = self._paths()
-        items: list[Item] = []
-        for part in self._settings.parts:
-            path = paths[part, "images"].absolute()
-            header = _header(path, "images")
-            _, height, width = header.sizes
-            for number, label in enumerate(_read_labels(paths[part, "labels"])):
-                reference = RawGrey(path, header.num_bytes + number * height * width, height, width)
-                items.append(Item(f"{part}/{number:05d}", {"image": reference}, label))
-        return items
+        labels = {part: _read_labels(paths[part, "labels"]) for part in self._settings.parts}
+
+        def make() -> Iterator[Item]:
+            for part in self._settings.parts:
+                path = paths[part, "images"].absolute()
+                header = _header(path, "images")
+                _, height, width = header.sizes
+                for number, label in enumerate(labels[part]):
+                    reference = RawGrey(path, header.num_bytes + number * height * width, height, width)
+                    yield Item(f"{part}/{number:05d}", {"image": reference}, label)
+
+        return Items(sum(map(len, labels.values())), make)
 
     def fingerprint(self) -> str:
         kinds = [(part, kind) for part in self._settings.parts for kind in ("images", "labels")]

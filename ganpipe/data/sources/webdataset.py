@@ -25,7 +25,7 @@ from ..foreign_shards import (
     state_of,
 )
 from ..manifest import MAX_CLASSES
-from .base import Description, FileRange, InMemory, Item, Source, SourceSettings
+from .base import Description, FileRange, InMemory, Item, Items, Source, SourceSettings
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 _LONGEST_CLASS = 200
@@ -231,10 +231,14 @@ class Webdataset(Source):
 
     def items(self) -> Iterable[Item]:
         shards, classes = self._shards(), self._classes()
-        every = (item for shard in shards for item in self._items_of(shard, classes))
+
+        def make() -> Iterator[Item]:
+            for shard in shards:
+                yield from self._items_of(shard, classes)
+
         if any(shard.is_remote or is_gzipped(shard) for shard in shards):
-            return every  # read as they come
-        return list(every)
+            return make()  # read as they come
+        return Items(sum(1 for _ in make()), make)  # what does not fit the mapping is an error before any is decoded
 
     def fingerprint(self) -> str:
         with ThreadPoolExecutor(16) as threads:

@@ -1,0 +1,79 @@
+"""What is known of the samples on their way to shards, sorted on disk: a million of them take no memory here."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .earlier import Place
+from .manifest import Split
+
+_PLACE = struct.Struct("<IQI")
+_ROWS_HELD = 1024
+_CACHE_KIB = 4096
+_COLUMNS = "digest, label, text, images"
+
+
+class Sample(NamedTuple):
+    """A sample and where its images lie; samples are ordered as in shards."""
+
+    digest: bytes
+    label: int
+    text: str
+    images: tuple[Place, ...]
+
+
+class SampleIndex:
+    """Samples by split: first all are added, then they are gone through in order.
+
+    They lie in a file without a name in the folder for temporary files (TMPDIR), which no killed process leaves behind.
+
+    Raises:
+        sqlite3.Error: the disk is full.
+    """
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("")
+        for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
+            self._database.execute(f"PRAGMA {setting}")
+        self._database.execute("CREATE TABLE samples (split TEXT, digest BLOB, label INTEGER, text TEXT, images BLOB)")
+        self._waiting: list[tuple[str, bytes, int, str, bytes]] = []
+        self._numbers: dict[str, int] = {}
+
+    def add(self, split: Split, sample: Sample) -> None:
+        images = b"".join(_PLACE.pack(*place) for place in sample.images)
+        self._waiting.append((split, sample.digest, sample.label, sample.text, images))
+        self._numbers[split] = self.num_samples(split) + 1
+        if len(self._waiting) == _ROWS_HELD:
+            self._insert()
+
+    def _insert(self) -> None:
+        self._database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", self._waiting)
+        self._waiting.clear()
+
+    def sort(self) -> None:
+        """After the last sample and before the first question."""
+        self._insert()
+        self._database.execute(f"CREATE INDEX ordered ON samples (split, {_COLUMNS})")
+
+    def num_samples(self, split: Split) -> int:
+        return self._numbers.get(split, 0)
+
+    def num_between(self, split: Split, first: bytes, stop: bytes) -> int:
+        """Samples of the split with digests in [first, stop)."""
+        query = "SELECT count(*) FROM samples WHERE split = ? AND digest >= ? AND digest < ?"
+        return int(self._database.execute(query, (split, first, stop)).fetchone()[0])
+
+    def in_order(self, split: Split) -> Iterator[Sample]:
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM samples WHERE split = ? ORDER BY {_COLUMNS}", (split,))
+        for digest, label, text, images in rows:
+            yield Sample(digest, label, text, tuple(_PLACE.iter_unpack(images)))
+
+    def digests(self) -> Iterator[tuple[bytes, int]]:
+        """Every digest, and how many samples have it."""
+        yield from self._database.execute("SELECT digest, count(*) FROM samples GROUP BY digest")
+
+    def close(self) -> None:
+        self._database.close()
