@@ -53,10 +53,14 @@ def split_of(contents: Iterable[bytes], validation_fraction: float) -> Split:
     return _split_at((hashlib.sha256(content).digest() for content in contents), validation_fraction)
 
 
-def _sample_digest(digests: Sequence[bytes], decodings: Sequence[str]) -> bytes:
+@functools.lru_cache
+def _digest_of_decodings(decodings: tuple[str, ...]) -> bytes:
+    return hashlib.sha256("\0".join(("ganpipe sample", *decodings)).encode()).digest()
+
+
+def _sample_digest(digests: Sequence[bytes], decodings: tuple[str, ...]) -> bytes:
     """Independent of the bits that decide the split."""
-    decoding = hashlib.sha256("\0".join(("ganpipe sample", *decodings)).encode()).digest()
-    return hashlib.sha256(decoding + b"".join(digests)).digest()[:DIGEST_BYTES]
+    return hashlib.sha256(_digest_of_decodings(decodings) + b"".join(digests)).digest()[:DIGEST_BYTES]
 
 
 @functools.lru_cache(maxsize=1)
@@ -82,7 +86,7 @@ def _convert_item(item: Item, description: Description, settings: DataSettings, 
     try:
         contents = [reference.read() for reference in references]
         digests = [hashlib.sha256(content).digest() for content in contents]
-        digest = _sample_digest(digests, [reference.decoding for reference in references])
+        digest = _sample_digest(digests, tuple(reference.decoding for reference in references))
         if digest not in known:
             for reference, content in zip(references, contents, strict=True):
                 images.append(encode_png(fit(flatten(reference.decode(content, settings), settings), settings)))

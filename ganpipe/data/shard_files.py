@@ -15,9 +15,8 @@ from .conversion import Converted
 from .earlier import Earlier, FoundShard, NotedShard, Place, Signature
 from .manifest import member_suffix
 from .sample_index import Sample
-from .tar import tar_ending, tar_header
+from .tar import tar_ending, tar_member
 
-_BLOCK = 512
 _CHUNK_BYTES = 2**20
 _MAX_OPEN = 32
 
@@ -96,9 +95,9 @@ class _HashedFile:
         self.num_bytes = 0
         self.sha256, self.md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
 
-    def write(self, *parts: bytes) -> None:
-        self._parts += parts
-        self._waiting += sum(map(len, parts))
+    def write(self, content: bytes) -> None:
+        self._parts.append(content)
+        self._waiting += len(content)
         if self._waiting >= _CHUNK_BYTES:
             self.flush()
 
@@ -157,23 +156,20 @@ def write_shard(samples: Sequence[Keyed], fields: Sequence[str], store: Store, p
         OSError: the disk is full, an earlier shard is gone.
     """
     suffixes = [member_suffix(name) for name in fields if name not in ("label", "text")]
+    label_suffix, text_suffix = member_suffix("label"), member_suffix("text")
     file = _HashedFile(path)
     try:
         for key, sample in samples:
             label, text = _label_and_text(sample, fields)
             if label is not None:
-                _write_member(file, f"{key}.{member_suffix('label')}", label)
+                file.write(tar_member(f"{key}.{label_suffix}", label))
             for suffix, place in zip(suffixes, sample.images, strict=True):
-                _write_member(file, f"{key}.{suffix}", store.read(place))
+                file.write(tar_member(f"{key}.{suffix}", store.read(place)))
             if text is not None:
-                _write_member(file, f"{key}.{member_suffix('text')}", text)
+                file.write(tar_member(f"{key}.{text_suffix}", text))
         file.flush()
         file.write(tar_ending(file.num_bytes))
         file.flush()
     finally:
         file.close()
     return NotedShard(name=name, sha256=file.sha256.hexdigest(), md5=file.md5.hexdigest(), num_bytes=file.num_bytes)
-
-
-def _write_member(file: _HashedFile, name: str, content: bytes) -> None:
-    file.write(tar_header(name, len(content)), content, bytes(-len(content) % _BLOCK))
