@@ -33,7 +33,7 @@ def laptop(tmp_path: Path) -> Iterator[Host]:
     project = make_project(tmp_path / "checkout")
     for key, value in {
         "cluster.storage_path": f"file://{tmp_path}/shared",
-        "train.num_images": NUM_IMAGES
+        "train.num_images": NUM_IMAGES,
         "train.checkpoint_every": 500,
         "tune.cpus_per_worker": 1,
     }.items():
