@@ -16,6 +16,8 @@ from projects import Project, make_project
 from reliability import fault
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+NUM_IMAGES = 60_000
+"""For so long that a driver can be started anew meanwhile."""
 STATES = """
 import json, sys
 from ray.job_submission import JobSubmissionClient
@@ -31,7 +33,7 @@ def laptop(tmp_path: Path) -> Iterator[Host]:
     project = make_project(tmp_path / "checkout")
     for key, value in {
         "cluster.storage_path": f"file://{tmp_path}/shared",
-        "train.num_images": 8_000,
+        "train.num_images": NUM_IMAGES,
         "train.checkpoint_every": 500,
         "tune.cpus_per_worker": 1,
     }.items():
@@ -126,7 +128,7 @@ def test_a_driver_outside_the_cluster(laptop: Host, tmp_path: Path) -> None:
     assert "going on from" not in said, "the job went on all the time"
     assert outside.jobs()[name] == "SUCCEEDED"
     model = json.loads((outside.project.root / "artifacts" / "train" / "model.json").read_text())
-    assert model["progress"]["images_seen"] == 8_000
+    assert model["progress"]["images_seen"] == NUM_IMAGES
 
     outside.project.set("train.seed", 1)
     driver = outside.start("ganpipe", "train")
