@@ -238,6 +238,11 @@ def flow_process(site: Site, stage: int) -> psutil.Process:
 
 
 def stop_politely(worker: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to a worker, as a service manager sends it."""
+    """As a service manager does it: SIGTERM, and SIGKILL to what is still there after its time. A signal may come when
+    Prefect's worker swallows it, and then it goes on."""
     worker.send_signal(signal.SIGTERM)
-    worker.wait(timeout=60)
+    try:
+        worker.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait(timeout=30)
