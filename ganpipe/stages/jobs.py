@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import environment, services
 from ..data.manifest import Manifest, verify
@@ -22,6 +23,9 @@ from ..training.feed import spec_of
 from ..training.worker import TrainingJob
 from .common import SHARDS, require_no_arguments
 from .spread import shards_for_all
+
+RunT = TypeVar("RunT")
+ResultT = TypeVar("ResultT")
 
 
 def begin(argv: list[str], stage: str) -> tuple[Params, Manifest]:
@@ -82,6 +86,21 @@ def reach_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: st
     cluster.require(needs.num_workers, needs.cpus, needs.gpus, params.cluster.wait_seconds, needs.section)
     may_grow = needs.may_grow and not environment.is_loopback(address)
     return shards_for_all(manifest, params.cluster, tracking_uri, needs.cpus, needs.gpus, may_grow)
+
+
+def beside(opening: Callable[[], RunT], work: Callable[[], ResultT]) -> tuple[RunT, Future[ResultT]]:
+    """What `opening` returns, and what became of `work`, done meanwhile: MLflow and Ray both take seconds to reach.
+
+    An error of `work` is raised where its result is taken, so that the run, which is open by then, ends with it.
+    """
+    done: Future[ResultT] = Future()
+    with ThreadPoolExecutor(1) as thread:
+        opened = thread.submit(opening)
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+    return opened.result(), done
 
 
 def training_job(

@@ -11,9 +11,11 @@ import fsspec
 import safetensors.torch
 
 from .. import environment, processes
+from ..data.shard_set import ShardSet
 from ..gans.base import GanConfig
 from ..params import Params
 from ..registry.pages import run_page
+from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training.feed import spec_of
 from ..training.state import TrainingState
@@ -29,7 +31,7 @@ from .common import (
     write_json,
     write_text,
 )  # fmt: skip
-from .jobs import OpenTraining, begin, job_server, needs_of, reach_ray, training_job
+from .jobs import OpenTraining, begin, beside, job_server, needs_of, reach_ray, training_job
 from .submitted import submit
 from .work import done, work_folder
 
@@ -45,18 +47,25 @@ def main(argv: list[str]) -> int:
     folder = work_folder(params.cluster.storage_path, "train", key)
     job = training_job(params, manifest, config, folder)
     tracker = Tracker.at(environment.home(), params.register_.experiment)
-    with tracker.run(
-        "train", key, name=f"train {params.train.gan}", tags=run_tags(params, manifest, [SHARDS, TUNE])
-    ) as run:
+    address, is_there = job_server(), job.store.newest() >= params.train.num_images
+
+    def open_run() -> RunLog:
+        tags = run_tags(params, manifest, [SHARDS, TUNE])
+        return tracker.run("train", key, name=f"train {params.train.gan}", tags=tags)
+
+    def reach() -> ShardSet | None:
+        return None if is_there or address else reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
+
+    opened, shards = beside(open_run, reach)
+    with opened as run:
         run.log_params(settings)
-        if job.store.newest() >= params.train.num_images:
+        if is_there:
             print("the training is there already, of a run that did not come to its end or had the same work")
-        elif address := job_server():
+        elif address:
             adam = read_json(TUNE / "best.json", made_by="tune")
             submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam, job.store.ask_to_stop)
         else:
-            shards = reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
-            placed = training_job(params, manifest, config, folder, shards)
+            placed = training_job(params, manifest, config, folder, shards.result())
             with processes.asked_first(job.store.ask_to_stop, GRACE_SECONDS):
                 train(dataclasses.replace(placed, open_tracker=OpenTraining(tracker, run.run_id)), params.cluster)
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .. import environment
+from ..data.shard_set import ShardSet
 from ..registry.pages import run_page
+from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training.search import SearchResult, search
 from ..training.search_figure import draw_trials
@@ -16,7 +18,7 @@ from .common import (
     write_json,
     write_text,
 )
-from .jobs import OpenTrial, begin, job_server, needs_of, reach_ray, training_job
+from .jobs import OpenTrial, begin, beside, job_server, needs_of, reach_ray, training_job
 from .submitted import submit
 from .work import done, work_folder
 
@@ -42,14 +44,22 @@ def main(argv: list[str]) -> int:
     )
     folder = work_folder(params.cluster.storage_path, "tune", key)
     tracker = Tracker.at(environment.home(), params.register_.experiment)
-    with tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, [SHARDS])) as run:
+    address = job_server()
+
+    def open_run() -> RunLog:
+        return tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, [SHARDS]))
+
+    def reach() -> ShardSet | None:
+        return None if address else reach_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
+
+    opened, shards = beside(open_run, reach)
+    with opened as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
-        if address := job_server():
+        if address:
             result = submit(address, "tune", params, manifest, folder, key, tracker, run.run_id)
         else:
-            shards = reach_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
             result = search(
-                training_job(params, manifest, params.gan_config, folder, shards),
+                training_job(params, manifest, params.gan_config, folder, shards.result()),
                 params.tune,
                 params.cluster,
                 OpenTrial(tracker, key, run.run_id, params.train.gan),
