@@ -130,7 +130,7 @@ class Batch:
         return Batch(2 * self.num_samples, self.draws, fields, self.device, self.dtype)
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """`compute()`, computed by the first of the phases that share this batch and its graph (`Phase.together`)."""
+        """`compute()`, or what it gave in an earlier phase that shares this batch (`Phase.shares_batch`)."""
         if name not in self.kept:
             self.kept[name] = compute()
         return self.kept[name]
@@ -169,8 +169,8 @@ class Phase:
             the step's k-th batch.
         every: take this turn only every so many steps (lazy regularisation).
         after_update: called after each update (weight clipping).
-        together: update this player at once with that of the phase before: both see the same batch, latents and
-            weights, and may share what they compute of them (`Batch.once`). `num_updates` and `every` are the first's.
+        shares_batch: it follows each update of the phase before it, with the same batch and latents, and may use what
+            that one computed and no update has changed since (`Batch.once`). `num_updates` and `every` are the first's.
     """
 
     player: str
@@ -178,7 +178,7 @@ class Phase:
     num_updates: int = 1
     every: int = 1
     after_update: Callable[[], None] | None = None
-    together: bool = False
+    shares_batch: bool = False
 
 
 class Gan(nn.Module, ABC):
@@ -214,10 +214,10 @@ class Gan(nn.Module, ABC):
         """Who updates now, in order."""
 
     def turns(self, progress: Progress) -> list[list[Phase]]:
-        """The phases that are due in this step, each with those that are updated together with it."""
+        """The phases that are due in this step, each with those that share its batch."""
         turns: list[list[Phase]] = []
         for phase in self.phases(progress):
-            if phase.together:
+            if phase.shares_batch:
                 turns[-1].append(phase)
             else:
                 turns.append([phase])
@@ -237,7 +237,7 @@ class Gan(nn.Module, ABC):
 
 
 class AdversarialPair(Gan):
-    """The common case: one generator against one discriminator, both updated at once.
+    """The common case: one generator against one discriminator, which moves first.
 
     What stands here is Goodfellow 2014's cross-entropy game with the non-saturating generator loss; a paper that
     changes only the two losses overrides `opponent_loss` and `generator_loss`.
@@ -248,9 +248,8 @@ class AdversarialPair(Gan):
     apart: ClassVar[bool] = True
     """Whether real and generated images pass the opponent apart, each with their own batch statistics. Where it has no
     batch norm the result is the same, and one pass for both is faster."""
-    together: ClassVar[bool] = True
-    """Whether both take their gradients at the same weights and from the same generated images, which saves a pass of
-    the generator and one of the opponent; else the opponent moves first and the generator sees what it has become."""
+    shares_images: ClassVar[bool] = True
+    """Whether the generator learns from the images that the opponent has just seen, which saves a pass."""
     generator: nn.Module
 
     opponent_loss: Callable[[Tensor, Tensor], Tensor] = staticmethod(adversarial.discriminator_cross_entropy)
@@ -278,14 +277,17 @@ class AdversarialPair(Gan):
     def phases(self, progress: Progress) -> list[Phase]:
         return [
             Phase(self.opponent, self.opponent_losses),
-            Phase("generator", self.generator_losses, together=self.together),
+            Phase("generator", self.generator_losses, shares_batch=self.shares_images),
         ]
 
     def opponent_losses(self, batch: Batch, progress: Progress) -> Losses:
         """What the discriminator or critic minimises."""
-        with torch.set_grad_enabled(self.together):
-            fake_NCHW = self.generate(batch)
-        return self.opponent_losses_on(fake_NCHW, batch)
+        with torch.set_grad_enabled(self.shares_images):
+            fake_NCHW = self._generated(batch)
+        return self.opponent_losses_on(fake_NCHW.detach(), batch)
+
+    def _generated(self, batch: Batch) -> Tensor:
+        return batch.once("generated", lambda: self.generate(batch))
 
     def opponent_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
         """The same for given generated images."""
@@ -295,15 +297,13 @@ class AdversarialPair(Gan):
         else:
             both_NCHW = torch.cat([real_NCHW, fake_NCHW.to(real_NCHW.dtype)])
             real_logits, fake_logits = self.judge(both_NCHW, batch.twice()).chunk(2)
-        batch.once("fake_logits", lambda: fake_logits)
         batch.observe("score_real", self.score(real_logits))
         batch.observe("score_fake", self.score(fake_logits))
         return {"adversarial": self.opponent_loss(real_logits, fake_logits)}
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         """What the generator minimises."""
-        fake_logits = batch.once("fake_logits", lambda: self.judge(self.generate(batch), batch))
-        return {"adversarial": self.generator_loss(fake_logits)}
+        return {"adversarial": self.generator_loss(self.judge(self._generated(batch), batch))}
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:
         return self.generate(conditions)

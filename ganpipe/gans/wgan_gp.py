@@ -45,7 +45,7 @@ class WganGp(AdversarialPair):
     config: WganGpSettings
     opponent = "critic"
     apart = False
-    together = False
+    shares_images = False
     opponent_loss = staticmethod(wasserstein_critic)
     generator_loss = staticmethod(wasserstein_generator)
     score = staticmethod(nn.Identity())

@@ -45,42 +45,40 @@ class Loop:
         metrics: dict[str, Tensor] = {}
         for index, turn in enumerate(turns):
             for update in range(turn[0].num_updates):
-                seed = derive_seed(self.settings.seed, "step", progress.step, index, update)
-                metrics |= self._update(turn, batches[update], progress, seed)
+                seed, kept = derive_seed(self.settings.seed, "step", progress.step, index, update), dict[str, Tensor]()
+                for phase in turn:
+                    metrics |= self._update(phase, batches[update], progress, seed, kept)
         state.gan.adapt(metrics, progress)
         images_seen = progress.images_seen + num_batches * batch_size
         state.progress = Progress(images_seen, progress.num_images, progress.step + 1)
         state.ema.update(num_batches * batch_size, images_seen)
         return metrics
 
-    def _update(self, turn: Sequence[Phase], fields: Fields, progress: Progress, seed: int) -> dict[str, Tensor]:
-        """One step of the optimisers of a turn's players. Gradients and metrics are means over the global batch."""
-        parameters = {phase.player: list(self.state.players[phase.player].parameters()) for phase in turn}
+    def _update(self, phase: Phase, fields: Fields, progress: Progress, seed: int, kept: Fields) -> Fields:
+        """One step of one player's optimiser. Gradients and metrics are means over the global batch."""
+        parameters = list(self.state.players[phase.player].parameters())
         totals: dict[object, Tensor] = {}
-        for batch in self._micro_batches(fields, seed):
+        for batch in self._micro_batches(fields, seed, kept):
+            with self.state.autocast():
+                losses = phase.losses(batch, progress)
             weight = batch.num_samples / self.settings.batch_size
-            found: dict[object, Tensor] = {}
-            for phase in turn:
-                with self.state.autocast():
-                    losses = phase.losses(batch, progress)
-                total, own = torch.stack([*losses.values()]).sum() * weight, parameters[phase.player]
-                gradients = torch.autograd.grad(total, own, allow_unused=True, retain_graph=phase is not turn[-1])
-                found |= {(phase.player, i): value for i, value in enumerate(gradients) if value is not None}
-                found |= {f"{phase.player}_{name}": value.detach().float() * weight for name, value in losses.items()}
+            total = torch.stack([*losses.values()]).sum() * weight
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+            found: dict[object, Tensor] = {i: value for i, value in enumerate(gradients) if value is not None}
+            found |= {f"{phase.player}_{name}": value.detach().float() * weight for name, value in losses.items()}
             found |= {name: value * weight for name, value in batch.observed.items()}
             totals = {key: totals[key] + value if key in totals else value for key, value in found.items()}
         totals = dict(zip(totals, self.world.sum([*totals.values()]), strict=True))
-        for phase in turn:
-            for i, parameter in enumerate(parameters[phase.player]):
-                parameter.grad = _laid_out_like(parameter, totals.pop((phase.player, i), None))
-            if self.settings.max_gradient_norm is not None:
-                torch.nn.utils.clip_grad_norm_(parameters[phase.player], self.settings.max_gradient_norm)
-            self.state.optimizers[phase.player].step()
-            if phase.after_update is not None:
-                phase.after_update()
+        for i, parameter in enumerate(parameters):
+            parameter.grad = _laid_out_like(parameter, totals.pop(i, None))
+        if self.settings.max_gradient_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_gradient_norm)
+        self.state.optimizers[phase.player].step()
+        if phase.after_update is not None:
+            phase.after_update()
         return {str(name): value for name, value in totals.items()}
 
-    def _micro_batches(self, fields: Fields, seed: int) -> Iterator[Batch]:
+    def _micro_batches(self, fields: Fields, seed: int, kept: Fields) -> Iterator[Batch]:
         size = self.settings.micro_batch_size or self.stop - self.start
         for start in range(self.start, self.stop, size):
             stop = min(start + size, self.stop)
@@ -88,7 +86,9 @@ class Loop:
             # Dropout and noise maps are no property of a sample: each worker and micro-batch has its own.
             torch.manual_seed(derive_seed(seed, self.world.rank, start))
             draws = BatchDraws(seed, self.settings.batch_size, start, stop)
-            yield Batch(stop - start, draws, rows, self.state.device, self.state.dtype)
+            # What lives on until the next phase would take the memory that micro-batches are to save.
+            kept = kept if size >= self.stop - self.start else {}
+            yield Batch(stop - start, draws, rows, self.state.device, self.state.dtype, kept=kept)
 
 
 def _laid_out_like(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
