@@ -103,6 +103,8 @@ def check_resources(params: Params) -> None:
     Raises:
         GanpipeError: naming the section that asks for too much.
     """
+    if params.train.precision == "tf32" and params.cluster.gpus_per_worker == 0:
+        raise GanpipeError("train.precision: tf32 is for GPUs, and cluster.gpus_per_worker is 0; take fp32")
     address = services.ray_address(environment.home())
     wanted = [needs_of(params, "train")] + ([needs_of(params, "tune")] if params.tune.num_trials > 0 else [])
     tracking_uri = Tracker.at(environment.home(), params.register_.experiment).uri

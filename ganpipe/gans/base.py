@@ -147,11 +147,13 @@ class Player:
     Attributes:
         modules: attributes of the Gan itself, not of its modules.
         averaged: keep an exponential moving average of these weights; samples are drawn from it.
+        compiled: under `train.compile`; not where they are differentiated twice, which torch.compile cannot.
     """
 
     modules: Sequence[nn.Module]
     adam: Adam
     averaged: bool = False
+    compiled: bool = True
 
     def parameters(self) -> Iterator[nn.Parameter]:
         for module in self.modules:

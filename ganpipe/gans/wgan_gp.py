@@ -5,6 +5,7 @@ Legend: N samples, Z latent size, C channels, H height, W width.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Literal
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ..losses.adversarial import wasserstein_critic, wasserstein_generator
 from ..losses.penalties import gradient_penalty, input_gradient
 from ..networks import dcgan, mlp
-from .base import Adam, AdversarialPair, Batch, DataSpec, GanConfig, Losses, Phase, Progress
+from .base import Adam, AdversarialPair, Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
 
 
 class WganGpSettings(GanConfig):
@@ -66,6 +67,12 @@ class WganGp(AdversarialPair):
         assert isinstance(config, WganGpSettings)
         if config.architecture == "convolutional":
             dcgan.check_image_size(data.image_size, "wgan_gp with architecture: convolutional")
+
+    def players(self) -> dict[str, Player]:
+        players = super().players()
+        if self.config.architecture == "convolutional":
+            players["critic"] = dataclasses.replace(players["critic"], compiled=False)
+        return players
 
     def generate(self, batch: Batch) -> Tensor:
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))

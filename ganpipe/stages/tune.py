@@ -22,7 +22,7 @@ from .jobs import OpenTrial, begin, beside, job_server, needs_of, reach_ray, tra
 from .submitted import submit
 from .work import done, work_folder
 
-OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "deterministic",
+OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "compile", "deterministic",
             "max_gradient_norm", "ema_half_life", "ema_ramp_up")  # fmt: skip
 """What of `train` a trial depends on; the rest may change without a new search. dvc.yaml names the same."""
 

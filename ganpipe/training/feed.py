@@ -5,6 +5,10 @@ Legend: N samples, C channels, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -12,6 +16,7 @@ from ..data.cache import Dataset
 from ..data.manifest import Manifest
 from ..data.order import SampleOrder
 from ..gans.base import DataSpec
+from .loop import Fetch
 
 
 def spec_of(manifest: Manifest) -> DataSpec:
@@ -46,3 +51,52 @@ class Feed:
             return tensor
         scaled = tensor.to(self._dtype).div_(127.5).sub_(1)
         return scaled.contiguous(memory_format=self._memory_format) if scaled.dim() == 4 else scaled
+
+
+Copied = tuple[dict[str, Tensor], torch.cuda.Event | None]
+"""A batch, and when it is there."""
+
+
+@contextmanager
+def fetched_ahead(feed: Fetch, batch_size: int, device: torch.device) -> Iterator[Fetch]:
+    """`feed`, which on a GPU copies the next batch on a stream of its own while this one is computed with.
+
+    Args:
+        batch_size: from one batch's positions to the next one's.
+    """
+    if device.type != "cuda":
+        yield feed
+        return
+    with ThreadPoolExecutor(1, "feed") as thread:
+        yield Ahead(feed, batch_size, thread, torch.cuda.Stream(device))
+
+
+class Ahead:
+    """Fetches the batch that will be asked for next while this one is used."""
+
+    def __init__(
+        self, feed: Fetch, batch_size: int, thread: ThreadPoolExecutor, stream: torch.cuda.Stream | None
+    ) -> None:
+        self._feed, self._batch_size, self._thread, self._stream = feed, batch_size, thread, stream
+        self._next: tuple[tuple[int, int], Future[Copied]] | None = None
+
+    def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
+        expected, self._next = self._next, None
+        copying = expected[1] if expected and expected[0] == (start, stop) else self._begin(start, stop)
+        following = start + self._batch_size, stop + self._batch_size
+        self._next = following, self._begin(*following)
+        fields, copied = copying.result()
+        if copied is not None:
+            torch.cuda.current_stream().wait_event(copied)
+            for tensor in fields.values():  # its memory is another stream's, and is not to be reused before this one
+                tensor.record_stream(torch.cuda.current_stream())
+        return fields
+
+    def _begin(self, start: int, stop: int) -> Future[Copied]:
+        return self._thread.submit(self._copy, start, stop)
+
+    def _copy(self, start: int, stop: int) -> Copied:
+        if self._stream is None:
+            return self._feed(start, stop), None
+        with torch.cuda.stream(self._stream):
+            return self._feed(start, stop), self._stream.record_event()

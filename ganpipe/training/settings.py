@@ -22,10 +22,13 @@ class TrainSettings(Section):
     """Most images that one worker pushes through the networks at once; a larger share is cut. null: no cutting."""
     seed: int = Field(default=0, ge=0)
     """Seed of the weights, the order of the images and all noise."""
-    precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto"
-    """Autocast to bf16, or compute in fp32 (or fp64, to compare results). auto: bf16 where the hardware has it."""
+    precision: Literal["auto", "bf16", "tf32", "fp32", "fp64"] = "auto"
+    """Autocast to bf16, or compute in fp32 (or fp64, to compare results). auto: bf16 where the hardware has it. tf32:
+    fp32 with products of 10-bit mantissas, for which GPUs from Ampere on have units."""
     channels_last: bool = True
     """Keep convolutional weights and images in the channels-last memory format, which is faster."""
+    compile: bool = False
+    """Compile the networks (torch.compile) as each worker starts, which takes a C++ compiler and up to some minutes."""
     deterministic: bool = True
     """Use only deterministic algorithms, so that the same inputs give the same bytes. docs/reproducibility.md says what
     that costs."""

@@ -99,6 +99,7 @@ class TrainingState:
         self, gan_name: str, config: GanConfig, data: DataSpec, settings: TrainSettings, world: World | None = None
     ) -> None:
         world = world or World()
+        self.settings = settings
         self.device = world.device
         self.precision = resolve_precision(settings.precision, self.device)
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
@@ -126,13 +127,29 @@ class TrainingState:
         averaged = {id(m) for player in self.players.values() if player.averaged for m in player.modules}
         return {name: module for name, module in self.gan.named_children() if id(module) in averaged}
 
+    def compute(self) -> None:
+        """Set this process to compute as the settings say, and compile the networks where they say so.
+
+        Raises:
+            GanpipeError: the device has no TF32.
+        """
+        if self.precision == "tf32" and not (self.device.type == "cuda" and torch.cuda.is_tf32_supported()):
+            raise GanpipeError(f"train.precision: tf32 is for GPUs from Ampere on, not for {self.device}; take fp32")
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = self.precision == "tf32"  # by default it is allowed
+        if self.settings.compile:
+            for module in [m for player in self.players.values() if player.compiled for m in player.modules]:
+                module.compile()
+
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Gan]:
         """The GAN with its averaged weights, in evaluation mode."""
-        with self.ema.applied():
+        # Samples come in other numbers than batches, and compiling once more takes longer than drawing them.
+        compiled = self.settings.compile
+        with self.ema.applied(), torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
             self.gan.eval()
             try:
                 yield self.gan

@@ -14,7 +14,7 @@ from ..data.cache import ShardSet, open_dataset
 from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
 from .distributed import World
-from .feed import Feed, spec_of
+from .feed import Feed, fetched_ahead, spec_of
 from .loop import Loop
 from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, StopWhenAsked, Tracker, log_again, sparing
 from .settings import ClusterSettings, TrainSettings
@@ -93,8 +93,10 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         if newest:
             checkpoints.report(state)  # it may have been stopped between the last checkpoint and its report
         observers += [checkpoints, StopWhenAsked(world, job.store, checkpoints)]
+        state.compute()
         feed = Feed(dataset, job.settings.seed, state.device, state.dtype, state.memory_format)
-        Loop(state, feed, job.settings, world).run(observers)
+        with fetched_ahead(feed, job.settings.batch_size, state.device) as fetch:
+            Loop(state, fetch, job.settings, world).run(observers)
     return state
 
 

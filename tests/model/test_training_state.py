@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from training_parts import largest_difference, make_loop, weights_of
 
-from ganpipe.errors import UnavailableError
-from ganpipe.gans.base import Progress
+from ganpipe.errors import GanpipeError, UnavailableError
+from ganpipe.gans.base import Batch, Progress
+from ganpipe.gans.draws import SeededDraws
 from ganpipe.training.distributed import World
 from ganpipe.training.ema import Ema
+from ganpipe.training.feed import Ahead
 from ganpipe.training.loop import Loop
 from ganpipe.training.observers import Checkpoints, Log, SampleGrids, StopWhenAsked, is_due, sparing
 from ganpipe.training.state import CheckpointStore, Curves, Diverged, Stopped, TrainingState
@@ -28,6 +30,48 @@ def test_the_average_moves_half_way_in_a_half_life() -> None:
     for _ in range(10):
         ema.update(100, images_seen=10**9)
     assert float(ema.averages["m.weight"]) == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gan", "wgan_gp"])
+def test_compiled_networks_train_alike(name: str) -> None:
+    config = {"architecture": "convolutional", "critic_width": 8, "generator_width": 8} if name == "wgan_gp" else {}
+    loops = {flag: make_loop(name, settings={"compile": flag}, **config) for flag in (False, True)}
+    for loop in loops.values():
+        loop.state.compute()
+        for _ in range(3):
+            loop.step()
+        with loop.state.averaged() as gan:
+            assert gan.sample(Batch(5, SeededDraws(range(5)), dtype=torch.float64), loop.state.progress).shape[0] == 5
+    assert largest_difference(weights_of(loops[True]), weights_of(make_loop(name, **config))) > 1e-4, "no training"
+    assert largest_difference(weights_of(loops[True]), weights_of(loops[False])) < 1e-9
+    compiled = {
+        player: all(module._compiled_call_impl is not None for module in about.modules)
+        for player, about in loops[True].state.players.items()
+    }
+    # A gradient penalty differentiates the convolutional critic twice.
+    assert compiled == ({"generator": True, "critic": False} if name == "wgan_gp" else dict.fromkeys(compiled, True))
+
+
+def test_tf32_is_refused_where_it_does_not_exist() -> None:
+    with pytest.raises(
+        GanpipeError, match=r"train\.precision: tf32 is for GPUs .* not for cpu; take fp32"
+    ):
+        make_loop("gan", settings={"precision": "tf32"}).state.compute()
+
+
+def test_the_next_batch_is_fetched_ahead() -> None:
+    fetched: list[tuple[int, int]] = []
+
+    def feed(start: int, stop: int) -> dict[str, torch.Tensor]:
+        fetched.append((start, stop))
+        return {"image": torch.arange(start, stop)}
+
+    with ThreadPoolExecutor(1) as thread:
+        ahead = Ahead(feed, 16, thread, None)
+        for start in (0, 16, 32, 160, 176):  # after a jump, as when a training goes on elsewhere
+            assert torch.equal(ahead(start + 4, start + 8)["image"], torch.arange(start + 4, start + 8))
+    assert fetched == [(start + 4, start + 8) for start in (0, 16, 32, 48, 160, 176, 192)]
 
 
 def test_no_half_life_is_no_average() -> None:
