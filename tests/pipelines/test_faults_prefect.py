@@ -75,9 +75,8 @@ def test_a_worker_that_is_restarted_takes_its_run_along_which_then_goes_on(site:
         trial.struck()
         stop_politely(site.workers[-1])
         assert is_gone(stage)
-        # Prefect's worker kills the flow before it ends itself, so only the missing heartbeats tell.
+        # Said by the flow itself where Prefect's worker leaves it the time, else by its missing heartbeats.
         assert site.ends(run, 300) == "Crashed"
-        assert "goes on from the last checkpoint" in site.message(run)
         goes_on(site, run, 102)
         trial.recovered(lost="what the stage did since its last checkpoint")
         ends_well(site, run, "stopped", 102)
