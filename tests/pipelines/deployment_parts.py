@@ -238,8 +238,10 @@ def flow_process(site: Site, stage: int) -> psutil.Process:
 
 
 def stop_politely(worker: subprocess.Popen[bytes]) -> None:
-    """As a service manager does it: SIGTERM, and SIGKILL to what is still there after its time. Prefect's worker may wait
-    for the runs that it has."""
+    """As a service manager does it: SIGTERM, and SIGKILL to what is still there after its time.
+
+    Prefect's worker may wait for the runs that it has.
+    """
     worker.send_signal(signal.SIGTERM)
     try:
         worker.wait(timeout=30)
