@@ -54,9 +54,7 @@ def test_compiled_networks_train_alike(name: str) -> None:
 
 
 def test_tf32_is_refused_where_it_does_not_exist() -> None:
-    with pytest.raises(
-        GanpipeError, match=r"train\.precision: tf32 is for GPUs .* not for cpu; take fp32"
-    ):
+    with pytest.raises(GanpipeError, match=r"train\.precision: tf32 is for GPUs .* not for cpu; take fp32"):
         make_loop("gan", settings={"precision": "tf32"}).state.compute()
 
 
