@@ -245,7 +245,7 @@ def write_shards(
         raise GanpipeError(f"{out}: ingest cannot write its shards: {error.strerror or error}") from error
     except sqlite3.Error as error:
         raise GanpipeError(
-            f"ingest cannot sort its samples in {tempfile.gettempdir()} ({error}); set TMPDIR"
+            f"ingest cannot sort its samples in the folder for temporary files ({error}); set TMPDIR to one with room"
         ) from error
     if change is not None:
         print(change)

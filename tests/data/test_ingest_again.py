@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import re
 import shutil
+import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from ganpipe.data import conversion, earlier, shards
 from ganpipe.data.arrangement import shard_sizes
 from ganpipe.data.manifest import MANIFEST, Manifest
+from ganpipe.data.sample_index import SampleIndex
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import Memory, verify, write_shards
 from ganpipe.data.sources.base import Source
@@ -383,6 +385,14 @@ def test_a_failed_ingest_leaves_the_last_one_as_it_was(
     monkeypatch.setattr(shards, "write_manifest", full)
     monkeypatch.setattr(shards, "copy_shard", full)
     with pytest.raises(GanpipeError, match="cannot write its shards: No space left"):
+        again.ingest(lambda: folder_source(many))
+    assert files(again.out) == before
+
+    def full_elsewhere(*arguments: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(SampleIndex, "sort", full_elsewhere)
+    with pytest.raises(GanpipeError, match=r"temporary files \(database or disk is full\); set TMPDIR"):
         again.ingest(lambda: folder_source(many))
     assert files(again.out) == before
     assert verify(again.out) == first
