@@ -101,7 +101,10 @@ def test_every_field_is_documented() -> None:
         ({"cluster__num_workers": [1, True]}, "cluster.num_workers: got .1, True.; expected a whole number"),
         ({"cluster__num_workers": "2"}, "cluster.num_workers: got '2'; expected a whole number of at least 1"),
         ({"train__gan": "dcgn"}, "train.gan: there is no GAN named 'dcgn'; did you mean 'dcgan'?"),
-        ({"train__precision": "fp8"}, "train.precision: got 'fp8'; input should be 'auto', 'bf16', 'fp32' or 'fp64'"),
+        (
+            {"train__precision": "fp8"},
+            "train.precision: got 'fp8'; input should be 'auto', 'bf16', 'tf32', 'fp32' or 'fp64'",
+        ),
         ({"data__source": "minst"}, "data.source: got 'minst'; there is no source of that name; did you mean 'mnist'?"),
         ({"data__background": "bleu"}, "data.background: got 'bleu'; expected a colour"),
         ({"data__image_size": None}, "data.image_size: got None; input should be a valid integer"),
