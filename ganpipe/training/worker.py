@@ -70,6 +70,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     dataset = open_dataset(job.shards, "train")
     state = TrainingState(job.gan, job.config, spec_of(dataset.manifest), job.settings, world)
+    state.compute()  # before the tracker notes what this process computes with
     with contextlib.ExitStack() as stack:
         if world.rank == 0:
             stack.enter_context(job.store.held())
@@ -93,7 +94,6 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         if newest:
             checkpoints.report(state)  # it may have been stopped between the last checkpoint and its report
         observers += [checkpoints, StopWhenAsked(world, job.store, checkpoints)]
-        state.compute()
         feed = Feed(dataset, job.settings.seed, state.device, state.dtype, state.memory_format)
         with fetched_ahead(feed, job.settings.batch_size, state.device) as fetch:
             Loop(state, fetch, job.settings, world).run(observers)
