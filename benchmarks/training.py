@@ -6,6 +6,9 @@ A training under Ray cannot be started for every turn: it starts once, and waits
 from __future__ import annotations
 
 import contextlib
+import functools
+import multiprocessing
+import multiprocessing.connection
 import os
 import statistics
 import threading
@@ -13,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +32,7 @@ from ganpipe.evaluation.figures import SampleGrid
 from ganpipe.gans import load
 from ganpipe.registry.tracking import Tracker
 from ganpipe.training import cluster
+from ganpipe.training.allocator import keep_freed_memory
 from ganpipe.training.feed import spec_of
 from ganpipe.training.settings import ClusterSettings, TrainSettings
 from ganpipe.training.worker import TrainingJob, train
@@ -43,6 +47,7 @@ SECONDS = 3.0
 CASES = {"gan": (28, "2.5", "1.8"), "dcgan": (32, "4.0", "2.5"), "wgan_gp": (28, "2.5", "1.8")}
 """GAN -> image size, and the goals over textbook code with the default precision and in fp32."""
 _NUM_PNG = 10_000
+_BATCH, _NUM_THREADS = 64, 2
 
 
 class Turns:
@@ -82,6 +87,53 @@ class Turns:
             time.sleep(0.02)
         if turn == "end":
             raise GanpipeError("the benchmark is over")
+
+
+class InOwnProcess:
+    """A yardstick's training, a window at a time; no other one's threads or memory are in its way.
+
+    Args:
+        make: called there; what it returns has `window(seconds)`, images per second.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_windows, args=(theirs, make))
+        self._process.start()
+        theirs.close()  # so that its death is seen
+
+    def __enter__(self) -> InOwnProcess:
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+    def window(self, seconds: float) -> float:
+        """Train for about so long. Returns images per second."""
+        self._pipe.send(seconds)
+        return float(self._pipe.recv())
+
+
+def _windows(pipe: multiprocessing.connection.Connection, make: Callable[[], Any]) -> None:
+    training = make()
+    while (seconds := pipe.recv()) is not None:
+        pipe.send(training.window(seconds))
+
+
+def _ceiling(gan: str, shards: Path, precision: str) -> Ceiling:
+    keep_freed_memory()
+    torch.set_num_threads(_NUM_THREADS)
+    dataset = open_dataset(shards, "train")
+    images = torch.from_numpy(dataset.rows(np.arange(len(dataset)))["image"]).float().div_(127.5).sub_(1)
+    return Ceiling(gan, load(gan).Config(), spec_of(dataset.manifest), images, _BATCH, bf16=precision == "auto")
+
+
+def _textbook(gan: str, shards: Path, pngs: Path) -> Textbook:
+    torch.set_num_threads(_NUM_THREADS)
+    log = Path(os.devnull).open("w")  # noqa: SIM115 - it ends with the process
+    return Textbook(gan, load(gan).Config(), spec_of(read_manifest(shards)), pngs, _BATCH, log)
 
 
 class UnderRay:
@@ -182,7 +234,7 @@ def training(folder: Path, rounds: int) -> list[Row]:
     """Over textbook code, over the bare loop, and two workers over one."""
     rows = []
     os.environ["GANPIPE_CACHE"] = str(folder / "cache")
-    with ray_for(folder), Path(os.devnull).open("w") as log:
+    with ray_for(folder):
         for gan, (size, goal, strict_goal) in CASES.items():
             shards = folder / f"shards-{size}"
             if not shards.exists():
@@ -190,7 +242,7 @@ def training(folder: Path, rounds: int) -> list[Row]:
                 _pngs(shards, folder / f"png-{size}")
             for precision, wanted in (("auto", goal), ("fp32", strict_goal)):
                 pngs = folder / f"png-{size}"
-                rows += _case(folder / f"{gan}-{precision}", gan, shards, pngs, precision, wanted, log, rounds)
+                rows += _case(folder / f"{gan}-{precision}", gan, shards, pngs, precision, wanted, rounds)
         rows.append(_workers(folder, folder / "shards-32", rounds))
     return rows
 
@@ -210,16 +262,12 @@ def ray_for(folder: Path) -> Iterator[None]:
         services.stop(root)
 
 
-def _case(
-    folder: Path, gan: str, shards: Path, pngs: Path, precision: str, goal: str, log: TextIO, rounds: int
-) -> list[Row]:
-    dataset = open_dataset(shards, "train")
-    spec, config = spec_of(dataset.manifest), load(gan).Config()
-    torch.set_num_threads(2)
-    images = torch.from_numpy(dataset.rows(np.arange(len(dataset)))["image"]).float().div_(127.5).sub_(1)
-    textbook = Textbook(gan, config, spec, pngs, 64, log)
-    ceiling = Ceiling(gan, config, spec, images, 64, bf16=precision == "auto")
-    with under_ray(folder, gan, shards, precision=precision) as ours:
+def _case(folder: Path, gan: str, shards: Path, pngs: Path, precision: str, goal: str, rounds: int) -> list[Row]:
+    with (
+        InOwnProcess(functools.partial(_textbook, gan, shards, pngs)) as textbook,
+        InOwnProcess(functools.partial(_ceiling, gan, shards, precision)) as ceiling,
+        under_ray(folder, gan, shards, precision=precision) as ours,
+    ):
         found = alternate(
             {
                 "textbook": lambda: textbook.window(SECONDS),

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -56,8 +56,11 @@ class Dataset:
     def fields(self) -> tuple[str, ...]:
         return self.manifest.array_fields
 
-    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Copies of these samples by field: images uint8, (P, C, H, W); `label` int64, (P,).
+
+        Args:
+            fields: all of them when None.
 
         Raises:
             IndexError: an index is not in [0, len(self)).
@@ -65,7 +68,7 @@ class Dataset:
         indices_P = np.asarray(indices, dtype=np.int64)
         if indices_P.size and not (indices_P.min() >= 0 and indices_P.max() < len(self)):
             raise IndexError(f"indices from {indices_P.min()} to {indices_P.max()} in a split of {len(self)} samples")
-        return {name: array[indices_P] for name, array in self._arrays.items()}
+        return {name: self._arrays[name][indices_P] for name in self._arrays if fields is None or name in fields}
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Dataset is opened in each process with open_dataset(); it is not sent between them")

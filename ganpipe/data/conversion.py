@@ -6,8 +6,8 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import imagecodecs
 import PIL
@@ -17,13 +17,12 @@ from ..errors import GanpipeError
 from .images import UnreadableImage, encode_png, fit, flatten
 from .manifest import Split
 from .settings import DataSettings
-from .sources.base import Description, Item
+from .sources.base import Description, Item, reading
 
 DIGEST_BYTES = 16
 
 
-@dataclass(frozen=True)
-class Converted:
+class Converted(NamedTuple):
     """A sample, or why its item could not be read.
 
     Attributes:
@@ -114,7 +113,8 @@ def convert(
         GanpipeError: an item's label is no class.
     """
     digests = _read_known(known) if known is not None else frozenset()
-    return [_convert_item(item, description, settings, digests) for item in task]
+    with reading():
+        return [_convert_item(item, description, settings, digests) for item in task]
 
 
 def conversion_key(settings: DataSettings, description: Description) -> str:

@@ -7,7 +7,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -86,12 +87,14 @@ class Store:
 
 
 class _HashedFile:
-    """Writes a file in large parts and knows its digests."""
+    """Writes a file in large parts and knows its digests. Hashing and writing need no interpreter: threads do them."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
+        self._threads = ThreadPoolExecutor(3)
         self._parts: list[bytes] = []
         self._waiting = 0
+        self._under_way: list[Future[None]] = []
         self.num_bytes = 0
         self.sha256, self.md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
 
@@ -99,19 +102,31 @@ class _HashedFile:
         self._parts.append(content)
         self._waiting += len(content)
         if self._waiting >= _CHUNK_BYTES:
-            self.flush()
+            self._send()
 
-    def flush(self) -> None:
+    def _send(self) -> None:
+        self._wait()
         content = b"".join(self._parts)
         self._parts, self._waiting = [], 0
         self.num_bytes += len(content)
-        self.sha256.update(content)
-        self.md5.update(content)
+        work: tuple[Callable[[bytes], None], ...] = (self.sha256.update, self.md5.update, self._write_all)
+        self._under_way = [self._threads.submit(one, content) for one in work]
+
+    def _wait(self) -> None:
+        for one in self._under_way:
+            one.result()
+
+    def _write_all(self, content: bytes) -> None:
         view = memoryview(content)
         while view:
             view = view[self._file.write(view) :]
 
+    def flush(self) -> None:
+        self._send()
+        self._wait()
+
     def close(self) -> None:
+        self._threads.shutdown()
         self._file.close()
 
 

@@ -27,6 +27,16 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
+def seed_networks(seed: int, device: torch.device) -> None:
+    """Seed what networks on `device` draw by themselves: dropout, noise maps.
+
+    As torch.manual_seed, which takes most of a millisecond to prepare every other kind of device, too.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 class Draws(ABC):
     """A stream of random numbers for N samples; each call continues the stream. Results lie on the CPU, float32."""
 

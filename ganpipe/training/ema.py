@@ -21,7 +21,7 @@ class Ema:
         self._live = {
             f"{prefix}.{name}": tensor
             for prefix, module in modules.items()
-            for name, tensor in module.state_dict(keep_vars=True).items()
+            for name, tensor in module.state_dict().items()
             if tensor.is_floating_point()
         }
         self.averages = {name: tensor.detach().clone() for name, tensor in self._live.items()}
@@ -33,8 +33,7 @@ class Ema:
         if self._ramp_up > 0:
             half_life = min(half_life, images_seen * self._ramp_up)
         weight = 1.0 if half_life == 0 else 1 - 0.5 ** (num_images / half_life)
-        live = [tensor.detach() for tensor in self._live.values()]
-        torch._foreach_lerp_(list(self.averages.values()), live, weight)
+        torch._foreach_lerp_(list(self.averages.values()), list(self._live.values()), weight)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.averages

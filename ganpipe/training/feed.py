@@ -5,7 +5,7 @@ Legend: N samples, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -25,22 +25,23 @@ def spec_of(manifest: Manifest) -> DataSpec:
 
 
 class Feed:
-    """Positions of the stream -> fields on the device: images in [-1, 1] (N, C, H, W), labels (N,) int64."""
+    """Positions of the stream -> those fields on the device: images in [-1, 1] (N, C, H, W), labels (N,) int64."""
 
     def __init__(
         self,
         dataset: Dataset,
+        fields: Sequence[str],
         seed: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        self._dataset = dataset
+        self._dataset, self._fields = dataset, fields
         self._order = SampleOrder(len(dataset), seed)
         self._device, self._dtype, self._memory_format = device, dtype, memory_format
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        rows = self._dataset.rows(self._order.indices(start, stop))
+        rows = self._dataset.rows(self._order.indices(start, stop), self._fields)
         return {name: self._tensor(torch.from_numpy(array)) for name, array in rows.items()}
 
     def _tensor(self, array: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..data.order import share
 from ..gans.base import Batch, Phase, Progress
-from ..gans.draws import BatchDraws, derive_seed
+from ..gans.draws import BatchDraws, derive_seed, seed_networks
 from .distributed import World
 from .settings import TrainSettings
 from .state import TrainingState
@@ -56,13 +57,13 @@ class Loop:
 
     def _update(self, phase: Phase, fields: Fields, progress: Progress, seed: int, kept: Fields) -> Fields:
         """One step of one player's optimiser. Gradients and metrics are means over the global batch."""
-        parameters = list(self.state.players[phase.player].parameters())
+        parameters = self.state.parameters[phase.player]
         totals: dict[object, Tensor] = {}
         for batch in self._micro_batches(fields, seed, kept):
             with self.state.autocast():
                 losses = phase.losses(batch, progress)
             weight = batch.num_samples / self.settings.batch_size
-            total = torch.stack([*losses.values()]).sum() * weight
+            total = functools.reduce(torch.add, losses.values()) * weight
             gradients = torch.autograd.grad(total, parameters, allow_unused=True)
             found: dict[object, Tensor] = {i: value for i, value in enumerate(gradients) if value is not None}
             found |= {f"{phase.player}_{name}": value.detach().float() * weight for name, value in losses.items()}
@@ -84,7 +85,7 @@ class Loop:
             stop = min(start + size, self.stop)
             rows = {name: value[start - self.start : stop - self.start] for name, value in fields.items()}
             # Dropout and noise maps are no property of a sample: each worker and micro-batch has its own.
-            torch.manual_seed(derive_seed(seed, self.world.rank, start))
+            seed_networks(derive_seed(seed, self.world.rank, start), self.state.device)
             draws = BatchDraws(seed, self.settings.batch_size, start, stop)
             # What lives on until the next phase would take the memory that micro-batches are to save.
             kept = kept if size >= self.stop - self.start else {}

@@ -111,9 +111,10 @@ class TrainingState:
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.gan.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.players = self.gan.players()
+        self.parameters = {name: list(player.parameters()) for name, player in self.players.items()}
         self.optimizers = {
             name: torch.optim.Adam(
-                player.parameters(), player.adam.lr, (player.adam.beta1, player.adam.beta2), fused=True
+                self.parameters[name], player.adam.lr, (player.adam.beta1, player.adam.beta2), fused=True
             )
             for name, player in self.players.items()
         }

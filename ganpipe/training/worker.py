@@ -13,6 +13,7 @@ import torch
 from ..data.cache import ShardSet, open_dataset
 from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
+from .allocator import keep_freed_memory
 from .distributed import World
 from .feed import Feed, fetched_ahead, spec_of
 from .loop import Loop
@@ -61,6 +62,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         Stopped: the training was asked to end (`CheckpointStore.ask_to_stop`), and a checkpoint is written.
     """
     world = world or World()
+    keep_freed_memory()
     torch.set_num_threads(job.num_threads)
     torch.use_deterministic_algorithms(job.settings.deterministic)
     # Else each new tensor is filled first, to show up reads of unwritten memory, which takes time at every step.
@@ -94,7 +96,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         if newest:
             checkpoints.report(state)  # it may have been stopped between the last checkpoint and its report
         observers += [checkpoints, StopWhenAsked(world, job.store, checkpoints)]
-        feed = Feed(dataset, job.settings.seed, state.device, state.dtype, state.memory_format)
+        feed = Feed(dataset, state.gan.fields, job.settings.seed, state.device, state.dtype, state.memory_format)
         with fetched_ahead(feed, job.settings.batch_size, state.device) as fetch:
             Loop(state, fetch, job.settings, world).run(observers)
     return state

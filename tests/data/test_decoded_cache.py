@@ -238,6 +238,14 @@ def test_indices_outside_are_refused(shards: Path) -> None:
     assert dataset.rows(np.array([], np.int64))["image"].shape == (0, 3, 16, 16)
 
 
+def test_only_the_fields_that_are_asked_for(shards: Path) -> None:
+    dataset = open_dataset(shards, "train")
+    indices = np.arange(3)
+    assert set(dataset.rows(indices)) == {"image", "label"}
+    assert set(dataset.rows(indices, ["label"])) == {"label"}
+    assert (dataset.rows(indices, ["label"])["label"] == dataset.rows(indices)["label"]).all()
+
+
 def test_rows_are_copies(shards: Path) -> None:
     dataset = open_dataset(shards, "train")
     rows = dataset.rows(np.array([0]))

@@ -16,7 +16,7 @@ from ganpipe.data.order import share
 from ganpipe.evaluation.figures import SampleGrid
 from ganpipe.evaluation.sampling import sample_images
 from ganpipe.gans.base import Adam, Batch, DataSpec, Progress
-from ganpipe.gans.draws import BatchDraws
+from ganpipe.gans.draws import BatchDraws, seed_networks
 from ganpipe.registry.package import build_package
 from ganpipe.registry.served_model import Generator, package_files
 
@@ -198,6 +198,14 @@ def test_the_share_of_a_worker_is_its_part_of_the_same_draws(name: str) -> None:
     shares = [share(0, 10, rank, 3) for rank in range(3)]
     parts = [Batch(stop - start, BatchDraws(1, 10, start, stop)).latent(7) for start, stop in shares]
     assert torch.equal(torch.cat(parts), whole)
+
+
+def test_networks_are_seeded_as_by_torch() -> None:
+    torch.manual_seed(12345)
+    expected = torch.rand(10)
+    torch.rand(7)
+    seed_networks(12345, torch.device("cpu"))
+    assert torch.equal(torch.rand(10), expected)
 
 
 def test_the_notes_networks_are_exactly_the_notes() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import platform
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,6 +59,31 @@ def test_compiled_networks_train_alike(name: str) -> None:
 def test_tf32_is_refused_where_it_does_not_exist() -> None:
     with pytest.raises(GanpipeError, match=r"train\.precision: tf32 is for GPUs .* not for cpu; take fp32"):
         make_loop("gan", settings={"precision": "tf32"}).state.compute()
+
+
+_ALLOCATING = """
+import resource, sys, torch
+from ganpipe.training.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def use():
+    tensors = [torch.zeros(2**19) for _ in range(8)]  # 2 MiB each
+    del tensors
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is set")
+def test_memory_that_is_freed_is_kept_for_the_next_step() -> None:
+    faults = {
+        mode: int(subprocess.run([sys.executable, "-c", _ALLOCATING, mode], check=True, capture_output=True).stdout)
+        for mode in ("default", "keep")
+    }
+    assert faults["keep"] < faults["default"] / 10, "page faults for tensors of 320 MiB in all"
 
 
 def test_the_next_batch_is_fetched_ahead() -> None:

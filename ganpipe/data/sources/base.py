@@ -6,12 +6,15 @@ read and decode them in parallel.
 
 from __future__ import annotations
 
+import functools
+import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from PIL import Image
 
@@ -27,13 +30,36 @@ class SourceSettings(Section):
     """Base of a source's own settings; their place in params.yaml is sources.<file name>."""
 
 
+class _Open:
+    """A file that is open for as long as this object is there."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: Path) -> _Open:
+    return _Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Within it, a file of many images is opened once for all of them; it has to stay as it is."""
+    _opened.cache_clear()
+    try:
+        yield
+    finally:
+        _opened.cache_clear()
+
+
 def _read_range(path: Path, offset: int, num_bytes: int) -> bytes:
     if num_bytes > _MAX_FILE_BYTES:
         raise UnreadableImage(f"{num_bytes:,} bytes; at most {_MAX_FILE_BYTES:,} are read")
     try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            content = file.read(num_bytes)
+        content = os.pread(_opened(path).descriptor, num_bytes, offset)
     except OSError as error:
         raise UnreadableImage(f"cannot be read from {path}: {error.strerror}") from None
     if len(content) != num_bytes:
@@ -143,8 +169,7 @@ class RawGrey(ImageReference):
         return f"grey {self.width} x {self.height}"
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One sample of a source.
 
     Attributes:
