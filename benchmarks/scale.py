@@ -47,13 +47,15 @@ _NETWORKS = {"10 Gbit/s, 50 µs": (10e9 / 8, 50e-6), "100 Gbit/s, 10 µs": (100e
 def workers() -> str:
     """Seconds and cost of a step over workers: measured computing, modelled network.
 
-    A ring all-reduce of n bytes among W workers takes 2 (W - 1) (latency + n / W / bandwidth) (Thakur 2005,
-    "Optimization of Collective Communication Operations in MPICH"); nothing overlaps.
+    Among W workers a ring takes (W - 1) (latency + n / bandwidth) to gather n bytes of each, and
+    2 (W - 1) (latency + n / W / bandwidth) to all-reduce n bytes (Thakur 2005, "Optimization of Collective
+    Communication Operations in MPICH"); nothing overlaps.
     """
     seconds = {share: _seconds_of_step(share) for share in (1, 2, 4, 8, 16, 32, 64)}
-    messages = _messages()
+    gathered, reduced = _messages()
     lines = [
-        f"DCGAN at 32 px: {len(messages)} all-reduces a step, {sum(messages) / 2**20:.1f} MiB in all.",
+        f"DCGAN at 32 px: a step gathers {len(gathered)} times, {sum(gathered) / 2**10:.0f} KiB a worker, and "
+        f"all-reduces {len(reduced)} times, {sum(reduced) / 2**20:.1f} MiB.",
         "",
         "| workers | " + " | ".join(f"{n}: batch 64 | {n}: 64 a worker" for n in _NETWORKS) + " |",
         "|---:|" + "---:|---:|" * len(_NETWORKS),
@@ -61,7 +63,8 @@ def workers() -> str:
     for num in _WORKERS:
         cells = []
         for bandwidth, latency in _NETWORKS.values():
-            network = sum(2 * (num - 1) * (latency + n / num / bandwidth) for n in messages)
+            network = sum((num - 1) * (latency + n / bandwidth) for n in gathered)
+            network += sum(2 * (num - 1) * (latency + n / num / bandwidth) for n in reduced)
             for batch in (_BATCH, _BATCH * num):
                 share = max(1, math.ceil(batch / num))
                 if batch < num:
@@ -93,27 +96,32 @@ def _seconds_of_step(share: int) -> float:
     return median(found)
 
 
-def _messages() -> list[int]:
-    """Bytes of each all-reduce of one step on two workers: counted, on a group of one."""
+def _messages() -> tuple[list[int], list[int]]:
+    """Bytes that one of two workers gathers, and all-reduces, at each time in a step: counted, on a group of one."""
     loop = _loop(_BATCH)
     synchronise_batch_norm(loop.state.gan)
-    sizes: list[int] = []
-    original = torch.distributed.all_reduce
+    gathered: list[int] = []
+    reduced: list[int] = []
+    gather, reduce = torch.distributed.all_gather, torch.distributed.all_reduce
 
-    def counted(tensor: torch.Tensor, *arguments: object, **named: object) -> None:
-        sizes.append(tensor.numel() * tensor.element_size())
+    def counted_gather(parts: list[torch.Tensor], tensor: torch.Tensor) -> None:
+        gathered.append(tensor.numel() * tensor.element_size())
+        gather(parts, tensor)
+
+    def counted_reduce(tensor: torch.Tensor, async_op: bool) -> object:
+        reduced.append(tensor.numel() * tensor.element_size())
+        return reduce(tensor, async_op=async_op)
 
     with tempfile.TemporaryDirectory() as folder:
         torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        torch.distributed.all_reduce = counted
+        torch.distributed.all_gather, torch.distributed.all_reduce = counted_gather, counted_reduce
         try:
             object.__setattr__(loop.world, "size", 2)
-            object.__setattr__(loop, "stop", _BATCH)
             loop.step()
         finally:
-            torch.distributed.all_reduce = original
+            torch.distributed.all_gather, torch.distributed.all_reduce = gather, reduce
             torch.distributed.destroy_process_group()
-    return sizes
+    return gathered, reduced
 
 
 def order() -> str:

@@ -189,7 +189,7 @@ class Gan(nn.Module, ABC):
     Config: ClassVar[type[GanConfig]]
     """Its settings with the paper's defaults; their place in params.yaml is gans.<file name>."""
     fields: ClassVar[tuple[str, ...]] = ("image",)
-    """What a batch must hold."""
+    """What a batch holds in training: the dataset must have these, and no others are read."""
 
     def __init__(self, config: GanConfig, data: DataSpec) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data.order import share
 from ..gans.base import Batch, Phase, Progress
 from ..gans.draws import BatchDraws, derive_seed, seed_networks
+from .averaging import Summing
 from .distributed import World
 from .settings import TrainSettings
 from .state import TrainingState
@@ -58,28 +59,25 @@ class Loop:
     def _update(self, phase: Phase, fields: Fields, progress: Progress, seed: int, kept: Fields) -> Fields:
         """One step of one player's optimiser. Gradients and metrics are means over the global batch."""
         parameters = self.state.parameters[phase.player]
-        totals: dict[object, Tensor] = {}
-        for batch in self._micro_batches(fields, seed, kept):
+        summing = Summing(self.world, parameters)
+        for batch, is_last in self._micro_batches(fields, seed, kept):
             with self.state.autocast():
                 losses = phase.losses(batch, progress)
             weight = batch.num_samples / self.settings.batch_size
-            total = functools.reduce(torch.add, losses.values()) * weight
-            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-            found: dict[object, Tensor] = {i: value for i, value in enumerate(gradients) if value is not None}
-            found |= {f"{phase.player}_{name}": value.detach().float() * weight for name, value in losses.items()}
-            found |= {name: value * weight for name, value in batch.observed.items()}
-            totals = {key: totals[key] + value if key in totals else value for key, value in found.items()}
-        totals = dict(zip(totals, self.world.sum([*totals.values()]), strict=True))
-        for i, parameter in enumerate(parameters):
-            parameter.grad = _laid_out_like(parameter, totals.pop(i, None))
+            found = {f"{phase.player}_{name}": value.detach().float() for name, value in losses.items()}
+            metrics = {name: value * weight for name, value in (found | batch.observed).items()}
+            summing.add(functools.reduce(torch.add, losses.values()) * weight, metrics, is_last)
+        sums = summing.finish()
+        for number, parameter in enumerate(parameters):
+            parameter.grad = _laid_out_like(parameter, sums.pop(number, None))
         if self.settings.max_gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_gradient_norm)
         self.state.optimizers[phase.player].step()
         if phase.after_update is not None:
             phase.after_update()
-        return {str(name): value for name, value in totals.items()}
+        return {str(name): value for name, value in sums.items()}
 
-    def _micro_batches(self, fields: Fields, seed: int, kept: Fields) -> Iterator[Batch]:
+    def _micro_batches(self, fields: Fields, seed: int, kept: Fields) -> Iterator[tuple[Batch, bool]]:
         size = self.settings.micro_batch_size or self.stop - self.start
         for start in range(self.start, self.stop, size):
             stop = min(start + size, self.stop)
@@ -89,7 +87,8 @@ class Loop:
             draws = BatchDraws(seed, self.settings.batch_size, start, stop)
             # What lives on until the next phase would take the memory that micro-batches are to save.
             kept = kept if size >= self.stop - self.start else {}
-            yield Batch(stop - start, draws, rows, self.state.device, self.state.dtype, kept=kept)
+            batch = Batch(stop - start, draws, rows, self.state.device, self.state.dtype, kept=kept)
+            yield batch, stop == self.stop
 
 
 def _laid_out_like(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:

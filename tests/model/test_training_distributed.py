@@ -12,6 +12,7 @@ import torch.multiprocessing
 from torch import nn
 from training_parts import largest_difference, make_loop, weights_of
 
+from ganpipe.training.averaging import Summing
 from ganpipe.training.distributed import SynchronisedBatchNorm, World, synchronise_batch_norm
 
 
@@ -72,6 +73,15 @@ def compare_batch_norm(rank: int, size: int, folder: str) -> None:
     torch.testing.assert_close(found, expected[rows])
     torch.testing.assert_close(model[0].running_mean, reference.running_mean)
     torch.testing.assert_close(model[0].running_var, reference.running_var)
+    # By torch's kernels, as in most updates.
+    inputs_of = [(whole, reference.weight, reference.bias), (own, model[0].weight, model[0].bias)]
+    weights = torch.linspace(-1, 2, expected.numel(), dtype=torch.float64).view_as(expected)
+    by_all = torch.autograd.grad((expected * weights).sum(), inputs_of[0], retain_graph=True)
+    by_share = torch.autograd.grad((found * weights[rows]).sum(), inputs_of[1], retain_graph=True)
+    torch.testing.assert_close(by_share[0], by_all[0][rows])
+    for share, total in zip(by_share[1:], by_all[1:], strict=True):
+        torch.distributed.all_reduce(share)  # a parameter's gradient is the sum over workers, which the loop takes
+        torch.testing.assert_close(share, total)
     # First and second derivatives, as a gradient penalty takes them.
     (gradient,) = torch.autograd.grad(expected.pow(3).sum(), whole, create_graph=True)
     (own_gradient,) = torch.autograd.grad(found.pow(3).sum(), own, create_graph=True)
@@ -79,6 +89,12 @@ def compare_batch_norm(rank: int, size: int, folder: str) -> None:
     (second,) = torch.autograd.grad(gradient.pow(2).sum(), whole)
     (own_second,) = torch.autograd.grad(own_gradient.pow(2).sum(), own)
     torch.testing.assert_close(own_second, second[rows])
+    # In the types of mixed precision, far from zero.
+    single = nn.Sequential(nn.BatchNorm2d(3))
+    synchronise_batch_norm(single)
+    far = (inputs + 100).bfloat16()
+    close = nn.BatchNorm2d(3)(far.float())
+    torch.testing.assert_close(single(far[rows]).float(), close[rows], atol=0.02, rtol=0.02)
     model.eval()
     reference.eval()
     torch.testing.assert_close(model(inputs[rows]), reference(inputs)[rows])
@@ -89,6 +105,57 @@ def test_synchronised_batch_norm_is_batch_norm_over_all_shares(tmp_path: Path) -
     torch.multiprocessing.start_processes(compare_batch_norm, (2, str(tmp_path)), nprocs=2, start_method="spawn")
 
 
-def test_one_worker_sums_nothing() -> None:
-    tensors = [torch.ones(2), torch.zeros(1, dtype=torch.float64)]
-    assert World().sum(tensors) is tensors
+def compare_sums(rank: int, size: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size)
+    torch.manual_seed(rank)
+    layers = [nn.Linear(1024, 1024, bias=False) for _ in range(3)]  # 4 MiB each
+    early, unused = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    parameters = [layer.weight for layer in layers] + [early, unused]
+    network, input = nn.Sequential(*layers), torch.randn(4, 1024)
+    losses = [network(input).square().mean() + early.sum(), network(input).mean()]
+    expected = [
+        sum(gradient for gradient in gradients if gradient is not None)
+        for gradients in zip(
+            *(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses),
+            strict=True,
+        )
+    ]
+    for gradient in expected[:-1]:
+        torch.distributed.all_reduce(gradient)
+
+    events = []
+    all_reduce = torch.distributed.all_reduce
+
+    def noted(tensor: torch.Tensor, **named: bool) -> Any:
+        events.append("sent")
+        return all_reduce(tensor, **named)
+
+    torch.distributed.all_reduce = noted
+    summing = Summing(World(rank, size), parameters)
+    summing.add(losses[0], {"number": torch.tensor(1.0)}, is_last=False)
+    assert not events, "a sum goes out before it is complete"
+    layers[0].weight.register_hook(lambda gradient: events.append("backward is at the first layer"))
+    summing.add(losses[1], {"number": torch.tensor(2.0 + rank)}, is_last=True)
+    assert events[0] == "sent"
+    assert "backward is at the first layer" in events[1:]
+    sums = summing.finish()
+    assert float(sums.pop("number")) == 7
+    assert set(sums) == {0, 1, 2, 3}, "nothing for the parameter that no loss depends on"
+    for number, found in sums.items():
+        torch.testing.assert_close(found, expected[number])
+    torch.distributed.destroy_process_group()
+
+
+def test_gradients_are_summed_while_the_backward_pass_goes_on(tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(compare_sums, (2, str(tmp_path)), nprocs=2, start_method="spawn")
+
+
+def test_one_worker_sums_its_micro_batches() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    summing = Summing(World(), [weight])
+    summing.add((2 * weight).sum(), {"number": torch.tensor(1.0)}, is_last=False)
+    summing.add((3 * weight).sum(), {"number": torch.tensor(2.0)}, is_last=True)
+    sums = summing.finish()
+    assert sums[0].tolist() == [5, 5]
+    assert float(sums["number"]) == 3
