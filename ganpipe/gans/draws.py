@@ -30,7 +30,7 @@ def derive_seed(*parts: int | str) -> int:
 def seed_networks(seed: int, device: torch.device) -> None:
     """Seed what networks on `device` draw by themselves: dropout, noise maps.
 
-    As torch.manual_seed, which takes most of a millisecond to prepare every other kind of device, too.
+    As torch.manual_seed, which also prepares every other kind of device, and takes longer for it than a small layer.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
