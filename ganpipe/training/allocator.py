@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     """Let this process keep what it frees, where its C library is glibc.
 
     By default a large tensor's memory goes back to the system when it is freed, and the next one's pages are handed
-    out and cleared anew: in a small GAN's step, hundreds of them.
+    out and cleared anew.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
