@@ -125,8 +125,8 @@ class Batch:
         return tensor.to(self.device, self.dtype, non_blocking=True)
 
     def twice(self) -> Batch:
-        """Each sample two times, first all and then all again; for networks that draw nothing."""
-        fields = {name: torch.cat([value, value]) for name, value in self.fields.items()}
+        """Each sample's conditions two times, first all and then all again; for networks that draw nothing."""
+        fields = {name: torch.cat([value, value]) for name, value in self.fields.items() if name != "image"}
         return Batch(2 * self.num_samples, self.draws, fields, self.device, self.dtype)
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:

@@ -63,10 +63,11 @@ class Loop:
         for batch, is_last in self._micro_batches(fields, seed, kept):
             with self.state.autocast():
                 losses = phase.losses(batch, progress)
-            weight = batch.num_samples / self.settings.batch_size
             found = {f"{phase.player}_{name}": value.detach().float() for name, value in losses.items()}
-            metrics = {name: value * weight for name, value in (found | batch.observed).items()}
-            summing.add(functools.reduce(torch.add, losses.values()) * weight, metrics, is_last)
+            loss, metrics = functools.reduce(torch.add, losses.values()), found | batch.observed
+            if (weight := batch.num_samples / self.settings.batch_size) != 1:
+                loss, metrics = loss * weight, {name: value * weight for name, value in metrics.items()}
+            summing.add(loss, metrics, is_last)
         sums = summing.finish()
         for number, parameter in enumerate(parameters):
             parameter.grad = _laid_out_like(parameter, sums.pop(number, None))
