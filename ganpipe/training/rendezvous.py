@@ -2,20 +2,24 @@
 
 torch's own rendezvous opens that store on every interface, and it asks nobody who they are: whoever reaches it can read
 and write what the workers agree on. On one machine the address is 127.0.0.1.
+
+The actor that controls the workers imports this module and starts them after it: torch, which takes a second to import,
+is imported by what runs in the workers only.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import ray
-import torch.distributed as dist
-from ray.train.torch import TorchConfig
-from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
+from ray.train.backend import Backend, BackendConfig
 
+_GOODBYE_SECONDS = 30.0
+"""For the process group's end; a worker that waits for one that has died does not answer."""
 _listening: list[socket.socket] = []
 """Rank 0's socket, from the moment its port is known until the store takes it over."""
 
@@ -29,6 +33,8 @@ def _listen(host: str) -> int:
 
 def join(backend: str, host: str, port: int, rank: int, size: int, timeout_seconds: float) -> None:
     """Runs in each worker: the process group, over the store of rank 0."""
+    import torch.distributed as dist
+
     timeout = timedelta(seconds=timeout_seconds)
     if rank == 0:
         taken = _listening.pop().detach()  # the store's own from here on
@@ -38,28 +44,62 @@ def join(backend: str, host: str, port: int, rank: int, size: int, timeout_secon
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
-class _Backend(_TorchBackend):
-    """As Ray's own but for the store."""
+def _introduce() -> None:
+    """Runs in each worker: torch's environment variables, its rank's among them."""
+    from ray.train.torch.config import _set_torch_distributed_env_vars
+
+    _set_torch_distributed_env_vars()
+
+
+def _leave(size: int) -> None:
+    """Runs in each worker at the end."""
+    from ray.train.torch.config import _shutdown_torch
+
+    _shutdown_torch(destroy_process_group=size > 1)
+
+
+class _Backend(Backend):
+    """As Ray's own for torch but for the store."""
+
+    share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
-        backend = backend_config.backend or ("nccl" if gpus > 0 else "gloo")
         host = worker_group.execute_single(0, ray.util.get_node_ip_address)
         port = worker_group.execute_single(0, _listen, host)
-        worker_group.execute(_set_torch_distributed_env_vars)
-        size = len(worker_group)
+        worker_group.execute(_introduce)
+        backend, timeout, size = backend_config.backend, backend_config.timeout_seconds, len(worker_group)
         ray.get(
             [
-                worker_group.execute_single_async(rank, join, backend, host, port, rank, size, backend_config.timeout_s)
+                worker_group.execute_single_async(rank, join, backend, host, port, rank, size, timeout)
                 for rank in range(size)
             ]
         )
 
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        try:
+            ray.get(worker_group.execute_async(_leave, len(worker_group)), timeout=_GOODBYE_SECONDS)
+        except ray.exceptions.GetTimeoutError:
+            logging.getLogger(__name__).warning("the workers' process group did not end in %g s", _GOODBYE_SECONDS)
+
 
 @dataclass
-class OwnAddress(TorchConfig):
-    """Ray Train's settings for torch, with the store on the host's own address."""
+class OwnAddress(BackendConfig):
+    """What `TorchTrainer` takes for a TorchConfig, with the store on the host's own address.
+
+    Attributes:
+        backend: of torch.distributed; the trainer fills in what suits its workers.
+        timeout_seconds: of a collective operation.
+    """
+
+    backend: str | None = None
+    timeout_seconds: float = 1800.0
 
     @property
     def backend_cls(self) -> type[_Backend]:
         return _Backend
+
+    @property
+    def train_func_context(self) -> Any:
+        from ray.train.torch.config import TorchConfigContextManager
+
+        return TorchConfigContextManager

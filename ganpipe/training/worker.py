@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
     return state
 
 
-def _train_worker(config: dict[str, Any]) -> tuple[str, str] | None:
+def _train_worker(job: TrainingJob, every_report: bool) -> tuple[str, str] | None:
     """One worker of a Ray Train group. Returns kind and message of an end that another try would not mend."""
     import ray.train
     import ray.train.torch
@@ -111,8 +112,8 @@ def _train_worker(config: dict[str, Any]) -> tuple[str, str] | None:
     device = ray.train.torch.get_device()
     world = World(context.get_world_rank(), context.get_world_size(), device)
     try:
-        report = ray.train.report if config["every_report"] else sparing(ray.train.report, world)
-        run_training(config["job"], world, report)
+        report = ray.train.report if every_report else sparing(ray.train.report, world)
+        run_training(job, world, report)
     except (Diverged, Stopped) as error:
         return type(error).__name__, str(error)
     return None
@@ -126,9 +127,9 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
         Stopped: it was asked to end.
     """
     import ray.train
-    from ray.train.torch import TorchTrainer
 
     from .rendezvous import OwnAddress
+    from .trainer import Trainer
 
     if cluster.most_workers > job.settings.batch_size:
         raise GanpipeError(
@@ -136,17 +137,17 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
             f"train.batch_size is {job.settings.batch_size}"
         )
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
-    trainer = TorchTrainer(
-        _train_worker,  # type: ignore[arg-type]
-        train_loop_config={"job": job, "every_report": bool(callbacks)},
-        torch_config=OwnAddress(),
+    trainer = Trainer(
+        # Not by train_loop_config: the actor that controls the workers unpickles that, and would import torch for it.
+        functools.partial(_train_worker, job, every_report=bool(callbacks)),
+        torch_config=OwnAddress(),  # type: ignore[arg-type]
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=cluster.num_workers,  # type: ignore[arg-type]
             use_gpu=cluster.gpus_per_worker > 0,
             resources_per_worker=resources,
             elastic_resize_monitor_interval_s=cluster.resize_seconds,
         ),
-        run_config=ray.train.RunConfig(
+        run_config=ray.train.RunConfig(  # type: ignore[arg-type]
             name="ray",
             storage_path=job.folder,
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
