@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -64,15 +65,14 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def measure(names: list[str], rounds: int) -> None:
-    """Measure these sections, and write them into results.json as they come."""
-    for name in names:
-        print(f"{name}:", flush=True)
-        with tempfile.TemporaryDirectory(prefix="ganpipe-bench-") as folder:
-            rows = _sections()[name](Path(folder), rounds)
-        for row in rows:
-            print(f"  {row.what}: {row.value:.3g} {row.unit}  (goal {row.goal or 'none'})  {row.detail}", flush=True)
-        keep(name, f"python -m benchmarks {name} --rounds {rounds}", rows)
+def measure(name: str, rounds: int) -> None:
+    """Measure this section, and write it into results.json."""
+    print(f"{name}:", flush=True)
+    with tempfile.TemporaryDirectory(prefix="ganpipe-bench-") as folder:
+        rows = _sections()[name](Path(folder), rounds)
+    for row in rows:
+        print(f"  {row.what}: {row.value:.3g} {row.unit}  (goal {row.goal or 'none'})  {row.detail}", flush=True)
+    keep(name, f"python -m benchmarks {name} --rounds {rounds}", rows)
 
 
 def keep(name: str, command: str, rows: list[Row]) -> None:
@@ -121,8 +121,15 @@ def main() -> None:
         parser.error(f"no such section: {', '.join(sorted(unknown))}; expected some of {', '.join(_sections())}")
     # Ray's workers import these modules, too.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    measure(options.sections or list(_sections()), options.rounds)
-    write()
+    names = options.sections or list(_sections())
+    if len(names) == 1:
+        measure(names[0], options.rounds)
+        write()
+        return
+    # Each in a process of its own: a training in one changes how its process keeps memory, and so the next one's speed.
+    for name in names:
+        command = [sys.executable, "-m", "benchmarks", name, "--rounds", str(options.rounds)]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
