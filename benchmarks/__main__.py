@@ -31,6 +31,7 @@ _VERSIONS = ("torch", "ray", "mlflow", "dvc", "prefect", "webdataset", "torchmet
 def _sections() -> dict[str, Callable[[Path, int], list[Row]]]:
     from .data import data
     from .evaluation import evaluation
+    from .limits import limits
     from .memory import memory
     from .startup import startup
     from .training import training
@@ -38,6 +39,7 @@ def _sections() -> dict[str, Callable[[Path, int], list[Row]]]:
 
     return {
         "training": training,
+        "limits": limits,
         "startup": startup,
         "tuning": tuning,
         "data": data,

@@ -122,7 +122,7 @@ def _windows(pipe: multiprocessing.connection.Connection, make: Callable[[], Any
         pipe.send(training.window(seconds))
 
 
-def _ceiling(gan: str, shards: Path, precision: str) -> Ceiling:
+def bare_loop(gan: str, shards: Path, precision: str) -> Ceiling:
     keep_freed_memory()
     torch.set_num_threads(_NUM_THREADS)
     dataset = open_dataset(shards, "train")
@@ -130,7 +130,7 @@ def _ceiling(gan: str, shards: Path, precision: str) -> Ceiling:
     return Ceiling(gan, load(gan).Config(), spec_of(dataset.manifest), images, _BATCH, bf16=precision == "auto")
 
 
-def _textbook(gan: str, shards: Path, pngs: Path) -> Textbook:
+def textbook_code(gan: str, shards: Path, pngs: Path) -> Textbook:
     torch.set_num_threads(_NUM_THREADS)
     log = Path(os.devnull).open("w")  # noqa: SIM115 - it ends with the process
     return Textbook(gan, load(gan).Config(), spec_of(read_manifest(shards)), pngs, _BATCH, log)
@@ -222,7 +222,7 @@ class _Attach:
         return self.tracker.attach(self.run_id)
 
 
-def _pngs(shards: Path, folder: Path) -> Path:
+def one_file_an_image(shards: Path, folder: Path) -> Path:
     """The first images as PNG files, one a file, as most datasets come."""
     folder.mkdir()
     for number, pixels in enumerate(open_dataset(shards, "train").rows(np.arange(_NUM_PNG))["image"]):
@@ -239,7 +239,7 @@ def training(folder: Path, rounds: int) -> list[Row]:
             shards = folder / f"shards-{size}"
             if not shards.exists():
                 mnist(shards, DataSettings(source="mnist", image_size=size))
-                _pngs(shards, folder / f"png-{size}")
+                one_file_an_image(shards, folder / f"png-{size}")
             for precision, wanted in (("auto", goal), ("fp32", strict_goal)):
                 pngs = folder / f"png-{size}"
                 rows += _case(folder / f"{gan}-{precision}", gan, shards, pngs, precision, wanted, rounds)
@@ -264,8 +264,8 @@ def ray_for(folder: Path) -> Iterator[None]:
 
 def _case(folder: Path, gan: str, shards: Path, pngs: Path, precision: str, goal: str, rounds: int) -> list[Row]:
     with (
-        InOwnProcess(functools.partial(_textbook, gan, shards, pngs)) as textbook,
-        InOwnProcess(functools.partial(_ceiling, gan, shards, precision)) as ceiling,
+        InOwnProcess(functools.partial(textbook_code, gan, shards, pngs)) as textbook,
+        InOwnProcess(functools.partial(bare_loop, gan, shards, precision)) as ceiling,
         under_ray(folder, gan, shards, precision=precision) as ours,
     ):
         found = alternate(

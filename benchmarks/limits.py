@@ -1,0 +1,58 @@
+"""How far from a goal the convolutions alone would be: those of the bare loop, were all else for nothing."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from pathlib import Path
+
+from torch.profiler import ProfilerActivity, profile
+
+from ganpipe.data.settings import DataSettings
+
+from .ceiling import Ceiling
+from .data import mnist
+from .measure import Row, alternate, median, ratio
+from .training import CASES, SECONDS, InOwnProcess, bare_loop, one_file_an_image, textbook_code
+
+
+class ConvolutionsAlone:
+    """The bare loop, a window at a time, of which only the time in convolutions counts, forwards and backwards."""
+
+    def __init__(self, loop: Ceiling) -> None:
+        self.loop = loop
+
+    def window(self, seconds: float) -> float:
+        """Train for about so long. Returns images per second of convolutions."""
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            start, num_images = time.perf_counter(), 0
+            while time.perf_counter() - start < seconds:
+                num_images += self.loop.step()
+        operations = [event for event in profiler.key_averages() if event.key.startswith("aten::")]
+        return num_images / (sum(event.self_cpu_time_total for event in operations if "conv" in event.key) / 1e6)
+
+
+def _convolutions_alone(gan: str, shards: Path, precision: str) -> ConvolutionsAlone:
+    return ConvolutionsAlone(bare_loop(gan, shards, precision))
+
+
+def limits(folder: Path, rounds: int) -> list[Row]:
+    """DCGAN's convolutions over textbook code."""
+    os.environ["GANPIPE_CACHE"] = str(folder / "cache")
+    size, goal, strict_goal = CASES["dcgan"]
+    shards = mnist(folder / "shards", DataSettings(source="mnist", image_size=size))
+    pngs = one_file_an_image(shards, folder / "png")
+    rows = []
+    for precision, wanted in (("auto", goal), ("fp32", strict_goal)):
+        with (
+            InOwnProcess(functools.partial(textbook_code, "dcgan", shards, pngs)) as textbook,
+            InOwnProcess(functools.partial(_convolutions_alone, "dcgan", shards, precision)) as alone,
+        ):
+            things = {"textbook": lambda: textbook.window(SECONDS), "convolutions": lambda: alone.window(SECONDS)}
+            found = alternate(things, rounds)
+        what = "`dcgan`'s convolutions alone" + (" in strict fp32" if precision == "fp32" else "")
+        speeds = ", ".join(f"{name} {median(values):,.0f} images/s" for name, values in found.items())
+        detail = f"{speeds}; the goal for all of the training is {wanted}"
+        rows.append(Row(f"{what}, over textbook code", ratio(found, "convolutions", "textbook"), "x", "", detail))
+    return rows
