@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from .errors import GanpipeError
 
@@ -53,6 +53,18 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     for value in sorted(of_environment(os.environ if environment is None else environment), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return _QUERY.sub(rf"\g<name>={HIDDEN}", _USER_INFO.sub(HIDDEN, text))
+
+
+def without_password(url: str) -> str:
+    """`url` as it may be shown, with a sign that there is something hidden."""
+    plain = without_user_info(url)
+    return url if plain == url else plain.replace("://", f"://{HIDDEN}@", 1)
+
+
+def without_user_info(url: str) -> str:
+    """`url` with neither name nor password: for a browser, or for hosts that have their own."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
 
 
 def in_url(text: str) -> str | None:

@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from . import environment, processes
 from .errors import GanpipeError, UnavailableError
+from .redaction import without_user_info
 
 STATE = Path(".ganpipe") / "services"
 START_TIMEOUT_SECONDS = 120.0
@@ -186,10 +187,8 @@ def named(name: str, variables: Mapping[str, str] | None = None) -> Running | No
     if not address:
         return None
     page = address.removesuffix("/").removesuffix("/api") if name == "prefect" else address
-    parts = urlsplit(page)
     # The page is shown; the address may hold a password, which clients need.
-    shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else page
-    return Running(name=name, url=shown, address=address)
+    return Running(name=name, url=without_user_info(page), address=address)
 
 
 def running(name: str, root: Path) -> Running | None:

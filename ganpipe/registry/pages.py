@@ -5,7 +5,8 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from .. import environment, services
-from .tracking import Tracker, without_password
+from ..redaction import without_user_info
+from .tracking import Tracker
 
 
 def run_page(tracker: Tracker, run_id: str, experiment_id: str) -> str:
@@ -20,6 +21,6 @@ def version_page(tracker: Tracker, name: str, version: int) -> str:
 
 def _page(tracker: Tracker, path: str, words: str) -> str:
     if tracker.uri.startswith(("http://", "https://")):
-        return f"{without_password(tracker.uri).rstrip('/')}/#/{path}"
+        return f"{without_user_info(tracker.uri).rstrip('/')}/#/{path}"
     page = services.running("mlflow", environment.home())
     return f"{page.url.rstrip('/')}/#/{path}" if page and page.url.startswith("http") else f"{words} in {tracker.uri}"

@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import GanpipeError, UnavailableError
-from ..redaction import redact
+from ..redaction import redact, without_password
 from .runlog import RunLog, is_permanent
 from .stored import Corrupted
 
@@ -49,13 +48,6 @@ def tracking_uri(root: Path) -> str:
 def sqlite_path(uri: str) -> Path | None:
     """The database file of a `sqlite:///…` URI, else None."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
-
-
-def without_password(uri: str) -> str:
-    """`uri` as it may be shown."""
-    parts = urlsplit(uri)
-    _, at, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"***@{host}")) if at else uri
 
 
 def prepare_client() -> None:

@@ -10,9 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GanpipeError
+from ..redaction import without_password
 from ..section import nearest
 from .gate import Scores
-from .tracking import Tracker, patiently, without_password
+from .tracking import Tracker, patiently
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,10 +11,11 @@ from .. import __version__, environment
 from ..data.manifest import read_manifest
 from ..errors import GanpipeError
 from ..params import Params
+from ..redaction import without_password
 from ..registry import lineage
 from ..registry.runlog import flatten
 from ..registry.settings import Condition, RegisterSettings, direction_of
-from ..registry.tracking import Tracker, without_password
+from ..registry.tracking import Tracker
 from ..stages.common import EVALUATE, PACKAGE, SHARDS, TRAIN, TUNE
 from .contents import (
     Curve,

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GanpipeError
+from ..redaction import without_user_info
 from ..registry.package import digest_of_package
 from ..registry.registration import content_digest
-from ..registry.tracking import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs, patiently, sqlite_path, without_password
+from ..registry.tracking import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs, patiently, sqlite_path
 from ..registry.trail import trail_of
 from ..registry.versions import CHAMPION, DECISION_TAG, find_version
 from .contents import Decision, Registered, TrackedRun
@@ -52,7 +53,7 @@ def read_run(client: MlflowClient, tracker: Tracker, run_key: str) -> TrackedRun
         run = found[0]
         url = ""
         if tracker.uri.startswith(("http://", "https://")):
-            page = without_password(tracker.uri).replace("***@", "").rstrip("/")
+            page = without_user_info(tracker.uri).rstrip("/")
             url = f"{page}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
         return TrackedRun(run.info.run_id, url, dict(run.data.tags), _packages(client, run.info.run_id))
 

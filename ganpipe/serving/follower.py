@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import GanpipeError, UnavailableError
+from ..redaction import without_password
 from ..registry.runlog import is_permanent
-from ..registry.tracking import Tracker, sqlite_path, without_password
+from ..registry.tracking import Tracker, sqlite_path
 from ..section import nearest
 from .version import NotServable, ServedVersion, load
 

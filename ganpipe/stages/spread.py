@@ -12,7 +12,7 @@ from .. import environment, redaction
 from ..data.manifest import MANIFEST, Manifest
 from ..data.shard_set import ShardSet
 from ..errors import GanpipeError, UnavailableError
-from ..registry.tracking import without_password
+from ..redaction import without_password
 from ..training import hosts
 from ..training.settings import ClusterSettings
 from .common import SHARDS

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
@@ -23,7 +22,7 @@ from ..data.places import host_cache
 from ..data.shard_set import ShardSet
 from ..errors import EXIT_MENDABLE, GanpipeError, UnavailableError
 from ..params import Params
-from ..redaction import redact
+from ..redaction import redact, without_user_info
 from ..registry.tracking import Tracker
 from ..training import cluster, hosts, job_api
 from ..training.search import SearchResult, Trial, search
@@ -69,9 +68,7 @@ class Work:
         values["shards"] = dataclasses.asdict(self.shards) | {
             "manifest": self.shards.read_manifest().model_dump(mode="json")
         }
-        parts = urlsplit(self.tracker.uri)
-        uri = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))  # without name and password
-        values["tracker"] = {"uri": uri, "experiment": self.tracker.experiment}
+        values["tracker"] = {"uri": without_user_info(self.tracker.uri), "experiment": self.tracker.experiment}
         return json.dumps(values)
 
     @classmethod

@@ -12,7 +12,7 @@ import pytest
 
 from ganpipe.errors import GanpipeError
 from ganpipe.params import load_params
-from ganpipe.redaction import expand_variables, in_url, of_environment, redact
+from ganpipe.redaction import expand_variables, in_url, of_environment, redact, without_password, without_user_info
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "marker-of-a-secret"
@@ -95,6 +95,18 @@ def test_settings_with_a_secret_are_refused_without_showing_it(
     with pytest.raises(GanpipeError, match=rf"{section}\.{key}: the URL holds a (password|signature)") as caught:
         load_params(tmp_path / "params.yaml")
     assert MARK not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "plain"),
+    [
+        ("https://me:secret@host:5000/x", "https://***@host:5000/x", "https://host:5000/x"),
+        ("https://host/x", "https://host/x", "https://host/x"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str, plain: str) -> None:
+    assert (without_password(url), without_user_info(url)) == (shown, plain)
 
 
 def test_settings_name_a_variable_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
