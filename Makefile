@@ -53,7 +53,7 @@ reliability: $(INSTALLED) ## break things for real, and write docs/reliability.m
 audit: $(INSTALLED) ## known vulnerabilities of the packages in requirements.lock; AUDIT=--strict: offline is an error
 	$(BIN)/python tests/audit.py $(AUDIT)
 
-bench: $(INSTALLED) ## measure what docs/performance.md promises, about an hour; bench-notes: time to the notes' quality
+bench: $(INSTALLED) ## measure what docs/performance.md promises, about 40 minutes; bench-notes: time to the notes' quality
 	$(BIN)/python -m benchmarks
 
 bench-notes: $(INSTALLED)

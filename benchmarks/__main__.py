@@ -1,6 +1,6 @@
 """`make bench`: measure, write benchmarks/results.json, and the tables of docs/performance.md from it.
 
-python -m benchmarks                    # everything, the better part of an hour on two cores
+python -m benchmarks                    # everything, about 40 minutes on two cores
 python -m benchmarks data evaluation    # some of it; the rest of the table stays as it was
 """
 
