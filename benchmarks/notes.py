@@ -93,9 +93,9 @@ def searched(root: Path) -> tuple[GanConfig, float]:
     start = time.perf_counter()
     try:
         checkout.run("ganpipe", "tune")
+        seconds = time.perf_counter() - start
     finally:
         checkout.run("ganpipe", "down")
-    seconds = time.perf_counter() - start
     adam = json.loads((root / "artifacts" / "tune" / "best.json").read_text())
     print(f"  in {seconds:.0f} s: {adam}")
     return load(_BEST["gan"]).Config().with_adam(adam), seconds
@@ -147,7 +147,8 @@ def main() -> None:
         rows.append(Row(f"{what}, with its search", both, "x", "", f"the search: {search_seconds:.0f} s"))
     else:
         print(f"not reached in {images:,} images: FID {fid:.1f}")
-    keep("notes", "python -m benchmarks.notes", rows)
+    given = "" if options.target is None else f" --target {options.target:g}"
+    keep("notes", f"python -m benchmarks.notes{given}", rows)
     write()
 
 
