@@ -1,10 +1,11 @@
-"""How far from a goal the convolutions alone would be: those of the bare loop, were all else for nothing."""
+"""How far some goals are from what this machine can do: with convolutions alone, and with workers that never meet."""
 
 from __future__ import annotations
 
 import functools
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
@@ -14,7 +15,7 @@ from ganpipe.data.settings import DataSettings
 from .ceiling import Ceiling
 from .data import mnist
 from .measure import Row, alternate, median, ratio
-from .training import CASES, SECONDS, InOwnProcess, bare_loop, one_file_an_image, textbook_code
+from .training import BATCH, CASES, SECONDS, InOwnProcess, bare_loop, one_file_an_image, textbook_code
 
 
 class ConvolutionsAlone:
@@ -38,11 +39,15 @@ def _convolutions_alone(gan: str, shards: Path, precision: str) -> ConvolutionsA
 
 
 def limits(folder: Path, rounds: int) -> list[Row]:
-    """DCGAN's convolutions over textbook code."""
+    """DCGAN's convolutions over textbook code, and two halves of a bare loop over one."""
     os.environ["GANPIPE_CACHE"] = str(folder / "cache")
-    size, goal, strict_goal = CASES["dcgan"]
+    size = CASES["dcgan"][0]
     shards = mnist(folder / "shards", DataSettings(source="mnist", image_size=size))
-    pngs = one_file_an_image(shards, folder / "png")
+    return [*_convolutions(shards, one_file_an_image(shards, folder / "png"), rounds), _apart(shards, rounds)]
+
+
+def _convolutions(shards: Path, pngs: Path, rounds: int) -> list[Row]:
+    _, goal, strict_goal = CASES["dcgan"]
     rows = []
     for precision, wanted in (("auto", goal), ("fp32", strict_goal)):
         with (
@@ -56,3 +61,22 @@ def limits(folder: Path, rounds: int) -> list[Row]:
         detail = f"{speeds}; the goal for all of the training is {wanted}"
         rows.append(Row(f"{what}, over textbook code", ratio(found, "convolutions", "textbook"), "x", "", detail))
     return rows
+
+
+def _apart(shards: Path, rounds: int) -> Row:
+    """Two processes of one thread, each with half of the batch, that tell each other nothing."""
+    half = functools.partial(bare_loop, "dcgan", shards, "auto", BATCH // 2, 1)
+    with (
+        InOwnProcess(functools.partial(bare_loop, "dcgan", shards, "auto")) as one,
+        InOwnProcess(half) as first,
+        InOwnProcess(half) as second,
+        ThreadPoolExecutor(2) as threads,
+    ):
+
+        def both() -> float:
+            return sum(threads.map(lambda process: process.window(SECONDS), (first, second)))
+
+        found = alternate({"one": lambda: one.window(SECONDS), "two": both}, rounds)
+    speeds = f"one worker {median(found['one']):,.0f} images/s, two {median(found['two']):,.0f}; the goal is 1.0"
+    what = "`dcgan`, two workers of one thread that never meet, over one of two"
+    return Row(what, ratio(found, "two", "one"), "x", "", speeds)

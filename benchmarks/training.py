@@ -47,7 +47,7 @@ SECONDS = 3.0
 CASES = {"gan": (28, "2.5", "1.8"), "dcgan": (32, "4.0", "2.5"), "wgan_gp": (28, "2.5", "1.8")}
 """GAN -> image size, and the goals over textbook code with the default precision and in fp32."""
 _NUM_PNG = 10_000
-_BATCH, _NUM_THREADS = 64, 2
+BATCH, _NUM_THREADS = 64, 2
 
 
 class Turns:
@@ -122,18 +122,20 @@ def _windows(pipe: multiprocessing.connection.Connection, make: Callable[[], Any
         pipe.send(training.window(seconds))
 
 
-def bare_loop(gan: str, shards: Path, precision: str) -> Ceiling:
+def bare_loop(
+    gan: str, shards: Path, precision: str, batch_size: int = BATCH, num_threads: int = _NUM_THREADS
+) -> Ceiling:
     keep_freed_memory()
-    torch.set_num_threads(_NUM_THREADS)
+    torch.set_num_threads(num_threads)
     dataset = open_dataset(shards, "train")
     images = torch.from_numpy(dataset.rows(np.arange(len(dataset)))["image"]).float().div_(127.5).sub_(1)
-    return Ceiling(gan, load(gan).Config(), spec_of(dataset.manifest), images, _BATCH, bf16=precision == "auto")
+    return Ceiling(gan, load(gan).Config(), spec_of(dataset.manifest), images, batch_size, bf16=precision == "auto")
 
 
 def textbook_code(gan: str, shards: Path, pngs: Path) -> Textbook:
     torch.set_num_threads(_NUM_THREADS)
     log = Path(os.devnull).open("w")  # noqa: SIM115 - it ends with the process
-    return Textbook(gan, load(gan).Config(), spec_of(read_manifest(shards)), pngs, _BATCH, log)
+    return Textbook(gan, load(gan).Config(), spec_of(read_manifest(shards)), pngs, BATCH, log)
 
 
 class UnderRay:
