@@ -11,14 +11,11 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,11 +24,10 @@ from urllib.parse import urlsplit
 from . import environment, processes
 from .errors import GanpipeError, UnavailableError
 from .redaction import without_user_info
+from .service_kinds import KINDS, Kind, prefect_home
 
 STATE = Path(".ganpipe") / "services"
 START_TIMEOUT_SECONDS = 120.0
-LONGEST_RAY_FOLDER = 40
-"""Characters. Ray puts 66 more behind it for its sockets, and a Unix socket's path ends at 107."""
 
 
 @dataclass(frozen=True)
@@ -49,136 +45,6 @@ class Running:
     """Seconds since the epoch; with the pid it identifies the process."""
     folder: str = ""
     """A temporary folder to remove with the service."""
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How to start a service, and what to wait for."""
-
-    command: list[str]
-    environment: dict[str, str]
-    url: str
-    health: str
-    """A URL that answers 200 once the service works."""
-    address: Callable[[], str | None]
-    """The value of the service's variable; None while it is not known yet."""
-    folder: str = ""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One sort of service."""
-
-    variable: str
-    """The environment variable that names it to its clients."""
-    launch: Callable[[Path], Launch]
-    health: Callable[[Running], str]
-    grace_seconds: float = 10.0
-    """From SIGTERM to SIGKILL."""
-    note: str = ""
-    """What a person needs to open the page."""
-
-
-def _script(name: str) -> str:
-    """The console script `name` of the environment that runs this."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise GanpipeError(f"no command {name!r} beside {sys.executable}: install the project (`make .venv`)")
-    return found
-
-
-def _port(preferred: int | None = None) -> int:
-    """`preferred` where it is free on 127.0.0.1, else any free one."""
-    for port in ([preferred] if preferred else []) + [0]:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise GanpipeError("no free port on 127.0.0.1")
-
-
-def _launch_prefect(root: Path) -> Launch:
-    port = _port(_last_port("prefect", root) or 4200)
-    home = prefect_home(root)
-    home.mkdir(parents=True, exist_ok=True)
-    api = f"http://127.0.0.1:{port}/api"
-    return Launch(
-        command=[_script("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-        # The page asks the API at this address; without it, an address from the user's own profile would be used.
-        environment={"PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api},
-        url=f"http://127.0.0.1:{port}",
-        health=f"{api}/health",
-        address=lambda: api,
-    )
-
-
-def _launch_ray(root: Path) -> Launch:
-    # Makes the token that head and clients share, where there is none yet.
-    subprocess.run([_script("ray"), "get-auth-token", "--generate"], stdout=subprocess.DEVNULL, check=True)
-    port = _port(8265)
-    folder = _short_folder()
-    cluster = Path(folder) / "ray_current_cluster"
-    command = [_script("ray"), "start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
-    command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
-    # Ray's fixed and ranged ports would clash with another checkout's: all of them free ones.
-    command += [f"--ray-client-server-port={_port()}", "--dashboard-agent-listen-port=0"]
-    command += ["--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.cpu_count() or 1}"]
-    command += [f"--temp-dir={folder}", "--disable-usage-stats", "--log-style=record", "--log-color=false"]
-    url = f"http://127.0.0.1:{port}"
-    variables = {
-        # Told to stop, it would wait up to 30 s for requests to Ray Serve, and for an actor that every training leaves.
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        # Ray's own actors look for their cluster, and give up where another checkout's runs on this machine.
-        "RAY_API_SERVER_ADDRESS": url,
-    }
-    return Launch(
-        command=command,
-        environment=environment.LOOPBACK_RAY | variables,
-        url=url,
-        health=f"{url}/api/gcs_healthz",
-        address=lambda: cluster.read_text().strip() if cluster.exists() else None,
-        folder=folder,
-    )
-
-
-def _launch_mlflow(root: Path) -> Launch:
-    port = _port(_last_port("mlflow", root) or 5000)
-    url = f"http://127.0.0.1:{port}"
-    command = [_script("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # Runs are written straight to the database, with or without this server: it must not hand out artifact
-    # addresses (mlflow-artifacts:/…) that only answer while it is up.
-    command += ["--backend-store-uri", "sqlite:///mlflow.db", "--default-artifact-root", "mlruns"]
-    command += ["--no-serve-artifacts"]
-    return Launch(
-        command=command,
-        # Its job runners are seven more processes, for features that nothing here uses.
-        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        url=url,
-        health=f"{url}/health",
-        address=lambda: url,
-    )
-
-
-KINDS: dict[str, Kind] = {
-    "prefect": Kind("PREFECT_API_URL", _launch_prefect, lambda service: f"{service.address}/health"),
-    "ray": Kind(
-        "RAY_ADDRESS",
-        _launch_ray,
-        lambda service: f"{service.url}/api/gcs_healthz",
-        grace_seconds=20.0,
-        note="  (asks for a token: `ray get-auth-token` prints it)",
-    ),
-    "mlflow": Kind("MLFLOW_TRACKING_URI", _launch_mlflow, lambda service: f"{service.url}/health"),
-}
-
-
-def prefect_home(root: Path) -> Path:
-    """Where this checkout's Prefect keeps its database and settings, apart from the user's own profile."""
-    return root / ".ganpipe" / "prefect"
 
 
 def named(name: str, variables: Mapping[str, str] | None = None) -> Running | None:
@@ -228,7 +94,7 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
             if service is not None:
                 # A folder in /tmp may have been swept away under a Ray that still answers and cannot be joined.
                 intact = not service.folder or (Path(service.folder) / "session_latest").exists()
-                if intact and service.address and _wait_healthy(KINDS[name].health(service), timeout_seconds=10.0):
+                if intact and service.address and _wait_healthy(_health(service), timeout_seconds=10.0):
                     return service
                 _end(service, root)
             else:
@@ -271,7 +137,7 @@ def status(root: Path) -> dict[str, Running | None]:
 
 def is_healthy(service: Running) -> bool:
     """Whether the service answers now. One that the environment names may be no HTTP server: it is taken as it is."""
-    return service.pid is None or _answers(KINDS[service.name].health(service))
+    return service.pid is None or _answers(_health(service))
 
 
 def client_environment(services: Mapping[str, Running], root: Path) -> dict[str, str]:
@@ -294,7 +160,7 @@ def _kind(name: str) -> Kind:
 
 
 def _start(name: str, root: Path, timeout_seconds: float) -> Running:
-    launch = KINDS[name].launch(root)
+    launch = KINDS[name].launch(root, _last_port(name, root))
     log_path = root / STATE / f"{name}.log"
     variables = {**os.environ, **environment.NO_TELEMETRY, "PYTHONUNBUFFERED": "1", processes.SERVICE: name}
     variables |= launch.environment
@@ -382,6 +248,10 @@ def _write_record(root: Path, service: Running) -> None:
     os.replace(scratch, path)
 
 
+def _health(service: Running) -> str:
+    return KINDS[service.name].health(service.url, service.address)
+
+
 def _answers(url: str) -> bool:
     # Loopback never goes through a proxy, whatever the environment says.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -403,13 +273,3 @@ def _tail(log: Path, num_lines: int = 15) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-num_lines:]
     ending = "\n  ".join(line.rstrip() for line in lines)
     return f" The end of {log}:\n  {ending}" if ending else f" Its log ({log}) is empty."
-
-
-def _short_folder() -> str:
-    """A new private folder whose path leaves room for Ray's socket names."""
-    for parent in (tempfile.gettempdir(), os.path.join(os.sep, "tmp")):
-        if len(parent) + len("/gp-") + 8 <= LONGEST_RAY_FOLDER and os.access(parent, os.W_OK):
-            return tempfile.mkdtemp(prefix="gp-", dir=parent)
-    raise GanpipeError(
-        f"Ray needs a temporary folder with a short path (at most {LONGEST_RAY_FOLDER} characters): set TMPDIR"
-    )

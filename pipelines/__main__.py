@@ -14,6 +14,7 @@ from pathlib import Path
 from ganpipe import environment, services
 from ganpipe.errors import GanpipeError
 from ganpipe.redaction import redact
+from ganpipe.service_kinds import KINDS
 
 from . import report
 from .graph import open_repo, stages_of, with_upstream
@@ -92,7 +93,7 @@ def _pages(root: Path) -> list[str]:
 
 
 def _note(service: services.Running) -> str:
-    return services.KINDS[service.name].note if service.pid is not None else ""
+    return KINDS[service.name].note if service.pid is not None else ""
 
 
 def _times(root: Path, seconds: Mapping[str, float]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import services
 from ..environment import repo_root
+from ..service_kinds import KINDS
 
 
 def _show(root: Path) -> None:
@@ -14,11 +15,11 @@ def _show(root: Path) -> None:
         if service is None:
             print(f"{name:<8} stopped")
         elif service.pid is None:
-            print(f"{name:<8} {service.url}  (from {services.KINDS[name].variable})")
+            print(f"{name:<8} {service.url}  (from {KINDS[name].variable})")
         else:
             health = "" if services.is_healthy(service) else "  does not answer"
             log = services.STATE / f"{name}.log"
-            note = services.KINDS[name].note
+            note = KINDS[name].note
             print(f"{name:<8} {service.url}{note}  address {service.address}  pid {service.pid}  log {log}{health}")
 
 
@@ -27,13 +28,13 @@ def main(argv: list[str]) -> int:
     command = argv[0]
     parser = argparse.ArgumentParser(prog=f"ganpipe {command}")
     if command != "services":
-        parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(services.KINDS)}; default: all")
+        parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(KINDS)}; default: all")
     options = parser.parse_args(argv[1:])
     root = repo_root()
     if command == "up":
-        services.ensure_all(options.names or services.KINDS, root)
+        services.ensure_all(options.names or KINDS, root)
     elif command == "down":
-        stopped = services.stop(root, options.names or services.KINDS)
+        stopped = services.stop(root, options.names or KINDS)
         print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
         return 0
     _show(root)

@@ -14,8 +14,8 @@ from ganpipe.stages.tune import OF_TRAIN
 ROOT = Path(__file__).parents[2]
 PLUMBING = {
     "ganpipe/__init__.py", "ganpipe/catalogue.py", "ganpipe/cli.py", "ganpipe/documents.py", "ganpipe/environment.py",
-    "ganpipe/errors.py", "ganpipe/events.py", "ganpipe/redaction.py",
-    "ganpipe/params.py", "ganpipe/processes.py", "ganpipe/section.py", "ganpipe/services.py",
+    "ganpipe/errors.py", "ganpipe/events.py", "ganpipe/params.py", "ganpipe/processes.py", "ganpipe/redaction.py",
+    "ganpipe/section.py", "ganpipe/service_kinds.py", "ganpipe/services.py",
     "ganpipe/gans/__init__.py",
     "ganpipe/stages/__init__.py", "ganpipe/stages/common.py", "ganpipe/stages/spread.py",
     "ganpipe/stages/submitted.py", "ganpipe/stages/watch.py", "ganpipe/stages/work.py",

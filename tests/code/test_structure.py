@@ -23,6 +23,7 @@ LIGHT = {
     "environment",
     "processes",
     "redaction",
+    "service_kinds",
     "services",
     "events",
     "",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,13 +22,9 @@ from ganpipe.registry.package import download_package
 from ganpipe.registry.registration import register
 from ganpipe.registry.settings import RegisterSettings
 from ganpipe.registry.tracking import Tracker
+from ganpipe.service_kinds import free_port
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def start(root: Path, port: int) -> subprocess.Popen[bytes]:

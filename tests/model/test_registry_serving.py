@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from registry_parts import NAME, Desk, build, make_gan, own_samples, tracker_in
-from test_registry_server import free_port, stop
+from test_registry_server import stop
+
+from ganpipe.service_kinds import free_port
 
 pytestmark = pytest.mark.slow
 

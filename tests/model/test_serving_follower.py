@@ -19,10 +19,11 @@ import uvicorn
 from browser import Browser
 from registry_parts import build, make_gan, own_samples
 from serving_parts import NAME, Registry, get, served
-from test_registry_server import free_port, start, stop
+from test_registry_server import start, stop
 
 from ganpipe.registry.package import save_model
 from ganpipe.registry.tracking import Tracker
+from ganpipe.service_kinds import free_port
 from ganpipe.serving import card
 from ganpipe.serving.app import Page, make_app, subject
 from ganpipe.serving.batching import Batcher, Busy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import time
 import urllib.request
@@ -15,6 +14,7 @@ import pytest
 from projects import SOURCE, Project, add_makefile, make_project
 
 from ganpipe import processes
+from ganpipe.service_kinds import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -120,7 +120,7 @@ def terminals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminals]:
     project.run("git", "remote", "add", "origin", str(origin))
     project.run("git", "fetch", "--quiet", "origin")
     project.run("git", "branch", "--quiet", "--set-upstream-to", "origin/main")
-    ports = {port: str(_free_port()) for port in ("4200", "8090", "9999")}
+    ports = {port: str(free_port()) for port in ("4200", "8090", "9999")}
     project.environment.update(
         PREFECT_HOME=str(project.root.parent / "prefect"),
         PREFECT_SERVER_API_PORT=ports["4200"],
@@ -132,12 +132,6 @@ def terminals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminals]:
     finally:
         terminals.end()
         project.run("ganpipe", "down")
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def test_every_command_of_the_runbook(terminals: Terminals) -> None:

@@ -19,6 +19,7 @@ import pytest
 from projects import Project, make_project
 
 from ganpipe import processes, services
+from ganpipe.service_kinds import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -86,7 +87,7 @@ def shards(project: Project) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def tracking(project: Project) -> Iterator[str]:
     """The URL, with a password, of an MLflow server, which keeps its data in the project."""
-    port = services._port()
+    port = free_port()
     data = project.root / "mlflow"
     data.mkdir()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -19,11 +19,12 @@ import pytest
 
 from ganpipe import environment, processes, services
 from ganpipe.errors import GanpipeError
+from ganpipe.service_kinds import KINDS, Kind, Launch
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for kind in services.KINDS.values():
+    for kind in KINDS.values():
         monkeypatch.delenv(kind.variable, raising=False)
     (tmp_path / ".dvc").mkdir()
     return tmp_path
@@ -47,8 +48,8 @@ def _listening(pid: int) -> set[str]:
 @pytest.mark.slow
 def test_all_three_start_answer_are_found_again_and_stop(root):
     try:
-        started = services.ensure_all(services.KINDS, root)
-        assert services.ensure_all(services.KINDS, root) == started
+        started = services.ensure_all(KINDS, root)
+        assert services.ensure_all(KINDS, root) == started
         assert services.status(root) == started
 
         assert _get(f"{started['prefect'].address}/health") == "true"
@@ -129,11 +130,11 @@ def test_a_service_named_in_the_environment_is_used_and_not_started(root, monkey
 
 
 def test_a_service_that_dies_shows_the_end_of_its_log(root, monkeypatch):
-    def launch(_: Path) -> services.Launch:
+    def launch(*_: object) -> Launch:
         code = "import sys; print('loading'); sys.exit('database is locked')"
-        return services.Launch([sys.executable, "-c", code], {}, "http://x", "http://127.0.0.1:9/", lambda: None)
+        return Launch([sys.executable, "-c", code], {}, "http://x", "http://127.0.0.1:9/", lambda: None)
 
-    monkeypatch.setitem(services.KINDS, "mlflow", services.Kind("MLFLOW_TRACKING_URI", launch, lambda service: ""))
+    monkeypatch.setitem(KINDS, "mlflow", Kind("MLFLOW_TRACKING_URI", launch, lambda *_: ""))
     with pytest.raises(GanpipeError, match=r"(?s)mlflow ended with exit code 1 while starting.*database is locked"):
         services.ensure("mlflow", root)
     assert services.running("mlflow", root) is None
@@ -142,11 +143,11 @@ def test_a_service_that_dies_shows_the_end_of_its_log(root, monkeypatch):
 def test_a_service_that_never_answers_is_ended(root, monkeypatch):
     pids = root / "pid.txt"
 
-    def launch(_: Path) -> services.Launch:
+    def launch(*_: object) -> Launch:
         code = f"import os, pathlib, time; pathlib.Path({str(pids)!r}).write_text(str(os.getpid())); time.sleep(300)"
-        return services.Launch([sys.executable, "-c", code], {}, "http://x", "http://127.0.0.1:9/", lambda: None)
+        return Launch([sys.executable, "-c", code], {}, "http://x", "http://127.0.0.1:9/", lambda: None)
 
-    monkeypatch.setitem(services.KINDS, "ray", services.Kind("RAY_ADDRESS", launch, lambda service: ""))
+    monkeypatch.setitem(KINDS, "ray", Kind("RAY_ADDRESS", launch, lambda *_: ""))
     with pytest.raises(GanpipeError, match="ray did not answer within 2 s"):
         services.ensure("ray", root, timeout_seconds=2)
     assert not processes.is_alive(int(pids.read_text()))
@@ -236,7 +237,7 @@ def test_the_server_that_answers_has_to_be_the_one_that_was_started(root, monkey
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Anything) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
-        monkeypatch.setattr(services, "_port", lambda *_: other.server_port)
+        monkeypatch.setattr("ganpipe.service_kinds.free_port", lambda *_: other.server_port)
         with pytest.raises(GanpipeError, match="mlflow ended with exit code"):
             services.ensure("mlflow", root)
         other.shutdown()

@@ -1,0 +1,161 @@
+"""What each background service of a checkout is started with, and how it is known to work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import environment
+from .errors import GanpipeError
+
+LONGEST_RAY_FOLDER = 40
+"""Characters. Ray puts 66 more behind it for its sockets, and a Unix socket's path ends at 107."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a service, and what to wait for."""
+
+    command: list[str]
+    environment: dict[str, str]
+    url: str
+    health: str
+    """A URL that answers 200 once the service works."""
+    address: Callable[[], str | None]
+    """The value of the service's variable; None while it is not known yet."""
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort of service."""
+
+    variable: str
+    """The environment variable that names it to its clients."""
+    launch: Callable[[Path, int | None], Launch]
+    """Of the checkout, and the port that the service had last."""
+    health: Callable[[str, str], str]
+    """Of the page's URL and the address."""
+    grace_seconds: float = 10.0
+    """From SIGTERM to SIGKILL."""
+    note: str = ""
+    """What a person needs to open the page."""
+
+
+def prefect_home(root: Path) -> Path:
+    """Where this checkout's Prefect keeps its database and settings, apart from the user's own profile."""
+    return root / ".ganpipe" / "prefect"
+
+
+def _launch_prefect(root: Path, last_port: int | None) -> Launch:
+    port = free_port(last_port or 4200)
+    home = prefect_home(root)
+    home.mkdir(parents=True, exist_ok=True)
+    api = f"http://127.0.0.1:{port}/api"
+    return Launch(
+        command=[_script("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        # The page asks the API at this address; without it, an address from the user's own profile would be used.
+        environment={"PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api},
+        url=f"http://127.0.0.1:{port}",
+        health=f"{api}/health",
+        address=lambda: api,
+    )
+
+
+def _launch_ray(root: Path, last_port: int | None) -> Launch:
+    # Makes the token that head and clients share, where there is none yet.
+    subprocess.run([_script("ray"), "get-auth-token", "--generate"], stdout=subprocess.DEVNULL, check=True)
+    port = free_port(8265)
+    folder = _short_folder()
+    cluster = Path(folder) / "ray_current_cluster"
+    command = [_script("ray"), "start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
+    command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
+    # Ray's fixed and ranged ports would clash with another checkout's: all of them free ones.
+    command += [f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0"]
+    command += ["--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.cpu_count() or 1}"]
+    command += [f"--temp-dir={folder}", "--disable-usage-stats", "--log-style=record", "--log-color=false"]
+    url = f"http://127.0.0.1:{port}"
+    variables = {
+        # Told to stop, it would wait up to 30 s for requests to Ray Serve, and for an actor that every training leaves.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Ray's own actors look for their cluster, and give up where another checkout's runs on this machine.
+        "RAY_API_SERVER_ADDRESS": url,
+    }
+    return Launch(
+        command=command,
+        environment=environment.LOOPBACK_RAY | variables,
+        url=url,
+        health=f"{url}/api/gcs_healthz",
+        address=lambda: cluster.read_text().strip() if cluster.exists() else None,
+        folder=folder,
+    )
+
+
+def _launch_mlflow(root: Path, last_port: int | None) -> Launch:
+    port = free_port(last_port or 5000)
+    url = f"http://127.0.0.1:{port}"
+    command = [_script("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Runs are written straight to the database, with or without this server: it must not hand out artifact
+    # addresses (mlflow-artifacts:/…) that only answer while it is up.
+    command += ["--backend-store-uri", "sqlite:///mlflow.db", "--default-artifact-root", "mlruns"]
+    command += ["--no-serve-artifacts"]
+    return Launch(
+        command=command,
+        # Its job runners are seven more processes, for features that nothing here uses.
+        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        url=url,
+        health=f"{url}/health",
+        address=lambda: url,
+    )
+
+
+KINDS: dict[str, Kind] = {
+    "prefect": Kind("PREFECT_API_URL", _launch_prefect, lambda url, address: f"{address}/health"),
+    "ray": Kind(
+        "RAY_ADDRESS",
+        _launch_ray,
+        lambda url, address: f"{url}/api/gcs_healthz",
+        grace_seconds=20.0,
+        note="  (asks for a token: `ray get-auth-token` prints it)",
+    ),
+    "mlflow": Kind("MLFLOW_TRACKING_URI", _launch_mlflow, lambda url, address: f"{url}/health"),
+}
+
+
+def _script(name: str) -> str:
+    """The console script `name` of the environment that runs this."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise GanpipeError(f"no command {name!r} beside {sys.executable}: install the project (`make .venv`)")
+    return found
+
+
+def free_port(preferred: int | None = None) -> int:
+    """`preferred` where it is free on 127.0.0.1, else any free one."""
+    for port in ([preferred] if preferred else []) + [0]:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise GanpipeError("no free port on 127.0.0.1")
+
+
+def _short_folder() -> str:
+    """A new private folder whose path leaves room for Ray's socket names."""
+    for parent in (tempfile.gettempdir(), os.path.join(os.sep, "tmp")):
+        if len(parent) + len("/gp-") + 8 <= LONGEST_RAY_FOLDER and os.access(parent, os.W_OK):
+            return tempfile.mkdtemp(prefix="gp-", dir=parent)
+    raise GanpipeError(
+        f"Ray needs a temporary folder with a short path (at most {LONGEST_RAY_FOLDER} characters): set TMPDIR"
+    )
