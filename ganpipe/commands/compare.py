@@ -17,8 +17,9 @@ from ..evaluation.sampling import sample_seeds
 from ..params import Params, load_params
 from ..registry.comparison import as_html, as_text, compare
 from ..registry.opening import Opened, opened
+from ..registry.reaching import patiently
 from ..registry.served_model import to_uint8
-from ..registry.tracking import Tracker, patiently
+from ..registry.tracking import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,9 +16,10 @@ from ..errors import GanpipeError
 from ..params import Params, load_params
 from ..registry import lineage
 from ..registry.package import digest_of_package, download_package
+from ..registry.reaching import patiently
 from ..registry.registration import content_digest
 from ..registry.runlog import flatten
-from ..registry.tracking import Tracker, patiently
+from ..registry.tracking import Tracker
 from ..registry.verification import Finding, compare, one, verdict
 from ..registry.versions import CHAMPION, CONTENT_TAG, scores_of, version_of
 from ..stages.common import SHARDS

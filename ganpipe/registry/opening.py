@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import GanpipeError
 from .package import download_package
+from .reaching import as_default, patiently
 from .served_model import Generator, package_files
-from .tracking import Tracker, as_default, patiently
+from .tracking import Tracker
 from .versions import version_of
 
 if TYPE_CHECKING:

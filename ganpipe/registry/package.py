@@ -25,8 +25,8 @@ from .. import gans
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from .card import CARD_FILE, SAMPLES_FILE
+from .reaching import as_default
 from .stored import check_stored
-from .tracking import as_default
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import GanpipeError
 from .gate import Decision, Scores, decide, metric_of
+from .reaching import patiently
 from .settings import RegisterSettings
-from .tracking import Tracker, patiently
+from .tracking import Tracker
 from .trail import Trail, held, rolled_back
 from .versions import CARD_TAG, CHALLENGER, CHAMPION, REASONS_TAG, all_versions, scores_of, version_of
 

@@ -19,9 +19,10 @@ from .card import CARD_FILE, in_short
 from .gate import Decision, Scores, decide
 from .package import digest_of_package, log_model
 from .promotion import Rescore, decide_against, write_description
+from .reaching import as_default, patiently
 from .runlog import MAX_TAG_LENGTH, clean_key, shorten
 from .settings import RegisterSettings
-from .tracking import Tracker, as_default, patiently
+from .tracking import Tracker
 from .trail import Overtaken, Standing, Trail, rolled_back
 from .versions import (
     CARD_TAG,

@@ -16,7 +16,7 @@ class Corrupted(UnavailableError):
 
 
 def check_stored(uri: str, sent: Path) -> None:
-    """Compare what MLflow gives back at `uri` (see `tracking.as_default`) with the files of the folder `sent`.
+    """Compare what MLflow gives back at `uri` (see `reaching.as_default`) with the files of the folder `sent`.
 
     Raises:
         Corrupted: names the first file that is missing or has another digest, or what the store says instead of it.

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import events
 from ..errors import GanpipeError
+from .reaching import patiently
 from .runlog import clean_key, shorten
-from .tracking import STAGE_TAG, Tracker, patiently
+from .tracking import STAGE_TAG, Tracker
 from .versions import CONTENT_TAG, all_versions, registered_model
 
 if TYPE_CHECKING:

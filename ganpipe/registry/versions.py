@@ -13,7 +13,8 @@ from ..errors import GanpipeError
 from ..redaction import without_password
 from ..section import nearest
 from .gate import Scores
-from .tracking import Tracker, patiently
+from .reaching import patiently
+from .tracking import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GanpipeError
 from ..redaction import without_user_info
 from ..registry.package import digest_of_package
+from ..registry.reaching import patiently, sqlite_path
 from ..registry.registration import content_digest
-from ..registry.tracking import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs, patiently, sqlite_path
+from ..registry.tracking import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs
 from ..registry.trail import trail_of
 from ..registry.versions import CHAMPION, DECISION_TAG, find_version
 from .contents import Decision, Registered, TrackedRun

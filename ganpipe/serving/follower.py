@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import GanpipeError, UnavailableError
 from ..redaction import without_password
+from ..registry.reaching import sqlite_path
 from ..registry.runlog import is_permanent
-from ..registry.tracking import Tracker, sqlite_path
+from ..registry.tracking import Tracker
 from ..section import nearest
 from .version import NotServable, ServedVersion, load
 

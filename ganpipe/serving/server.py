@@ -14,7 +14,8 @@ import uvicorn
 
 from ..environment import is_loopback
 from ..errors import GanpipeError
-from ..registry.tracking import Tracker, prepare_client
+from ..registry.reaching import prepare_client
+from ..registry.tracking import Tracker
 from .app import Page, make_app
 from .batching import Batcher
 from .follower import Follower, Source

@@ -138,7 +138,7 @@ def test_an_error_that_nobody_foresaw_is_printed_without_secrets(tmp_path: Path)
 def test_the_redaction_is_where_text_leaves_for_logs_and_consoles() -> None:
     """A new child process whose output is logged, or a new console, is to use it, too."""
     for name in ("ganpipe/cli.py", "pipelines/run_stage.py", "pipelines/project.py", "pipelines/workspace.py",
-                 "pipelines/__main__.py", "ganpipe/registry/tracking.py", "ganpipe/registry/runlog.py"):  # fmt: skip
+                 "pipelines/__main__.py", "ganpipe/registry/reaching.py", "ganpipe/registry/runlog.py"):  # fmt: skip
         calls = [node for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Call)]
         assert any(ast.unparse(call.func) == "redact" for call in calls), name
     for path in (*(ROOT / "pipelines").glob("*.py"), *(ROOT / "ganpipe").rglob("*.py")):

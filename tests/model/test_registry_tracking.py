@@ -27,10 +27,11 @@ from registry_parts import tracker_in
 
 from ganpipe.errors import GanpipeError
 from ganpipe.registry import lineage
+from ganpipe.registry.reaching import check_reachable, patiently, tracking_uri
 from ganpipe.registry.replay import replay
 from ganpipe.registry.runlog import RunLog, clean_key, flatten
 from ganpipe.registry.spool import Spool, left_over
-from ganpipe.registry.tracking import Tracker, check_reachable, patiently, tracking_uri
+from ganpipe.registry.tracking import Tracker
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from reliability import fault
 from training_parts import make_loop
 
 from ganpipe.errors import UnavailableError
-from ganpipe.registry import tracking
+from ganpipe.registry import reaching, tracking
 from ganpipe.registry.package import download_package
 from ganpipe.registry.registration import register
 from ganpipe.registry.settings import RegisterSettings
@@ -126,7 +126,7 @@ def test_a_model_that_is_not_stored_whole_is_sent_again_or_not_registered(
         for what in ("REQUEST_CHECKSUM_CALCULATION", "RESPONSE_CHECKSUM_VALIDATION"):
             monkeypatch.setenv(f"AWS_{what}", "when_required")
 
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(reaching, "PATIENCE_SECONDS", 2.0)
     seen, faults = store
     tracker = _tracker(seen, tmp_path, "registry")
     package = build(tmp_path)
@@ -142,7 +142,7 @@ def test_a_model_that_is_not_stored_whole_is_sent_again_or_not_registered(
             faults.none()
             done = register(package, {"fid_x": 3.0}, "p", settings, tracker, run.run_id, lambda version: {})
             trial.recovered()
-        monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 60.0)
+        monkeypatch.setattr(reaching, "PATIENCE_SECONDS", 60.0)
         with fault("an S3 API that damages one upload of a model") as trial:
             faults.damage = 1
             trial.struck()
