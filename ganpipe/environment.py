@@ -34,6 +34,9 @@ where whoever reaches them can run code. Without the second, `ray start` asks fo
 exist, and clients do not send it. Both have to be set in the head and in every process that connects to it.
 """
 
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
+"""As `no_proxy` has them. Prefect's client (httpx) takes no network and fails at an address in brackets."""
+
 
 def repo_root(start: Path | None = None) -> Path:
     """The checkout that `start` (default: the working directory) lies in: the nearest folder up with `.dvc` in it.
@@ -63,12 +66,31 @@ def is_loopback(address: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
+def past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """`no_proxy` and `NO_PROXY` with what `environment` has there and the loopback hosts; {} where no proxy is set.
+
+    Both spellings, because clients differ in which one they read. Without a proxy they stay away: where the system
+    has proxies of its own (macOS), a variable would take their place.
+    """
+    proxies = {name.lower() for name, value in environment.items() if value and name.lower().endswith("_proxy")}
+    if proxies <= {"no_proxy"}:
+        return {}
+    extended = {}
+    for name, other in (("no_proxy", "NO_PROXY"), ("NO_PROXY", "no_proxy")):
+        present = environment.get(name) or environment.get(other) or ""
+        hosts = [host.strip() for host in present.split(",") if host.strip()]
+        if "*" not in hosts:
+            extended[name] = ",".join([*hosts, *(host for host in LOOPBACK_HOSTS if host not in hosts)])
+    return extended
+
+
 def defaults(environment: Mapping[str, str]) -> dict[str, str]:
-    """What `environment` still lacks: no telemetry, and Ray on loopback unless a cluster elsewhere is named."""
+    """What `environment` still lacks: no telemetry, loopback past proxies, and Ray on loopback unless a cluster
+    elsewhere is named."""
     wanted = dict(NO_TELEMETRY)
     if is_loopback(environment.get("RAY_ADDRESS", "127.0.0.1")):
         wanted |= LOOPBACK_RAY
-    return {name: value for name, value in wanted.items() if name not in environment}
+    return {name: value for name, value in wanted.items() if name not in environment} | past_proxies(environment)
 
 
 def apply_defaults() -> None:

@@ -161,9 +161,9 @@ def _kind(name: str) -> Kind:
 
 def _start(name: str, root: Path, timeout_seconds: float) -> Running:
     launch = KINDS[name].launch(root, _last_port(name, root))
-    log_path = root / STATE / f"{name}.log"
-    variables = {**os.environ, **environment.NO_TELEMETRY, "PYTHONUNBUFFERED": "1", processes.SERVICE: name}
-    variables |= launch.environment
+    log_path = _log(name, root)
+    variables = {**os.environ, **environment.NO_TELEMETRY, **environment.past_proxies(os.environ)}
+    variables |= {"PYTHONUNBUFFERED": "1", processes.SERVICE: name} | launch.environment
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
             launch.command,

@@ -42,8 +42,8 @@ def connect(address: str) -> None:
     Raises:
         UnavailableError: nobody answers there, or its Ray is of another version.
     """
-    settings = _ENVIRONMENT | (_ON_ONE_HOST if environment.is_loopback(address) else {})
-    for name, value in (environment.defaults({**os.environ, "RAY_ADDRESS": address}) | settings).items():
+    os.environ.update(environment.defaults({**os.environ, "RAY_ADDRESS": address}))
+    for name, value in (_ENVIRONMENT | (_ON_ONE_HOST if environment.is_loopback(address) else {})).items():
         os.environ.setdefault(name, value)
     import ray
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from ganpipe import prefect_api
 from ganpipe.cli import main
 from ganpipe.errors import EXIT_UNAVAILABLE
 
@@ -18,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a params.yaml for four images without labels, and no Ray or MLflow of the caller's."""
-    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GANPIPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

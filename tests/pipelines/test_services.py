@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,8 +20,10 @@ import psutil
 import pytest
 
 from ganpipe import environment, processes, services
-from ganpipe.errors import GanpipeError
-from ganpipe.service_kinds import KINDS, Kind, Launch
+from ganpipe.cli import main
+from ganpipe.errors import GanpipeError, UnavailableError
+from ganpipe.service_kinds import KINDS, Kind, Launch, free_port
+from ganpipe.training import cluster
 
 
 @pytest.fixture
@@ -173,6 +177,50 @@ def test_defaults_leave_the_callers_choices_and_a_remote_cluster_alone():
     assert remote["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
+def test_loopback_is_added_to_what_a_user_has_in_no_proxy():
+    loopback = "localhost,127.0.0.1,127.0.0.0/8,::1"
+    proxy = {"HTTP_PROXY": "http://proxy.example:3128"}
+    assert environment.past_proxies({}) == {}
+    assert environment.past_proxies({"no_proxy": "example.org", "http_proxy": ""}) == {}
+    assert environment.past_proxies(proxy) == {"no_proxy": loopback, "NO_PROXY": loopback}
+    both = {"no_proxy": f"example.org,{loopback}", "NO_PROXY": f"example.org,{loopback}"}
+    assert environment.past_proxies(proxy | {"NO_PROXY": "example.org"}) == both
+    assert environment.past_proxies(proxy | both) == both
+    kept = environment.past_proxies(proxy | {"no_proxy": "a.example, localhost", "NO_PROXY": "b.example"})
+    assert kept["no_proxy"] == "a.example,localhost,127.0.0.1,127.0.0.0/8,::1"
+    assert kept["NO_PROXY"] == f"b.example,{loopback}"
+    assert environment.past_proxies(proxy | {"no_proxy": "*"}) == {}
+
+
+ASK = """
+import asyncio, os, sys, urllib.request
+from ganpipe import environment
+environment.apply_defaults()
+import aiohttp, boto3, httpx, requests
+async def ask():
+    async with aiohttp.ClientSession(trust_env=True) as session, session.get(url) as response:
+        return response.status
+for url in sys.argv[1:]:
+    store = boto3.client("s3", endpoint_url=url, aws_access_key_id="x", aws_secret_access_key="x", region_name="x")
+    bucket = store.head_bucket(Bucket="b")["ResponseMetadata"]["HTTPStatusCode"]
+    statuses = [httpx.get(url).status_code, requests.get(url).status_code, asyncio.run(ask()), bucket]
+    assert statuses + [urllib.request.urlopen(url).status] == [200] * 5, statuses
+"""
+
+
+@pytest.mark.parametrize("spelling", [str.lower, str.upper])
+def test_no_client_goes_through_a_proxy_to_loopback(anything, spelling):
+    """Prefect's (httpx), MLflow's and Ray's (requests, aiohttp), the stores' (botocore), and Python's own."""
+    proxies = {spelling(name): "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "all_proxy")}
+    variables = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    urls = [f"http://{host}:{anything}" for host in ("127.0.0.1", "localhost")]
+    command = [sys.executable, "-c", ASK, *urls]
+    subprocess.run(command, env=variables | proxies, check=True, timeout=120)
+    alone = [sys.executable, "-c", "import sys, httpx; httpx.get(sys.argv[1])", urls[0]]
+    through = subprocess.run(alone, env=variables | proxies, capture_output=True, text=True, timeout=120, check=False)
+    assert "ConnectError" in through.stderr, "without what apply_defaults does it goes through the proxy"
+
+
 def test_unknown_service():
     with pytest.raises(GanpipeError, match="no service 'rey'; did you mean 'ray'"):
         services.stop(Path("."), ["rey"])
@@ -227,17 +275,25 @@ def test_a_ray_whose_folder_was_swept_away_is_started_anew(root):
         services.stop(root, ["ray"])
 
 
-def test_the_server_that_answers_has_to_be_the_one_that_was_started(root, monkeypatch):
-    """Another program takes the port between the choice and the start, and answers 200 to everything."""
+@pytest.fixture
+def anything() -> Iterator[int]:
+    """The port of a server that answers 200 to everything."""
 
     class Anything(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Anything) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
-        monkeypatch.setattr("ganpipe.service_kinds.free_port", lambda *_: other.server_port)
-        with pytest.raises(GanpipeError, match="mlflow ended with exit code"):
-            services.ensure("mlflow", root)
-        other.shutdown()
+        do_HEAD = do_GET
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Anything) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_the_server_that_answers_has_to_be_the_one_that_was_started(root, monkeypatch, anything):
+    """Another program takes the port between the choice and the start."""
+    monkeypatch.setattr("ganpipe.service_kinds.free_port", lambda *_: anything)
+    with pytest.raises(GanpipeError, match="mlflow ended with exit code"):
+        services.ensure("mlflow", root)
