@@ -55,6 +55,24 @@ def _start_page(name: str, root: Path) -> None:
         print(f"warning: the page is not up: {redact(str(error))}", file=sys.stderr)
 
 
+def _require_prefect(server: services.Running) -> None:
+    """Return if Prefect's own client reaches the server, which answered already.
+
+    Raises:
+        GanpipeError: it does not: a proxy of a kind that it has no package for, a certificate that it does not trust.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.api_version()
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
+        proxies = sorted(name for name, value in os.environ.items() if value and name.lower().endswith("_proxy"))
+        heeded = f"; it heeds {', '.join(proxies)}" if proxies else ""
+        raise GanpipeError(f"Prefect's client cannot use the server at {server.url}: {error}{heeded}") from None
+
+
 def _run_flow(root: Path, targets: Sequence[str], force: bool) -> None:
     """Start what the stages need and run the flow.
 
@@ -75,6 +93,7 @@ def _run_flow(root: Path, targets: Sequence[str], force: bool) -> None:
     from .flow import pipeline
 
     without_tracebacks()
+    _require_prefect(started["prefect"])
     state = pipeline(targets=list(targets), force=force, place="checkout", return_state=True)
     page.join()
     if not state.is_completed():

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from .. import environment, services
+from .. import environment, prefect_api, services
 from ..data import sources
 from ..data.places import host_cache
 from ..errors import GanpipeError
@@ -31,6 +31,8 @@ CHECKPOINT_BYTES = 2**30
 
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "check")
+    if service := services.named("prefect"):
+        prefect_api.check_reachable(service.address)
     params = load_params()
     check_gan_and_data(params)
     check_metrics(params)

@@ -130,6 +130,81 @@ def test_mlflow_that_does_not_answer(
     assert "MLflow at http://127.0.0.1:1 does not answer" in error_of("check", capsys, EXIT_UNAVAILABLE)
 
 
+Serve = Callable[[dict[str, tuple[int, str]]], str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts an HTTP server that answers at each path with a status and a text, elsewhere with 404; its URL."""
+    servers = []
+
+    def start(answers: dict[str, tuple[int, str]]) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, text = answers.get(self.path, (404, "not found"))
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                """Not among the test's output."""
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("address", "message", "code"),
+    [
+        ("http://127.0.0.1:1/api", "Prefect at http://127.0.0.1:1/api does not answer ([Errno 111] Connection", 75),
+        ("127.0.0.1:4200/api", "PREFECT_API_URL: got '127.0.0.1:4200/api', which is no address of a server", 2),
+        ("http://127.0.0.1:42oo/api", "PREFECT_API_URL: got 'http://127.0.0.1:42oo/api', which is no address", 2),
+        ("http://me:secret@127.0.0.1:1/api", "Prefect at http://***@127.0.0.1:1/api does not answer", 75),
+    ],
+)
+def test_a_prefect_that_does_not_answer(
+    address: str,
+    message: str,
+    code: int,
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    line = error_of("check", capsys, code)
+    assert message in line
+    assert "correct PREFECT_API_URL (http://host:4200/api), or unset it" in line
+
+
+def test_what_answers_where_prefect_is_said_to_be(
+    workplace: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A dead proxy does not stand between this machine and itself.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    prefect = serve({"/api/admin/version": (200, '"3.8.8"'), "/admin/version": (200, "<html>the page</html>")})
+    for address, message, code in (
+        (prefect, f"{prefect} answers, but not as Prefect's API does", 2),
+        (f"{prefect}/other", f"{prefect}/other answers with status 404, as Prefect's API does not", 2),
+        (f"https{prefect[4:]}/api", "does not answer as a server at such an address does ([SSL", 2),
+        (serve({"/admin/version": (401, "")}), "refuses access (status 401); set PREFECT_API_AUTH_STRING", 2),
+        (serve({"/admin/version": (503, "")}), "answers with status 503", 75),
+    ):
+        monkeypatch.setenv("PREFECT_API_URL", address)
+        assert message in error_of("check", capsys, code)
+    cloud = serve({"/health": (200, "true")})  # tells no version
+    for address in (f"{prefect}/api", f"{prefect}/api/", cloud):
+        prefect_api.check_reachable(address)
+    monkeypatch.setenv("PREFECT_API_URL", f"{prefect}/api")
+    assert main(["check"]) == 0
+
+
 def test_no_room_on_the_disk(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

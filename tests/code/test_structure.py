@@ -21,6 +21,7 @@ LIGHT = {
     "catalogue",
     "documents",
     "environment",
+    "prefect_api",
     "processes",
     "redaction",
     "service_kinds",

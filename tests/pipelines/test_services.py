@@ -221,6 +221,19 @@ def test_no_client_goes_through_a_proxy_to_loopback(anything, spelling):
     assert "ConnectError" in through.stderr, "without what apply_defaults does it goes through the proxy"
 
 
+def test_a_proxy_that_prefects_client_cannot_use_is_said_before_the_flow_begins(anything):
+    code = "from pipelines.__main__ import _require_prefect, services; _require_prefect(services.named('prefect'))"
+    variables = os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{anything}/api", "all_proxy": "sox://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=120, check=False
+    )
+    said = done.stderr.splitlines()[-1]
+    assert (
+        f"Prefect's client cannot use the server at http://127.0.0.1:{anything}: Unknown scheme for proxy URL" in said
+    )
+    assert "; it heeds NO_PROXY, all_proxy, no_proxy" in said
+
+
 def test_unknown_service():
     with pytest.raises(GanpipeError, match="no service 'rey'; did you mean 'ray'"):
         services.stop(Path("."), ["rey"])
