@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from . import environment, processes
 from .errors import GanpipeError, UnavailableError
 from .redaction import without_user_info
@@ -52,6 +54,8 @@ def named(name: str, variables: Mapping[str, str] | None = None) -> Running | No
     address = (os.environ if variables is None else variables).get(_kind(name).variable)
     if not address:
         return None
+    if (name, address) == ("ray", "auto") and len(found := rays_of_this_host()) == 1:
+        address = found[0]
     page = address.removesuffix("/").removesuffix("/api") if name == "prefect" else address
     # The page is shown; the address may hold a password, which clients need.
     return Running(name=name, url=without_user_info(page), address=address)
@@ -62,9 +66,7 @@ def running(name: str, root: Path) -> Running | None:
 
     One that is both, since a flow tells its stages where the services are, is this checkout's own.
     """
-    record, service = _record(root, name), named(name)
-    alive = record is not None and record.pid is not None and processes.is_alive(record.pid, record.started)
-    own = record if alive else None
+    own, service = _own(name, root), named(name)
     return own if service is None or (own is not None and own.address == service.address) else service
 
 
@@ -72,6 +74,17 @@ def ray_address(root: Path) -> str | None:
     """`host:port` of the Ray cluster to use: `RAY_ADDRESS`, else this checkout's head if it runs, else None."""
     service = running("ray", root)
     return (service.address or None) if service else None
+
+
+def rays_of_this_host() -> list[str]:
+    """`host:port` of each Ray that runs here, whoever started it: what RAY_ADDRESS=auto stands for.
+
+    Ray looks for them in the same way, but takes a head on 127.0.0.1 to be on the host's outer address, and tries for
+    most of a minute to reach it there.
+    """
+    flag = "--gcs-address="
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return sorted({part.removeprefix(flag) for line in lines for part in line if part.startswith(flag)})
 
 
 def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS) -> Running:
@@ -90,7 +103,7 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
     try:
         # Waiting for another caller that starts the same service takes as long as starting it.
         with FileLock(folder / f"{name}.lock", timeout=timeout_seconds + 30):
-            service = running(name, root)
+            service = _own(name, root)
             if service is not None:
                 # A folder in /tmp may have been swept away under a Ray that still answers and cannot be joined.
                 intact = not service.folder or (Path(service.folder) / "session_latest").exists()
@@ -157,6 +170,17 @@ def _kind(name: str) -> Kind:
     if name not in KINDS:
         raise GanpipeError(f"no service {name!r}; {nearest(name, KINDS)}")
     return KINDS[name]
+
+
+def _own(name: str, root: Path) -> Running | None:
+    """This checkout's own service, if it lives."""
+    record = _record(root, name)
+    alive = record is not None and record.pid is not None and processes.is_alive(record.pid, record.started)
+    return record if alive else None
+
+
+def _log(name: str, root: Path) -> Path:
+    return root / STATE / f"{name}.log"
 
 
 def _start(name: str, root: Path, timeout_seconds: float) -> Running:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .. import environment
+from .. import environment, services
 from ..errors import UnavailableError
 from . import interfaces
 
@@ -42,6 +42,12 @@ def connect(address: str) -> None:
     Raises:
         UnavailableError: nobody answers there, or its Ray is of another version.
     """
+    if address == "auto":
+        found = services.rays_of_this_host()
+        raise UnavailableError(
+            f"RAY_ADDRESS: auto stands for the Ray of this host, where {', '.join(found) or 'none'} "
+            f"{'run' if found else 'runs'}; set it to host:port, or unset it: a stage then starts its own Ray"
+        )
     os.environ.update(environment.defaults({**os.environ, "RAY_ADDRESS": address}))
     for name, value in (_ENVIRONMENT | (_ON_ONE_HOST if environment.is_loopback(address) else {})).items():
         os.environ.setdefault(name, value)

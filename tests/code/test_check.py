@@ -205,6 +205,25 @@ def test_what_answers_where_prefect_is_said_to_be(
     assert main(["check"]) == 0
 
 
+def test_several_rays_on_this_host(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of them RAY_ADDRESS=auto means is for the user to say; it is said at once."""
+    flags = [f"--gcs-address=127.0.0.1:{port}" for port in (1, 2)]
+    raylets = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", flag]) for flag in flags]
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", "auto")
+        line = error_of("check", capsys, EXIT_UNAVAILABLE)
+        assert line.startswith("error: RAY_ADDRESS: auto stands for the Ray of this host, where ")
+        assert "127.0.0.1:1, " in line
+        assert "127.0.0.1:2" in line
+        assert "run; set it to host:port, or unset it" in line
+    finally:
+        for raylet in raylets:
+            raylet.kill()
+            raylet.wait()
+
+
 def test_no_room_on_the_disk(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

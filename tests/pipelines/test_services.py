@@ -234,6 +234,17 @@ def test_a_proxy_that_prefects_client_cannot_use_is_said_before_the_flow_begins(
     assert "; it heeds NO_PROXY, all_proxy, no_proxy" in said
 
 
+def test_auto_is_the_one_ray_of_this_host(root, monkeypatch):
+    """Ray itself would look for a head of 127.0.0.1 on the host's outer address."""
+    flag = "--gcs-address=127.0.0.1:4"
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", flag]) as raylet:
+        assert "127.0.0.1:4" in services.rays_of_this_host()
+        raylet.kill()
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(services, "rays_of_this_host", lambda: ["127.0.0.1:4"])
+    assert services.ray_address(root) == "127.0.0.1:4"
+
+
 def test_unknown_service():
     with pytest.raises(GanpipeError, match="no service 'rey'; did you mean 'ray'"):
         services.stop(Path("."), ["rey"])
