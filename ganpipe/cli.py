@@ -7,10 +7,11 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from . import __version__
-from .environment import apply_defaults
+from .environment import apply_defaults, require_fit
 from .errors import EXIT_MENDABLE, EXIT_UNAVAILABLE, GanpipeError, UnavailableError
 from .processes import exit_on_sigterm
 from .redaction import redact
@@ -71,6 +72,8 @@ def _run(command: str, arguments: list[str]) -> int:
         raise GanpipeError(f"no command {command!r}; {nearest(command, COMMANDS)}")
     module = COMMANDS[command][0]
     shared = sum(other == module for other, _ in COMMANDS.values()) > 1
+    for folder in (Path.cwd(), Path(sys.prefix)):
+        require_fit(folder)
     apply_defaults()
     exit_on_sigterm()
     main = importlib.import_module(f".{module}", __package__).main

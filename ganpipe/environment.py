@@ -6,6 +6,7 @@ Nothing here imports more than the standard library: the command line starts wit
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,6 +37,33 @@ exist, and clients do not send it. Both have to be set in the head and in every 
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
 """As `no_proxy` has them. Prefect's client (httpx) takes no network and fails at an address in brackets."""
+
+_UNFIT = {
+    "%": "the migrations of MLflow's database",
+    "?": "the address of MLflow's database, sqlite:///...",
+    "{}": "DVC's progress bars",
+    ":": "PATH and PYTHONPATH, where it separates two folders",
+    '"$`\\': "the first line of the commands in .venv/bin",
+}
+"""Characters of a path, and what fails at them."""
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def require_fit(path: Path) -> None:
+    """Refuse a folder whose path the pipeline's tools do not all take; spaces, quotes ('), accents, # and & are fine.
+
+    Raises:
+        GanpipeError: naming the character and what fails at it.
+    """
+    reasons = [(character, reason) for unfit, reason in _UNFIT.items() for character in unfit if character in str(path)]
+    if match := _UNPRINTABLE.search(str(path)):
+        reasons.append((match[0], "lines of logs and tables"))
+    if reasons:
+        character, reason = reasons[0]
+        raise GanpipeError(
+            f"{str(path)!r}: the path has a {character!r}, which does not fit into {reason}; rename that folder, or "
+            "move what lies in it"
+        )
 
 
 def repo_root(start: Path | None = None) -> Path:

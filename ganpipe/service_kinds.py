@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +17,8 @@ from .errors import GanpipeError
 
 LONGEST_RAY_FOLDER = 40
 """Characters. Ray puts 66 more behind it for its sockets, and a Unix socket's path ends at 107."""
+
+_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _launch_prefect(root: Path, last_port: int | None) -> Launch:
     home.mkdir(parents=True, exist_ok=True)
     api = f"http://127.0.0.1:{port}/api"
     return Launch(
-        command=[_script("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        command=[*_python_module("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
         # The page asks the API at this address; without it, an address from the user's own profile would be used.
         environment={"PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api},
         url=f"http://127.0.0.1:{port}",
@@ -71,11 +73,13 @@ def _launch_prefect(root: Path, last_port: int | None) -> Launch:
 
 def _launch_ray(root: Path, last_port: int | None) -> Launch:
     # Makes the token that head and clients share, where there is none yet.
-    subprocess.run([_script("ray"), "get-auth-token", "--generate"], stdout=subprocess.DEVNULL, check=True)
+    token = [*_python_module("ray.scripts.scripts"), "get-auth-token", "--generate"]
+    subprocess.run(token, stdout=subprocess.DEVNULL, check=True)
     port = free_port(8265)
     folder = _short_folder()
     cluster = Path(folder) / "ray_current_cluster"
-    command = [_script("ray"), "start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
+    command = _python_module("ray.scripts.scripts", _plain_python(folder))
+    command += ["start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
     # Ray's fixed and ranged ports would clash with another checkout's: all of them free ones.
     command += [f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0"]
@@ -101,7 +105,7 @@ def _launch_ray(root: Path, last_port: int | None) -> Launch:
 def _launch_mlflow(root: Path, last_port: int | None) -> Launch:
     port = free_port(last_port or 5000)
     url = f"http://127.0.0.1:{port}"
-    command = [_script("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [*_python_module("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # Runs are written straight to the database, with or without this server: it must not hand out artifact
     # addresses (mlflow-artifacts:/…) that only answer while it is up.
     command += ["--backend-store-uri", "sqlite:///mlflow.db", "--default-artifact-root", "mlruns"]
@@ -129,13 +133,20 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def _script(name: str) -> str:
-    """The console script `name` of the environment that runs this."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise GanpipeError(f"no command {name!r} beside {sys.executable}: install the project (`make .venv`)")
-    return found
+def _python_module(name: str, python: str = sys.executable) -> list[str]:
+    """`python -m name`, which works where the first line of a console script cannot name the interpreter's path; -P,
+    because a file of the working directory must not stand for a module."""
+    return [python, "-P", "-m", name]
+
+
+def _plain_python(folder: str) -> str:
+    """This interpreter at a path of plain characters, by a link in `folder` where its own path has others: Ray puts
+    it into command lines that are taken apart at spaces, quotes and backslashes."""
+    if _PLAIN.fullmatch(sys.executable):
+        return sys.executable
+    link = Path(folder) / "environment"
+    link.symlink_to(sys.prefix)
+    return str(link / Path(sys.executable).relative_to(sys.prefix))
 
 
 def free_port(preferred: int | None = None) -> int:
@@ -154,8 +165,10 @@ def free_port(preferred: int | None = None) -> int:
 def _short_folder() -> str:
     """A new private folder whose path leaves room for Ray's socket names."""
     for parent in (tempfile.gettempdir(), os.path.join(os.sep, "tmp")):
-        if len(parent) + len("/gp-") + 8 <= LONGEST_RAY_FOLDER and os.access(parent, os.W_OK):
+        short = len(parent) + len("/gp-") + 8 <= LONGEST_RAY_FOLDER
+        if short and _PLAIN.fullmatch(parent) and os.access(parent, os.W_OK):
             return tempfile.mkdtemp(prefix="gp-", dir=parent)
     raise GanpipeError(
-        f"Ray needs a temporary folder with a short path (at most {LONGEST_RAY_FOLDER} characters): set TMPDIR"
+        f"Ray needs a temporary folder with a short path (at most {LONGEST_RAY_FOLDER} characters, without "
+        "spaces and the like): set TMPDIR"
     )

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -30,6 +31,8 @@ from .service_kinds import KINDS, Kind, prefect_home
 
 STATE = Path(".ganpipe") / "services"
 START_TIMEOUT_SECONDS = 120.0
+SHORT_LIFE_SECONDS = 60.0
+"""A service that ended before would end so again: somebody has to mend something."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,30 @@ def rays_of_this_host() -> list[str]:
     return sorted({part.removeprefix(flag) for line in lines for part in line if part.startswith(flag)})
 
 
+def ended(name: str, root: Path) -> str | None:
+    """That this checkout's own service has ended without being stopped, and the end of its log; else None."""
+    record = _record(root, name)
+    if record is None or record.pid is None or processes.is_alive(record.pid, record.started):
+        return None
+    if record.started < psutil.boot_time() or not _log(name, root).exists():
+        return None  # it ended with the machine, or nothing is left of it
+    return f"this checkout's {name} has ended by itself.{_tail(_log(name, root))}"
+
+
+def death(name: str, root: Path, address: str) -> GanpipeError | None:
+    """The error of a client that did not reach `address`, if this checkout's own service ran there and has ended."""
+    record = _record(root, name)
+    if record is None or record.pid is None or record.address != address:
+        return None
+    # A service whose parts have died needs a moment to end.
+    processes.wait_gone(processes.tree(record.pid), timeout_seconds=3.0)
+    message = ended(name, root)
+    if message is None:
+        return None
+    lived = _log(name, root).stat().st_mtime - record.started
+    return GanpipeError(message) if lived < SHORT_LIFE_SECONDS else UnavailableError(message)
+
+
 def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS) -> Running:
     """The service, started if it does not run yet, and healthy.
 
@@ -96,7 +123,7 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
     """
     from filelock import FileLock, Timeout
 
-    if service := named(name):
+    if (service := named(name)) and not _was_own(service, root):
         return service
     folder = root / STATE
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +138,8 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
                     return service
                 _end(service, root)
             else:
+                if message := ended(name, root):
+                    print(f"warning: {message}\nstarting {name} anew", file=sys.stderr, flush=True)
                 _sweep(name, root)
             return _start(name, root, timeout_seconds)
     except Timeout:
@@ -177,6 +206,13 @@ def _own(name: str, root: Path) -> Running | None:
     record = _record(root, name)
     alive = record is not None and record.pid is not None and processes.is_alive(record.pid, record.started)
     return record if alive else None
+
+
+def _was_own(service: Running, root: Path) -> bool:
+    """Whether what the environment names is a service of this checkout that has ended: a flow tells its stages where
+    the services are, and a stage that is tried again needs one that runs."""
+    record = _record(root, service.name)
+    return record is not None and record.address == service.address and _own(service.name, root) is None
 
 
 def _log(name: str, root: Path) -> Path:

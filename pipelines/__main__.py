@@ -151,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         root = environment.repo_root()
+        environment.require_fit(root)
         os.chdir(root)  # DVC names stages as seen from here
         waiting = stale(root, options.targets)
         if waiting or options.force:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from .. import environment, prefect_api, services
@@ -31,6 +33,7 @@ CHECKPOINT_BYTES = 2**30
 
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "check")
+    check_command()
     if service := services.named("prefect"):
         prefect_api.check_reachable(service.address)
     params = load_params()
@@ -43,6 +46,31 @@ def main(argv: list[str]) -> int:
     Tracker.at(environment.home(), params.register_.experiment).check()
     print("params.yaml, data source, GAN, resources, disk and MLflow: ready")
     return 0
+
+
+def check_command() -> None:
+    """The command `ganpipe`, which the stages of dvc.yaml call, runs: its first line names the interpreter by its path,
+    which is another one after a move, or longer or stranger than such a line takes.
+
+    Raises:
+        GanpipeError: naming the file, and how it is made anew.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = shutil.which("ganpipe", path=path)
+    if command is None:
+        raise GanpipeError("the stages of dvc.yaml call `ganpipe`, which is not on the PATH; install it: `make venv`")
+    try:
+        done = subprocess.run([command, "--version"], capture_output=True, text=True, errors="replace", check=False)
+        reason = (
+            "" if done.returncode == 0 else (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        )
+    except OSError as error:
+        reason = str(error)
+    if reason:
+        raise GanpipeError(
+            f"{command}: the stages of dvc.yaml call it, and it does not run ({reason}); after a move remove .venv and "
+            "run `make venv`; if that does not help, move the checkout to a shorter path without quotes and the like"
+        )
 
 
 def check_gan_and_data(params: Params) -> None:

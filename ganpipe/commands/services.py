@@ -13,7 +13,7 @@ from ..service_kinds import KINDS
 def _show(root: Path) -> None:
     for name, service in services.status(root).items():
         if service is None:
-            print(f"{name:<8} stopped")
+            print(f"{name:<8} {services.ended(name, root) or 'stopped'}")
         elif service.pid is None:
             print(f"{name:<8} {service.url}  (from {KINDS[name].variable})")
         else:

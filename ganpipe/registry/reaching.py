@@ -124,7 +124,7 @@ def _check_sqlite(path: Path) -> None:
         raise GanpipeError(f"{path}: MLflow's database cannot be written; check the permissions or MLFLOW_TRACKING_URI")
     if path.exists():
         try:
-            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
             try:
                 connection.execute("PRAGMA schema_version").fetchone()
             finally:

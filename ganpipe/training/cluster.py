@@ -41,6 +41,7 @@ def connect(address: str) -> None:
 
     Raises:
         UnavailableError: nobody answers there, or its Ray is of another version.
+        GanpipeError: it was this checkout's own Ray, which ended soon after it was started.
     """
     if address == "auto":
         found = services.rays_of_this_host()
@@ -60,7 +61,7 @@ def connect(address: str) -> None:
         ray.init(address, logging_level=logging.WARNING, log_to_driver=True, runtime_env=_runtime_env(address))
     except (OSError, RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UnavailableError(
+        raise services.death("ray", environment.home(), address) or UnavailableError(
             f"Ray at {address} cannot be used: {reason}; check RAY_ADDRESS and that the cluster runs"
         ) from error
 

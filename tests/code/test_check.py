@@ -224,6 +224,40 @@ def test_several_rays_on_this_host(
             raylet.wait()
 
 
+@pytest.mark.parametrize("name", ["a%b", "what?", "{x}", "a:b", 'a"b', "$HOME", "a\\b", "line\nbreak", "latin-\udce9"])
+def test_a_folder_whose_name_does_not_fit_is_refused_by_every_command(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    for command in ("check", "train", "models", "up"):
+        assert f"{str(tmp_path / name)!r}: the path has a " in error_of(command, capsys)
+
+
+def test_a_folder_with_any_other_name(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's database, there already and looked at, is found, and nothing is made beside it."""
+    root = workplace / ("it's #1 & co; é😀 [x] (a)=b+c@d,~!^*|<>" + "n" * 150)
+    root.mkdir()
+    (root / "mlflow.db").touch()
+    monkeypatch.chdir(root)
+    write(root, data__source="folder", data__image_size=16, train__gan="gan", sources__folder__path="../images")
+    assert main(["check"]) == 0
+    assert sorted(path.name for path in workplace.iterdir()) == sorted(["images", "params.yaml", root.name])
+
+
+def test_a_command_that_names_an_interpreter_of_before_a_move(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = workplace / "bin" / "ganpipe"
+    command.parent.mkdir()
+    command.write_text("#!/moved/away/python\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(command.parent / "python"))
+    line = error_of("check", capsys)
+    assert f"{command}: the stages of dvc.yaml call it, and it does not run ([Errno 2] No such file" in line
+    assert "after a move remove .venv and run `make venv`" in line
+
+
 def test_no_room_on_the_disk(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,26 @@ def test_make_run_twice(tmp_path: Path) -> None:
     finally:
         project.run("make", "stop")
     assert "is up" not in project.run("ganpipe", "services")
+
+
+def test_make_run_behind_a_proxy_in_a_folder_with_any_name(tmp_path: Path) -> None:
+    """Every service, client and worker: nothing on loopback goes through the proxy, and no path is cut anywhere."""
+    root = tmp_path / ("it's #1 & co; é😀 [x] (a)=b+c@d,~!^*|<>" + "n" * 150) / "checkout"
+    project = make_project(root)
+    project.set("tune.num_trials", 0)
+    add_makefile(project)
+    proxies = dict.fromkeys(("http_proxy", "HTTPS_PROXY", "all_proxy"), "http://127.0.0.1:9")
+    interpreter = str(root / ".venv" / "bin" / "python")
+    # As after an install in the checkout: the interpreter that everything is started with lies below its path.
+    path = os.pathsep.join([str(root / ".venv" / "bin"), os.environ["PATH"]])
+    project = replace(project, environment=project.environment | proxies | {"PATH": path, "no_proxy": "example.org"})
+    try:
+        assert "models:/ganpipe-mnist/1 @challenger @champion" in project.run("make", "run")
+        assert list((root / "mlartifacts").rglob("samples.png"))
+        assert "does not answer" not in project.run(interpreter, "-m", "ganpipe", "services")
+        project.run(interpreter, "-m", "ganpipe", "sample", "--num", "4", "--out", "grid.png")
+        assert (root / "grid.png").is_file()
+    finally:
+        project.run("make", "stop")
+    assert sorted(path.name for path in root.parent.iterdir()) == ["checkout", "checkout-cache"]
+    assert [path.name for path in tmp_path.iterdir()] == [root.parent.name], "no path was cut at one of the characters"

@@ -234,6 +234,56 @@ def test_a_proxy_that_prefects_client_cannot_use_is_said_before_the_flow_begins(
     assert "; it heeds NO_PROXY, all_proxy, no_proxy" in said
 
 
+DYING = """
+import http.server, sys, threading
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        threading.Timer(0.2, server.shutdown).start()
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy)
+server.serve_forever()
+sys.exit("no room in /dev/shm")
+"""
+
+
+def test_a_ray_that_dies_after_its_health_check(root, monkeypatch, capsys):
+    """Whoever cannot reach it says so with the end of its log; who needs it starts it anew, and says why."""
+
+    def launch(*_: object) -> Launch:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        return Launch([sys.executable, "-c", DYING, str(port)], {}, url, url, lambda: f"127.0.0.1:{port}")
+
+    monkeypatch.setitem(KINDS, "ray", Kind("RAY_ADDRESS", launch, lambda url, _: url))
+    monkeypatch.chdir(root)
+    first = services.ensure("ray", root)
+    assert services.death("ray", root, "127.0.0.1:1") is None, "somebody else's"
+    with pytest.raises(
+        GanpipeError, match=r"(?s)^this checkout's ray has ended by itself.*no room in /dev/shm"
+    ) as error:
+        cluster.connect(first.address)
+    assert not isinstance(error.value, UnavailableError), "it would end so again"
+    assert main(["services"]) == 0
+    assert "ray      this checkout's ray has ended by itself" in capsys.readouterr().out
+
+    # As a flow's stage that is tried again.
+    monkeypatch.setenv("RAY_ADDRESS", first.address)
+    second = services.ensure("ray", root)
+    assert second.pid != first.pid
+    said = capsys.readouterr().err
+    assert said.startswith("warning: this checkout's ray has ended by itself")
+    assert said.endswith("no room in /dev/shm\nstarting ray anew\n")
+
+    # One that worked for long, and was killed for its memory: another try is worth it.
+    assert processes.wait_gone(processes.tree(second.pid or 0), 10.0)
+    record = services.STATE / "ray.json"
+    record.write_text(json.dumps(asdict(second) | {"started": second.started - 2 * services.SHORT_LIFE_SECONDS}))
+    assert isinstance(services.death("ray", root, second.address), UnavailableError)
+    services.stop(root)
+    assert services.ended("ray", root) is None
+
+
 def test_auto_is_the_one_ray_of_this_host(root, monkeypatch):
     """Ray itself would look for a head of 127.0.0.1 on the host's outer address."""
     flag = "--gcs-address=127.0.0.1:4"
