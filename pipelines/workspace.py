@@ -263,7 +263,7 @@ def _git(where: Path, *arguments: str, check: bool = True) -> str | None:
     if done.returncode == 0:
         return done.stdout.strip("\n")
     if check:
-        raise GanpipeError(f"{where}: git {arguments[0]}: {redact(done.stderr.strip())}")
+        raise GanpipeError(f"{where}: git {arguments[0]}: {redact(' '.join(done.stderr.split()))}")
     return None
 
 

@@ -16,6 +16,7 @@ from ..evaluation.extractors import load_extractor
 from ..gans import load
 from ..gans.base import DataSpec
 from ..params import Params, load_params
+from ..registry.lineage import require_commit
 from ..registry.tracking import Tracker
 from ..section import nearest
 from ..stages.common import require_no_arguments
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
     if service := services.named("prefect"):
         prefect_api.check_reachable(service.address)
     params = load_params()
+    require_commit(Path.cwd(), params.register_)
     check_gan_and_data(params)
     check_metrics(params)
     check_disk(params)

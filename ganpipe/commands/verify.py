@@ -92,7 +92,7 @@ def _code(tags: dict[str, str]) -> Finding:
         return one("code", f"{commit} with edits", None, "which edits, git does not know")
     edited = lineage.edited_since(Path.cwd(), commit)
     if edited is None:
-        return one("code", commit, None, "no such commit: git fetch")
+        return one("code", commit, None, lineage.commit_problem(Path.cwd()) or "no such commit: git fetch")
     others = f" and {len(edited) - 5} more" if len(edited) > 5 else ""
     return one("code", commit, f"other files: {', '.join(edited[:5])}{others}" if edited else commit)
 

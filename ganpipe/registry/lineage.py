@@ -14,6 +14,7 @@ from typing import Any
 
 from ..documents import parse_yaml, read_bounded
 from ..errors import GanpipeError
+from .settings import RegisterSettings
 
 PACKAGES = (
     "dvc", "ganpipe", "mlflow", "numpy", "optuna", "pandas", "pillow", "prefect", "pydantic", "ray", "safetensors",
@@ -39,6 +40,42 @@ def git_tags(root: Path) -> dict[str, str]:
         "ganpipe.git.commit": commit,
         "ganpipe.git.dirty": str(changes != "").lower(),
     }
+
+
+def require_commit(root: Path, settings: RegisterSettings) -> None:
+    """Return if what is made in `root` can name a commit as its origin, or need not.
+
+    Raises:
+        GanpipeError: git names none: why, and what to do.
+    """
+    if settings.require_commit and (problem := commit_problem(root)):
+        raise GanpipeError(
+            f"{problem}; without a commit nobody can say later what code made a model (if you do not mind: "
+            "register.require_commit: false)"
+        )
+
+
+def commit_problem(root: Path) -> str | None:
+    """Why git names no commit for `root`, and what to do; None where it names one."""
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "--quiet", "--verify", "HEAD"]
+        variables = {**os.environ, "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=variables)
+    except OSError as error:
+        return f"git: cannot be run ({error.strerror}); install it"
+    except subprocess.TimeoutExpired:
+        return f"{root}: git does not answer within 30 s"
+    if done.returncode == 0:
+        return None
+    said = done.stderr.strip().removeprefix("fatal: ")
+    remedy = next((line.strip() for line in said.splitlines() if line.strip().startswith("git config ")), "")
+    if remedy:
+        return f"{root}: git refuses it, because another user owns it: allow it once with `{remedy}`"
+    if "not a git repository" in said:
+        return f"{root} is in no git repository: `git init`, then commit it"
+    if said:
+        return f"{root}: git names no commit ({said.splitlines()[0]})"
+    return f"{root} has no commit yet: `git commit`"
 
 
 def edited_since(root: Path, commit: str) -> list[str] | None:

@@ -130,7 +130,7 @@ def _settle(
 ) -> Registration:
     """Decide on the version and move the aliases; anew where somebody else moved the champion meanwhile."""
     name, number = settings.model_name, int(version.version)
-    gate = hashlib.sha256(settings.model_dump_json(exclude={"experiment"}).encode()).hexdigest()
+    gate = hashlib.sha256(settings.model_dump_json(exclude={"experiment", "require_commit"}).encode()).hexdigest()
     trail = Trail(client, tracker, name)
     for attempt in range(ATTEMPTS):
         standing = trail.standing(CHAMPION)

@@ -44,6 +44,9 @@ class RegisterSettings(Section):
     """Name in MLflow's model registry, without / and :. Only generators of one name compete with each other."""
     experiment: str = Field("ganpipe", min_length=1, max_length=500)
     """MLflow experiment that holds the runs."""
+    require_commit: bool = True
+    """Whether training and registering need a git commit to name as their origin. With false, models are registered
+    with the commit `none` where git knows none: nobody can say later what code made them."""
     metric: str = Field("fid_efficientnet_lite0", min_length=1)
     """Which of the evaluation's metrics the gate compares."""
     better: Literal["auto", "lower", "higher"] = "auto"

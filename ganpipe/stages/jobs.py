@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import environment, services
@@ -32,10 +33,12 @@ def begin(argv: list[str], stage: str) -> tuple[Params, Manifest]:
     """The settings, and the shards' manifest once every shard is as it says.
 
     Raises:
-        GanpipeError: there are arguments, params.yaml is wrong, or a shard is damaged.
+        GanpipeError: there are arguments, params.yaml is wrong, there is no commit, or a shard is damaged.
     """
     require_no_arguments(argv, stage)
-    return load_params(), verify(SHARDS)
+    params = load_params()
+    lineage.require_commit(Path.cwd(), params.register_)
+    return params, verify(SHARDS)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ..data.manifest import Manifest, read_manifest
 from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
 from ..params import Params, load_params
+from ..registry import lineage
 from ..registry.card import CARD_FILE, SAMPLES_FILE, card, in_short
 from ..registry.opening import load
 from ..registry.package import build_package, download_package
@@ -44,6 +45,7 @@ TRAIN_SETTINGS = ("batch_size", "ema_half_life", "ema_ramp_up", "max_gradient_no
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "register")
     params = load_params()
+    lineage.require_commit(Path.cwd(), params.register_)
     manifest = read_manifest(SHARDS)
     trained = read_json(TRAIN / "model.json", made_by="train")
     metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")

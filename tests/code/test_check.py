@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "images").mkdir()
     for number in range(4):
         Image.new("L", (16, 16), 40 * number).save(tmp_path / "images" / f"{number}.png")
-    write(tmp_path, data__source="folder", data__image_size=16, train__gan="gan")
+    write(tmp_path, data__source="folder", data__image_size=16, train__gan="gan", register__require_commit=False)
     return tmp_path
 
 
@@ -59,6 +60,34 @@ def error_of(command: str, capsys: pytest.CaptureFixture[str], code: int = 2) ->
 def test_a_workplace_that_is_ready(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 0
     assert "ready" in capsys.readouterr().out
+
+
+def test_no_commit_to_name_as_the_origin(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workplace.parent))
+    write(workplace, register__require_commit=True)
+    asked = "(if you do not mind: register.require_commit: false)"
+    for command in ("check", "register"):
+        error = error_of(command, capsys)
+        assert error.startswith(f"error: {workplace} is in no git repository: `git init`, then commit it; ")
+        assert error.endswith(asked)
+    git = ["git", "-C", str(workplace), "-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    assert f"{workplace} has no commit yet: `git commit`; " in error_of("check", capsys)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "first"], check=True)
+    assert main(["check"]) == 0
+    assert "ready" in capsys.readouterr().out
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to try it without a second user
+    remedy = f"allow it once with `git config --global --add safe.directory {workplace}`; "
+    assert f"{workplace}: git refuses it, because another user owns it: {remedy}" in error_of("check", capsys)
+    write(workplace, register__require_commit=False)
+    assert main(["check"]) == 0
+    capsys.readouterr()
+    write(workplace, register__require_commit=True)
+    monkeypatch.setenv("PATH", str(workplace))
+    assert "git: cannot be run (No such file or directory); install it; " in error_of("check", capsys)
 
 
 @pytest.mark.parametrize(
