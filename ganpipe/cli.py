@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from . import __version__
-from .environment import apply_defaults, require_fit
+from .environment import apply_defaults, code_here, require_fit, with_code_of
 from .errors import EXIT_MENDABLE, EXIT_UNAVAILABLE, GanpipeError, UnavailableError
 from .processes import exit_on_sigterm
 from .redaction import redact
@@ -80,6 +81,19 @@ def _run(command: str, arguments: list[str]) -> int:
     return int(main([command, *arguments] if shared else arguments))
 
 
+_OTHER_CODE = "GANPIPE_CODE"
+
+
+def _run_code_here() -> None:
+    """Go on as the code of the checkout that this is called in: its code is what DVC takes the stage's digest of."""
+    root = code_here()
+    # The variable is there once this has been tried: no second time, whatever Python was told about its path.
+    if root is None or os.environ.get(_OTHER_CODE) == str(root):
+        return
+    variables = with_code_of(root, os.environ) | {_OTHER_CODE: str(root)}
+    os.execve(sys.executable, [sys.executable, "-m", "ganpipe", *sys.argv[1:]], variables)
+
+
 def _show_without_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An error that nobody foresaw: its text may hold a URL with a password, and DVC's output is logged by Prefect."""
     print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
@@ -93,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         stderr), 130 after Ctrl-C; SIGTERM exits with 143.
     """
     sys.excepthook = _show_without_secrets
+    if argv is None:
+        _run_code_here()
     parser = _parser()
     options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
     if options.version:

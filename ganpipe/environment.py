@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from .errors import GanpipeError
 
 CHECKOUT = "GANPIPE_CHECKOUT"
+_COPIES = (Path(".dvc") / "tmp" / "exps", Path(".ganpipe") / "workspaces")
+"""Below a checkout: where `dvc exp run --temp` and `--queue` run their stages, and where flows do."""
 
 STAGE_SECONDS = Path(".ganpipe") / "stage_seconds.json"
 """Wall time of each stage the last time it ran. Below `repo_root`."""
@@ -80,12 +82,75 @@ def repo_root(start: Path | None = None) -> Path:
 
 
 def home(here: Path | None = None) -> Path:
-    """The checkout whose services, MLflow database and interrupted work this process uses.
+    """The checkout whose services, MLflow database and interrupted work this process uses, see `owner`.
 
-    `GANPIPE_CHECKOUT` where it is set: a workspace names the checkout that it was made from, so that what is shared
-    by all runs has one place. Else `here`, by default the working directory.
+    `GANPIPE_CHECKOUT` where it is set: a workspace names the checkout that it was made from. Else that of `here`, by
+    default the working directory; outside every checkout it is `here` itself.
+
+    Raises:
+        GanpipeError: `GANPIPE_CHECKOUT` names no folder.
     """
-    return Path(os.environ.get(CHECKOUT) or here or Path.cwd()).resolve()
+    chosen = os.environ.get(CHECKOUT)
+    start = Path(chosen or here or Path.cwd()).resolve()
+    if chosen and not start.is_dir():
+        raise GanpipeError(f"{CHECKOUT}: {chosen} is no folder; name a checkout of the project, or unset the variable")
+    roots = (folder for folder in (start, *start.parents) if (folder / ".dvc").is_dir())
+    return owner(next(roots, start))
+
+
+def owner(root: Path) -> Path:
+    """The checkout to which belongs what outlives a run, for one that runs in `root`: what is shared has one place.
+
+    A copy that DVC or a flow made below a checkout belongs to that checkout; a worktree of git belongs to the main one.
+    Else it is `root` itself.
+
+    Args:
+        root: absolute, with `.dvc` in it.
+    """
+    for folder in root.parents:
+        if (folder / ".dvc").is_dir() and any(root.is_relative_to(folder / copies) for copies in _COPIES):
+            return owner(folder)
+    main = _main_worktree(root)
+    return root if main is None else owner(main)
+
+
+def _main_worktree(root: Path) -> Path | None:
+    """The place of `root` in the main worktree; None where it lies there, or where there is no main worktree.
+
+    Read from git's files: git itself answers nobody in a repository that another user owns.
+    """
+    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
+    if top is None or not (top / ".git").is_file():
+        return None
+    git_dir = top / (top / ".git").read_text(encoding="utf-8", errors="surrogateescape").partition(":")[2].strip()
+    pointer = git_dir / "commondir"
+    if not pointer.is_file():  # a submodule, or a repository whose .git lies elsewhere
+        return None
+    common = (git_dir / pointer.read_text(encoding="utf-8", errors="surrogateescape").strip()).resolve()
+    main = common.parent / root.relative_to(top)
+    return main if common.name == ".git" and (main / ".dvc").is_dir() else None
+
+
+def code_here() -> Path | None:
+    """The checkout of the working directory where it has code of its own, and another's runs: an installation serves
+    the checkout that it was made in, and is called in worktrees, in copies and in the folders of `_COPIES`, too."""
+    here = Path.cwd().resolve()
+    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
+    if root is None or not (root / "ganpipe" / "__main__.py").is_file():
+        return None
+    return None if (root / "ganpipe").samefile(Path(__file__).parent) else root
+
+
+def with_code_of(root: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """`variables` for a process that is to run the code of `root`: an editable install points to another checkout, and
+    PYTHONPATH comes before it."""
+    return {**variables, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), variables.get("PYTHONPATH", "")]))}
+
+
+def without_own_code(search_path: str) -> str:
+    """`search_path`, a value of PYTHONPATH, without the place of the code that runs."""
+    own = Path(__file__).resolve().parents[1]
+    return os.pathsep.join(part for part in search_path.split(os.pathsep) if part and Path(part).resolve() != own)
 
 
 def is_loopback(address: str) -> bool:

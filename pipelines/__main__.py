@@ -73,7 +73,7 @@ def _require_prefect(server: services.Running) -> None:
         raise GanpipeError(f"Prefect's client cannot use the server at {server.url}: {error}{heeded}") from None
 
 
-def _run_flow(root: Path, targets: Sequence[str], force: bool) -> None:
+def _run_flow(home: Path, targets: Sequence[str], force: bool) -> None:
     """Start what the stages need and run the flow.
 
     Raises:
@@ -81,10 +81,10 @@ def _run_flow(root: Path, targets: Sequence[str], force: bool) -> None:
     """
     print("starting Prefect, Ray and MLflow where they do not run yet (their logs: .ganpipe/services/)", flush=True)
     # MLflow's page is for people: no stage waits for it.
-    page = threading.Thread(target=_start_page, args=("mlflow", root))
+    page = threading.Thread(target=_start_page, args=("mlflow", home))
     page.start()
-    started = services.ensure_all(("prefect", "ray"), root)
-    os.environ.update(services.client_environment(started, root))
+    started = services.ensure_all(("prefect", "ray"), home)
+    os.environ.update(services.client_environment(started, home))
     # A line of a stage is shown as it is; the page has time and level beside it.
     os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT", "[%(task_run_name)s] %(message)s")
     os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT", "%(message)s")
@@ -103,8 +103,8 @@ def _run_flow(root: Path, targets: Sequence[str], force: bool) -> None:
         raise GanpipeError(f"the flow ended as {state.name}: {state.message}")
 
 
-def _pages(root: Path) -> list[str]:
-    running = {name: service for name, service in services.status(root).items() if service is not None}
+def _pages(home: Path) -> list[str]:
+    running = {name: service for name, service in services.status(home).items() if service is not None}
     if not running:
         return ["pages: none is up; `make ui` starts MLflow, Prefect and Ray's dashboard"]
     lines = [f"{name:<8} {service.url}{_note(service)}" for name, service in running.items()]
@@ -139,7 +139,7 @@ def _summary(root: Path) -> None:
     if (root / REPORT).exists():
         print(f"report   {REPORT}: the whole run on one page")
     seconds = report.read_seconds(root / environment.STAGE_SECONDS)
-    for line in [*(_times(root, seconds) if seconds else []), *_pages(root)]:
+    for line in [*(_times(root, seconds) if seconds else []), *_pages(environment.home(root))]:
         print(line)
     print("next: `dvc plots show`, `dvc exp run -S train.gan=gan`, `ganpipe --help`", flush=True)
 
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
             _ganpipe("check", root)  # what is wrong is said before anything is started
-            _run_flow(root, options.targets, options.force)
+            _run_flow(environment.home(root), options.targets, options.force)
             print(f"\ndone in {_minutes(time.monotonic() - began)}\n")
         else:
             print("nothing to do: every output is up to date with its inputs, code and settings\n")

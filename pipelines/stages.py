@@ -75,8 +75,7 @@ def child_environment(root: Path, checkout: Path) -> dict[str, str]:
     child["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), child.get("PATH", "")])
     if root != checkout:
         child[environment.CHECKOUT] = str(checkout)
-        # An editable install points to another checkout; PYTHONPATH comes before it.
-        child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), child.get("PYTHONPATH", "")]))
+        return environment.with_code_of(root, child)
     return child
 
 

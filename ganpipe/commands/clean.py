@@ -67,7 +67,7 @@ def _remove(folder: Path) -> bool:
 def leftovers(root: Path) -> Iterator[Leftover]:
     """Work of stages that were interrupted and not taken up again, workspaces of failed runs, and cached data."""
     for parent, what in (
-        (root / WORK, "interrupted work"),
+        (environment.home(root) / WORK, "interrupted work"),
         (root / WORKSPACES, "workspace of a failed run"),
         (host_cache() / "decoded", "decoded images"),
         (host_cache() / "reference", "features for quick FID"),
