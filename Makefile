@@ -12,12 +12,24 @@ INSTALLED := $(VENV)/.installed
 # Also without an installed console script on the PATH, `dvc`, `ganpipe` and `python` are those of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv run test test-slow reliability bench bench-notes audit lint ui stop lock
+.PHONY: help venv moved run test test-slow reliability bench bench-notes audit lint ui stop lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## make .venv from requirements.lock (done by the others where needed)
+
+# An environment does not follow a checkout that is moved or copied: its commands and its install name the place where it
+# was made. One that another tool made says nothing of its place, and is taken as it is.
+MADE_IN := sed -n 's,^command = .* -m venv \(/.*\)$$,\1,p' $(VENV)/pyvenv.cfg 2> /dev/null || true
+MOVED := $(shell made="$$($(MADE_IN))"; [ -z "$$made" ] || [ "$$(readlink -f "$$made")" = "$$(readlink -f $(VENV))" ] || echo moved)
+ifeq ($(MOVED),moved)
+$(INSTALLED): moved
+endif
+
+moved:
+	@echo "$(VENV) was made at another place: it is made anew here"
+	@rm -rf $(VENV)
 
 # The mark .installing outlives an install that was cut short: the next one then starts from nothing.
 $(INSTALLED): requirements.lock pyproject.toml

@@ -43,6 +43,16 @@ def start_time(pid: int) -> float:
     return float(psutil.Process(pid).create_time())
 
 
+def works_elsewhere(pid: int, folder: Path) -> bool:
+    """Whether `pid` runs and its working directory is another than `folder`."""
+    try:
+        return is_alive(pid) and Path(psutil.Process(pid).cwd()) != folder
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # of another user, as no service of this checkout is
+        return True
+
+
 SERVICE = "GANPIPE_SERVICE"
 """Stands in the environment of a background service and of all that it starts: it outlives who started it."""
 

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,6 +50,8 @@ class Running:
     """Seconds since the epoch; with the pid it identifies the process."""
     folder: str = ""
     """A temporary folder to remove with the service."""
+    root: str = ""
+    """The checkout as it was named when the service was started; a checkout may be moved or copied."""
 
 
 def named(name: str, variables: Mapping[str, str] | None = None) -> Running | None:
@@ -134,6 +136,8 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
             if service is not None:
                 # A folder in /tmp may have been swept away under a Ray that still answers and cannot be joined.
                 intact = not service.folder or (Path(service.folder) / "session_latest").exists()
+                # Prefect's server still looks for its database where the checkout was.
+                intact = intact and service.root in ("", str(root))
                 if intact and service.address and _wait_healthy(_health(service), timeout_seconds=10.0):
                     return service
                 _end(service, root)
@@ -224,6 +228,8 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
     log_path = _log(name, root)
     variables = {**os.environ, **environment.NO_TELEMETRY, **environment.past_proxies(os.environ)}
     variables |= {"PYTHONUNBUFFERED": "1", processes.SERVICE: name} | launch.environment
+    # It is there for all runs, not only for a workspace's whose code starts it.
+    variables["PYTHONPATH"] = environment.without_own_code(variables.get("PYTHONPATH", ""))
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
             launch.command,
@@ -236,7 +242,7 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
             close_fds=True,
         )
     started = processes.start_time(process.pid)
-    unfinished = Running(name, launch.url, "", process.pid, started, launch.folder)
+    unfinished = Running(name, launch.url, "", process.pid, started, launch.folder, str(root))
     # Recorded before it is healthy: if this process is killed while waiting, the next one finds what to stop.
     _write_record(root, unfinished)
     deadline = time.monotonic() + timeout_seconds
@@ -253,7 +259,7 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
     except BaseException:
         _end(unfinished, root)
         raise
-    service = Running(name, launch.url, address, process.pid, started, launch.folder)
+    service = replace(unfinished, address=address)
     _write_record(root, service)
     (root / STATE / f"{name}.port").write_text(str(_port_of(launch.url)), encoding="utf-8")
     return service
@@ -293,7 +299,10 @@ def _last_port(name: str, root: Path) -> int | None:
 
 def _record(root: Path, name: str) -> Running | None:
     try:
-        return Running(**json.loads((root / STATE / f"{name}.json").read_text(encoding="utf-8")))
+        record = Running(**json.loads((root / STATE / f"{name}.json").read_text(encoding="utf-8")))
+        # A checkout that was copied has the records of the other's services, too. One that was moved keeps its own.
+        others = record.root not in ("", str(root)) and record.pid is not None
+        return None if others and processes.works_elsewhere(record.pid or 0, root) else record
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from .. import services
-from ..environment import repo_root
+from ..environment import home, repo_root
+from ..registry.reaching import sqlite_path
+from ..registry.tracking import Tracker
 from ..service_kinds import KINDS
 
 
@@ -23,6 +25,14 @@ def _show(root: Path) -> None:
             print(f"{name:<8} {service.url}{note}  address {service.address}  pid {service.pid}  log {log}{health}")
 
 
+def _settle(root: Path) -> None:
+    """See to it that MLflow's page finds the files of a checkout that was moved, see `registry/relocation.py`."""
+    tracker = Tracker.at(root, "")
+    if (database := sqlite_path(tracker.uri)) is not None and database.exists():
+        tracker.check()
+        tracker.client()
+
+
 def main(argv: list[str]) -> int:
     """`argv[0]` is the command: up, down or services."""
     command = argv[0]
@@ -30,8 +40,10 @@ def main(argv: list[str]) -> int:
     if command != "services":
         parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(KINDS)}; default: all")
     options = parser.parse_args(argv[1:])
-    root = repo_root()
+    root = home(repo_root())
     if command == "up":
+        if "mlflow" in (options.names or KINDS):
+            _settle(root)
         services.ensure_all(options.names or KINDS, root)
     elif command == "down":
         stopped = services.stop(root, options.names or KINDS)

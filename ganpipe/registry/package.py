@@ -26,6 +26,7 @@ from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from .card import CARD_FILE, SAMPLES_FILE
 from .reaching import as_default
+from .relocation import local_path
 from .stored import check_stored
 
 if TYPE_CHECKING:
@@ -323,12 +324,22 @@ def log_model(
 
 
 def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> Path:
-    """The package of a model version, copied from MLflow into `folder`."""
+    """The package of a model version, copied from MLflow into `folder`.
+
+    Raises:
+        GanpipeError: MLflow keeps it in a folder of this host that is not there.
+    """
     from mlflow.artifacts import download_artifacts
 
     folder.mkdir(parents=True, exist_ok=True)
     # Not version.source: MLflow would look its models:/… up in the process's default tracking URI.
     uri = tracker.client().get_model_version_download_uri(version.name, version.version)
+    stored = local_path(uri)
+    if stored is not None and not stored.is_dir():
+        raise GanpipeError(
+            f"models:/{version.name}/{version.version}: its files are not in {stored}, where MLflow left them; bring "
+            "that folder back, or choose another version (`ganpipe models`)"
+        )
     path = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=tracker.uri))
     # MLflow keeps the file that it runs apart from the others: together they are what was built.
     if (path / "model.py").is_file():  # another maker's model has none, and is refused by who opens it

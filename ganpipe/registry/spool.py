@@ -82,7 +82,9 @@ class Spool:
             for entry in read_entries(file):
                 if entry["kind"] == ABOUT:
                     continue
-                source = Path(entry["file"]) if "file" in entry else None
+                # Beside the spool, which may have been moved with its checkout since: see `_keep_file`.
+                kept = Path(*Path(entry["file"]).parts[-2:]) if "file" in entry else None
+                source = None if kept is None else path.with_suffix(".files") / kept
                 if source is None or source.is_file():  # gone: it has been sent
                     self.append(entry, source)
             path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GanpipeError
+from . import relocation
 from .reaching import check_reachable, patiently, prepare_client, sqlite_path, tracking_uri
 from .runlog import RunLog
 
@@ -47,7 +48,7 @@ class Tracker:
     def at(cls, root: Path, experiment: str) -> Tracker:
         """The tracker of the repo in `root`, from the environment."""
         uri = tracking_uri(root)
-        artifacts = None if sqlite_path(uri) is None else str(root.resolve() / "mlartifacts")
+        artifacts = None if sqlite_path(uri) is None else str(root.resolve() / relocation.ARTIFACTS)
         return cls(uri, experiment, str(root.resolve() / ".ganpipe" / "tracking"), artifacts)
 
     def check(self, timeout_seconds: float = 5.0) -> None:
@@ -65,6 +66,8 @@ class Tracker:
         with self._locked():
             client = MlflowClient(self.uri)
             client.search_experiments(max_results=1)
+            if self.artifact_dir is not None:
+                relocation.settle(path, Path(self.artifact_dir).parent)
         return client
 
     def _locked(self) -> Any:
@@ -87,8 +90,10 @@ class Tracker:
             from mlflow.exceptions import MlflowException
 
             try:
-                location = None if self.artifact_dir is None else Path(self.artifact_dir).as_uri()
-                return str(client.create_experiment(self.experiment, artifact_location=location))
+                if self.artifact_dir is None:
+                    return str(client.create_experiment(self.experiment))
+                location, tags = Path(self.artifact_dir).as_uri(), {relocation.OWN_TAG: "checkout"}
+                return str(client.create_experiment(self.experiment, artifact_location=location, tags=tags))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

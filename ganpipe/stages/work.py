@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,14 @@ def done(folder: str, outs: Sequence[Path]) -> None:
     Args:
         outs: files among the outputs, relative to the working directory, by whose digests DVC's taking them is seen.
     """
+    work = folder.rstrip("/").rsplit("/", 1)[-1]
+    # As seen from the checkout, which may be moved, or copied: a copy must never remove the work of the other.
     note = {
-        "folder": folder,
-        "checkout": str(Path.cwd()),
+        "folder": None if folder == str(_place(work)) else folder,
+        "checkout": os.path.relpath(Path.cwd(), environment.home()),
         "outs": {str(path): hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in outs},
     }
-    path = _place(f"{folder.rstrip('/').rsplit('/', 1)[-1]}{_DONE}")
+    path = _place(f"{work}{_DONE}")
     scratch = path.with_suffix(".new")
     scratch.write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     scratch.replace(path)
@@ -66,7 +69,7 @@ def clear_done() -> None:
     """Remove the work whose outputs DVC has taken, and that of checkouts that are gone."""
     for path in sorted(_place("").glob(f"*{_DONE}")):
         note = _read(path)
-        checkout = Path(note["checkout"])
+        checkout = environment.home() / note["checkout"]
         if checkout.is_dir() and not _is_taken(note, checkout):
             continue
         lock = FileLock(_place(f"{path.name.removesuffix(_DONE)}.lock"))
@@ -74,7 +77,7 @@ def clear_done() -> None:
             with lock.acquire(timeout=0):
                 _remove(path)
         except Timeout:
-            print(f"{note['folder']}: kept for another run that is at it", flush=True)
+            print(f"{_folder(path)}: kept for another run that is at it", flush=True)
 
 
 def _is_taken(note: dict[str, Any], checkout: Path) -> bool:
@@ -88,9 +91,14 @@ def _read(path: Path) -> dict[str, Any]:
     return note
 
 
+def _folder(path: Path) -> str:
+    """Where the work lies that the note in `path` is about."""
+    return str(_read(path)["folder"] or _place(path.name.removesuffix(_DONE)))
+
+
 def _remove(path: Path) -> None:
     """Delete the work that the note in `path` is about, then the note."""
-    url = _read(path)["folder"]
+    url = _folder(path)
     try:
         filesystem, folder = fsspec.core.url_to_fs(url)
         if filesystem.exists(folder):

@@ -310,6 +310,48 @@ def _record_of_a_living_ray(root: Path) -> services.Running:
     return record
 
 
+def test_a_copied_checkout_leaves_the_others_services_alone_and_a_moved_one_keeps_its_own(root, monkeypatch):
+    def launch(*_: object) -> Launch:
+        command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+        return Launch(command, {}, url, f"{url}/", lambda: "127.0.0.1:1")
+
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    monkeypatch.setitem(KINDS, "ray", Kind("RAY_ADDRESS", launch, lambda url, _: f"{url}/"))
+    first_root = root / "first"
+    (first_root / ".dvc").mkdir(parents=True)
+    first = services.ensure("ray", first_root)
+    try:
+        copy = Path(shutil.copytree(first_root, root / "copy"))
+        assert services.running("ray", copy) is None
+        assert services.stop(copy, ["ray"]) == []
+        assert services.running("ray", first_root) == first, "the copy stopped the service of the other"
+        moved = first_root.rename(root / "moved")
+        assert services.running("ray", moved) == first
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        second = services.ensure("ray", moved)
+        assert second.pid != first.pid, "it has files of its own at the former place, as Prefect's server does"
+        assert not processes.is_alive(first.pid or 0, first.started)
+        assert services.stop(moved, ["ray"]) == ["ray"]
+        assert not first_root.exists()
+    finally:
+        processes.end_tree(first.pid or 0)
+
+
+def test_a_service_that_a_workspaces_stage_starts_does_not_run_its_code(root, monkeypatch):
+    def launch(*_: object) -> Launch:
+        script = "import os, pathlib; pathlib.Path('path').write_text(os.environ['PYTHONPATH'])"
+        return Launch([sys.executable, "-c", script], {}, "http://127.0.0.1:1", "http://127.0.0.1:1", lambda: "")
+
+    monkeypatch.setitem(KINDS, "ray", Kind("RAY_ADDRESS", launch, lambda *_: ""))
+    code = str(Path(services.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([code, "/opt/own"]))
+    with pytest.raises(GanpipeError, match="ray ended with exit code 0 while starting"):
+        services.ensure("ray", root)
+    assert (root / "path").read_text() == "/opt/own"
+
+
 def test_a_service_of_this_checkout_that_the_environment_names_too_is_still_its_own(root, monkeypatch):
     record = _record_of_a_living_ray(root)
     assert services.status(root)["ray"] == record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,28 @@ def test_work_at_a_url_goes_too(home: Path, tmp_path: Path) -> None:
     _dvc_takes(tmp_path / "one", b"generator")
     work.clear_done()
     assert not place.exists()
+
+
+def test_a_moved_checkout_and_a_copy_each_know_their_own_work(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    folder = _finish(home, b"generator")
+    _let_go()
+    copy = Path(shutil.copytree(home, tmp_path / "copy"))
+    monkeypatch.setenv("GANPIPE_CHECKOUT", str(copy))
+    monkeypatch.chdir(copy)
+    _dvc_takes(copy, b"generator")
+    _dvc_takes(home, b"generator")
+    work.clear_done()
+    assert not (copy / folder.relative_to(home)).exists()
+    assert (folder / "checkpoint").exists(), "the copy removed the work of the other"
+    moved = home.rename(tmp_path / "moved")
+    monkeypatch.setenv("GANPIPE_CHECKOUT", str(moved))
+    monkeypatch.chdir(moved)
+    (moved / "dvc.lock").unlink()
+    work.clear_done()
+    assert (moved / folder.relative_to(home) / "checkpoint").exists(), "it was taken for that of a place that is gone"
+    _dvc_takes(moved, b"generator")
+    work.clear_done()
+    assert not (moved / folder.relative_to(home)).exists()

@@ -1,0 +1,118 @@
+"""A checkout that was moved or copied: MLflow's database has the absolute addresses of files, which are put right here.
+
+Only a database in the checkout itself is touched, and of it only what its own folders hold: MLflow has no call for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+log = logging.getLogger(__name__)
+
+ARTIFACTS = "mlartifacts"
+"""Folder of a checkout in which the files of its experiments lie."""
+OWN_TAG = "ganpipe.artifacts"
+"""Tag of an experiment whose files lie in `ARTIFACTS` of the checkout, wherever that is."""
+_DEFAULT = Path("mlruns") / "0"
+"""Of MLflow's own experiment `Default`: below the working directory of the process that made the database."""
+_ADDRESSES = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+"""Where MLflow keeps addresses of files: column by table."""
+
+
+def local_path(address: str) -> Path | None:
+    """The path that an address of MLflow's (`file:///…`, or an absolute path) means, else None."""
+    if address.startswith("file:"):
+        return Path(unquote(urlsplit(address).path))
+    return Path(address) if address.startswith("/") else None
+
+
+def settle(database: Path, root: Path) -> None:
+    """Let the addresses in the checkout's database point into `root`, where the checkout has been elsewhere before.
+
+    New files never go to the former place. Files that are only there, as of a database that was copied without them,
+    stay where they are.
+
+    Args:
+        database: made by MLflow; nothing is done where it is not the checkout's own.
+        root: the checkout, absolute.
+    """
+    if database.resolve().parent != root:
+        return
+    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        former = [place for place in _former_places(connection, root) if not _is_same(place / database.name, database)]
+        changed = sum(_point_here(connection, table, former, root) for table in _ADDRESSES) if former else 0
+        _settle_default(connection, database, root)
+    if changed:
+        places = ", ".join(map(str, former))
+        log.warning("%s: this checkout was at %s; %d addresses of files now point here", database, places, changed)
+
+
+def _former_places(connection: sqlite3.Connection, root: Path) -> list[Path]:
+    """Where the checkout has been, by the addresses of its experiments."""
+    rows = connection.execute(
+        "SELECT e.experiment_id, e.artifact_location, t.value FROM experiments e LEFT JOIN experiment_tags t "
+        "ON t.experiment_id = e.experiment_id AND t.key = ?",
+        (OWN_TAG,),
+    )
+    found = set()
+    for experiment, address, own in rows.fetchall():
+        path = local_path(address or "")
+        if path is None or path.name != ARTIFACTS or path.parent == root or path.parent in found:
+            continue
+        # Without the tag, as earlier versions made them: it may be a folder that somebody chose.
+        if own is not None or _has_files_here(connection, experiment, root):
+            found.add(path.parent)
+    return sorted(found)
+
+
+def _has_files_here(connection: sqlite3.Connection, experiment: int, root: Path) -> bool:
+    here = {path.name for path in (root / ARTIFACTS).glob("*")}
+    runs = connection.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (experiment,))
+    return any(run in here for (run,) in runs)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both names are one file: a checkout that has two names at once, both of which work."""
+    return one.exists() and os.path.samefile(one, other)
+
+
+def _point_here(connection: sqlite3.Connection, table: str, former: list[Path], root: Path) -> int:
+    """Change the addresses of one table; how many."""
+    column = _ADDRESSES[table]
+    changes = []
+    for row, address in connection.execute(f"SELECT rowid, {column} FROM {table}").fetchall():
+        there = local_path(address or "")
+        place = next((place for place in former if there and there.is_relative_to(place)), None)
+        if there is None or place is None:
+            continue
+        here = root / there.relative_to(place)
+        if table == "experiments" or here.exists() or not there.exists():
+            changes.append((here.as_uri(), row))
+    connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", changes)
+    return len(changes)
+
+
+def _settle_default(connection: sqlite3.Connection, database: Path, root: Path) -> None:
+    """MLflow's own experiment keeps its files in the checkout, too, whichever process made the database: its working
+    directory may have been a folder of DVC's that is gone."""
+    here = root / _DEFAULT
+    for (address,) in connection.execute(
+        "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
+    ).fetchall():
+        there = local_path(address or "")
+        if there is None or there.parts[-2:] != _DEFAULT.parts or there == here:
+            continue
+        if _is_same(there.parents[1] / database.name, database):
+            continue
+        if here.exists() or not there.exists():
+            connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (here.as_uri(),))
