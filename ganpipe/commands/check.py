@@ -33,7 +33,7 @@ CHECKPOINT_BYTES = 2**30
 
 
 def main(argv: list[str]) -> int:
-    require_no_arguments(argv, "check")
+    require_no_arguments(argv, "check", __doc__)
     check_command()
     if service := services.named("prefect"):
         prefect_api.check_reachable(service.address)

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     Raises:
         GanpipeError: nothing was searched here.
     """
-    require_no_arguments(argv, "pin")
+    require_no_arguments(argv, "pin", __doc__)
     params = load_params()
     chosen = read_json(TUNE / "best.json", made_by="tune")
     if not chosen:

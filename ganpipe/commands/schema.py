@@ -11,7 +11,7 @@ SCHEMA = Path("params.schema.json")
 
 
 def main(argv: list[str]) -> int:
-    require_no_arguments(argv, "schema")
+    require_no_arguments(argv, "schema", __doc__)
     SCHEMA.write_text(schema(), encoding="utf-8")
     print(f"{SCHEMA}: written; params.yaml names it in its first line")
     return 0

@@ -11,6 +11,12 @@ from ..registry.reaching import sqlite_path
 from ..registry.tracking import Tracker
 from ..service_kinds import KINDS
 
+ABOUT = {
+    "up": "Start the background services of this checkout; those that run already stay as they are.",
+    "down": "Stop the background services of this checkout. Outputs, models and settings stay.",
+    "services": "The background services of this checkout: where their pages are, or that they do not run.",
+}
+
 
 def _show(root: Path) -> None:
     for name, service in services.status(root).items():
@@ -36,7 +42,7 @@ def _settle(root: Path) -> None:
 def main(argv: list[str]) -> int:
     """`argv[0]` is the command: up, down or services."""
     command = argv[0]
-    parser = argparse.ArgumentParser(prog=f"ganpipe {command}")
+    parser = argparse.ArgumentParser(prog=f"ganpipe {command}", description=ABOUT[command])
     if command != "services":
         parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(KINDS)}; default: all")
     options = parser.parse_args(argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ TRAIN = Path("artifacts/train")
 EVALUATE = Path("artifacts/evaluate")
 PACKAGE = Path("artifacts/package")
 NOTES = Path(".ganpipe/notes")
+STAGES = ("ingest", "reference", "tune", "train", "evaluate", "register")
 _MAX_JSON_BYTES = 2**26
 
 
@@ -78,10 +80,22 @@ def leave_note(stage: str, about: str = "", links: Mapping[str, str] | None = No
     write_json(NOTES / f"{stage}.json", {"about": about, "links": dict(links or {})})
 
 
-def require_no_arguments(argv: list[str], stage: str) -> None:
-    """Stages take everything from params.yaml."""
-    if argv:
-        raise GanpipeError(f"ganpipe {stage}: takes no arguments, got {' '.join(argv)!r}; settings are in params.yaml")
+def require_no_arguments(argv: list[str], command: str, about: str | None, more: str = "") -> None:
+    """Of a command that takes everything from params.yaml: `--help` is answered, anything else is refused.
+
+    Args:
+        about: for the help: what the command does.
+        more: ends the help.
+    """
+    rule = "It takes no arguments: its settings are in params.yaml."
+    if command in STAGES:
+        rule += f" What it reads and writes is in dvc.yaml. `dvc repro {command}` runs it with all that it needs."
+    parser = argparse.ArgumentParser(prog=f"ganpipe {command}", description=about, epilog=f"{rule} {more}".strip())
+    _, others = parser.parse_known_args(argv)
+    if others:
+        raise GanpipeError(
+            f"ganpipe {command}: takes no arguments, got {' '.join(argv)!r}; settings are in params.yaml"
+        )
 
 
 def run_tags(params: Params, manifest: Manifest, inputs: Sequence[Path]) -> dict[str, str]:

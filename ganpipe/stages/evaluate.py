@@ -30,7 +30,7 @@ from .work import clear_done
 
 
 def main(argv: list[str]) -> int:
-    require_no_arguments(argv, "evaluate")
+    require_no_arguments(argv, "evaluate", __doc__)
     params = load_params()
     clear_done()  # this stage runs once DVC has what the training made
     verify(SHARDS)

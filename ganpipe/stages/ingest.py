@@ -12,6 +12,7 @@ from ..params import load_params
 from .common import SHARDS, require_no_arguments
 
 NOTES = Path(".ganpipe/ingest")
+WATCH = "`ganpipe ingest --watch` tells Prefect when the source's images change: `ganpipe ingest --watch --help`."
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> int:
         from .watch import main as watch
 
         return watch(argv)
-    require_no_arguments(argv, "ingest")
+    require_no_arguments(argv, "ingest", __doc__, WATCH)
     params = load_params()
     source = sources.load(params.data.source)(params.source_settings)
     memory = Memory(environment.home() / NOTES, dvc_stores(Path.cwd()))

@@ -29,13 +29,13 @@ RunT = TypeVar("RunT")
 ResultT = TypeVar("ResultT")
 
 
-def begin(argv: list[str], stage: str) -> tuple[Params, Manifest]:
+def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manifest]:
     """The settings, and the shards' manifest once every shard is as it says.
 
     Raises:
         GanpipeError: there are arguments, params.yaml is wrong, there is no commit, or a shard is damaged.
     """
-    require_no_arguments(argv, stage)
+    require_no_arguments(argv, stage, about)
     params = load_params()
     lineage.require_commit(Path.cwd(), params.register_)
     return params, verify(SHARDS)

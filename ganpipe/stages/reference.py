@@ -11,7 +11,7 @@ from .common import REFERENCE, SHARDS, require_no_arguments
 
 
 def main(argv: list[str]) -> int:
-    require_no_arguments(argv, "reference")
+    require_no_arguments(argv, "reference", __doc__)
     settings = load_params().evaluate
     verify(SHARDS)
     dataset = open_dataset(SHARDS, settings.split)

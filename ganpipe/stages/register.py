@@ -43,7 +43,7 @@ TRAIN_SETTINGS = ("batch_size", "ema_half_life", "ema_ramp_up", "max_gradient_no
 
 
 def main(argv: list[str]) -> int:
-    require_no_arguments(argv, "register")
+    require_no_arguments(argv, "register", __doc__)
     params = load_params()
     lineage.require_commit(Path.cwd(), params.register_)
     manifest = read_manifest(SHARDS)

@@ -40,7 +40,7 @@ GRACE_SECONDS = 8.0
 
 
 def main(argv: list[str]) -> int:
-    params, manifest = begin(argv, "train")
+    params, manifest = begin(argv, "train", __doc__)
     config = searched_config(params)
     settings = training_settings(params, config)
     key = run_key("train", params.train.gan, manifest.digest, settings)

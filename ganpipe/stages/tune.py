@@ -28,7 +28,7 @@ OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "chann
 
 
 def main(argv: list[str]) -> int:
-    params, manifest = begin(argv, "tune")
+    params, manifest = begin(argv, "tune", __doc__)
     training_job(params, manifest, params.gan_config, folder="")  # fails now where the GAN does not fit the data
     if params.tune.num_trials == 0:
         print("tune: tune.num_trials is 0; the GAN keeps its own settings")

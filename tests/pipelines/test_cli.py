@@ -31,6 +31,19 @@ def test_every_command_has_a_main():
         assert callable(import_module(f"ganpipe.{module}").main)
 
 
+@pytest.mark.parametrize("command", [*cli.COMMANDS, "ingest --watch"])
+def test_every_command_says_more_with_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    usage = f"usage: ganpipe {command} [-h]"
+    assert said.startswith(usage)
+    assert len(said.partition("options:")[0]) > len(usage) + 20, "it does not say what it does"
+    if cli.COMMANDS[command.split()[0]][1].startswith("stage: ") and " " not in command:
+        assert f"`dvc repro {command}` runs it with all that it needs" in said
+
+
 def test_unknown_command_gets_the_nearest(capsys):
     assert cli.main(["trian"]) == 2
     assert capsys.readouterr().err == "error: no command 'trian'; did you mean 'train'?\n"
