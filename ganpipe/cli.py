@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -122,6 +123,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GanpipeError as error:
         print(f"error: {redact(str(error))}", file=sys.stderr)
         return EXIT_UNAVAILABLE if isinstance(error, UnavailableError) else EXIT_MENDABLE
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        print(f"error: {redact(_unwritable(error))}", file=sys.stderr)
+        return EXIT_MENDABLE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+
+def _unwritable(error: OSError) -> str:
+    """A place that cannot be read or written, wherever the command was: no fault of the code."""
+    place = "" if error.filename is None else f"{error.filename}: "
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "make room" if full else "give this user access, or choose another place"
+    return f"{place}{error.strerror}; {remedy}, then the same command again"

@@ -20,6 +20,7 @@ from ..registry.opening import Opened, opened
 from ..registry.reaching import patiently
 from ..registry.served_model import to_uint8
 from ..registry.tracking import Tracker
+from . import output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,14 +35,14 @@ def main(argv: list[str]) -> int:
         parser.add_argument(name, help="a model URI, the folder of a package, or a version or alias")
     parser.add_argument("--num", type=int, default=64, help="samples of each; default: 64")
     parser.add_argument("--seed", type=int, default=0, help="of the samples, as evaluate.seed")
-    parser.add_argument("--out", type=Path, help="page.html, or a folder for comparison.html and samples.png")
+    out_help = f"page.html, or a folder for comparison.html and samples.png; {output.RULE}"
+    parser.add_argument("--out", type=Path, help=out_help)
     options = parser.parse_args(argv)
     if not 1 <= options.num <= 1024:
         raise GanpipeError(f"--num: got {options.num}; expected 1 to 1024")
     if options.seed < 0:
         raise GanpipeError(f"--seed: got {options.seed}; expected 0 or more")
-    if options.out is not None and options.out.suffix not in ("", ".html") and not options.out.is_dir():
-        raise GanpipeError(f"--out: got {str(options.out)!r}; expected a name that ends in .html, or a folder")
+    folder = options.out is not None and output.is_folder(options.out, ".html")
     settings = load_params().register_
     tracker = Tracker.at(environment.home(), settings.experiment)
     with (
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
         if options.out is not None:
             picture = figures.png(side_by_side(first, second, options.num, options.seed))
             page = as_html(comparison, picture)
-            for path in _write(options.out, page, picture):
+            for path in _write(options.out, folder, page, picture):
                 print(path)
     return 0
 
@@ -92,12 +93,10 @@ def _settings_of(tracker: Tracker, model: Opened) -> Mapping[str, str]:
     return {**settings, **({"commit": commit} if commit else {})}
 
 
-def _write(out: Path, page: str, picture: bytes) -> list[Path]:
-    if out.suffix == ".html" and not out.is_dir():
-        files: dict[Path, bytes] = {out: page.encode()}
-    else:
+def _write(out: Path, folder: bool, page: str, picture: bytes) -> list[Path]:
+    files = {out: page.encode()}
+    if folder:
         files = {out / "comparison.html": page.encode(), out / "samples.png": picture}
     for path, content in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        output.write(path, content)
     return list(files)

@@ -14,6 +14,7 @@ from ..reporting import mlflow_state
 from ..reporting.contents import Report
 from ..reporting.gather import gather
 from ..reporting.page import render
+from . import output
 
 DEFAULT = Path("report.html")
 """In the checkout's root, where people find it; git ignores it, and DVC does not know it: durations and the
@@ -22,18 +23,20 @@ registry's state are no function of a stage's inputs."""
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="ganpipe report", description=__doc__)
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {DEFAULT} in the checkout's root")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"page.html, or a folder for {DEFAULT}; default: {DEFAULT} in the checkout's root; {output.RULE}",
+    )
     options = parser.parse_args(argv)
     root = repo_root()
     out = options.out or root / DEFAULT
-    if out.is_dir() or not out.parent.is_dir():
-        raise GanpipeError(f"--out: {out} is a folder or lies in none; name a file in a folder that is there")
+    if output.is_folder(out, ".html"):
+        out = out / DEFAULT
     params = load_params(root / "params.yaml")
     report = gather(root, params)
     page = render(report)
-    scratch = out.with_name(f".{out.name}.new")
-    scratch.write_text(page, encoding="utf-8")
-    os.replace(scratch, out)
+    output.write(out, page.encode())
     parts = list(dict.fromkeys(item.part for item in report.missing))
     print(f"report   {os.path.relpath(out)}" + (f"; missing: {', '.join(parts)}" if parts else ""))
     print(f"MLflow   {_keep(report, Tracker.at(home(root), params.register_.experiment), page)}")

@@ -20,6 +20,7 @@ from ..registry.opening import opened
 from ..registry.served_model import MAX_SEED, ROWS_AT_ONCE, Generator
 from ..registry.tracking import Tracker
 from ..registry.versions import CHAMPION
+from . import output
 
 MAX_IN_A_GRID = 10_000
 
@@ -37,12 +38,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--truncation", type=float, default=1.0, help="above 0, at most 1 (default): less is less varied"
     )
-    parser.add_argument("--out", type=Path, default=Path("samples.png"), help="grid.png, or a folder for single images")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples.png"),
+        help=f"grid.png, or a folder for single images; default: samples.png; {output.RULE}",
+    )
     options = parser.parse_args(argv)
-    single = options.out.is_dir() or not options.out.suffix
+    single = output.is_folder(options.out, ".png")
     seeds = _seeds(options.seed, options.num, single)
-    if not single and options.out.suffix.lower() != ".png":
-        raise GanpipeError(f"--out: got {str(options.out)!r}; expected a name that ends in .png, or a folder")
     settings = load_params().register_
     with opened(options.model, Tracker.at(environment.home(), settings.experiment), settings.model_name) as model:
         generator = model.generator
@@ -60,8 +64,7 @@ def main(argv: list[str]) -> int:
             in_turn = labels is not None and options.label is None and generator.data.num_classes <= 32
             images_NCHW = np.concatenate(list(parts))
             columns = generator.data.num_classes if in_turn else None
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_bytes(figures.png(figures.grid(images_NCHW, columns)))
+            output.write(options.out, figures.png(figures.grid(images_NCHW, columns)))
     print(f"{options.out}: {options.num} images of {model.name}, seeds {seeds[0]} to {seeds[-1]}")
     return 0
 
@@ -96,9 +99,8 @@ def _write_single(folder: Path, parts: Iterator[np.ndarray], seeds: list[int]) -
     """One file an image, named for its seed."""
     width, index = len(str(seeds[-1])), 0
     for images_NCHW in parts:
-        folder.mkdir(parents=True, exist_ok=True)  # not before the first images are there
         for image_CHW in images_NCHW:
             image_HWC = image_CHW.transpose(1, 2, 0)
             image = Image.fromarray(image_HWC[:, :, 0] if len(image_CHW) == 1 else image_HWC)
-            (folder / f"{seeds[index]:0{width}d}.png").write_bytes(figures.png(image))
+            output.write(folder / f"{seeds[index]:0{width}d}.png", figures.png(image))
             index += 1

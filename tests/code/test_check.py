@@ -287,6 +287,16 @@ def test_a_command_that_names_an_interpreter_of_before_a_move(
     assert "after a move remove .venv and run `make venv`" in line
 
 
+def test_a_cache_that_cannot_be_written(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GANPIPE_CACHE", "/dev/null/cache")
+    said = error_of("check", capsys)
+    assert said.startswith(
+        "error: /dev/null/cache: this user may not write to /dev/null; set GANPIPE_CACHE to a folder"
+    )
+
+
 def test_no_room_on_the_disk(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

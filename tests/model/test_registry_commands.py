@@ -204,6 +204,45 @@ def test_a_damaged_package_is_named(studio: Path, in_studio: Path, capsys: Captu
     assert error_of(capsys, "sample", "--model", str(package)).startswith(f"{package}: ")
 
 
+@pytest.mark.parametrize("command", [["sample"], ["compare", "1", "2"]])
+def test_a_place_for_the_output_is_looked_at_before_any_work(
+    in_studio: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setattr("ganpipe.registry.opening.load", pytest.fail)  # no generator is opened
+    suffix = {"sample": ".png", "compare": ".html"}[command[0]]
+    (in_studio / "file").write_text("kept")
+    folder = f"is a file; expected a name that ends in {suffix}, or a folder"
+    for out, says in {
+        in_studio / "file": folder,
+        Path("/dev/full"): folder,
+        in_studio / "file" / f"x{suffix}": "Not a directory; choose another place",
+        in_studio / f"{'x' * 300}{suffix}": "File name too long; choose another place",
+        in_studio / "page.doc": f"expected a name that ends in {suffix}, or a folder",
+    }.items():
+        said = error_of(capsys, *command, "--num", "4", "--out", str(out))
+        assert said.startswith("--out: ")
+        assert says in said
+    assert [path.name for path in in_studio.iterdir()] == ["file"]
+    assert (in_studio / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(("command", "suffix"), [(["sample"], ".png"), (["compare", "1", "2"], ".html")])
+def test_an_output_replaces_a_file_as_a_whole_and_follows_links(
+    in_studio: Path, capsys: Capture, command: list[str], suffix: str
+) -> None:
+    target, link = in_studio / f"old{suffix}", in_studio / f"link{suffix}"
+    target.write_text("old")
+    link.symlink_to(target)
+    ran(capsys, *command, "--num", "4", "--out", str(link))
+    assert link.is_symlink()
+    assert target.stat().st_size > 100
+    full = in_studio / f"full{suffix}"
+    full.symlink_to("/dev/full")
+    said = error_of(capsys, *command, "--num", "4", "--out", str(full))
+    assert said == f"{full}: cannot be written: No space left on device"
+    assert sorted(path.name for path in in_studio.iterdir()) == sorted([target.name, link.name, full.name])
+
+
 def test_compare_two_versions(in_studio: Path, capsys: Capture) -> None:
     said = ran(capsys, "compare", "1", "@challenger", "--num", "9", "--out", str(in_studio / "pair"))
     lines = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}

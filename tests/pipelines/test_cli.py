@@ -76,3 +76,22 @@ def test_outside_a_checkout(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["services"]) == 2
     assert "is in no DVC repository" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".ganpipe").mkdir()
+    (tmp_path / ".ganpipe" / "services").symlink_to("/sys/kernel")  # where root may not write, either
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert cli.main(["up", "prefect"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: /sys/kernel/prefect.lock: ")
+    assert line.endswith("give this user access, or choose another place, then the same command again")
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "params.schema.json").symlink_to("/dev/full")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["schema"]) == 2
+    assert capsys.readouterr().err == "error: params.schema.json: cannot be written: No space left on device\n"

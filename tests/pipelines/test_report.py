@@ -112,10 +112,14 @@ def test_another_place_can_be_named(checkout: Path, capsys: pytest.CaptureFixtur
     assert main(["--out", "artifacts/page.html"]) == 0
     assert (checkout / "artifacts" / "page.html").is_file()
     assert not (checkout / "report.html").exists()
+    assert main(["--out", "new/folder/page.html"]) == 0
+    assert main(["--out", "new/folder"]) == 0
+    assert sorted(path.name for path in (checkout / "new" / "folder").iterdir()) == ["page.html", "report.html"]
     from ganpipe.errors import GanpipeError
 
-    with pytest.raises(GanpipeError, match="--out: nowhere/page.html"):
-        main(["--out", "nowhere/page.html"])
+    for out in ("page.pdf", "params.yaml/page.html"):
+        with pytest.raises(GanpipeError, match=f"--out: .*{out}"):
+            main(["--out", out])
 
 
 # --- a run that is not finished, or whose files are damaged

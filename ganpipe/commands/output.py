@@ -1,0 +1,68 @@
+"""Where a command puts what it was asked for: one rule for every `--out`, applied before any work.
+
+A name with the command's suffix is a file; a folder that is there, or a name without suffix, is a folder. Missing
+folders are made. A file that is there is replaced as a whole: after an error it is what it was.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..errors import GanpipeError
+
+RULE = "missing folders are made, a file that is there is replaced"
+"""For the help of an option."""
+
+
+def is_folder(out: Path, suffix: str) -> bool:
+    """Whether `out` is a folder for files of the command's choice; else it is a file whose name ends in `suffix`.
+
+    Raises:
+        GanpipeError: it is neither, or this user cannot write there.
+    """
+    folder = os.path.isdir(out) or not out.suffix
+    if not folder and out.suffix.lower() != suffix:
+        raise GanpipeError(f"--out: got {str(out)!r}; expected a name that ends in {suffix}, or a folder")
+    try:
+        mode = os.stat(out).st_mode
+    except FileNotFoundError:
+        parent = next(path for path in out.absolute().parents if os.path.isdir(path))
+        _require_writable(parent, out)
+        return folder
+    except OSError as error:  # below a file, a name that is too long, a folder that this user may not enter
+        raise GanpipeError(f"--out: {out}: {error.strerror}; choose another place") from None
+    if folder and not stat.S_ISDIR(mode):
+        raise GanpipeError(f"--out: {out} is a file; expected a name that ends in {suffix}, or a folder")
+    _require_writable(out, out)
+    return folder
+
+
+def _require_writable(there: Path, out: Path) -> None:
+    needed = os.W_OK | os.X_OK if there.is_dir() else os.W_OK
+    if not os.access(there, needed):
+        raise GanpipeError(f"--out: {out}: this user may not write to {there}; choose another place")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Make `path` hold `content`, or leave it as it was.
+
+    Raises:
+        GanpipeError: it cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    scratch = target.with_name(f".ganpipe-{os.getpid()}.new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        in_place = target.exists() and not target.is_file()  # a device or a pipe
+        if in_place or not os.access(target.parent, os.W_OK):  # a file in a folder that takes no other
+            target.write_bytes(content)
+            return
+        try:
+            scratch.write_bytes(content)
+            os.replace(scratch, target)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise GanpipeError(f"{path}: cannot be written: {error.strerror}") from None
