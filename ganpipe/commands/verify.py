@@ -118,4 +118,5 @@ def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, 
 
 def _flat_environment(found: dict[str, Any]) -> dict[str, str]:
     """What can be compared with another process's: how one computes follows from the settings, which are compared."""
-    return {key: str(value) for key, value in flatten(found).items() if not key.startswith(f"{lineage.COMPUTING}.")}
+    own = {lineage.COMPUTING, *lineage.ROOM}
+    return {key: str(value) for key, value in flatten(found).items() if key.split(".")[0] not in own}

@@ -156,6 +156,9 @@ def environment() -> dict[str, Any]:
     }
 
 
+ROOM = ("num_cpus", "usable_cpus")
+"""Parts of `environment()` that count: how much of them is used is a setting, and another process may have less."""
+
 COMPUTING = "computing"
 """Part of `environment()` that follows from the settings; another process has its own."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def test_a_pinned_choice_trains_the_same_generator(project: Project, tmp_path: P
     made = pinned.files()
     for name in ("generator.safetensors", "model.json", "curves.csv"):
         assert made[f"artifacts/train/{name}"] == before[f"artifacts/train/{name}"], name
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this process may use one CPU only: there is no fewer")
+def test_fewer_cpus_for_the_command_are_no_difference(project: Project) -> None:
+    told = project.run("taskset", "--cpu-list", str(min(os.sched_getaffinity(0))), "ganpipe", "verify")
+    assert "same     environment: " in told
+    assert told.splitlines()[-1].startswith("same: this checkout holds what ")
 
 
 def test_a_checkout_and_what_was_changed_in_it(project: Project, tmp_path: Path) -> None:
