@@ -130,6 +130,17 @@ def having_argument(fragment: str) -> list[psutil.Process]:
     return found
 
 
+def files_in_use() -> set[str]:
+    """Paths of files that a process of this host has open or mapped, as far as this user may see that."""
+    found = set[str]()
+    for process in psutil.process_iter():
+        try:
+            found |= {file.path for file in process.open_files()} | {part.path for part in process.memory_maps()}
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
 def end(members: Sequence[psutil.Process], grace_seconds: float = 10.0) -> None:
     """SIGTERM to each, `grace_seconds` to leave, SIGKILL to those that stay. Returns when all are gone."""
     _signal(members, signal.SIGTERM)

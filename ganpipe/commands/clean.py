@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .. import environment
+from .. import environment, processes
 from ..data.places import host_cache
 from ..data.shard_set import STORE
 from ..stages.work import WORK
@@ -26,38 +28,57 @@ class Leftover:
 
     Attributes:
         idle_days: since anything in it was written or, in the host's cache, read.
+        shared: it is the host's, and other checkouts may need it.
     """
 
     path: Path
     what: str
     num_bytes: int
     idle_days: float
+    shared: bool
 
 
 def main(argv: list[str]) -> int:
     options = _arguments(argv)
     found = [item for item in leftovers(environment.repo_root()) if item.idle_days >= options.days]
+    chosen = [item for item in found if options.cache or not item.shared] if options.yes else []
+    in_use = processes.files_in_use() if chosen else set()
     removed = []
     for item in found:
         print(f"{item.num_bytes / 1e6:10.1f} MB  idle {item.idle_days:5.1f} days  {item.what}: {item.path}")
-        if options.yes and _remove(item.path):
+        if item in chosen and _remove(item.path, in_use):
             removed.append(item)
-        elif options.yes:
+        elif item in chosen:
             print(f"{'':10} in use, so it stays: {item.path}")
-    total = sum(item.num_bytes for item in found) / 1e6
     if not found:
         print(f"nothing has been idle for {options.days:g} days")
     elif options.yes:
-        print(f"removed {len(removed)} folders, {sum(item.num_bytes for item in removed) / 1e6:.1f} MB")
+        print(f"removed {_total(removed)}")
     else:
-        print(f"{len(found)} folders, {total:.1f} MB; nothing was removed: `ganpipe clean --yes` removes them")
+        print(f"{_total(found)}; nothing was removed: `ganpipe clean --yes` removes what is this checkout's")
+    shared = [item for item in found if item.shared]
+    if shared and not options.cache:
+        print(
+            f"{_total(shared)} of these are the cache of this host, for all its checkouts: `ganpipe clean --cache "
+            "--yes` removes them, too, and every checkout that needs them has to fetch or decode again"
+        )
     return 0
 
 
-def _remove(folder: Path) -> bool:
-    """Remove `folder` unless a process holds `<folder>.lock`, as all that works in these places does."""
+def _total(items: list[Leftover]) -> str:
+    return f"{len(items)} folders, {sum(item.num_bytes for item in items) / 1e6:.1f} MB"
+
+
+def _remove(folder: Path, in_use: Set[str]) -> bool:
+    """Remove `folder` unless somebody is at work there: with a file of it open, or with its lock, which lies beside it
+    or, where files are fetched to, in it."""
+    if any(Path(name).is_relative_to(folder) for name in in_use):
+        return False
+    locks = [folder.with_name(f"{folder.name}.lock"), *folder.glob(".lock")]
     try:
-        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
+        with ExitStack() as held:
+            for lock in locks:
+                held.enter_context(FileLock(lock, timeout=0))
             shutil.rmtree(folder)
     except Timeout:
         return False
@@ -66,13 +87,13 @@ def _remove(folder: Path) -> bool:
 
 def leftovers(root: Path) -> Iterator[Leftover]:
     """Work of stages that were interrupted and not taken up again, workspaces of failed runs, and cached data."""
-    for parent, what in (
-        (environment.home(root) / WORK, "interrupted work"),
-        (root / WORKSPACES, "workspace of a failed run"),
-        (host_cache() / "decoded", "decoded images"),
-        (host_cache() / "reference", "features for quick FID"),
-        (host_cache() / "mnist", "downloaded data"),
-        (host_cache() / STORE, "fetched shards"),
+    for parent, what, shared in (
+        (environment.home(root) / WORK, "interrupted work", False),
+        (root / WORKSPACES, "workspace of a failed run", False),
+        (host_cache() / "decoded", "decoded images", True),
+        (host_cache() / "reference", "features for quick FID", True),
+        (host_cache() / "mnist", "downloaded data", True),
+        (host_cache() / STORE, "fetched shards", True),
     ):
         folders = [parent] if what in ("downloaded data", "fetched shards") else sorted(parent.glob("*/"))
         for folder in folders:
@@ -80,11 +101,27 @@ def leftovers(root: Path) -> Iterator[Leftover]:
             if files:
                 newest = max(max(stat.st_mtime, stat.st_atime) for stat in files)
                 size = sum(stat.st_size for stat in files)
-                yield Leftover(folder, what, size, max(0.0, time.time() - newest) / DAY)
+                yield Leftover(folder, what, size, max(0.0, time.time() - newest) / DAY, shared)
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="ganpipe clean", description=__doc__)
-    parser.add_argument("--days", type=float, default=14.0, help="only what has been idle so long; default 14")
+    parser = argparse.ArgumentParser(
+        prog="ganpipe clean",
+        description=__doc__,
+        epilog="The cache of a host serves all its checkouts, so it is listed, and removed only with --cache. What a "
+        "process has open or locked stays in any case.",
+    )
+    parser.add_argument("--days", type=_days, default=14.0, help="only what has been idle so long; default 14")
+    parser.add_argument("--cache", action="store_true", help="with --yes: remove also what is in the host's cache")
     parser.add_argument("--yes", action="store_true", help="remove it; without this it is only listed")
     return parser.parse_args(argv)
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = math.nan
+    if not 0 <= days < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number of days, 0 or more")
+    return days
