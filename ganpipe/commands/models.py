@@ -12,7 +12,7 @@ from ..params import load_params
 from ..registry.pages import version_page
 from ..registry.tracking import Tracker
 from ..registry.trail import trail_of
-from ..registry.versions import VersionInfo, describe_versions
+from ..registry.versions import CHAMPION, VersionInfo, describe_versions, nobody
 
 
 def main(argv: list[str]) -> int:
@@ -36,6 +36,8 @@ def main(argv: list[str]) -> int:
     else:
         print(name)
         print("\n".join(_table(versions, settings.metric)))
+        if versions and not any(CHAMPION in item.aliases for item in versions):
+            print(nobody(CHAMPION, name, versions[0].version, versions[0].why))
     return 0
 
 

@@ -14,7 +14,7 @@ from ..registry.pages import run_page, version_page
 from ..registry.registration import content_digest
 from ..registry.replay import waiting
 from ..registry.tracking import Tracker
-from ..registry.versions import CHAMPION, by_alias, find_version
+from ..registry.versions import CHAMPION, by_alias, find_version, no_champion
 from ..stages.common import EVALUATE, PACKAGE, TRAIN, read_json
 
 
@@ -28,6 +28,8 @@ def main(argv: list[str]) -> int:
     print(f"model    {_model(found)}")
     if found["version"] is not None and found["champion"] not in (None, found["version"]):
         print(f"         the champion is version {found['champion']}")
+    if found["no_champion"]:
+        print(f"         {found['no_champion']}")
     print(f"{found['metric']} {found['metrics'][found['metric']]:.2f}  {found['protocol']}")
     print(f"samples  {EVALUATE / 'samples.png'}, while training: {TRAIN / 'samples'}/")
     print(f"curves   {TRAIN / 'curves.csv'}: `dvc plots show` draws them")
@@ -41,7 +43,8 @@ def facts() -> dict[str, Any]:
 
     Returns:
         `model_name`, `version` (None where this registry does not have it), `aliases`, `champion` (its version),
-        `metric` (the gate's), `metrics`, `protocol` (one line), `links` (pages by title).
+        `no_champion` (why there is no champion, and what to do; empty where there is one), `metric` (the gate's),
+        `metrics`, `protocol` (one line), `links` (pages by title).
 
     Raises:
         GanpipeError: a stage has not run yet, or MLflow does not answer.
@@ -56,6 +59,7 @@ def facts() -> dict[str, Any]:
     content = content_digest(digest_of_package(PACKAGE), metrics, protocol_hash)
     version = find_version(client, tracker, settings.model_name, content)
     champion = None if version is None else by_alias(client, tracker, settings.model_name, CHAMPION)
+    nobody = no_champion(client, tracker, settings.model_name) if version is not None and champion is None else ""
     links = {}
     if version is not None:
         links["MLflow model version"] = version_page(tracker, settings.model_name, int(version.version))
@@ -66,6 +70,7 @@ def facts() -> dict[str, Any]:
         "version": None if version is None else int(version.version),
         "aliases": [] if version is None else sorted(version.aliases),
         "champion": None if champion is None else int(champion.version),
+        "no_champion": nobody,
         "metric": settings.metric,
         "metrics": metrics,
         "protocol": Protocol.model_validate(protocol).text,

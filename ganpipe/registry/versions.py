@@ -89,11 +89,37 @@ def version_of(client: MlflowClient, tracker: Tracker, name: str, chosen: int | 
     aliases = {alias: str(number) for alias, number in model.aliases.items()}
     number = aliases.get(str(chosen), str(chosen))
     versions = {item.version: item for item in all_versions(client, tracker, name)}
+    if chosen in (CHAMPION, CHALLENGER) and chosen not in aliases and versions:
+        newest = max(versions.values(), key=lambda item: int(item.version))
+        raise GanpipeError(nobody(str(chosen), name, int(newest.version), newest.tags.get(REASONS_TAG, "")))
     if str(number) not in {str(key) for key in versions}:
         there = f"versions: {', '.join(map(str, versions)) or 'none'}; aliases: {', '.join(sorted(aliases)) or 'none'}"
         what = f"version {chosen}" if str(chosen).isdigit() else f"alias {str(chosen)!r}"
         raise GanpipeError(f"{name} has no {what}; {there}")
     return patiently(lambda: client.get_model_version(name, number), tracker.uri)
+
+
+def nobody(alias: str, name: str, newest: int, why: str) -> str:
+    """Why no version of the model `name` is `alias` (champion or challenger), and what to do.
+
+    Args:
+        newest: its newest version.
+        why: what the gate said of that; empty where it is not known.
+    """
+    said = f"when that was registered, the gate said: {why}" if why else "what the gate said of that is not known."
+    uri = f"models:/{name}/{newest}"
+    return (
+        f"{name} has no {alias}: its newest version is {newest}, and {said} What the gate asks for is "
+        f"`register.conditions` in params.yaml; `ganpipe sample --model {uri}` and `ganpipe serve --model {uri}` show "
+        f"that version's images, and `ganpipe promote --model {name} --version {newest} --force --reason WHY` makes it "
+        "the champion all the same"
+    )
+
+
+def no_champion(client: MlflowClient, tracker: Tracker, name: str) -> str:
+    """`nobody` of a model that has versions, none of which is the champion."""
+    newest = all_versions(client, tracker, name)[-1]
+    return nobody(CHAMPION, name, int(newest.version), newest.tags.get(REASONS_TAG, ""))
 
 
 def scores_of(version: ModelVersion) -> Scores:

@@ -21,6 +21,7 @@ from ..redaction import without_password
 from ..registry.reaching import sqlite_path
 from ..registry.runlog import is_permanent
 from ..registry.tracking import Tracker
+from ..registry.versions import CHALLENGER, CHAMPION, version_of
 from ..section import nearest
 from .version import NotServable, ServedVersion, load
 
@@ -152,6 +153,8 @@ class Follower:
             if aliases is None:
                 hint = nearest(source.name, names) if names else "it has none yet: run the pipeline first (make run)"
                 raise GanpipeError(f"--model: no registered model {source.name!r} in MLflow at {where}; {hint}")
+            if source.alias in (CHAMPION, CHALLENGER) and source.alias not in aliases:
+                version_of(client, self._tracker, source.name, source.alias)  # says why no version has it
             if source.alias and source.alias not in aliases:
                 hint = nearest(source.alias, aliases) if aliases else "it has none"
                 raise GanpipeError(f"--model: {source.name} has no alias {source.alias!r}; {hint}")

@@ -21,6 +21,7 @@ from ..registry.pages import version_page
 from ..registry.registration import register
 from ..registry.served_model import Generator
 from ..registry.tracking import Tracker
+from ..registry.versions import no_champion
 from .common import (
     EVALUATE,
     PACKAGE,
@@ -76,11 +77,16 @@ def main(argv: list[str]) -> int:
             tags=run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE]),
         )
     page = version_page(tracker, params.register_.model_name, registration.version)
-    leave_note("register", about=registration.decision.text, links={"MLflow model version": page})
+    about = registration.decision.text
+    if registration.champion is None:
+        about = no_champion(tracker.client(), tracker, params.register_.model_name)
+    leave_note("register", about=about, links={"MLflow model version": page})
     found = "registered" if registration.created else "registered before"
     print(f"{registration.uri} {found}; aliases: {', '.join(registration.aliases) or 'none'}")
     for sentence in [*registration.decision.reasons, *registration.moved]:
         print(f"  {sentence}")
+    if registration.champion is None:
+        print(f"  {about}.")
     return 0
 
 

@@ -16,6 +16,7 @@ from registry_parts import NAME, Desk, build, make_gan, own_samples, tracker_in
 from ganpipe.cli import main
 from ganpipe.errors import EXIT_UNAVAILABLE
 from ganpipe.evaluation.figures import grid, sample_grid
+from ganpipe.serving.follower import Source
 
 Capture = pytest.CaptureFixture[str]
 
@@ -119,6 +120,41 @@ def test_a_server_that_is_away_gets_one_line(desktop: Path, capsys: Capture, mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     for command in ("models", "promote", "rollback", "sample"):
         assert "MLflow at http://127.0.0.1:9 does not answer" in error_of(capsys, command, code=EXIT_UNAVAILABLE)
+
+
+# --- a version that the gate did not take
+
+
+@pytest.fixture
+def unmet(tmp_path: Path, prepared: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose only version does not keep the gate's condition, as a first run on other data may end."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = checkout(tmp_path, monkeypatch)
+    (root / "mlflow.db").unlink()
+    condition = {"fid_x": {"max": 20}}
+    Desk(tracker_in(root, prepared[0]), prepared[1]).register(40.0, conditions=condition)
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    params["register"]["conditions"] = condition
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return root
+
+
+def test_without_a_champion_every_command_says_why_and_what_to_do(unmet: Path, capsys: Capture) -> None:
+    why = "tests has no champion: its newest version is 1, and when that was registered, the gate said: "
+    why += "Condition on fid_x does not hold: 40, wanted at most 20."
+    for command in (["sample"], ["compare", "1", "@champion"], ["verify"], ["serve", "--port", "0"]):
+        assert error_of(capsys, *command).startswith(why), command
+    assert error_of(capsys, "promote").startswith(why.replace("champion", "challenger"))
+    assert ran(capsys, "models").splitlines()[-1].startswith(why)
+    said = error_of(capsys, "sample")
+    assert "`register.conditions` in params.yaml" in said
+    advice = [part.split() for part in said.split("`") if part.startswith("ganpipe ")]
+    assert [words[1] for words in advice] == ["sample", "serve", "promote"]
+    ran(capsys, *advice[0][1:], "--num", "4")
+    assert "samples.png" in [path.name for path in unmet.iterdir()]
+    assert Source.of(advice[1][-1]).number == 1
+    assert "Forced: WHY" in ran(capsys, *advice[2][1:])
+    assert "samples.png: 4 images of models:/tests/1" in ran(capsys, "sample", "--num", "4")
 
 
 # --- versions with generators
