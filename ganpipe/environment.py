@@ -6,6 +6,7 @@ Nothing here imports more than the standard library: the command line starts wit
 from __future__ import annotations
 
 import os
+import pwd
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,12 @@ _UNFIT = {
 }
 """Characters of a path, and what fails at them."""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+RAY_TOKEN = Path(".ray") / "auth_token"
+"""Where Ray keeps its token, below HOME."""
+
+ADDED_FOR_USER: dict[str, str] = {}
+"""What `missing_user` found for this process: a `dvc` or `prefect` that this user types has none of it."""
 
 
 def require_fit(path: Path) -> None:
@@ -178,14 +185,55 @@ def past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def defaults(environment: Mapping[str, str]) -> dict[str, str]:
-    """What `environment` still lacks: no telemetry, loopback past proxies, and Ray on loopback unless a cluster
-    elsewhere is named."""
+    """What `environment` still lacks: no telemetry, loopback past proxies, Ray on loopback unless a cluster elsewhere
+    is named, and a name and a home for a user who has none."""
     wanted = dict(NO_TELEMETRY)
     if is_loopback(environment.get("RAY_ADDRESS", "127.0.0.1")):
         wanted |= LOOPBACK_RAY
-    return {name: value for name, value in wanted.items() if name not in environment} | past_proxies(environment)
+    wanted = {name: value for name, value in wanted.items() if name not in environment}
+    return wanted | past_proxies(environment) | missing_user(environment)
+
+
+def missing_user(environment: Mapping[str, str]) -> dict[str, str]:
+    """What DVC, Prefect, Ray and others ask of every user, and a container's uid may lack: a name and a home.
+
+    A home that can only be read stays HOME, because credentials may lie in it; what would be written there for the
+    first time goes elsewhere.
+    """
+    try:
+        known = pwd.getpwuid(os.getuid())
+    except KeyError:  # this uid stands in no /etc/passwd
+        known = None
+    found = {}
+    if known is None and not any(environment.get(name) for name in ("LOGNAME", "USER")):
+        found["USER"] = f"uid-{os.getuid()}"
+    chosen = environment.get("HOME") or (known.pw_dir if known is not None else "")
+    usable = os.path.isabs(chosen) and os.path.isdir(chosen) and os.access(chosen, os.X_OK)
+    if usable and not environment.get("HOME"):
+        found["HOME"] = chosen
+    private = None if usable and os.access(chosen, os.W_OK) else _private_home()
+    if private is None:
+        return found
+    if not usable:
+        return found | {"HOME": str(private)}
+    instead = {"MPLCONFIGDIR": private / "matplotlib", "XDG_CACHE_HOME": private / ".cache"}
+    if not os.path.exists(os.path.join(chosen, ".prefect")):
+        instead["PREFECT_HOME"] = private / ".prefect"
+    loopback = is_loopback(environment.get("RAY_ADDRESS", "127.0.0.1"))  # another cluster has a token of its own
+    if loopback and not environment.get("RAY_AUTH_TOKEN") and not os.path.exists(os.path.join(chosen, RAY_TOKEN)):
+        instead["RAY_AUTH_TOKEN_PATH"] = private / RAY_TOKEN
+    return found | {name: str(path) for name, path in instead.items() if not environment.get(name)}
+
+
+def _private_home() -> Path | None:
+    """What serves as this user's home in this checkout; None outside of a checkout."""
+    try:
+        return home(repo_root()) / ".ganpipe" / f"home-{os.getuid()}"
+    except GanpipeError:
+        return None
 
 
 def apply_defaults() -> None:
     """Put `defaults` into this process's environment; before ray, prefect or mlflow is imported."""
+    ADDED_FOR_USER.update(missing_user(os.environ))
     os.environ.update(defaults(os.environ))

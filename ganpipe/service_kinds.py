@@ -72,9 +72,7 @@ def _launch_prefect(root: Path, last_port: int | None) -> Launch:
 
 
 def _launch_ray(root: Path, last_port: int | None) -> Launch:
-    # Makes the token that head and clients share, where there is none yet.
-    token = [*_python_module("ray.scripts.scripts"), "get-auth-token", "--generate"]
-    subprocess.run(token, stdout=subprocess.DEVNULL, check=True)
+    _ensure_token()
     port = free_port(8265)
     folder = _short_folder()
     cluster = Path(folder) / "ray_current_cluster"
@@ -100,6 +98,24 @@ def _launch_ray(root: Path, last_port: int | None) -> Launch:
         address=lambda: cluster.read_text().strip() if cluster.exists() else None,
         folder=folder,
     )
+
+
+def _ensure_token() -> None:
+    """The token that head and clients share, made where there is none yet; only its user can read it.
+
+    Raises:
+        GanpipeError: it cannot be kept.
+    """
+    variables = dict(os.environ)
+    path = Path(variables.get("RAY_AUTH_TOKEN_PATH", ""))
+    if path.parts[-2:] == environment.RAY_TOKEN.parts:  # Ray looks for a token there, and makes one below HOME only
+        del variables["RAY_AUTH_TOKEN_PATH"]
+        variables["HOME"] = str(path.parents[1])
+    command = [*_python_module("ray.scripts.scripts"), "get-auth-token", "--generate"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, umask=0o077, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise GanpipeError(f"Ray cannot keep its token: {reason}; set HOME to a folder that you may write to")
 
 
 def _launch_mlflow(root: Path, last_port: int | None) -> Launch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,9 @@ def main(argv: list[str]) -> int:
     check_resources(params)
     Tracker.at(environment.home(), params.register_.experiment).check()
     print("params.yaml, data source, GAN, resources, disk and MLflow: ready")
+    if added := environment.ADDED_FOR_USER:
+        exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in added.items())
+        print(f"this user has no name or no home to write to: before you type `dvc` or `prefect`, export {exports}")
     return 0
 
 
