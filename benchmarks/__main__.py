@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ganpipe.cpus import usable_cpus
+
 from .checkout import ROOT
 from .measure import Row
 
@@ -56,7 +58,7 @@ def machine() -> dict[str, Any]:
     wide = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     return {
         "processor": f"{names[0] if names else platform.processor()} ({', '.join(wide) or 'no AVX-512'})",
-        "cores": os.cpu_count(),
+        "cores": usable_cpus(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _VERSIONS},
     }

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ganpipe.cpus import usable_cpus
 from ganpipe.data.cache import open_dataset
 from ganpipe.data.manifest import read_manifest
 from ganpipe.data.settings import DataSettings
@@ -109,7 +109,7 @@ def train_to(
     gan = settings["gan"]
     train_settings = TrainSettings.model_validate(settings)
     shard_set = ShardSet(str(shards), read_manifest(shards))
-    job = TrainingJob(gan, gan, config, train_settings, shard_set, str(folder / gan), os.cpu_count() or 1, fid)
+    job = TrainingJob(gan, gan, config, train_settings, shard_set, str(folder / gan), usable_cpus(), fid)
     open_dataset(shards, "train")  # the decoded cache is no training
     fid.start()
     try:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .cpus import allowed_cpus, usable_cpus
 from .errors import GanpipeError
 
 CHECKOUT = "GANPIPE_CHECKOUT"
@@ -234,6 +235,9 @@ def _private_home() -> Path | None:
 
 
 def apply_defaults() -> None:
-    """Put `defaults` into this process's environment; before ray, prefect or mlflow is imported."""
+    """Put `defaults` into this process's environment; before ray, prefect, mlflow or torch is imported."""
     ADDED_FOR_USER.update(missing_user(os.environ))
     os.environ.update(defaults(os.environ))
+    # Libraries for numbers start a thread for each CPU that they may run on, and know nothing of a container's limit.
+    if (num_cpus := usable_cpus()) < allowed_cpus():
+        os.environ.setdefault("OMP_NUM_THREADS", str(num_cpus))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import environment
+from .cpus import usable_cpus
 from .errors import GanpipeError
 
 LONGEST_RAY_FOLDER = 40
@@ -81,7 +82,7 @@ def _launch_ray(root: Path, last_port: int | None) -> Launch:
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
     # Ray's fixed and ranged ports would clash with another checkout's: all of them free ones.
     command += [f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0"]
-    command += ["--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.cpu_count() or 1}"]
+    command += ["--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={usable_cpus()}"]
     command += [f"--temp-dir={folder}", "--disable-usage-stats", "--log-style=record", "--log-color=false"]
     url = f"http://127.0.0.1:{port}"
     variables = {

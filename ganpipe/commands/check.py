@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from .. import environment, prefect_api, services
+from ..cpus import usable_cpus
 from ..data import sources
 from ..data.places import host_cache
 from ..errors import GanpipeError
@@ -162,10 +163,15 @@ def check_resources(params: Params) -> None:
             if others := hosts.others(needs.cpus, needs.gpus):
                 require_shared(params.cluster, tracking_uri, others)
         return
-    num_cpus = os.cpu_count() or 1
+    num_cpus = usable_cpus()
     for needs in wanted:
         if needs.num_workers * needs.cpus > num_cpus:
+            given = (
+                ""
+                if num_cpus == os.cpu_count()
+                else f", of which this process may use {num_cpus} (CPU affinity, limit of the container)"
+            )
             raise GanpipeError(
                 f"{needs.section}: asks for {needs.num_workers} workers of {needs.cpus:g} CPUs; this machine has "
-                f"{num_cpus}; lower {needs.section}.*, or set RAY_ADDRESS to a cluster"
+                f"{os.cpu_count()}{given}; lower {needs.section}.*, or set RAY_ADDRESS to a cluster"
             )

@@ -22,10 +22,11 @@ from typing import Any, NoReturn
 import numpy as np
 from filelock import FileLock
 
+from ..cpus import usable_cpus
 from ..errors import GanpipeError
 from .images import UnreadableImage, decode_png_CHW
 from .manifest import Manifest, Shard, member_suffix, verify_shard
-from .parallel import num_cores, ordered_map, progress
+from .parallel import ordered_map, progress
 from .places import host_cache
 from .shard_set import ShardSet
 from .tar import read_members
@@ -179,7 +180,7 @@ def _build(places: dict[str, Path], manifest: Manifest, split: str, folder: Path
         start += shard.num_samples
     decode = functools.partial(_decode_shard, folder=folder, manifest=manifest)
     num_bytes = sum(job.shard.num_bytes for job in jobs)
-    num_processes = min(num_cores(), len(jobs)) if num_bytes >= _POOL_PAYS_BYTES else 1
+    num_processes = min(usable_cpus(), len(jobs)) if num_bytes >= _POOL_PAYS_BYTES else 1
     results = ordered_map(decode, jobs, num_processes)
     with progress(f"decode {split}", start, "image") as bar, contextlib.closing(results):
         for num_samples in results:

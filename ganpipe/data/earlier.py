@@ -19,10 +19,10 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from ..cpus import usable_cpus
 from ..errors import GanpipeError
 from ..section import Section
 from .manifest import SHARD_PATTERN, member_suffix
-from .parallel import num_cores
 from .tar import find_members
 
 _NUM_NOTES_KEPT = 20
@@ -184,7 +184,7 @@ def recall(memory: Memory | None, key: str, folder: Path, image_fields: tuple[st
     note = _read_note(memory, key) if memory is not None else None
     if memory is None or note is None:
         return Earlier()
-    with ThreadPoolExecutor(num_cores()) as threads:
+    with ThreadPoolExecutor(usable_cpus()) as threads:
         found = list(threads.map(lambda noted: _find(noted, folder, memory, image_fields), note.shards))
     shards = [shard for shard in found if shard is not None]
     return Earlier(shards, len(found) - len(shards))

@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from ..cpus import usable_cpus
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from ..section import Section, explain
-from .parallel import num_cores
 
 MANIFEST = "manifest.json"
 SHARD_PATTERN = r"^[a-z]+-[0-9]{6}\.tar$"  # no slash, no dots in front: a shard lies in its manifest's folder
@@ -186,6 +186,6 @@ def verify(folder: Path) -> Manifest:
         GanpipeError: naming the first shard that differs.
     """
     manifest = read_manifest(folder)
-    with ThreadPoolExecutor(num_cores()) as threads:
+    with ThreadPoolExecutor(usable_cpus()) as threads:
         list(threads.map(lambda shard: verify_shard(folder, shard), manifest.shards))
     return manifest

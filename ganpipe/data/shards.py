@@ -21,12 +21,13 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..cpus import usable_cpus
 from ..errors import GanpipeError
 from .arrangement import shard_sizes
 from .conversion import Converted, conversion_key, convert, split_of
 from .earlier import Earlier, Memory, NotedShard, recall, write_note
 from .manifest import MANIFEST, SHARD_PATTERN, Manifest, Shard, Split, read_manifest, verify, write_manifest
-from .parallel import num_cores, ordered_map, progress
+from .parallel import ordered_map, progress
 from .sample_index import SampleIndex
 from .settings import DataSettings
 from .shard_files import Store, copy_shard, keyed, unchanged, write_shard
@@ -105,7 +106,7 @@ def _gather(
     """Read all items, decode those whose digests are not known, and keep what becomes of them."""
     total = len(items) if isinstance(items, Sized) else None
     if num_processes is None:
-        num_processes = num_cores() if total is None or total > _FEW_ITEMS else 1
+        num_processes = usable_cpus() if total is None or total > _FEW_ITEMS else 1
     function = functools.partial(convert, description=description, settings=settings, known=known)
     gathered = _Gathered(samples, [])
     results = ordered_map(function, _tasks(items), num_processes)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..cpus import usable_cpus
 from ..documents import parse_yaml, read_bounded
 from ..errors import GanpipeError
 from .settings import RegisterSettings
@@ -141,7 +142,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": _processor(),
         "num_cpus": os.cpu_count() or 0,
-        "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+        "usable_cpus": usable_cpus(),
         "torch": {
             "git": torch.version.git_version or "unknown",
             "cuda": torch.version.cuda or "none",

@@ -19,6 +19,7 @@ LIGHT = {
     "section",
     "errors",
     "catalogue",
+    "cpus",
     "documents",
     "environment",
     "prefect_api",
