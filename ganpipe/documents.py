@@ -7,6 +7,7 @@ somebody prints them, and a thousand brackets end an interpreter's stack. What c
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -95,7 +96,10 @@ def _walk(value: Any) -> Iterator[Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types; no endless or exploding aliases, no key twice."""
+    """YAML 1.2's plain types, as DVC and editors read them; no endless or exploding aliases, no key twice.
+
+    The parser is one of YAML 1.1, for which `1e5` is a text, `no` and `off` are false, `1:30` is 90 and `010` is 8.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -116,14 +120,31 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         seen: set[str] = set()
-        for key in own:
-            if key in seen and key != "<<":
-                raise ValueError(f"the key {key[:100]!r} is there twice")
-            seen.add(key)
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in seen and key.value != "<<":
+                line = key.start_mark.line + 1
+                raise ValueError(f"line {line}: the key {key.value[:100]!r} is there twice in its section")
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+
+_PLAIN_TYPES = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    # Not `010`, which some read as 8 and some as 10.
+    "int": (r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+)", [*"-+0123456789"]),
+    "float": (
+        r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))"
+        r"|\.(?:nan|NaN|NAN)",
+        [*"-+0123456789."],
+    ),
+    "merge": (r"<<", ["<"]),
+}
+"""What a text without quotes is, and with which characters it begins."""
+_Loader.yaml_implicit_resolvers = {}
+for _name, (_pattern, _first) in _PLAIN_TYPES.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 _OPEN = -1
 
@@ -152,7 +173,8 @@ def parse_yaml(text: str) -> Any:
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        tab = "; YAML indents with spaces, not with tabs" if "'\\t'" in str(error) else ""
+        raise ValueError(" ".join(str(error).split()) + tab) from None
     # Scalars with a tag of another type (`!!int ""`, `2001-99-99`) raise whatever their conversion raises.
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from None

@@ -7,10 +7,11 @@ documentation: it becomes the description in the JSON schema that editors show.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from .errors import GanpipeError
 
@@ -18,9 +19,69 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 class Section(BaseModel):
-    """Typed settings: unknown keys refused, values not silently converted between kinds, immutable."""
+    """Typed settings: unknown keys refused, values not silently converted between kinds, numbers finite, immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _of_its_kind(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        made = validate(value)
+        _require_same_kind(value, made)
+        return made
+
+
+_YAML_1_1_TRUTH = {"yes", "no", "on", "off"}
+
+
+def _require_same_kind(given: Any, made: Any) -> None:
+    """Whether numbers were made of numbers alone (100000.0 is a whole one), and truth values of truth values.
+
+    Raises:
+        ValueError: pydantic took a text for a number, or `true` for 1.
+    """
+    if isinstance(made, bool):
+        if not (isinstance(given, bool) or (isinstance(given, str) and given.lower() in _YAML_1_1_TRUTH)):
+            raise ValueError("expected true or false")
+    elif isinstance(made, int | float):
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise ValueError(f"expected a number, not {'true or false' if isinstance(given, bool) else 'a text'}")
+    elif isinstance(made, tuple | list) and isinstance(given, tuple | list):
+        for one, other in zip(given, made, strict=True):
+            _require_same_kind(one, other)
+    elif isinstance(made, dict) and isinstance(given, Mapping):
+        for one, other in zip(given.values(), made.values(), strict=True):
+            _require_same_kind(one, other)
+
+
+_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?")
+
+
+def _trap(value: Any, expected: str) -> str:
+    """How YAML may have come to `value` where something else was meant, and what to write; empty where that is unclear.
+
+    Args:
+        expected: what was expected, as pydantic or a validator says it.
+    """
+    if value is None:
+        return 'null, or nothing, stands there: what follows a # is a comment, unless it is in quotes, as in "#7f7f7f"'
+    if isinstance(value, int | float) and "valid string" in expected:
+        return f'a text that looks like this has to be in quotes, as in "{value}"'
+    if not isinstance(value, str) or not ("number" in expected or "integer" in expected):
+        return ""
+    if re.fullmatch(r"[-+]?0[0-9_]+", value):
+        return (
+            "some programs read a number that begins with 0 as octal: leave the 0 out, or write 0o before octal digits"
+        )
+    if re.fullmatch(r"[-+]?[0-9]+(:[0-9]+)+", value):
+        return "some programs read this to the base of 60: write the number out"
+    if re.fullmatch(r"[-+]?[0-9]{1,3}(,[0-9]{3})+", value):
+        return f"write it without commas: {value.replace(',', '')}"
+    if _NUMBER.fullmatch(value):
+        return f"write it without quotes: {value}"
+    return ""
 
 
 _MOST_FAULTS, _MOST_NAMES, _LONGEST_NAME, _LONGEST_VALUE = 20, 200, 100, 300
@@ -88,7 +149,8 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         else:
             expected = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             got = _short(repr(fault["input"]), _LONGEST_VALUE)
-            lines.append(f"{key}: got {got}; {expected[:1].lower()}{expected[1:]}")
+            trap = _trap(fault["input"], expected)
+            lines.append(f"{key}: got {got}; {expected[:1].lower()}{expected[1:]}" + (f" ({trap})" if trap else ""))
     if len(faults) > _MOST_FAULTS:
         lines.append(f"and {len(faults) - _MOST_FAULTS:,} more")
     return "\n".join(lines)

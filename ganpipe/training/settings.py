@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 
 from ..section import Section
 
+Count = Annotated[int, Field(ge=1)]
+
 
 class TrainSettings(Section):
     """How a generator is trained, whatever the GAN."""
@@ -40,7 +42,9 @@ class TrainSettings(Section):
     """While training is young the half-life is at most this share of the images seen. 0: no ramp-up."""
     log_every: int = Field(default=2_000, ge=1)
     """Images between two rows of the curves; a row holds means over them."""
-    samples_at_updates: tuple[int, ...] = (100, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000)
+    samples_at_updates: tuple[Count, ...] = (
+        100, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    )  # fmt: skip
     """Steps after which a sample grid is drawn; the last one is drawn in any case."""
     num_grid_samples: int = Field(default=64, ge=1)
     """Samples in a grid."""
@@ -52,13 +56,10 @@ class TrainSettings(Section):
     """Which checkpoint becomes the generator: the last, or the best by quick FID."""
 
 
-Workers = Annotated[int, Field(ge=1)]
-
-
 class ClusterSettings(Section):
     """Where training runs. The only section to change when RAY_ADDRESS points at a cluster."""
 
-    num_workers: Workers | tuple[Workers, Workers] = 1
+    num_workers: Count | tuple[Count, Count] = 1
     """Training workers; each takes its share of every batch. [fewest, most]: as many as the cluster has room for, more
     when hosts join and fewer when they leave; the global batch stays, and its rounding errors follow the hosts."""
     cpus_per_worker: float = Field(default=2, gt=0)
@@ -79,7 +80,10 @@ class ClusterSettings(Section):
     @classmethod
     def _number_or_range(cls, value: Any) -> Any:
         given = value if isinstance(value, list | tuple) else [value, value]
-        whole = all(isinstance(number, int) and not isinstance(number, bool) for number in given)
+        whole = all(
+            isinstance(number, int | float) and not isinstance(number, bool) and float(number).is_integer()
+            for number in given
+        )
         if not (whole and len(given) == 2 and 1 <= given[0] <= given[1]):
             raise ValueError("expected a whole number of at least 1, or [fewest, most]")
         return value

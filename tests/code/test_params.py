@@ -108,6 +108,8 @@ def test_every_field_is_documented() -> None:
         ({"data__source": "minst"}, "data.source: got 'minst'; there is no source of that name; did you mean 'mnist'?"),
         ({"data__background": "bleu"}, "data.background: got 'bleu'; expected a colour"),
         ({"data__image_size": None}, "data.image_size: got None; input should be a valid integer"),
+        ({"train__samples_at_updates": [-5, 0]}, "train.samples_at_updates.0: got -5; input should be greater than or"),
+        ({"cluster__num_workers": float("inf")}, "cluster.num_workers: got inf; expected a whole number of at least 1"),
         (
             {"tune__space__lr": {"uniform": [1, 2], "choice": [1]}},
             "tune.space.lr: .*expected exactly one of log_uniform",
@@ -142,6 +144,136 @@ def test_a_file_that_is_no_params_file(text: str, message: str, tmp_path: Path) 
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(GanpipeError, match=message):
         load_params(tmp_path / "params.yaml")
+
+
+def with_text(tmp_path: Path, line: str) -> Path:
+    """The committed params.yaml in which a line of text stands for a setting: `train.seed: 1e5`."""
+    dotted, value = line.split(": ", 1) if ": " in line else (line.removesuffix(":"), "")
+    *sections, key = dotted.split(".")
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    at = 0
+    for depth, name in enumerate([*sections, key]):
+        at = next(at + n for n, text in enumerate(lines[at:]) if text.startswith(f"{'  ' * depth}{name}:"))
+    lines[at] = f"{'  ' * len(sections)}{key}: {value}"
+    path = tmp_path / "params.yaml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("train.num_images: 1e5", 100_000),
+        ("train.num_images: 1.0e+5", 100_000),
+        ("train.num_images: 100000.0", 100_000),
+        ("train.num_images: 100_000", 100_000),
+        ("train.num_images: 0x10", 16),
+        ("cluster.num_workers: 2.0", 2),
+        ("cluster.num_workers: [1, 2e0]", (1, 2)),
+        ("train.samples_at_updates: [1e3, 2_000]", (1000, 2000)),
+        ("train.ema_half_life: 5e-05", 5e-05),
+        ("train.micro_batch_size:", None),
+        ("train.compile: yes", True),
+        ("train.compile: off", False),
+        ("sources.folder.licence: no", "no"),
+        ("sources.folder.licence: 2026-01-01", "2026-01-01"),
+        ("sources.folder.description: 1:30", "1:30"),
+        ("data.background: '#ff0000'", "#ff0000"),
+        ("gans.dcgan.num_latents: 1e2", 100),
+        ("gans.dcgan.adam_generator: {lr: 1e-4, beta1: 0.5, beta2: 0.9}", {"lr": 1e-4, "beta1": 0.5, "beta2": 0.9}),
+        ("tune.space.lr: {log_uniform: [1e-4, 1e-3]}", {"log_uniform": (1e-4, 1e-3), "uniform": None, "choice": None}),
+    ],
+)  # fmt: skip
+def test_a_value_is_what_it_means(line: str, expected: Any, tmp_path: Path) -> None:
+    value = load_params(with_text(tmp_path, line)).model_dump(by_alias=True)
+    for name in line.partition(":")[0].split("."):
+        value = value[name]
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train.num_images: '5000'", "got '5000'; expected a number, not a text (write it without quotes: 5000)"),
+        ("train.num_images: 1,000", "(write it without commas: 1000)"),
+        ("train.num_images: 010", "expected a number, not a text (some programs read a number that begins with 0"),
+        ("train.num_images: 1:30", "(some programs read this to the base of 60: write the number out)"),
+        ("train.num_images: yes", "got 'yes'; input should be a valid integer"),
+        ("train.num_images: true", "got True; expected a number, not true or false"),
+        ("train.num_images: 1e30", "got 1e+30; unable to parse input string as an integer, exceeded maximum size"),
+        ("train.num_images:", "got None; input should be a valid integer (null, or nothing, stands there: what"),
+        ("train.seed: true", "got True; expected a number, not true or false"),
+        ("train.ema_half_life: .inf", "got inf; input should be a finite number"),
+        ("train.ema_half_life: .nan", "got nan; input should be a finite number"),
+        ("train.samples_at_updates: [true]", "got [True]; expected a number, not true or false"),
+        ("train.samples_at_updates: ['5']", "got ['5']; expected a number, not a text"),
+        ("train.compile: 1", "got 1; expected true or false"),
+        ("data.channels: true", "got True; expected a number, not true or false"),
+        ("data.limit: '3'", "got '3'; expected a number, not a text (write it without quotes: 3)"),
+        ("data.background: #ff0000", 'what follows a # is a comment, unless it is in quotes, as in "#7f7f7f")'),
+        ("data.background: 0", '(a text that looks like this has to be in quotes, as in "0")'),
+        ("cluster.num_workers: '2'", "or [fewest, most] (write it without quotes: 2)"),
+        ("cluster.wait_seconds: .inf", "got inf; input should be a finite number"),
+        ("tune.space.lr: {choice: [true, 0.1]}", "lr.choice: got [True, 0.1]; expected a number, not true or false"),
+        ("gans.dcgan.num_latents: true", "got True; expected a number, not true or false"),
+        ("gans.cgan.dropout: '0.5'", "got '0.5'; expected a number, not a text (write it without quotes: 0.5)"),
+        ("register.minimum_improvement: .nan", "got nan; input should be a finite number"),
+        ("sources.openmoji.skin_tones: 0", "got 0; expected true or false"),
+    ],
+)  # fmt: skip
+def test_what_yaml_makes_of_a_value_is_said(line: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(GanpipeError) as caught:
+        load_params(with_text(tmp_path, line))
+    text = str(caught.value)
+    assert f"params.yaml: {line.partition(':')[0].partition('lr')[0]}" in text
+    assert message in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train:\n  seed: 1\n  gan: gan\n  seed: 2\n", "line 4: the key 'seed' is there twice in its section"),
+        ("train:\n\tseed: 1\n", "line 2, column 1: seed: 1 ^; YAML indents with spaces, not with tabs"),
+    ],
+)
+def test_a_fault_of_the_file_says_in_which_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(GanpipeError) as caught:
+        load_params(tmp_path / "params.yaml")
+    assert message in str(caught.value)
+
+
+def test_dvc_reads_what_is_read_here() -> None:
+    """Else a stage would run under other settings than DVC noted, or run again for nothing."""
+    from dvc.utils.serialize import parse_yaml as parse_as_dvc
+
+    from ganpipe.documents import parse_yaml
+
+    texts = "1e5 1E-3 1e+5 -1.5 .5 5. 100_000 0x10 0b11 0o17 0 -0 +7 yes No on off true False ~ null .inf -.inf 1:30 "
+    texts += "1,000 '5000' 1.5e3 1_0.5 12e03"
+    text = "\n".join(f"- {one}" for one in texts.split(" ")) + "\n- &a {b: 1}\n- {<<: *a, c: 2}\n-\n"
+    found, wanted = parse_yaml(text), parse_as_dvc(text, "params.yaml")
+    assert found == wanted
+    assert [type(value) for value in found[:-3]] == [type(value) for value in wanted[:-3]]
+
+
+def test_what_dvc_writes_for_set_param_is_read(tmp_path: Path) -> None:
+    """`dvc exp run --set-param` parses a value by Hydra's grammar and writes it with another YAML library."""
+    from dvc.utils.hydra import apply_overrides
+
+    path = write(tmp_path)
+    apply_overrides(
+        path,
+        ["train.num_images=1e5", "train.micro_batch_size=null", "gans.dcgan.adam_generator.lr=1e-5", "train.seed=1e17"],
+    )
+    params = load_params(path)
+    assert (params.train.num_images, params.train.seed, params.train.micro_batch_size) == (100_000, 10**17, None)
+    assert params.gan_config.model_dump()["adam_generator"]["lr"] == 1e-5
+    apply_overrides(path, ["train.num_images='1e5'"])
+    with pytest.raises(GanpipeError, match="train.num_images: got '1e5'; expected a number, not a text|valid integer"):
+        load_params(path)
 
 
 def test_no_params_file(tmp_path: Path) -> None:

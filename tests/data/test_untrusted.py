@@ -379,7 +379,7 @@ MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n -
         ("a: " + "[" * 3000 + "]" * 3000, f"nested more than {MAX_DEPTH} deep"),
         ("train: {seed: 1}\ntrain: {seed: 2}", "the key 'train' is there twice"),
         ("train: {seed: !!python/object/apply:os.system ['true']}", "could not determine a constructor"),
-        ("train: {seed: 2001-99-99}", "month must be in"),
+        ("train: {seed: !!timestamp 2001-99-99}", "month must be in"),
         ("train: {seed: " + "9" * 5000 + "}", "Exceeds the limit"),
         ("train: {seed: " + "9" * 40 + "}", "a number of 40 digits; expected one of 64 bits"),
         ('data: {background: "a\\0b"}', "holds a control character"),
