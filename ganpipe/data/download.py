@@ -3,33 +3,58 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from ..errors import GanpipeError, UnavailableError
 from ..redaction import redact
 from .parallel import progress
+from .retrying import (
+    CONNECT_TIMEOUT_SECONDS,
+    Attempts,
+    HttpPlace,
+    Resumed,
+    asked_wait_seconds,
+    may_pass,
+    reason_of,
+)
 from .unpacking import DecompressionBomb, Unpacked
 
-CONNECT_TIMEOUT_SECONDS = 10
 _NPM_TIMEOUT_SECONDS = 600
 _CHUNK_BYTES = 2**18
 _MAX_PACKAGE_BYTES = 2**29
+_NPM_MAY_PASS = re.compile(
+    r"^npm error code (E408|E425|E429|E5\d\d|ECONN\w+|ETIMEDOUT|ESOCKETTIMEDOUT|ERR_SOCKET_TIMEOUT|EAI_AGAIN|EPIPE|"
+    r"ENETUNREACH|EHOSTUNREACH|EINTEGRITY)$",
+    re.MULTILINE,
+)
+"""Codes of its registry's and its connection's failures; a package that came damaged is one."""
 
 
 class MirrorFailed(Exception):
-    """One mirror did not give a file, and why."""
+    """One mirror did not give a file, and why.
+
+    Attributes:
+        may_pass: whether it may in a moment.
+        asked_seconds: for which it wants to be left alone.
+    """
+
+    def __init__(self, message: str, may_pass: bool = False, asked_seconds: float = 0) -> None:
+        super().__init__(message)
+        self.may_pass, self.asked_seconds = may_pass, asked_seconds
 
 
 @dataclass(frozen=True)
@@ -67,23 +92,29 @@ def _from_web(base: str, file: KnownFile, suffix: str) -> bytes:
     url = f"{base.rstrip('/')}/{file.name}{suffix}"
     unpacker = zlib.decompressobj(wbits=31)
     content = bytearray()
+    place = HttpPlace(lambda headers: _request(url, headers))
     try:
-        with (
-            urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_SECONDS) as response,
-            progress(file.name, int(response.headers.get("Content-Length") or 0) or None, "B") as bar,
-        ):
-            while chunk := response.read(_CHUNK_BYTES):
+        # A mirror that does not begin leaves it to the next one; one that stops on its way is asked for the rest.
+        with Resumed(file.name, place, waits_to_begin=False) as packed, progress(file.name, None, "B") as bar:
+            while chunk := packed.read(_CHUNK_BYTES):
+                bar.total = packed.num_bytes
                 bar.update(len(chunk))
                 content += unpacker.decompress(chunk, file.num_bytes + 1 - len(content))
                 if len(content) > file.num_bytes or unpacker.eof:
                     break
     except zlib.error as error:
         raise MirrorFailed(f"{file.name}{suffix}: not gzip ({error})") from None
-    except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors
-        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
-        raise MirrorFailed(f"{file.name}{suffix}: {reason}") from None
+    except UnavailableError as error:
+        raise MirrorFailed(str(error), may_pass=True) from None
+    except (OSError, http.client.HTTPException, GanpipeError) as error:
+        reason = f"{file.name}{suffix}: {reason_of(error)}"
+        raise MirrorFailed(reason, may_pass(error), asked_wait_seconds(error)) from None
     file.check(bytes(content))
     return bytes(content)
+
+
+def _request(url: str, headers: Mapping[str, str]) -> Any:
+    return urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=CONNECT_TIMEOUT_SECONDS)
 
 
 def _npm_reason(stderr: str) -> str:
@@ -101,7 +132,7 @@ def _npm_pack(package: str, folder: Path) -> Path:
     if npm is None:
         raise MirrorFailed("the npm command is not installed")
     command = [npm, "pack", package, "--pack-destination", str(folder), "--ignore-scripts", "--loglevel=error"]
-    command += ["--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-retry-maxtimeout=2000"]
+    command += ["--fetch-retries=0"]  # `fetch` tries again, after the other mirrors
     try:
         # Its working directory holds no package.json, so npm takes `package` for nothing but a registry's name.
         done = subprocess.run(
@@ -113,7 +144,10 @@ def _npm_pack(package: str, folder: Path) -> Path:
         raise MirrorFailed(f"npm cannot be run ({error.strerror})") from None
     tarballs = sorted(folder.glob("*.tgz"))
     if done.returncode != 0 or len(tarballs) != 1:
-        raise MirrorFailed(f"npm pack failed: {_npm_reason(done.stderr) or f'exit status {done.returncode}'}")
+        raise MirrorFailed(
+            f"npm pack failed: {_npm_reason(done.stderr) or f'exit status {done.returncode}'}",
+            may_pass=_NPM_MAY_PASS.search(done.stderr) is not None,
+        )
     return tarballs[0]
 
 
@@ -166,7 +200,7 @@ def _fetch_from(mirror: str, missing: Mapping[str, KnownFile], folder: Path) -> 
         _store(folder / name, _from_web(mirror, file, ".gz"))
 
 
-def fetch(files: Iterable[KnownFile], mirrors: Iterable[str], folder: Path, what: str, remedy: str) -> dict[str, Path]:
+def fetch(files: Iterable[KnownFile], mirrors: Sequence[str], folder: Path, what: str, remedy: str) -> dict[str, Path]:
     """The paths of `files` in `folder`, fetched from the first mirrors that give them, where they are not there yet.
 
     Files already there are checked too, and fetched again where they are damaged. Safe when several processes call it
@@ -177,26 +211,41 @@ def fetch(files: Iterable[KnownFile], mirrors: Iterable[str], folder: Path, what
         what, remedy: for the error message.
 
     Raises:
-        GanpipeError: naming every mirror and why it failed.
+        UnavailableError: naming every mirror and why it failed; one of them may give the files later.
+        GanpipeError: as that, but none will.
     """
     wanted = {file.name: file for file in files}
-    paths = {name: folder / name for name in wanted}
+    missing, failures, attempts = dict(wanted), dict[str, MirrorFailed](), Attempts()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            missing = {name: file for name, file in wanted.items() if not file.is_at(paths[name])}
-            failures = []
-            for mirror in mirrors if missing else ():
-                try:
-                    _fetch_from(mirror, missing, folder)
-                except MirrorFailed as error:
-                    failures.append(f"{mirror} ({error})")
-                missing = {name: file for name, file in missing.items() if not file.is_at(paths[name])}
-                if not missing:
+            while missing := _missing(wanted, folder):
+                for mirror in mirrors:
+                    if missing and (mirror not in failures or failures[mirror].may_pass):
+                        failures |= _failure_of(mirror, missing, folder)
+                        missing = _missing(wanted, folder)
+                waits = [error.asked_seconds for error in failures.values() if error.may_pass]
+                if not missing or not waits or not attempts.again(min(waits)):
                     break
     except OSError as error:
         raise GanpipeError(f"{folder}: cannot be written ({error.strerror or error}); set GANPIPE_CACHE") from error
     if missing:
-        tried = "; ".join(failures) or "none is configured"
-        raise UnavailableError(f"{what} could not be fetched from any mirror: {tried}. {remedy}")
-    return paths
+        tried = "; ".join(f"{mirror} ({error})" for mirror, error in failures.items()) or "none is configured"
+        ends = f" ({attempts.end})" if attempts.end else ""
+        kept = f"{len(wanted) - len(missing)} of {len(wanted)} files are kept in {folder}. " if waits else ""
+        message = f"{what} could not be fetched from any mirror: {tried}{ends}. {kept}{remedy}"
+        raise UnavailableError(message) if waits else GanpipeError(message)
+    return {name: folder / name for name in wanted}
+
+
+def _missing(wanted: Mapping[str, KnownFile], folder: Path) -> dict[str, KnownFile]:
+    return {name: file for name, file in wanted.items() if not file.is_at(folder / name)}
+
+
+def _failure_of(mirror: str, missing: Mapping[str, KnownFile], folder: Path) -> dict[str, MirrorFailed]:
+    """Fetch what is missing; by the mirror, why it did not give all of it."""
+    try:
+        _fetch_from(mirror, missing, folder)
+    except MirrorFailed as error:
+        return {mirror: error}
+    return {}

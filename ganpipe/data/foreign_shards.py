@@ -17,7 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +26,10 @@ from typing import IO, Any
 import braceexpand
 import fsspec
 
-from ..errors import GanpipeError
+from ..errors import GanpipeError, UnavailableError
 from ..redaction import expand_variables
-from .download import CONNECT_TIMEOUT_SECONDS
 from .files import printable
+from .retrying import CONNECT_TIMEOUT_SECONDS, HttpPlace, Place, Resumed, StorePlace, persistently, reason_of
 from .unpacking import Unpacked
 
 _KEY = "sources.webdataset.shards"
@@ -45,6 +45,7 @@ _MAX_SAMPLE_MEMBERS = 1_000
 _MAX_SHARDS = 1_000_000
 _MAX_PATTERN_BYTES = 2**28
 _MAX_BRACES = 20
+_ANEW = "try again later: nothing of this ingest is kept, the same command begins it anew"
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 
 
@@ -169,22 +170,28 @@ def is_gzipped(shard: ForeignShard) -> bool:
 @contextmanager
 def _opened(shard: ForeignShard) -> Iterator[IO[bytes]]:
     """The shard's bytes, unpacked."""
-    if not shard.is_remote:
-        raw: IO[bytes] = open(shard.url, "rb")  # noqa: SIM115 - closed below
-    elif shard.url.startswith(("http://", "https://")):
-        raw = _request(shard, "GET")
-    else:
-        raw = _filesystem(shard).open(expand_variables(shard.url, _KEY), "rb")
+    raw: Any = Resumed(shard.name, _place(shard)) if shard.is_remote else open(shard.url, "rb")  # noqa: SIM115
     with raw:
-        buffered = io.BufferedReader(raw, 2**20)  # type: ignore[type-var]
+        buffered = io.BufferedReader(raw, 2**20)
         yield Unpacked(buffered, shard.name) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[misc]
 
 
-def _request(shard: ForeignShard, method: str) -> Any:
+def _is_web(shard: ForeignShard) -> bool:
+    return shard.url.startswith(("http://", "https://"))
+
+
+def _place(shard: ForeignShard) -> Place:
+    if _is_web(shard):
+        return HttpPlace(lambda headers: _request(shard, "GET", headers))
+    return StorePlace(_filesystem(shard), expand_variables(shard.url, _KEY))
+
+
+def _request(shard: ForeignShard, method: str, headers: Mapping[str, str] | None = None) -> Any:
     """The answer to a request for a shard at an http(s) URL; user and password in it become a header."""
     parts = urllib.parse.urlsplit(expand_variables(shard.url, _KEY))
     user_info, _, host = parts.netloc.rpartition("@")
-    request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)), method=method)
+    url = urllib.parse.urlunsplit(parts._replace(netloc=host))
+    request = urllib.request.Request(url, headers=dict(headers or {}), method=method)
     if user_info:
         encoded = base64.b64encode(urllib.parse.unquote(user_info).encode()).decode()
         # Not sent on to another host that this one may name.
@@ -207,10 +214,12 @@ def _named(shard: ForeignShard, place: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as error:
-        raise GanpipeError(f"{shard.name}: HTTP {error.code} {error.reason}") from None
+        raise GanpipeError(f"{shard.name}: {reason_of(error)}") from None
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error or type(error).__name__
-        raise GanpipeError(f"{shard.name}: cannot be read {place()} ({reason})") from None
+        raise GanpipeError(f"{shard.name}: cannot be read {place()} ({reason_of(error)})") from None
+    except UnavailableError as error:
+        reason = str(error).removeprefix(f"{shard.name}: ")
+        raise UnavailableError(f"{shard.name}: cannot be read {place()} ({reason}); {_ANEW}") from None
 
 
 class _Walk:
@@ -346,11 +355,11 @@ def state_of(shard: ForeignShard) -> list[str | int]:
         if not shard.is_remote:
             status = Path(shard.url).stat()
             return [shard.url, status.st_size, status.st_mtime_ns]
-        if shard.url.startswith(("http://", "https://")):
-            with _request(shard, "HEAD") as answer:
+        if _is_web(shard):
+            with persistently(shard.name, lambda: _request(shard, "HEAD")) as answer:
                 known = (answer.headers.get(name) or "" for name in ("ETag", "Last-Modified", "Content-Length"))
                 return [shard.url, *known]
         filesystem = _filesystem(shard)
         filesystem.invalidate_cache()
-        about = filesystem.info(expand_variables(shard.url, _KEY))
+        about = persistently(shard.name, lambda: filesystem.info(expand_variables(shard.url, _KEY)))
         return [shard.url, *(str(about.get(name, "")) for name in ("ETag", "etag", "LastModified", "mtime", "size"))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,17 @@ from filelock import FileLock
 from ..errors import GanpipeError, UnavailableError
 from .manifest import Manifest, Shard, read_manifest, verify_shard
 from .places import host_cache
+from .retrying import Resumed, StorePlace, reason_of
 
 STORE = "shards"
 """Folder of the host's cache: `<sha256>/<name>` of each shard that was fetched."""
 _TRIES = 3
 _NUM_CONNECTIONS = 8
 _CHUNK_BYTES = 2**20
+
+
+class _AnotherFile(UnavailableError):
+    """What came is not the shard: damaged on its way, or not there whole yet."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class ShardSet:
             try:
                 self._fetch(shard, folder / shard.name)
                 break
-            except UnavailableError:
+            except _AnotherFile:
                 if attempt == _TRIES:
                     raise
         return folder
@@ -104,23 +110,25 @@ class ShardSet:
         url = self.urls[shard.name]
         partial, digest, num_bytes = path.with_name(f".{path.name}.partial"), hashlib.sha256(), 0
         try:
-            filesystem, place = fsspec.core.url_to_fs(url, **self.options)
-            with filesystem.open(place, "rb") as source, partial.open("wb") as file:
+            place = StorePlace(*fsspec.core.url_to_fs(url, **self.options))
+            with Resumed(f"{url}: {shard.name} cannot be fetched", place) as source, partial.open("wb") as file:
                 while num_bytes <= shard.num_bytes and (chunk := source.read(_CHUNK_BYTES)):
                     file.write(chunk)
                     digest.update(chunk)
                     num_bytes += len(chunk)
-        except Exception as error:  # whatever the file system's library raises when its server fails
-            # fsspec's HTTP says "not found", too, where nobody answers; what it made of that is the cause.
-            cause = error.__cause__ or error
-            if isinstance(error, FileNotFoundError) and not isinstance(error.__cause__, OSError):
-                raise GanpipeError(
-                    f"{url}: {shard.name} is not in the DVC remote; run `dvc push` where the shards are"
-                ) from None
-            raise UnavailableError(f"{url}: {shard.name} cannot be fetched: {cause}") from error
+        except FileNotFoundError:
+            raise GanpipeError(
+                f"{url}: {shard.name} is not in the DVC remote; run `dvc push` where the shards are"
+            ) from None
+        except UnavailableError as error:
+            raise UnavailableError(f"{error}; the shards that came whole are kept") from error
+        except (OSError, http.client.HTTPException, ImportError, ValueError) as error:
+            raise GanpipeError(
+                f"{url}: {shard.name} cannot be fetched into {path.parent}: {reason_of(error)}"
+            ) from error
         if digest.hexdigest() != shard.sha256:
             partial.unlink()
-            raise UnavailableError(
+            raise _AnotherFile(
                 f"{url}: what came is not {shard.name}: {num_bytes} bytes of SHA-256 {digest.hexdigest()[:12]}..., the "
                 f"manifest says {shard.num_bytes} bytes of {shard.sha256[:12]}..."
             )

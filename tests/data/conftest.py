@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from ganpipe.data import retrying
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.sources.folder import Folder, FolderSettings
 
@@ -20,6 +21,11 @@ def host_cache_of_the_test(tmp_path_factory: pytest.TempPathFactory, monkeypatch
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("GANPIPE_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture
