@@ -14,7 +14,7 @@ import PIL
 from PIL import features
 
 from ..errors import GanpipeError
-from .images import UnreadableImage, encode_png, fit, flatten
+from .images import UnreadableImage, encode_png, fit, flatten, heif_version
 from .manifest import Split
 from .settings import DataSettings
 from .sources.base import Description, Item, reading
@@ -125,6 +125,7 @@ def conversion_key(settings: DataSettings, description: Description) -> str:
     kept = settings.model_dump(
         mode="json", include={"image_size", "channels", "shape", "enlarge", "background", "max_pixels"}
     )
-    decoders = {name: features.version(name) for name in ("zlib", "jpg", "jpg_2000", "libtiff", "webp")}
+    decoders = {name: features.version(name) for name in ("zlib", "jpg", "jpg_2000", "libtiff", "webp", "avif")}
+    decoders["heif"] = heif_version()
     parts = [kept, description.image_fields, code.hexdigest(), PIL.__version__, imagecodecs.__version__, decoders]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -10,6 +10,7 @@ import io
 import re
 import struct
 import warnings
+from importlib.util import find_spec
 
 import imagecodecs
 import numpy as np
@@ -30,15 +31,36 @@ _COLOUR_TYPES = {1: 0, 3: 2}
 """Channels -> PNG's number for grey or RGB."""
 
 
+NUM_BYTES_TO_TELL = 32
+_JPEG_2000 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", _JPEG_2000)
+_BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}
+_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
+"""Of AVIF and HEIF: what follows `ftyp`."""
+
+
 class UnreadableImage(GanpipeError):
     """An image that cannot be decoded: truncated, not an image, too large, of an unknown range."""
 
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """Names of the formats that are decoded, as Pillow calls them."""
+    """Names of the formats that are decoded, as Pillow calls them; HEIF among them with the extra `heif`."""
     Image.init()
+    if find_spec("pillow_heif") is not None:
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return tuple(name for name in Image.ID if name not in _NOT_DECODED_HERE)
+
+
+def heif_version() -> str | None:
+    """Of libheif, which decodes HEIF; None where it is not installed."""
+    if "HEIF" not in formats():
+        return None
+    from pillow_heif import libheif_version
+
+    return str(libheif_version())
 
 
 @functools.cache
@@ -46,6 +68,22 @@ def extensions() -> frozenset[str]:
     """Lower-case file extensions of those formats, with their dots."""
     known = formats()
     return frozenset(extension for extension, name in Image.registered_extensions().items() if name in known)
+
+
+def begins_as_image(content: bytes) -> bool:
+    """Whether a file that begins so is an image of a format that cameras, browsers and scanners write.
+
+    Args:
+        content: its first NUM_BYTES_TO_TELL bytes.
+    """
+    return (
+        content.startswith(
+            (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", _JPEG_2000)
+        )
+        or (content[:4] == b"RIFF" and content[8:12] == b"WEBP")
+        or (content[:2] == b"BM" and int.from_bytes(content[14:18], "little") in _BMP_HEADERS)
+        or (content[4:8] == b"ftyp" and content[8:12] in _BRANDS)
+    )
 
 
 def decode(content: bytes, max_pixels: int) -> Image.Image:
@@ -72,6 +110,8 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
         pixels = f"{int(size.group()):,} pixels" if size else "too many pixels"
         raise UnreadableImage(f"{pixels}, more than data.max_pixels = {max_pixels:,}") from None
     except Image.UnidentifiedImageError:
+        if content[4:8] == b"ftyp" and content[8:12] in _BRANDS:
+            raise UnreadableImage("a HEIF image; `pip install 'ganpipe[heif]'` reads them") from None
         raise UnreadableImage("not an image in any format known here") from None
     except (
         Exception

@@ -57,6 +57,17 @@ class Shard(Section):
         return self
 
 
+class LeftOut(Section):
+    """What a source has and did not give, of one kind."""
+
+    kind: str
+    """An extension (`.heic`), or words."""
+    number: int = Field(ge=1)
+    """How many."""
+    names: tuple[str, ...] = ()
+    """The first ones."""
+
+
 class Manifest(Section):
     """What ingest wrote. Holds no clock, host name or path."""
 
@@ -83,6 +94,8 @@ class Manifest(Section):
     """In the order in which their samples are numbered."""
     skipped: tuple[str, ...] = ()
     """Names of the images that could not be decoded and were left out."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What the source has beside its images, by kind. Says nothing about the dataset, and is no part of its digest."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Manifest:
@@ -95,7 +108,8 @@ class Manifest(Section):
     @property
     def digest(self) -> str:
         """SHA-256 of the manifest as canonical JSON: names the dataset, since it covers every shard's digest."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        values = self.model_dump(mode="json", exclude={"left_out"})
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
@@ -126,8 +140,9 @@ class Manifest(Section):
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json atomically: it is either whole or not there."""
     partial = folder / f".{MANIFEST}.partial"
+    values = manifest.model_dump(mode="json", exclude=None if manifest.left_out else {"left_out"})
     with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+        file.write(json.dumps(values, indent=2, sort_keys=True) + "\n")
         file.flush()
         os.fsync(file.fileno())
     partial.replace(folder / MANIFEST)

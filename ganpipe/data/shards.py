@@ -26,7 +26,8 @@ from ..errors import GanpipeError
 from .arrangement import shard_sizes
 from .conversion import Converted, conversion_key, convert, split_of
 from .earlier import Earlier, Memory, NotedShard, recall, write_note
-from .manifest import MANIFEST, SHARD_PATTERN, Manifest, Shard, Split, read_manifest, verify, write_manifest
+from .left_out import lines
+from .manifest import MANIFEST, SHARD_PATTERN, LeftOut, Manifest, Shard, Split, read_manifest, verify, write_manifest
 from .parallel import ordered_map, progress
 from .sample_index import SampleIndex
 from .settings import DataSettings
@@ -92,6 +93,13 @@ def _report_skipped(skipped: list[Converted], out: Path) -> None:
         print(f"  {item.name}: {item.unreadable}", file=sys.stderr)
     if len(skipped) > _NUM_NAMES_PRINTED:
         print(f"  ... and {len(skipped) - _NUM_NAMES_PRINTED} more", file=sys.stderr)
+
+
+def _report_left_out(left_out: Sequence[LeftOut], out: Path) -> None:
+    if left_out:
+        print(f"left out {sum(one.number for one in left_out):,}, listed in {out / MANIFEST}:", file=sys.stderr)
+    for line in lines(left_out):
+        print(f"  {line}", file=sys.stderr)
 
 
 def _gather(
@@ -234,10 +242,11 @@ def write_shards(
         ):
             gathered = _gather(settings, description, items, samples, store, known, num_processes)
             _report_skipped(gathered.skipped, out)
+            _report_left_out(source.left_out(), out)
             _require_training_images(settings, gathered)
             store.flush()
             written = _write_all(samples, settings.samples_per_shard, description.fields, store, earlier, out)
-            manifest = _manifest(settings, description, written, gathered.skipped)
+            manifest = _manifest(settings, description, written, gathered.skipped, source.left_out())
             _publish(out, manifest)
             change = _change(earlier, gathered, written) if earlier.num_lost is not None else None
         if memory is not None:
@@ -254,7 +263,11 @@ def write_shards(
 
 
 def _manifest(
-    settings: DataSettings, description: Description, written: _Written, skipped: Iterable[Converted]
+    settings: DataSettings,
+    description: Description,
+    written: _Written,
+    skipped: Iterable[Converted],
+    left_out: tuple[LeftOut, ...],
 ) -> Manifest:
     return Manifest(
         source=settings.source,
@@ -267,6 +280,7 @@ def _manifest(
         classes=description.classes,
         shards=tuple(written.shards),
         skipped=tuple(item.name for item in skipped),
+        left_out=left_out,
     )
 
 

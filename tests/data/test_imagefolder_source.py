@@ -72,10 +72,26 @@ def test_the_shards_hold_labels_and_texts(folder: Path, tmp_path: Path, settings
     assert found == {"A cat, sleeping": 1, "A dog": 2, "Another cat": 1, "Tiny": 0}
 
 
-def test_images_that_no_table_names_are_left_out(folder: Path, draw: Draw, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_out_is_counted_by_kind(folder: Path, draw: Draw) -> None:
     draw(folder / "more.png")
-    assert len(source_of(folder).items()) == 4
-    assert "1 image(s) that no metadata file names are left out" in capsys.readouterr().err
+    (folder / "photo.cr2").write_bytes(b"raw")
+    (folder / ".b.png").write_bytes(b"")
+    source = source_of(folder)
+    assert len(source.items()) == 4
+    assert {(one.kind, one.number, one.names) for one in source.left_out()} == {
+        ("images that no table names", 1, ("more.png",)),
+        (".cr2", 1, ("photo.cr2",)),
+        ("hidden", 1, (".b.png",)),
+    }
+
+
+def test_subsets_that_are_not_taken_are_counted(tmp_path: Path, draw: Draw) -> None:
+    for number, subset in enumerate(("train", "test", "test")):
+        draw(tmp_path / subset / f"{number}.png", number)
+    source = source_of(tmp_path)
+    assert len(source.items()) == 1
+    (left_out,) = source.left_out()
+    assert (left_out.kind, left_out.number) == ("images of subsets that are not taken", 2)
 
 
 def test_a_table_without_labels_gives_none(folder: Path) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ...section import Section
 from ..images import UnreadableImage, check_size, decode
-from ..manifest import Split, image_fields
+from ..manifest import LeftOut, Split, image_fields
 from ..settings import DataSettings
 
 _MAX_FILE_BYTES = 2**30  # the largest image that data.max_pixels allows, uncompressed
@@ -149,6 +149,19 @@ class InMemory(ImageReference):
 
 
 @dataclass(frozen=True)
+class Absent(ImageReference):
+    """An image that should be there and is not."""
+
+    reason: str
+
+    def read(self) -> bytes:
+        raise UnreadableImage(self.reason)
+
+    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
+        raise UnreadableImage(self.reason)
+
+
+@dataclass(frozen=True)
 class RawGrey(ImageReference):
     """`height` x `width` bytes from `offset` on in a file, one a pixel."""
 
@@ -253,6 +266,10 @@ class Source(ABC):
         Raises:
             GanpipeError: it cannot be fetched or read.
         """
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What there is beside the images and was not taken; asked once all items were gone through."""
+        return ()
 
     @abstractmethod
     def fingerprint(self) -> str:

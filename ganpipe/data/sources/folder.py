@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from ...errors import GanpipeError
 from .. import files
+from ..left_out import Tally, lines
+from ..manifest import LeftOut
 from .base import Description, EncodedFile, Item, Items, Source, SourceSettings
 
 
@@ -15,8 +18,8 @@ class FolderSettings(SourceSettings):
     """Your own images."""
 
     path: str | None = None
-    """The folder. Files are taken by their extension (.png, .jpg, .webp, ...), in all subfolders, hidden
-    ones apart."""
+    """The folder. Files are taken by their extension (.png, .jpg, .webp, ...), or by their content where they have
+    none, in all subfolders, hidden ones apart. What is left out is counted and named."""
     labels: Literal["auto", "subfolders", "none"] = "auto"
     """`subfolders`: the folder's subfolders are the classes. `none`: no labels. `auto`: classes where all images lie in
     subfolders, none where all lie in the folder itself; an error where some do and some do not."""
@@ -34,7 +37,8 @@ class Folder(Source):
     def __init__(self, settings: SourceSettings) -> None:
         assert isinstance(settings, FolderSettings)
         self._settings = settings
-        self._listed: list[tuple[str, ...]] | None = None
+        self._listed: list[files.Parts] | None = None
+        self._left_out = Tally()
 
     def _root(self) -> Path:
         if self._settings.path is None:
@@ -45,21 +49,26 @@ class Folder(Source):
             raise GanpipeError(f"sources.folder.path: {root} {kind}")
         return root
 
-    def _list(self) -> list[tuple[str, ...]]:
-        try:
-            return list(files.walk(self._root()))
-        except OSError as error:
-            raise GanpipeError(f"sources.folder.path: {error.filename} cannot be listed ({error.strerror})") from None
-
-    def _images(self) -> list[tuple[str, ...]]:
+    def _images(self) -> list[files.Parts]:
         """Path parts of all images; never empty."""
         if self._listed is None:
-            self._listed = self._list()
+            self._left_out, root = Tally(), self._root()
+            with self._named():
+                self._listed = list(files.images_among(root, files.walk(root, left_out=self._left_out), self._left_out))
         if not self._listed:
+            found = "; ".join(lines(self._left_out.result()))
             raise GanpipeError(
                 f"sources.folder.path: {self._root()} holds no image (a file that ends in .png, .jpg, .webp, ...)"
+                f"{f', but {found}' if found else ''}"
             )
         return self._listed
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise GanpipeError(f"sources.folder.path: {error.filename} cannot be listed ({error.strerror})") from None
 
     def _classes(self) -> tuple[str, ...]:
         """Names of the subfolders that are the classes, in the order of their numbers; empty without labels."""
@@ -102,6 +111,10 @@ class Folder(Source):
 
         return Items(len(images), make)
 
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return self._left_out.result()
+
     def fingerprint(self) -> str:
         root = self._root()
-        return files.fingerprint(root.joinpath(*parts) for parts in self._list())
+        with self._named():
+            return files.fingerprint(root.joinpath(*parts) for parts in files.walk(root))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from pydantic import Field
 
 from ...errors import GanpipeError
 from .. import files, metadata
-from ..manifest import Split
+from ..left_out import OTHER_SUBSET, UNNAMED, Tally, lines
+from ..manifest import LeftOut, Split
 from .base import Description, EncodedFile, Item, Items, Source, SourceSettings
 
 Subset = Literal["train", "validation", "test"]
@@ -67,7 +67,7 @@ class Imagefolder(Source):
         assert isinstance(settings, ImagefolderSettings)
         self._settings = settings
         self._found: list[_Image] | None = None
-        self._num_unnamed = 0
+        self._left_out = Tally()
         self._subset_of: dict[str, Subset] = {}
 
     def _root(self) -> Path:
@@ -79,18 +79,20 @@ class Imagefolder(Source):
             raise GanpipeError(f"{_KEY}.path: {root} {kind}")
         return root
 
-    def _list(self) -> list[Parts]:
-        """Images and tables."""
+    def _list(self, left_out: Tally | None = None) -> list[Parts]:
+        """Tables, and what may be images."""
         try:
-            return list(files.walk(self._root(), lambda name: name.startswith("metadata.") or files.is_image(name)))
+            return list(files.walk(self._root(), lambda name: _is_about(name) or files.may_be_image(name), left_out))
         except OSError as error:
             raise GanpipeError(f"{_KEY}.path: {error.filename} cannot be listed ({error.strerror})") from None
 
     def _images(self) -> list[_Image]:
         """All images of the subsets that are taken, in the order of their paths; never empty."""
         if self._found is None:
-            listed = self._list()
-            images = [parts for parts in listed if files.is_image(parts[-1])]
+            self._left_out = Tally()
+            listed = self._list(self._left_out)
+            others = (parts for parts in listed if not _is_about(parts[-1]))
+            images = list(files.images_among(self._root(), others, self._left_out))
             tops = {parts[0] for parts in images if len(parts) > 1}
             if tops and all(name.lower() in _SUBSETS for name in tops):
                 self._subset_of = {name: _SUBSETS[name.lower()] for name in tops}
@@ -102,16 +104,26 @@ class Imagefolder(Source):
             tables = [parts for parts in listed if parts[-1] in metadata.NAMES and self._is_taken(parts)]
             if tables:
                 found = self._named(tables, set(images))
-                self._num_unnamed = sum(map(self._is_taken, images)) - len(found)
             elif other := next((parts for parts in listed if parts[-1] == "metadata.parquet"), None):
                 table = self._root().joinpath(*other)
                 raise GanpipeError(f"{table}: not read here; write it as metadata.csv or .jsonl")
             else:
                 found = [_Image(parts, None) for parts in images if self._is_taken(parts)]
+            self._count_left_out(images, {image.parts for image in found})
             self._found = sorted(found, key=lambda image: [os.fsencode(part) for part in image.parts])
         if not self._found:
-            raise GanpipeError(f"{_KEY}.path: {self._root()} holds no image in {', '.join(self._settings.subsets)}")
+            found_else = "; ".join(lines(self._left_out.result()))
+            raise GanpipeError(
+                f"{_KEY}.path: {self._root()} holds no image in {', '.join(self._settings.subsets)}"
+                f"{f', but {found_else}' if found_else else ''}"
+            )
         return self._found
+
+    def _count_left_out(self, images: list[Parts], taken: set[Parts]) -> None:
+        for parts in images:
+            if parts not in taken:
+                kind = UNNAMED if self._is_taken(parts) else OTHER_SUBSET
+                self._left_out.add(kind, files.shown(parts))
 
     def _is_taken(self, parts: Parts) -> bool:
         """Whether a file lies in one of the subsets that are taken, or in none at all."""
@@ -207,8 +219,6 @@ class Imagefolder(Source):
 
     def items(self) -> Items:
         root, images, labels = self._root().absolute(), self._images(), self._labels()
-        if self._num_unnamed:
-            print(f"{root}: {self._num_unnamed} image(s) that no metadata file names are left out", file=sys.stderr)
         numbers = {name: number for number, name in enumerate(_in_order(labels or []))}
 
         def make() -> Iterator[Item]:
@@ -223,9 +233,17 @@ class Imagefolder(Source):
 
         return Items(len(images), make)
 
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return self._left_out.result()
+
     def fingerprint(self) -> str:
         root = self._root()
         return files.fingerprint(root.joinpath(*parts) for parts in self._list())
+
+
+def _is_about(name: str) -> bool:
+    """Whether a file may be a table about the images."""
+    return name.startswith("metadata.") and not files.is_image(name)
 
 
 def _class_name(row: metadata.Row, column: str) -> str:
