@@ -1,12 +1,15 @@
 """WebDataset shards that others wrote: found by pattern, opened from a path or URL, walked sample by sample.
 
 Any tar is taken (USTAR, GNU, PAX), plain or gzipped. Members are grouped as the webdataset library groups them: the key
-is the path up to the first dot of the file's name, members of one key that follow each other are a sample.
+is the path up to the first dot of the file's name, members of one key that follow each other are a sample. Members that
+lie apart are put together, too.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import dataclasses
 import glob
 import gzip
 import http.client
@@ -17,7 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,19 +32,38 @@ import fsspec
 from ..errors import GanpipeError, UnavailableError
 from ..redaction import expand_variables
 from .files import printable
+from .left_out import Tally
 from .retrying import CONNECT_TIMEOUT_SECONDS, HttpPlace, Place, Resumed, StorePlace, persistently, reason_of
 from .unpacking import Unpacked
 
 _KEY = "sources.webdataset.shards"
 _BLOCK = tarfile.BLOCKSIZE
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
+_NAME_TO_LAST_DOT = re.compile(r"((?:.*/)?[^./][^/]*)\.([^./]*)")
 _META = re.compile(r"(?:.*/)?__[^/]*__(?:$|/)")
 _GZIP = b"\x1f\x8b"
+_OTHER_PACKINGS = {
+    b"\x28\xb5\x2f\xfd": "it is packed by zstd: unpack it (zstd -d)",
+    b"BZh": "it is packed by bzip2: unpack it (bzip2 -d)",
+    b"\xfd7zXZ\0": "it is packed by xz: unpack it (xz -d)",
+    b"PK\3\4": "it is a zip file: unpack it, and pack a tar (unzip -d x OLD.zip; tar --sort=name -cf NEW.tar -C x .)",
+    b"<": "it begins like a web page",
+}
 _MAX_MEMBER_BYTES = 2**40
 MAX_IMAGE_BYTES = 2**30
 MAX_TEXT_BYTES = 2**22
 _MAX_HEADER_BYTES = 2**16
 _MAX_SAMPLE_MEMBERS = 1_000
+_MAX_END_BLOCKS = 2**11
+_MAX_WAITING = 100_000
+_MAX_HELD_BYTES = 2**28
+_LINK = "links and devices in a tar"
+_NO_MEMBER = "files that belong to no sample"
+_KEY_ENDS_AT = "sources.webdataset.key_ends_at"
+_REPACK = (
+    "its other members may come much later: unpack the shard into an empty folder and pack it sorted "
+    "(mkdir x; tar -xf OLD.tar -C x; tar --sort=name -cf NEW.tar -C x .)"
+)
 _MAX_SHARDS = 1_000_000
 _MAX_PATTERN_BYTES = 2**28
 _MAX_BRACES = 20
@@ -79,11 +101,73 @@ class Member:
 
 @dataclass(frozen=True)
 class ForeignSample:
-    """The members of one key, by extension; what was asked for is read already."""
+    """The members of one key, by extension; what was asked for is read already.
+
+    Attributes:
+        given_up: others of its members may come later in the shard, more than memory allows to wait for.
+    """
 
     key: str
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
+    given_up: bool = False
+
+    @property
+    def num_held(self) -> int:
+        """Bytes of what was read."""
+        return sum(map(len, self.contents.values()))
+
+    def joined(self, later: ForeignSample, shard: ForeignShard) -> ForeignSample:
+        """With members that came later.
+
+        Raises:
+            GanpipeError: a member is in both.
+        """
+        if twice := sorted(self.places.keys() & later.places.keys()):
+            raise GanpipeError(f"{shard.name}: sample {self.key} has two members .{twice[0]}; remove one")
+        return ForeignSample(self.key, self.places | later.places, self.contents | later.contents)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Which members make a sample.
+
+    Attributes:
+        images: extensions, of which a sample needs one.
+        texts: extensions, of which it needs all.
+        reads_images: whether images are read, too; else only found.
+        last_dot: a name's extension begins at its last dot, not at its first.
+    """
+
+    images: tuple[str, ...]
+    texts: frozenset[str]
+    reads_images: bool
+    last_dot: bool = False
+
+    @property
+    def name(self) -> re.Pattern[str]:
+        return _NAME_TO_LAST_DOT if self.last_dot else _NAME
+
+    @property
+    def known(self) -> frozenset[str]:
+        return self.texts | frozenset(self.images)
+
+    def most_bytes(self, extension: str) -> int:
+        """That are read of such a member; 0 leaves it unread."""
+        if extension in self.texts:
+            return MAX_TEXT_BYTES
+        return MAX_IMAGE_BYTES if self.reads_images and extension in self.images else 0
+
+    def is_whole(self, sample: ForeignSample) -> bool:
+        places = sample.places.keys()
+        return places >= self.texts and any(extension in places for extension in self.images)
+
+    def hint(self, sample: ForeignSample) -> str:
+        """What else may be the cause where a sample lacks a member."""
+        dotted = any(extension.rpartition(".")[2] in self.known for extension in sample.places if "." in extension)
+        if dotted and not self.last_dot:
+            return f"; its key ends at the first dot of its files' names: set {_KEY_ENDS_AT} to last dot"
+        return f"; {_REPACK}" if sample.given_up else ""
 
 
 def expand(patterns: tuple[str, ...], root: Path) -> list[ForeignShard]:
@@ -182,16 +266,16 @@ def _is_web(shard: ForeignShard) -> bool:
 
 def _place(shard: ForeignShard) -> Place:
     if _is_web(shard):
-        return HttpPlace(lambda headers: _request(shard, "GET", headers))
+        return HttpPlace(lambda headers: _request(shard, "GET", dict(headers)))
     return StorePlace(_filesystem(shard), expand_variables(shard.url, _KEY))
 
 
-def _request(shard: ForeignShard, method: str, headers: Mapping[str, str] | None = None) -> Any:
+def _request(shard: ForeignShard, method: str, headers: dict[str, str] | None = None) -> Any:
     """The answer to a request for a shard at an http(s) URL; user and password in it become a header."""
     parts = urllib.parse.urlsplit(expand_variables(shard.url, _KEY))
     user_info, _, host = parts.netloc.rpartition("@")
     url = urllib.parse.urlunsplit(parts._replace(netloc=host))
-    request = urllib.request.Request(url, headers=dict(headers or {}), method=method)
+    request = urllib.request.Request(url, headers=headers or {}, method=method)
     if user_info:
         encoded = base64.b64encode(urllib.parse.unquote(user_info).encode()).decode()
         # Not sent on to another host that this one may name.
@@ -225,8 +309,8 @@ def _named(shard: ForeignShard, place: Callable[[], str]) -> Iterator[None]:
 class _Walk:
     """One pass over the members of a tar."""
 
-    def __init__(self, shard: ForeignShard, stream: IO[bytes]) -> None:
-        self._shard, self._stream = shard, stream
+    def __init__(self, shard: ForeignShard, stream: IO[bytes], left_out: Tally) -> None:
+        self._shard, self._stream, self._left_out = shard, stream, left_out
         self._can_seek = not shard.is_remote and not isinstance(stream, gzip.GzipFile)
         self._position = 0
         self.last = "from its start"
@@ -257,11 +341,26 @@ class _Walk:
                 f"{self._shard.name}: truncated: it ends {self.last} without a tar's end mark; fetch or write it again"
             )
         if not any(block):
-            return None
+            return self._after_end()
         try:
             return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError:
-            raise GanpipeError(f"{self._shard.name}: byte {start:,} ({self.last}) is no header of a tar") from None
+            packing = next((f"; {what}" for begin, what in _OTHER_PACKINGS.items() if block.startswith(begin)), "")
+            raise GanpipeError(
+                f"{self._shard.name}: byte {start:,} ({self.last}) is no header of a tar{packing if not start else ''}"
+            ) from None
+
+    def _after_end(self) -> tarfile.TarInfo | None:
+        """The header of another tar behind this one's end mark, as `cat` joins them; None where no such follows."""
+        for _ in range(_MAX_END_BLOCKS):
+            block = self._take(_BLOCK)
+            if any(block):
+                with contextlib.suppress(tarfile.HeaderError):  # no tar: whatever it is, it was written behind the end
+                    return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                return None
+            if len(block) < _BLOCK:
+                return None
+        return None
 
     def _size(self, name: str, renamed: str | None, info: tarfile.TarInfo) -> int:
         """Bytes of a member's content, which nothing that was read yet bears out."""
@@ -293,6 +392,8 @@ class _Walk:
                     self.last = f"after {name}"
                 else:
                     num_bytes = 0  # a folder or link
+                    if not info.isdir():
+                        self._left_out.add(_LINK, name)
                 renamed = {}
             self._go_to(name, start + num_bytes + -num_bytes % _BLOCK)
 
@@ -310,39 +411,77 @@ def _pax_values(content: bytes) -> dict[str, str]:
     return found
 
 
-def samples(shard: ForeignShard, most_bytes: Callable[[str], int]) -> Iterator[ForeignSample]:
-    """The shard's samples, in order.
+def _runs(shard: ForeignShard, walk: _Walk, mapping: Mapping, left_out: Tally) -> Iterator[ForeignSample]:
+    """Members of one key that follow each other."""
+    current: ForeignSample | None = None
+    pattern, known = mapping.name, mapping.known
+    for name, member in walk.members():
+        matched = pattern.fullmatch(name)
+        if matched is None or _META.match(name):
+            left_out.add(_NO_MEMBER, name)
+            continue
+        key, extension = matched[1], matched[2].lower()
+        if current is None or key != current.key:
+            if current is not None:
+                yield current
+            current = ForeignSample(key)
+        if extension in current.places:
+            raise GanpipeError(f"{shard.name}: sample {key} has two members .{extension}; remove or rename one")
+        current.places[extension] = (member.offset, member.num_bytes)
+        if len(current.places) > _MAX_SAMPLE_MEMBERS:
+            raise GanpipeError(
+                f"{shard.name}: sample {key} has more than {_MAX_SAMPLE_MEMBERS:,} members{mapping.hint(current)}"
+            )
+        most = mapping.most_bytes(extension)
+        if not most:
+            if extension not in known:
+                left_out.add(f".{extension}", name)
+            continue
+        if member.num_bytes > most:
+            raise GanpipeError(f"{shard.name}: {name}: {member.num_bytes:,} bytes; at most {most:,} are read")
+        current.contents[extension] = member.read()
+    if current is not None:
+        yield current
+
+
+def samples(shard: ForeignShard, mapping: Mapping, left_out: Tally | None = None) -> Iterator[ForeignSample]:
+    """The shard's samples, in the order in which their members are complete; at last those that lack some.
+
+    Members that lie apart are put together as far as memory allows: of those that wait for others, and of what was read
+    of them, only so much is held.
 
     Args:
-        most_bytes: that are read of a member with this extension; 0 leaves it unread.
+        left_out: takes the files that belong to no sample, and members that the mapping does not name.
 
     Raises:
         GanpipeError: naming the shard, and member or key: it is not there, no tar, truncated, or has a member twice.
     """
     walk: _Walk | None = None
-    current: ForeignSample | None = None
+    whole: set[int] = set()
+    waiting: dict[str, ForeignSample] = {}
+    num_held = 0
+    left_out = Tally() if left_out is None else left_out
     with _named(shard, lambda: walk.last if walk else "at all"), _opened(shard) as stream:
-        walk = _Walk(shard, stream)
-        for name, member in walk.members():
-            matched = _NAME.fullmatch(name)
-            if matched is None or _META.match(name):
-                continue
-            key, extension = matched[1], matched[2].lower()
-            if current is None or key != current.key:
-                if current is not None:
-                    yield current
-                current = ForeignSample(key)
-            if extension in current.places:
-                raise GanpipeError(f"{shard.name}: sample {key} has two members .{extension}")
-            current.places[extension] = (member.offset, member.num_bytes)
-            if len(current.places) > _MAX_SAMPLE_MEMBERS:
-                raise GanpipeError(f"{shard.name}: sample {key} has more than {_MAX_SAMPLE_MEMBERS:,} members")
-            if most := most_bytes(extension):
-                if member.num_bytes > most:
-                    raise GanpipeError(f"{shard.name}: {name}: {member.num_bytes:,} bytes; at most {most:,} are read")
-                current.contents[extension] = member.read()
-    if current is not None:
-        yield current
+        walk = _Walk(shard, stream, left_out)
+        for run in _runs(shard, walk, mapping, left_out):
+            if run.key in waiting:
+                held = waiting.pop(run.key)
+                num_held -= held.num_held
+                run = held.joined(run, shard)
+            if mapping.is_whole(run):
+                whole.add(hash(run.key))
+                yield run
+            elif hash(run.key) in whole:
+                if again := [extension for extension in run.places if extension in mapping.known]:
+                    raise GanpipeError(f"{shard.name}: sample {run.key} has two members .{again[0]}; remove one")
+            else:
+                waiting[run.key] = run
+                num_held += run.num_held
+            while len(waiting) > _MAX_WAITING or num_held > _MAX_HELD_BYTES:
+                first = waiting.pop(next(iter(waiting)))
+                num_held -= first.num_held
+                yield dataclasses.replace(first, given_up=True)
+    yield from waiting.values()
 
 
 def state_of(shard: ForeignShard) -> list[str | int]:

@@ -20,6 +20,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from ganpipe.data import foreign_shards
 from ganpipe.data.cache import open_dataset
 from ganpipe.data.manifest import read_manifest
 from ganpipe.data.settings import DataSettings
@@ -346,6 +347,146 @@ def test_a_member_that_is_there_twice(tmp_path: Path) -> None:
             archive.addfile(tarfile.TarInfo("k.png"), None)
     with pytest.raises(GanpipeError, match=r"x\.tar: sample k has two members \.png"):
         source_of(tmp_path).check()
+
+
+def pack(path: Path, *members: tuple[str, bytes], **options: Any) -> Path:
+    """A tar of these members, in this order."""
+    with tarfile.open(path, "w", **options) as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image(number)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def apart(*numbers: int) -> list[tuple[str, bytes]]:
+    """Members as `tar -cf x.tar *.png *.cls` writes them: all images, then all labels."""
+    return [(f"./{n}.PNG", png(n)) for n in numbers] + [(f"./{n}.cls", b"%d" % (n % 2)) for n in numbers]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_members_that_lie_apart_are_put_together(packed: bool, served: str, shards: Path) -> None:
+    path = pack(shards / "apart.tar", *apart(*range(8)))
+    name = "apart.tar.gz" if packed else "apart.tar"
+    if packed:
+        (shards / name).write_bytes(gzip.compress(path.read_bytes()))
+    for source in (
+        source_of(shards, name, label="cls"),
+        source_of(None, f"{served}/{name}", label="cls", classes=2),
+    ):
+        source.check()
+        items = list(source.items())
+        assert [(item.name.split(": ")[1], item.label) for item in items] == [(f"./{n}", n % 2) for n in range(8)]
+        assert [item.images["image"].read() for item in items] == [png(n) for n in range(8)]
+
+
+def test_more_than_memory_allows_is_to_be_packed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign_shards, "_MAX_WAITING", 3)
+    (tmp_path / "in").mkdir()
+    path = pack(tmp_path / "in" / "OLD.tar", *apart(*range(6)))
+    with pytest.raises(GanpipeError) as caught:
+        source_of(tmp_path / "in", label="cls").check()
+    message = str(caught.value)
+    assert message.startswith(f"{path}: sample ./0 has no .cls, which sources.webdataset.label names (it has .png); ")
+    command = message[message.index("(mkdir") + 1 : -1]
+    assert command == "mkdir x; tar -xf OLD.tar -C x; tar --sort=name -cf NEW.tar -C x ."
+    for step in command.split("; "):
+        subprocess.run(step.split(), cwd=path.parent, check=True)
+    items = list(source_of(tmp_path / "in", "NEW.tar", label="cls").items())
+    assert [(item.name, item.label) for item in items] == [(f"NEW.tar: ./{n}", n % 2) for n in range(6)]
+
+
+def test_keys_with_dots(tmp_path: Path) -> None:
+    pack(tmp_path / "x.tar", *((f"set/img.{n:04d}{end}", png(n)) for n in range(3) for end in (".png", ".seg.png")))
+    with pytest.raises(
+        GanpipeError,
+        match=r"sample set/img has no \.png, .* \(it has \.0000\.png, \.0000\.seg\.png, .*\); set .*; its key ends at "
+        r"the first dot of its files' names: set sources\.webdataset\.key_ends_at to last dot",
+    ):
+        source_of(tmp_path).check()
+    names = [item.name for item in source_of(tmp_path, key_ends_at="last dot").items()]
+    assert names == [f"x.tar: set/img.{n:04d}{more}" for n in range(3) for more in ("", ".seg")]
+    pack(tmp_path / "x.tar", *((f"img.{n:04d}.png", b"") for n in range(1001)))
+    with pytest.raises(GanpipeError, match=r"sample img has more than 1,000 members; .*key_ends_at to last dot"):
+        source_of(tmp_path).check()
+
+
+def test_a_sample_without_its_image_follows_the_rule(shards: Path, tmp_path: Path, settings_of: MakeSettings) -> None:
+    pack(shards / "data-000009.tar", ("a.cls", b"1"), ("b.png", png(1)), ("b.cls", b"1"))
+    source = source_of(shards, label="cls")
+    source.check()
+    with pytest.raises(
+        GanpipeError, match=r"data-000009\.tar: sample a has no \.png, .* \(it has \.cls\).*data\.unreadable"
+    ):
+        write_shards(settings_of(source="webdataset"), source, tmp_path / "out")
+    manifest = write_shards(settings_of(source="webdataset", unreadable="skip"), source, tmp_path / "out")
+    assert manifest.skipped == ("data-000009.tar: a",)
+    assert sum(shard.num_samples for shard in manifest.shards) == 13
+    with pytest.raises(GanpipeError, match=r"sample part/\d+ has no \.jpgg, which sources\.webdataset\.image names"):
+        source_of(shards, image="jpgg").check()  # no sample of the shard has it: the setting is wrong
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        (("a.png", "a.cls", "b.png", "b.cls", "a.png", "a.cls"), ["a", "b", "a"]),  # another sample of that key
+        (("a.png", "a.cls", "b.png", "b.cls", "a.json"), ["a", "b"]),
+        (("a.png", "a.cls", "b.png", "b.cls", "a.png"), r"sample a has two members \.png; remove one"),
+        (("a.png", "b.png", "a.png", "b.cls"), r"sample a has two members \.png; remove one"),
+        (("a.png", "a.PNG", "a.cls"), r"sample a has two members \.png; remove or rename one"),
+    ],
+)
+def test_keys_that_come_twice(members: tuple[str, ...], found: list[str] | str, tmp_path: Path) -> None:
+    pack(tmp_path / "x.tar", *((name, b"1") for name in members))
+    source = source_of(tmp_path, label="cls")
+    if isinstance(found, list):
+        assert [item.name for item in source.items()] == [f"x.tar: {key}" for key in found]
+    else:
+        with pytest.raises(GanpipeError, match=found):
+            list(source.items())
+
+
+def test_tars_that_cat_joined(tmp_path: Path) -> None:
+    parts = [pack(tmp_path / f"{n}.tar", (f"{n}.png", png(n))).read_bytes() for n in range(3)]
+    (tmp_path / "x.tar").write_bytes(b"".join(parts) + b"and a note")
+    assert [item.name for item in source_of(tmp_path, "x.tar").items()] == [f"x.tar: {n}" for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("begin", "says"),
+    [
+        (b"\x28\xb5\x2f\xfd", "packed by zstd: unpack it"),
+        (b"BZh9", "packed by bzip2"),
+        (b"\xfd7zXZ\0", "packed by xz"),
+        (b"PK\3\4", r"is a zip file: unpack it, and pack a tar \(unzip"),
+        (b"<!DOCTYPE html>", "begins like a web page"),
+    ],
+)
+def test_what_is_no_tar_is_called_by_its_name(begin: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(begin.ljust(2000, b"x"))
+    with pytest.raises(GanpipeError, match=rf"x\.tar: byte 0 .* is no header of a tar; it .*{says}"):
+        source_of(tmp_path).check()
+
+
+def test_members_that_are_not_taken_are_counted(tmp_path: Path, settings_of: MakeSettings) -> None:
+    members = [(f"{n}.{end}", b"1") for n in range(4) for end in ("cls", "json")]
+    path = pack(tmp_path / "x.tar", *sorted([*members, *((f"{n}.png", png(n)) for n in range(4))]), ("README", b"x"))
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("4.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "3.png"
+        archive.addfile(link)
+    manifest = write_shards(settings_of(source="webdataset"), source_of(tmp_path, label="cls"), tmp_path / "out")
+    assert [(one.kind, one.number, one.names) for one in manifest.left_out] == [
+        (".json", 4, ("0.json", "1.json", "2.json")),
+        ("files that belong to no sample", 1, ("README",)),
+        ("links and devices in a tar", 1, ("4.png",)),
+    ]
 
 
 def test_classes_given(shards: Path, served: str) -> None:

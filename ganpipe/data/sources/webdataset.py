@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -15,21 +15,36 @@ from ...errors import GanpipeError
 from ...section import nearest
 from .. import files
 from ..foreign_shards import (
-    MAX_IMAGE_BYTES,
-    MAX_TEXT_BYTES,
     ForeignSample,
     ForeignShard,
+    Mapping,
     expand,
     is_gzipped,
     samples,
     state_of,
 )
-from ..manifest import MAX_CLASSES
-from .base import Description, FileRange, InMemory, Item, Items, Source, SourceSettings
+from ..left_out import Tally
+from ..manifest import MAX_CLASSES, LeftOut
+from .base import (
+    Absent,
+    Description,
+    FileRange,
+    ImageReference,
+    InMemory,
+    Item,
+    Items,
+    Source,
+    SourceSettings,
+)
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 _LONGEST_CLASS = 200
+_MAX_LISTED = 8
 _KEY = "sources.webdataset"
+
+
+class _NoImage(GanpipeError):
+    """A sample without its image, which follows data.unreadable."""
 
 
 class WebdatasetSettings(SourceSettings):
@@ -51,6 +66,9 @@ class WebdatasetSettings(SourceSettings):
     classes: tuple[str, ...] | int | None = None
     """Names of the classes, or how many there are. Null reads all labels of local shards to know; needed for shards at
     URLs that have labels."""
+    key_ends_at: Literal["first dot", "last dot"] = "first dot"
+    """Where a member's name divides into key and extension: at the first dot after its last slash, as the webdataset
+    library has it, or at the last (photo.v2.jpg)."""
     description: str = "Images from WebDataset shards."
     """One sentence for the model card."""
     licence: str = "unknown (WebDataset shards)"
@@ -82,6 +100,7 @@ class Webdataset(Source):
         assert isinstance(settings, WebdatasetSettings)
         self._settings = settings
         self._names: tuple[str, ...] | None = None
+        self._left_out = Tally()
 
     def _shards(self) -> list[ForeignShard]:
         """All shards; never empty."""
@@ -94,12 +113,21 @@ class Webdataset(Source):
             raise GanpipeError(f"{_KEY}.path: {root} {kind}")
         return expand(self._settings.shards, root)
 
-    def _samples(self, shard: ForeignShard, with_images: bool) -> Iterator[ForeignSample]:
+    def _mapping(self, reads_images: bool) -> Mapping:
+        """Label and text are read; the image is found, or read, too."""
+        given = self._settings
+        return Mapping(
+            images=(given.image.lower(),) if given.image else _IMAGES,
+            texts=frozenset(name.partition(":")[0].lower() for name in (given.label, given.text) if name),
+            reads_images=reads_images,
+            last_dot=given.key_ends_at == "last dot",
+        )
+
+    def _samples(
+        self, shard: ForeignShard, with_images: bool, left_out: Tally | None = None
+    ) -> Iterator[ForeignSample]:
         """The shard's samples with label and text read, and the image, too, if asked for."""
-        images = () if not with_images else (self._settings.image.lower(),) if self._settings.image else _IMAGES
-        texts = (name.partition(":")[0].lower() for name in (self._settings.label, self._settings.text) if name)
-        most_bytes = dict.fromkeys(images, MAX_IMAGE_BYTES) | dict.fromkeys(texts, MAX_TEXT_BYTES)
-        return samples(shard, lambda extension: most_bytes.get(extension, 0))
+        return samples(shard, self._mapping(with_images), left_out)
 
     def _image_extension(self, shard: ForeignShard, sample: ForeignSample) -> str:
         if self._settings.image is not None:
@@ -107,16 +135,16 @@ class Webdataset(Source):
         for extension in _IMAGES:
             if extension in sample.places:
                 return extension
-        raise GanpipeError(
+        raise _NoImage(
             f"{shard.name}: sample {sample.key} has no .{', .'.join(_IMAGES)} (it has {_list(sample)}); "
-            f"set {_KEY}.image to the extension of the image"
+            f"set {_KEY}.image to the extension of the image{self._mapping(False).hint(sample)}"
         )
 
     def _present(self, shard: ForeignShard, sample: ForeignSample, extension: str, setting: str) -> str:
         if extension not in sample.places:
-            raise GanpipeError(
+            raise (_NoImage if setting == "image" else GanpipeError)(
                 f"{shard.name}: sample {sample.key} has no .{extension}, which {_KEY}.{setting} names (it has "
-                f"{_list(sample)}); {nearest(extension, sample.places)}"
+                f"{_list(sample)}); {nearest(extension, sample.places)}{self._mapping(False).hint(sample)}"
             )
         return extension
 
@@ -173,7 +201,7 @@ class Webdataset(Source):
                 )
             found: set[str] = set()
             for shard in shards:
-                for sample in self._samples(shard, False):
+                for sample in samples(shard, self._mapping(False)):
                     found.add(self._class(shard, sample))
                     if len(found) > MAX_CLASSES:
                         raise GanpipeError(f"{shard.name}: {_KEY}.label makes more than {MAX_CLASSES:,} classes")
@@ -183,15 +211,23 @@ class Webdataset(Source):
     def check(self) -> None:
         shards = self._shards()
         for shard in shards:
-            if not shard.is_remote:  # the mapping fits the first sample of each
-                for item in self._items_of(shard, self._classes()):
-                    _ = item
-                    break
+            if not shard.is_remote:  # the mapping fits the first sample of each that has an image
+                self._require_images(shard)
+
+    def _require_images(self, shard: ForeignShard) -> None:
+        first: Absent | None = None
+        for item in self._items_of(shard, self._classes()):
+            image = item.images["image"]
+            if not isinstance(image, Absent):
+                return
+            first = first or image
+        if first is not None:
+            raise GanpipeError(first.reason)
 
     def describe(self) -> Description:
         shards = self._shards()
         for shard in shards[:1]:
-            if not shard.is_remote and next(self._samples(shard, False), None) is None:
+            if not shard.is_remote and next(samples(shard, self._mapping(False)), None) is None:
                 raise GanpipeError(f"{shard.name}: holds no sample")
         fields = ["image", *(["label"] if self._settings.label else []), *(["text"] if self._settings.text else [])]
         return Description(
@@ -201,15 +237,14 @@ class Webdataset(Source):
             licence=self._settings.licence,
         )
 
-    def _items_of(self, shard: ForeignShard, classes: tuple[str, ...]) -> Iterator[Item]:
+    def _items_of(self, shard: ForeignShard, classes: tuple[str, ...], left_out: Tally | None = None) -> Iterator[Item]:
         in_place = not shard.is_remote and not is_gzipped(shard)
         numbers = {name: number for number, name in enumerate(classes)}
         path = Path(shard.url).absolute() if in_place else None
         root = Path(self._settings.path or "").expanduser()
         name = shard.name if shard.is_remote else os.path.relpath(shard.url, root)
-        for sample in self._samples(shard, not in_place):
-            extension = self._image_extension(shard, sample)
-            image = FileRange(path, *sample.places[extension]) if path else InMemory(sample.contents[extension])
+        for sample in samples(shard, self._mapping(not in_place), left_out):
+            image = self._image(shard, sample, path)
             text = self._value(shard, sample, "text") if self._settings.text else None
             if text is not None and not isinstance(text, str):
                 raise GanpipeError(
@@ -217,6 +252,14 @@ class Webdataset(Source):
                 )
             label = self._number(shard, sample, numbers) if classes else None
             yield Item(files.printable(f"{name}: {sample.key}"), {"image": image}, label, text)
+
+    def _image(self, shard: ForeignShard, sample: ForeignSample, path: Path | None) -> ImageReference:
+        """Where the image lies: in the shard at `path`, or in memory."""
+        try:
+            extension = self._image_extension(shard, sample)
+        except _NoImage as error:
+            return Absent(str(error))
+        return FileRange(path, *sample.places[extension]) if path else InMemory(sample.contents[extension])
 
     def _number(self, shard: ForeignShard, sample: ForeignSample, numbers: dict[str, int]) -> int:
         name = self._class(shard, sample)
@@ -233,12 +276,16 @@ class Webdataset(Source):
         shards, classes = self._shards(), self._classes()
 
         def make() -> Iterator[Item]:
+            self._left_out = Tally()
             for shard in shards:
-                yield from self._items_of(shard, classes)
+                yield from self._items_of(shard, classes, self._left_out)
 
         if any(shard.is_remote or is_gzipped(shard) for shard in shards):
             return make()  # read as they come
         return Items(sum(1 for _ in make()), make)  # what does not fit the mapping is an error before any is decoded
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return self._left_out.result()
 
     def fingerprint(self) -> str:
         with ThreadPoolExecutor(16) as threads:
@@ -246,7 +293,8 @@ class Webdataset(Source):
 
 
 def _list(sample: ForeignSample) -> str:
-    return ", ".join(f".{extension}" for extension in sample.places)
+    found = [f".{extension}" for extension in sample.places]
+    return ", ".join(found if len(found) <= _MAX_LISTED else [*found[:_MAX_LISTED], "..."])
 
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:
