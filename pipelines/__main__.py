@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ganpipe import environment, services
+from ganpipe import environment, services, tracked
 from ganpipe.errors import GanpipeError
 from ganpipe.redaction import redact
 from ganpipe.service_kinds import KINDS
@@ -21,11 +21,18 @@ from .graph import open_repo, stages_of, with_upstream
 
 
 def stale(root: Path, targets: Sequence[str]) -> list[str]:
-    """The stages whose inputs, code, settings or outputs are not as they were, in order; more may follow from them."""
+    """The stages whose inputs, code, settings or outputs are not as they were, in order; more may follow from them.
+
+    Raises:
+        GanpipeError: DVC cannot say.
+    """
     from dvc.exceptions import DvcException
 
     with open_repo(root) as repo:
         stages = with_upstream(stages_of(repo), targets)
+        watched = [Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"]
+        shown = (path.relative_to(root) if path.is_relative_to(root) else path for path in watched)
+        tracked.require_fit(shown, repo.dvcignore.is_ignored_file)
         try:
             changed = set(repo.status())
         except DvcException as error:

@@ -170,7 +170,7 @@ def _failure(failed: Sequence[str], waiting: Sequence[str], states: dict[str, St
     lines = ["; ".join(errors)]
     if waiting:
         lines.append(f"not run, since they need it: {', '.join(waiting)}")
-    lines.append("next: mend that and run the same command again; what is done is kept")
+    lines.append("next: mend that and run the same command again; stages that are done stay done")
     return "\n".join(lines)
 
 

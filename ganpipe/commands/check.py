@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from .. import environment, prefect_api, services
+from .. import environment, prefect_api, services, tracked
 from ..cpus import usable_cpus
 from ..data import sources
 from ..data.places import host_cache
@@ -41,6 +42,8 @@ def main(argv: list[str]) -> int:
         prefect_api.check_reachable(service.address)
     params = load_params()
     require_commit(Path.cwd(), params.register_)
+
+    check_watched_folders(params)
     check_gan_and_data(params)
     check_metrics(params)
     check_disk(params)
@@ -78,6 +81,26 @@ def check_command() -> None:
             f"{command}: the stages of dvc.yaml call it, and it does not run ({reason}); after a move remove .venv and "
             "run `make venv`; if that does not help, move the checkout to a shorter path without quotes and the like"
         )
+
+
+def check_watched_folders(params: Params) -> None:
+    """DVC, which stops without a name, finds nothing to stop at in the folders of images that it watches.
+
+    Raises:
+        GanpipeError: naming the file, and what to do.
+    """
+    if not (Path(".dvc").is_dir() and Path("dvc.yaml").is_file()):
+        return
+    names = re.findall(r"\$\{sources\.(\w+)\.path\}", Path("dvc.yaml").read_text(encoding="utf-8"))
+    given = (getattr(getattr(params.sources, name, None), "path", None) for name in names)
+    tracked.require_fit([Path(path).expanduser() for path in given if path], _is_ignored_by_dvc)
+
+
+def _is_ignored_by_dvc(path: str) -> bool:
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        return bool(repo.dvcignore.is_ignored_file(path))
 
 
 def check_gan_and_data(params: Params) -> None:

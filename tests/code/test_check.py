@@ -152,6 +152,22 @@ def test_a_source_folder_without_images(workplace: Path, capsys: pytest.CaptureF
     assert "images" in error_of("ingest", capsys)
 
 
+def test_a_file_that_dvc_stops_at(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`unreadable: skip` copes with it, but DVC looks at the folder before any stage runs."""
+    write(workplace, data__unreadable="skip")
+    (workplace / "images" / "gone.png").symlink_to("elsewhere.png")
+    assert main(["check"]) == 0  # no DVC here
+    capsys.readouterr()
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=workplace, check=True)
+    (workplace / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    assert error_of("check", capsys) == (
+        "error: images/gone.png: a link to elsewhere.png, which is not there. DVC watches images and stops at it: mend "
+        "or remove it, or name it in .dvcignore"
+    )
+    (workplace / ".dvcignore").write_text("gone.png\n")
+    assert main(["check"]) == 0
+
+
 def test_mlflow_that_does_not_answer(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

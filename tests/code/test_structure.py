@@ -28,6 +28,7 @@ LIGHT = {
     "service_kinds",
     "services",
     "events",
+    "tracked",
     "",
 }
 """Modules at the bottom: they import nothing of ganpipe but each other, and no training library."""
