@@ -293,8 +293,12 @@ def _filesystem(shard: ForeignShard) -> fsspec.AbstractFileSystem:
 
 
 @contextmanager
-def _named(shard: ForeignShard, place: Callable[[], str]) -> Iterator[None]:
-    """Errors of the disk or network as one line that names the shard and how far it was read."""
+def _named(shard: ForeignShard, place: Callable[[], str], advice: str) -> Iterator[None]:
+    """Errors of the disk or network as one line that names the shard and how far it was read.
+
+    Args:
+        advice: what to do about a server that stays away.
+    """
     try:
         yield
     except urllib.error.HTTPError as error:
@@ -303,7 +307,7 @@ def _named(shard: ForeignShard, place: Callable[[], str]) -> Iterator[None]:
         raise GanpipeError(f"{shard.name}: cannot be read {place()} ({reason_of(error)})") from None
     except UnavailableError as error:
         reason = str(error).removeprefix(f"{shard.name}: ")
-        raise UnavailableError(f"{shard.name}: cannot be read {place()} ({reason}); {_ANEW}") from None
+        raise UnavailableError(f"{shard.name}: cannot be read {place()} ({reason}); {advice}") from None
 
 
 class _Walk:
@@ -461,7 +465,7 @@ def samples(shard: ForeignShard, mapping: Mapping, left_out: Tally | None = None
     waiting: dict[str, ForeignSample] = {}
     num_held = 0
     left_out = Tally() if left_out is None else left_out
-    with _named(shard, lambda: walk.last if walk else "at all"), _opened(shard) as stream:
+    with _named(shard, lambda: walk.last if walk else "at all", _ANEW), _opened(shard) as stream:
         walk = _Walk(shard, stream, left_out)
         for run in _runs(shard, walk, mapping, left_out):
             if run.key in waiting:
@@ -490,7 +494,7 @@ def state_of(shard: ForeignShard) -> list[str | int]:
     Raises:
         GanpipeError: it is not there.
     """
-    with _named(shard, lambda: "at all"):
+    with _named(shard, lambda: "at all", "try again later"):
         if not shard.is_remote:
             status = Path(shard.url).stat()
             return [shard.url, status.st_size, status.st_mtime_ns]

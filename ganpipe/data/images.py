@@ -111,7 +111,7 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
         raise UnreadableImage(f"{pixels}, more than data.max_pixels = {max_pixels:,}") from None
     except Image.UnidentifiedImageError:
         if content[4:8] == b"ftyp" and content[8:12] in _BRANDS:
-            raise UnreadableImage("a HEIF image; `pip install 'ganpipe[heif]'` reads them") from None
+            raise UnreadableImage("a HEIF image; `pip install pillow-heif` to read them") from None
         raise UnreadableImage("not an image in any format known here") from None
     except (
         Exception

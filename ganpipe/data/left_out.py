@@ -16,7 +16,7 @@ _MAX_KINDS = 20
 _MAX_NAMES = 3
 _MAX_NAME = 200
 _ADVICE = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), "`pip install 'ganpipe[heif]'` reads them"),
+    **dict.fromkeys((".heic", ".heif", ".hif"), "`pip install pillow-heif` to read them"),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"), "unpack them"),
     **dict.fromkeys(
         (".svg", ".eps", ".pdf", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".mp4", ".mov", ".npy"),

@@ -33,14 +33,14 @@ _PROGRESS_BYTES = 2**20
 _STRONG_AFTER_SECONDS = 60
 _MAYBE_LATER = {408, 425, 429}
 _NEVER = {501, 505}
+_MISTAKES = (AssertionError, AttributeError, LookupError, MemoryError, TypeError)
 _LASTING = (
+    *_MISTAKES,
     FileNotFoundError,
     PermissionError,
     IsADirectoryError,
     NotADirectoryError,
     ImportError,
-    LookupError,
-    TypeError,
     ValueError,
     NotImplementedError,
     ssl.SSLCertVerificationError,
@@ -78,13 +78,14 @@ def _status(error: BaseException) -> int | None:
 def _is_botocores_answer(error: BaseException) -> bool:
     """A refusal by an S3 server, or what botocore says before it asks one: no credentials, no region."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore.exceptions import ConnectionError as NoConnection
 
-    return isinstance(error, BotoCoreError | ClientError) and not isinstance(error, HTTPClientError)
+    return isinstance(error, BotoCoreError | ClientError) and not isinstance(error, HTTPClientError | NoConnection)
 
 
 def _lasting(name: str, error: Exception) -> Exception:
     """An error that another attempt cannot help, as callers know to name it."""
-    if isinstance(error, OSError | http.client.HTTPException | GanpipeError):
+    if isinstance(error, (OSError, http.client.HTTPException, GanpipeError, *_MISTAKES)):
         return error
     return GanpipeError(f"{name}: cannot be read ({reason_of(error)})")
 
@@ -129,6 +130,8 @@ class Attempts:
         Args:
             asked_seconds: for which the server wants to be left alone.
         """
+        if not self._number:
+            self._began = time.monotonic()
         self._number += 1
         if asked_seconds > MOST_WAIT_SECONDS:
             self.end = f"its server asks to be left alone for {asked_seconds:,.0f} s"
@@ -141,7 +144,7 @@ class Attempts:
 
     @property
     def seconds(self) -> float:
-        """Since the first attempt began."""
+        """Since the first attempt failed; before that, since this was made."""
         return time.monotonic() - self._began
 
     def require_another(self, name: str, error: Exception) -> None:
@@ -320,12 +323,12 @@ class Resumed(io.RawIOBase):
         """The file from where it was read to on."""
         part = self._place.open(self._position, self._version)
         try:
-            sizes = {part.num_bytes, self._num_bytes} - {None}
-            if self._position and (len(sizes) > 1 or part.start > self._position):
+            sizes = [size for size in (part.num_bytes, self._num_bytes) if size is not None]
+            if self._position and (len(set(sizes)) > 1 or part.start > self._position):
                 raise self._changed()
             if part.start < self._position:
                 self._skip(part)
-            self._version, self._num_bytes = part.version, part.num_bytes
+            self._version, self._num_bytes = part.version, max(sizes, default=None)
         except BaseException:
             part.stream.close()
             raise

@@ -161,7 +161,7 @@ def test_heic_without_its_library_is_named(tmp_path: Path, draw: Draw) -> None:
     assert (done.returncode, done.stdout.split(": ")[1][:7]) == (0, "4 train"), done.stderr
     assert done.stderr.splitlines()[-2:] == [
         "left out 2, listed in artifacts/shards/manifest.json:",
-        "  2 .heic (a.heic, b.HEIC); `pip install 'ganpipe[heif]'` reads them",
+        "  2 .heic (a.heic, b.HEIC); `pip install pillow-heif` to read them",
     ]
     manifest = json.loads((tmp_path / "artifacts" / "shards" / "manifest.json").read_text())
     assert manifest["left_out"] == [{"kind": ".heic", "number": 2, "names": ["a.heic", "b.HEIC"]}]

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import s3fs
 from PIL import Image
 
-from ganpipe.data import retrying
+from ganpipe.data import foreign_shards, retrying
 from ganpipe.data.cache import open_dataset
 from ganpipe.data.download import KnownFile, fetch
 from ganpipe.data.settings import DataSettings
@@ -37,7 +39,8 @@ class Site:
     """What a server gives, and how it fails.
 
     Attributes:
-        faults: one a request, in turn, until they are used up: a status, or `cut`: the connection ends after CUT bytes.
+        faults: one a request, in turn, until they are used up: a status, `cut`: the connection ends after CUT bytes, or
+            `stall`: it stays open after them, and nothing more comes.
         asked: method and Range of each request.
         afterwards: called after each answer.
     """
@@ -50,6 +53,7 @@ class Site:
     chunked: bool = False
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     afterwards: Callable[[], None] = lambda: None
+    released: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
 
@@ -94,6 +98,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(sent), sent) if site.chunked else sent)
             if site.chunked and fault is None:
                 self.wfile.write(b"0\r\n\r\n")
+        if fault == "stall":
+            self.wfile.flush()
+            site.released.wait(30)
         site.afterwards()
 
 
@@ -105,6 +112,7 @@ def site() -> Iterator[Site]:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         made.url = f"http://127.0.0.1:{server.server_port}"
         yield made
+        made.released.set()
         server.shutdown()
 
 
@@ -164,6 +172,13 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(kind: str, packed: bool, 
     assert site.asked[3:] == [("GET", more)]
 
 
+def test_a_server_that_falls_silent_is_asked_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign_shards, "CONNECT_TIMEOUT_SECONDS", 0.3)
+    site.files["/x.tar"], site.faults = shard(), ["stall"]
+    assert len(read(site)) == 12
+    assert site.asked == [("GET", None), ("GET", "bytes=20000-")]
+
+
 def test_a_server_that_cuts_every_time_is_left(site: Site) -> None:
     site.files["/x.tar"], site.ranges, site.faults = shard(), False, ["cut"] * 100
     with pytest.raises(UnavailableError) as caught:
@@ -212,9 +227,9 @@ def test_what_a_server_asks_for_is_waited(site: Site) -> None:
 def test_shards_after_faults_are_those_without(site: Site, tmp_path: Path, settings_of: MakeSettings) -> None:
     site.files["/x.tar"] = shard()
     settings = settings_of(source="webdataset")
-    whole = write_shards(settings, source_of(site), tmp_path / "whole")
+    whole = write_shards(settings, source_of(site), tmp_path / "whole", num_processes=1)
     site.faults = [503, "cut", "cut"]
-    assert write_shards(settings, source_of(site), tmp_path / "mended") == whole
+    assert write_shards(settings, source_of(site), tmp_path / "mended", num_processes=1) == whole
 
 
 def test_the_fingerprint_waits_too(site: Site) -> None:
@@ -253,6 +268,43 @@ def test_mirrors_that_all_fail_say_what_is_kept(site: Site, tmp_path: Path) -> N
         match=r"two\.gz: HTTP 503 .*\) \(5 attempts in 0 s\)\. 1 of 2 files are kept in .*\. Do it by hand\.",
     ):
         fetch_all(tmp_path, f"{site.url}/a")
+
+
+def test_a_registry_of_npm_that_fails_for_a_moment(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("no npm here")
+    package = io.BytesIO()
+    with tarfile.open(fileobj=package, mode="w:gz") as archive:
+        named = {f"data/{file.name}": CONTENT for file in FILES} | {
+            "package.json": b'{"name": "p", "version": "1.0.0"}'
+        }
+        for name, content in named.items():
+            info = tarfile.TarInfo(f"package/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    packed = package.getvalue()
+    about = {"tarball": f"{site.url}/p.tgz", "shasum": hashlib.sha1(packed, usedforsecurity=False).hexdigest()}
+    versions = {"1.0.0": {"name": "p", "version": "1.0.0", "dist": about}}
+    site.files = {"/p.tgz": packed, "/p": json.dumps({"name": "p", "versions": versions}).encode()}
+    site.faults = [503]
+    monkeypatch.setenv("npm_config_registry", site.url)
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+    assert all(path.read_bytes() == CONTENT for path in fetch_all(tmp_path / "kept", "npm:p@1.0.0/data").values())
+    assert not site.faults
+
+
+def test_an_object_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"ENDPOINT_URL": "http://127.0.0.1:9", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "MAX_ATTEMPTS": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr(retrying, "ATTEMPTS", 2)
+    s3fs.S3FileSystem.clear_instance_cache()  # one made by another test knows another server
+    stored = Webdataset(WebdatasetSettings.model_validate({"shards": ["s3://bucket/x.tar"]}))
+    with pytest.raises(
+        UnavailableError, match=r"s3://bucket/x\.tar: cannot be read at all \(Could not connect .*, 2 attempts"
+    ):
+        list(stored.items())
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_shards_of_another_host_go_on_where_they_were_cut(
