@@ -42,7 +42,6 @@ def main(argv: list[str]) -> int:
         prefect_api.check_reachable(service.address)
     params = load_params()
     require_commit(Path.cwd(), params.register_)
-
     check_watched_folders(params)
     check_gan_and_data(params)
     check_metrics(params)

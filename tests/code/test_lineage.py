@@ -13,7 +13,8 @@ from ganpipe.stages.tune import OF_TRAIN
 
 ROOT = Path(__file__).parents[2]
 PLUMBING = {
-    "ganpipe/__init__.py", "ganpipe/catalogue.py", "ganpipe/cli.py", "ganpipe/cpus.py", "ganpipe/documents.py", "ganpipe/environment.py",
+    "ganpipe/__init__.py", "ganpipe/catalogue.py", "ganpipe/cli.py", "ganpipe/cpus.py",
+    "ganpipe/documents.py", "ganpipe/environment.py",
     "ganpipe/errors.py", "ganpipe/events.py", "ganpipe/params.py", "ganpipe/processes.py", "ganpipe/redaction.py",
     "ganpipe/section.py", "ganpipe/service_kinds.py", "ganpipe/services.py",
     "ganpipe/gans/__init__.py",
