@@ -16,29 +16,41 @@ from ganpipe.errors import GanpipeError
 from ganpipe.redaction import redact
 from ganpipe.service_kinds import KINDS
 
-from . import report
+from . import report, turns
 from .graph import open_repo, stages_of, with_upstream
 
 
 def stale(root: Path, targets: Sequence[str]) -> list[str]:
     """The stages whose inputs, code, settings or outputs are not as they were, in order; more may follow from them.
 
+    Waits for other DVC commands in this checkout, and says for which.
+
     Raises:
-        GanpipeError: DVC cannot say.
+        GanpipeError: DVC cannot say, or would stop at a file.
     """
     from dvc.exceptions import DvcException
 
-    with open_repo(root) as repo:
-        stages = with_upstream(stages_of(repo), targets)
-        watched = [Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"]
-        shown = (path.relative_to(root) if path.is_relative_to(root) else path for path in watched)
-        tracked.require_fit(shown, repo.dvcignore.is_ignored_file)
-        try:
-            changed = set(repo.status())
-        except DvcException as error:
-            # Mostly: another `dvc repro` or `make run` is at work in this checkout (DVC says which process).
-            raise GanpipeError(f"DVC cannot say what changed: {error}") from None
-    return [stage.name for stage in stages if stage.name in changed]
+    others = turns.DvcCommands(root, _say)
+    while True:
+        with open_repo(root) as repo:
+            stages = with_upstream(stages_of(repo), targets)
+            watched = [
+                Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"
+            ]
+            shown = (path.relative_to(root) if path.is_relative_to(root) else path for path in watched)
+            tracked.require_fit(shown, repo.dvcignore.is_ignored_file)
+            try:
+                changed = set(repo.status())
+            except DvcException as error:
+                said = str(error)
+            else:
+                return [stage.name for stage in stages if stage.name in changed]
+        if not others.awaited(said):
+            raise GanpipeError(f"DVC cannot say what changed: {said}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 REPORT = "report.html"
@@ -151,27 +163,29 @@ def _summary(root: Path) -> None:
     print("next: `dvc plots show`, `dvc exp run -S train.gan=gan`, `ganpipe --help`", flush=True)
 
 
+def _run(root: Path, targets: Sequence[str], force: bool) -> None:
+    began = time.monotonic()
+    waiting = stale(root, targets)
+    if waiting or force:
+        _say(f"changed: {', '.join(waiting)}" if waiting else "nothing changed; --force runs all the same")
+        _ganpipe("check", root)  # what is wrong is said before anything is started
+        _run_flow(root, targets, force)
+        print(f"\ndone in {_minutes(time.monotonic() - began)}\n")
+    else:
+        print("nothing to do: every output is up to date with its inputs, code and settings\n")
+    _summary(root)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what there is to do. Exit code 0, 1 after a failed stage, 2 for bad input, 130 after Ctrl-C."""
     options = _arguments(argv)
     environment.apply_defaults()
-    began = time.monotonic()
     try:
         root = environment.repo_root()
         environment.require_fit(root)
         os.chdir(root)  # DVC names stages as seen from here
-        waiting = stale(root, options.targets)
-        if waiting or options.force:
-            print(
-                f"changed: {', '.join(waiting)}" if waiting else "nothing changed; --force runs all the same",
-                flush=True,
-            )
-            _ganpipe("check", root)  # what is wrong is said before anything is started
-            _run_flow(environment.home(root), options.targets, options.force)
-            print(f"\ndone in {_minutes(time.monotonic() - began)}\n")
-        else:
-            print("nothing to do: every output is up to date with its inputs, code and settings\n")
-        _summary(root)
+        with turns.own(root, "make run", _say):
+            _run(root, options.targets, options.force)
     except GanpipeError as error:
         print(f"error: {redact(str(error))}", file=sys.stderr)
         return 1 if type(error).__name__ == "StageFailed" else 2

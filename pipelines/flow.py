@@ -23,7 +23,7 @@ from pydantic import Field, JsonValue
 from ganpipe import environment
 from ganpipe.errors import GanpipeError
 
-from . import artifacts, project, report, run_stage, supervision, workspace
+from . import artifacts, project, report, run_stage, supervision, turns, workspace
 from .graph import read_graph, with_upstream
 from .stages import StageFailed, child_environment, stage_task
 from .workspace import Workspace
@@ -77,9 +77,10 @@ def pipeline(
                 "place: 'checkout' runs what lies in the checkout: edit params.yaml there, or use 'workspace' for "
                 "overrides and revision"
             )
-        run_stages(checkout, checkout, targets or [], force)
-        project.report(checkout, checkout, checkout / "report.html")
-        return {"experiment": None, **project.summary(checkout, checkout)}
+        with turns.own(checkout, f"flow run {flow_run.name}", logger.info):
+            run_stages(checkout, checkout, targets or [], force)
+            project.report(checkout, checkout, checkout / "report.html")
+            return {"experiment": None, **project.summary(checkout, checkout)}
 
 
 def _in_workspace(

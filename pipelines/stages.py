@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,9 +21,10 @@ from prefect.states import Completed, State
 from ganpipe import environment
 from ganpipe.errors import EXIT_MENDABLE, GanpipeError
 
-from . import artifacts, report, run_stage
+from . import artifacts, report, run_stage, turns
 from .graph import Stage
 
+Log = logging.Logger | logging.LoggerAdapter[Any]
 STATES = {
     "ran": ("Completed", "done"),
     "cached": ("Cached", "nothing to do: inputs, code and settings are as they were"),
@@ -36,7 +39,10 @@ _HINTS = (
     "Use `dvc push`",
     "Generating lock file",
     "Updating lock file",
+    "Having any troubles?",
 )
+_DVC_ERROR = re.compile(r"ERROR: failed to reproduce '.*?': (?P<cause>.*)")
+_EXIT_CODE = re.compile(r"exited with (-?\d+)$")
 
 
 class StageFailed(GanpipeError):
@@ -52,13 +58,34 @@ class StageFailed(GanpipeError):
 
 
 def own_error(tail: Sequence[str]) -> str:
-    """The line that says what went wrong: the last one starting with `error:`, else the last that is not DVC's."""
-    frame = ("ERROR: failed to reproduce", "Running stage '", "Stage '")
-    lines = [line for line in tail if is_news(line) and not line.startswith((*frame, "> "))]
+    """What went wrong, from a command's last lines: DVC's own error, whole; else the last line starting with `error:`;
+    else how the command ended and the last line that is not DVC's."""
+    lines = [line for line in tail if is_news(line) and not line.startswith(("Running stage '", "Stage '", "> "))]
+    ended = ""
+    verdict = next((number for number, line in reversed(list(enumerate(lines))) if _DVC_ERROR.match(line)), None)
+    if verdict is not None:
+        cause = _DVC_ERROR.sub(r"\g<cause>", " ".join(line.strip() for line in lines[verdict:]))
+        if not cause.startswith("failed to run: "):
+            return cause
+        code = _EXIT_CODE.search(cause)
+        ended = _how_it_ended(int(code[1])) if code else ""
+        lines = lines[:verdict]
     marked = [line for line in lines if line.lower().startswith("error:")]
     if marked:
         return marked[-1][len("error:") :].strip()
-    return lines[-1] if lines else "it printed nothing"
+    if lines:
+        return f"{lines[-1]} ({ended})" if ended else lines[-1]
+    return f"{ended or 'it failed'} and printed nothing"
+
+
+def _how_it_ended(code: int) -> str:
+    """`code` as DVC gives it: negative for a signal, or 128 and the signal's number where a shell was in between."""
+    number = -code if code < 0 else code - 128
+    if number not in list(signal.Signals):
+        return f"it ended with exit code {code}"
+    name = signal.Signals(number).name
+    why = ", as the system does when memory runs out," if number == signal.SIGKILL else ""
+    return f"it was ended by {name}{why}"
 
 
 def is_news(line: str) -> bool:
@@ -83,7 +110,7 @@ def run_one(
     stage: Stage,
     root: Path,
     force: bool,
-    logger: logging.Logger | logging.LoggerAdapter[Any],
+    logger: Log,
     variables: Mapping[str, str],
 ) -> str:
     """Run one stage and say how it went: `ran`, `cached` (nothing to do) or `restored` (from DVC's run cache).
@@ -92,17 +119,12 @@ def run_one(
         StageFailed: with the stage's own error line.
     """
 
-    def show(line: str) -> None:
-        if is_news(line):
-            logger.info(line)
-
-    # Stages that run side by side wait for each other's moments with DVC's lock.
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-    outcome = run_stage.run(
-        [*command, "--force"] if force else command, root, variables, show, stage.policy.timeout_seconds
-    )
+    began = time.monotonic()
+    outcome = _reproduce(stage, root, force, logger, variables)
     if outcome.timed_out:
         raise StageFailed(f"stage {stage.name}: not done within its timeout_seconds, {stage.policy.timeout_seconds:g}")
+    if outcome.returncode != 0 and run_stage.ended_since(began):
+        raise StageFailed(f"stage {stage.name}: ended with its run")
     if outcome.returncode != 0:
         mendable = any(line.endswith(f"exited with {EXIT_MENDABLE}") for line in outcome.tail)
         raise StageFailed(f"stage {stage.name}: {own_error(outcome.tail)}", mendable)
@@ -110,6 +132,33 @@ def run_one(
         return "cached"
     _note_seconds(root, stage.name, outcome.seconds)
     return "restored" if any("is cached - skipping run" in line for line in outcome.tail) else "ran"
+
+
+def _reproduce(stage: Stage, root: Path, force: bool, logger: Log, variables: Mapping[str, str]) -> run_stage.Outcome:
+    """`dvc repro` of the stage, again for as long as another DVC command is at the same files.
+
+    Raises:
+        StageFailed: the run ended while this waited, or DVC waits for what is no command of it.
+    """
+    began = time.monotonic()
+    others = turns.DvcCommands(root, logger.info, wanted=lambda: not run_stage.ended_since(began))
+    # Stages that run side by side wait for each other's moments with DVC's lock.
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+
+    def show(line: str) -> None:
+        if is_news(line) and not turns.is_dvc_busy(line):
+            logger.info(line)
+
+    while others.lock_is_free():
+        outcome = run_stage.run(
+            [*command, "--force"] if force else command, root, variables, show, stage.policy.timeout_seconds
+        )
+        try:
+            if outcome.returncode == 0 or outcome.timed_out or not others.awaited("\n".join(outcome.tail)):
+                return outcome
+        except GanpipeError as error:
+            raise StageFailed(f"stage {stage.name}: {error}", mendable=True) from None
+    raise StageFailed(f"stage {stage.name}: not begun, for its run ended")
 
 
 def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, str]) -> Task[[], Any]:

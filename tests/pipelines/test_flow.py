@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
 import time
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from ganpipe import environment, processes
-from ganpipe.errors import GanpipeError
+from ganpipe import environment
 from pipelines import report
 from pipelines.__main__ import stale
 from pipelines.flow import pipeline
@@ -39,6 +37,9 @@ if sys.argv[1] == "first":
 else:
     pathlib.Path("second.json").write_text(json.dumps({"score": {"fid": 12.5}}))
 """
+
+
+FAILED = "ERROR: failed to reproduce 'a': failed to run: python a.py"
 
 
 def _states(flow_run_id) -> dict[str, str]:
@@ -198,22 +199,27 @@ def test_stages_that_do_not_need_each_other_run_side_by_side(make_repo):
     assert pipeline(place="checkout", return_state=True).is_completed()
 
 
-def test_a_checkout_where_another_dvc_is_at_work_gets_one_line(make_repo):
-    root = make_repo(TWO, work__py="import time\ntime.sleep(60)\n")
-    other = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 30
-        while (
-            not (root / ".dvc" / "tmp" / "rwlock").exists()
-            or str(other.pid) not in (root / ".dvc" / "tmp" / "rwlock").read_text()
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        with pytest.raises(GanpipeError, match=rf"(?s)DVC cannot say what changed: .*PID {other.pid}"):
-            stale(root, [])
-    finally:
-        processes.end_tree(other.pid)
-        other.wait()
+def test_dvc_s_own_error_is_the_stage_s(make_repo):
+    """What DVC says about a stage whose command did well is not hidden behind the command's last line."""
+    root = make_repo(
+        """
+        stages:
+          absent:
+            cmd: echo fine
+            outs: [done.txt]
+          uncached:
+            cmd: echo fine; echo done > kept.txt
+            outs: [kept.txt]
+          killed:
+            cmd: echo fine; kill -9 $$
+            outs: [never.txt]
+        """
+    )
+    (root / ".dvc" / "cache").write_text("in the way")
+    message = _failure(pipeline(place="checkout", return_state=True))
+    assert "stage absent: output 'done.txt' does not exist" in message
+    assert re.search(r"stage uncached: \[Errno \d+\] .*\.dvc/cache", message)
+    assert "stage killed: fine (it was ended by SIGKILL, as the system does when memory runs out,)" in message
 
 
 def test_only_the_targets_run(make_repo):
@@ -247,11 +253,17 @@ def test_pictures_among_the_plots_are_in_the_report(make_repo):
 @pytest.mark.parametrize(
     ("tail", "expected"),
     [
-        (["Running stage 'a':", "> python a.py", "error: no x", "ERROR: failed to reproduce 'a': …"], "no x"),
-        (["Traceback", "ValueError: boom", "ERROR: failed to reproduce 'a': …"], "ValueError: boom"),
-        (["Running stage 'a':", "> python a.py", "ERROR: failed to reproduce 'a': …"], "it printed nothing"),
+        (["Running stage 'a':", "> python a.py", "error: no x", f"{FAILED}, exited with 2"], "no x"),
+        (["Traceback", "ValueError: boom", f"{FAILED}, exited with 1"], "ValueError: boom (it ended with exit code 1)"),
+        (["> python a.py", f"{FAILED}, exited with 1"], "it ended with exit code 1 and printed nothing"),
+        (["> python a.py", f"{FAILED}, exited with 143"], "it was ended by SIGTERM and printed nothing"),
+        (["> one", "half", "ERROR: failed to reproduce 'a': failed to run: one", "two, exited with 3"],
+         "half (it ended with exit code 3)"),
+        (["error: old", "ERROR: failed to reproduce 'a': 'x' is busy, by:", "  (PID 7): dvc repro"],
+         "'x' is busy, by: (PID 7): dvc repro"),
         (["ERROR: output 'x' is not an output"], "output 'x' is not an output"),
+        ([], "it failed and printed nothing"),
     ],
-)
+)  # fmt: skip
 def test_the_line_that_says_what_went_wrong(tail, expected):
     assert own_error(tail) == expected
