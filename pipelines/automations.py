@@ -1,6 +1,6 @@
 """Automations of the Prefect server: lost runs are marked as crashed, a webhook hears of champions and of failed runs.
 
-    python -m pipelines.automations [--webhook URL]
+    python -m pipelines.automations [--pending-seconds SECONDS] [--webhook URL]
 
 Run again, it replaces what it made. Prefect keeps the URL as a secret (the block `ganpipe-webhook`).
 """
@@ -24,17 +24,24 @@ from ganpipe.events import ALIAS_MOVED
 BLOCK = "ganpipe-webhook"
 LOST_AFTER_SECONDS = 90
 """Three heartbeats, as prefect.yaml has them (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
-RESTING = ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended", "Scheduled", "AwaitingRetry", "Late")
-"""Names of the states in which a run has no heartbeats."""
+PENDING_FOR_SECONDS = 300
+"""A run begins within seconds after a worker has taken it; on a machine with too much to do, within a minute or two."""
+FLOWS = ("pipeline", "sweep", "promote")
+"""The flows of this project: other projects' workers on the same server may take their time."""
+RESTING = ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended", "Scheduled", "AwaitingRetry",
+           "AwaitingConcurrencySlot", "Late")  # fmt: skip
+"""Names of the states in which a run has no heartbeats and no worker has to do with it."""
 
 
-def install(webhook: str | None = None) -> list[str]:
+def install(webhook: str | None = None, pending_seconds: int = PENDING_FOR_SECONDS) -> list[str]:
     """Make or replace the automations; returns their names. Those of an earlier webhook stay where none is given.
 
     Raises:
-        GanpipeError: `webhook` is no http(s) URL.
+        GanpipeError: `webhook` is no http(s) URL, or `pending_seconds` is too short.
     """
-    wanted = [_run_lost()]
+    if pending_seconds < 10:
+        raise GanpipeError(f"--pending-seconds: got {pending_seconds}; expected 10 or more")
+    wanted = [_run_lost(), _run_never_began(pending_seconds)]
     if webhook is not None:
         if urlsplit(webhook).scheme not in ("http", "https") or not urlsplit(webhook).netloc:
             raise GanpipeError(f"--webhook: got {webhook!r}; expected a URL: https://host/path")
@@ -68,6 +75,34 @@ def _run_lost() -> AutomationCore:
                 state=StateType.CRASHED,
                 message=f"Not heard of for {LOST_AFTER_SECONDS} s: its process or its host died. What is done is kept; "
                 "`prefect flow-run retry` with this run's id goes on from the last checkpoint.",
+            )
+        ],
+    )
+
+
+def _run_never_began(pending_seconds: int) -> AutomationCore:
+    pending = {"prefect.flow-run.Pending", "prefect.flow-run.Submitting"}
+    begun = {f"prefect.flow-run.{state}" for state in ("Running", *RESTING)}
+    return AutomationCore(
+        name="ganpipe: a run that never began is marked as crashed",
+        description="A worker that dies between taking a run and starting it leaves it Pending, without a heartbeat.",
+        trigger=EventTrigger(
+            after=pending,
+            expect=pending | begun,
+            match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification.model_validate(
+                {"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)}
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=pending_seconds),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"Pending for {pending_seconds} s: the worker that took it died before the run began. "
+                "`prefect flow-run retry` with this run's id starts it once a worker is there.",
             )
         ],
     )
@@ -121,8 +156,16 @@ def _call(block: object, **fields: str) -> CallWebhook:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.automations", description=__doc__.split("\n")[0])
     parser.add_argument("--webhook", metavar="URL", help="where to POST JSON when a champion changes or a run fails")
+    parser.add_argument(
+        "--pending-seconds",
+        type=int,
+        default=PENDING_FOR_SECONDS,
+        metavar="SECONDS",
+        help="a run that a worker took and that did not begin for so long is marked as crashed; default: %(default)s",
+    )
+    options = parser.parse_args(argv)
     try:
-        names = install(parser.parse_args(argv).webhook)
+        names = install(options.webhook, options.pending_seconds)
     except GanpipeError as error:
         parser.error(str(error))
     print("\n".join(names))

@@ -198,6 +198,7 @@ def test_a_webhook_hears_of_champions_and_failures(deployed, first_run):
             said = deployed.run("python", "-m", "pipelines.automations", "--webhook", url)
         assert said.splitlines() == [
             "ganpipe: a lost run is marked as crashed",
+            "ganpipe: a run that never began is marked as crashed",
             "ganpipe: the champion changed",
             "ganpipe: a run failed or crashed",
         ]

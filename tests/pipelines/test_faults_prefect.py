@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import datetime
 
+import psutil
 import pytest
-from deployment_parts import Site, flow_process, held, let_go, started, stop_politely, tiny_project, wait
+from deployment_parts import Site, flow_process, held, kill_tree, let_go, started, stop_politely, tiny_project, wait
 from reliability import fault
 
 from ganpipe import processes
@@ -98,6 +100,34 @@ def test_a_run_whose_host_dies_is_marked_as_crashed_within_minutes(site: Site) -
         goes_on(site, run, 103)
         trial.recovered(lost="what the stage did since its last checkpoint")
         ends_well(site, run, "host", 103)
+
+
+def test_a_run_whose_worker_dies_before_it_begins_is_marked_as_crashed(site: Site) -> None:
+    nightly = "pipeline/nightly"  # which takes one run: a run that stays pending would be in its way every night
+    with fault("SIGKILL to a Prefect worker that took a run and has not begun it") as trial:
+        site.project.run("python", "-m", "pipelines.automations", "--pending-seconds", "30")
+        time.sleep(10)  # the server's triggers look for new automations now and then
+        try:
+            (deployment,) = site.api("deployments/filter", {"deployments": {"name": {"any_": ["nightly"]}}})
+            parameters = {**deployment["parameters"], "overrides": {"number": 111}}
+            asked = {"name": "unbegun", "parameters": parameters, "state": {"type": "SCHEDULED"}}
+            run = str(site.api(f"deployments/{deployment['id']}/create_flow_run", asked)["id"])
+            while site.api(f"flow_runs/{run}")["state_type"] != "PENDING":
+                time.sleep(0.05)
+            worker = site.workers[-1]
+            psutil.Process(worker.pid).suspend()  # so that it starts nothing between the look and the kill
+            trial.struck()
+            kill_tree(worker.pid)
+            worker.wait(timeout=30)
+            assert site.api(f"flow_runs/{run}")["state_type"] == "PENDING"
+            assert site.ends(run, 120) == "Crashed"
+            assert site.message(run).startswith("Pending for 30 s: the worker that took it died before the run began.")
+        finally:
+            site.project.run("python", "-m", "pipelines.automations")
+        goes_on(site, run, 111)
+        trial.recovered(lost="nothing")
+        ends_well(site, run, "unbegun", 111)
+        assert {found["name"] for found in site.runs(nightly)} >= {"unbegun"}
 
 
 def test_a_run_outlives_its_server(site: Site) -> None:
