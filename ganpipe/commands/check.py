@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from .. import environment, prefect_api, services, tracked
@@ -23,6 +24,7 @@ from ..registry.lineage import require_commit
 from ..registry.tracking import Tracker
 from ..section import nearest
 from ..stages.common import require_no_arguments
+from ..stages.ingest import dvc_stores
 from ..stages.jobs import needs_of
 from ..stages.spread import require_shared
 from ..stages.storage import require_writable
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> int:
     check_watched_folders(params)
     check_gan_and_data(params)
     check_metrics(params)
+    check_writable()
     check_disk(params)
     if params.cluster.storage_path is not None:
         require_writable(params.cluster.storage_path)
@@ -137,6 +140,32 @@ def check_metrics(params: Params) -> None:
             raise GanpipeError(f"{key}: no metric {name!r} is measured; {nearest(name, measured)}")
 
 
+def check_writable() -> None:
+    """What stages, and DVC after them, write to can be written to.
+
+    Raises:
+        GanpipeError: naming the folder and the system's reason.
+    """
+    places = {Path("artifacts"): "the outputs", environment.home() / ".ganpipe": "interrupted work"}
+    places[host_cache()] = "this host's cache (GANPIPE_CACHE)"
+    for store in dvc_stores(Path.cwd()):
+        cache = store.parent.parent
+        # In a cache that users share, a folder in it may be another user's.
+        inner = [cache / "runs", *(path for path in [store, *store.glob("??")] if path.is_dir())]
+        places |= dict.fromkeys([cache, *inner], "DVC's cache (`dvc cache dir`)")
+        places[Path(".dvc") / "tmp"] = "DVC's locks"
+    for folder, what in places.items():
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            raise GanpipeError(
+                f"{folder}: {what} cannot be written there: {error.strerror}; give this user the right to, or choose "
+                "another place"
+            ) from None
+
+
 def check_disk(params: Params) -> None:
     """Room for shards and decoded images, where this user may write.
 
@@ -146,7 +175,7 @@ def check_disk(params: Params) -> None:
     found = sources.load(params.data.source)(params.source_settings).describe()
     num_images = min((number for number in (params.data.limit, found.num_images) if number is not None), default=0)
     decoded = num_images * params.data.channels * params.data.image_size**2 * len(found.image_fields)
-    for folder in (Path.cwd(), host_cache()):
+    for folder in (Path.cwd(), host_cache(), *dvc_stores(Path.cwd())):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         if not os.access(existing, os.W_OK | os.X_OK):
             remedy = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -143,6 +144,40 @@ def test_what_does_not_fit_is_said_in_one_line(
 ) -> None:
     write(workplace, **changes)
     assert message in error_of("check", capsys)
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_ingest(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / ".dvc" / "tmp").mkdir(parents=True)
+    assert main(["check"]) == 0
+    capsys.readouterr()
+    (workplace / ".dvc" / "cache").write_text("in the way")
+    said = error_of("check", capsys)
+    assert said.startswith(f"error: {workplace}/.dvc/cache: DVC's cache (`dvc cache dir`) cannot be written there: ")
+    (workplace / ".dvc" / "cache").unlink()
+    (workplace / "artifacts").write_text("in the way")
+    assert error_of("check", capsys).startswith("error: artifacts: the outputs cannot be written there: ")
+
+
+@pytest.mark.slow
+def test_a_read_only_cache_is_said_before_the_ingest(workplace: Path) -> None:
+    cache = workplace / "shared" / "files" / "md5" / "ab"
+    cache.mkdir(parents=True)
+    (workplace / ".dvc").mkdir()
+    (workplace / ".dvc" / "config").write_text(f"[cache]\n    dir = {workplace}/shared\n")
+    command = [sys.executable, "-m", "ganpipe", "check"]
+    if os.geteuid() == 0:  # whom no mode stops: a mount of its own
+        mount = f'mount -t tmpfs tmpfs {cache} && mount -o remount,ro {cache} && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
+    cache.chmod(0o555)
+    done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
+    cache.chmod(0o755)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(
+        rf"error: {cache}: DVC's cache \(`dvc cache dir`\) cannot be written there: (Read-only|Permission) .*\n",
+        done.stderr,
+    )
 
 
 def test_a_source_folder_without_images(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
