@@ -21,6 +21,8 @@ from .stages import child_environment, own_error
 
 TIMEOUT_SECONDS = 3600.0
 """Where protocols differ, two generators are measured again."""
+OVERRULING = " To do it all the same: "
+"""What follows in the words of `ganpipe promote` are its flags; here it is this form's parameters."""
 
 
 class PromotionFailed(GanpipeError):
@@ -52,6 +54,8 @@ def promote(
     root = environment.repo_root()
     if action == "rollback" and version is not None:
         raise PromotionFailed("version: a roll back goes where the trail says; leave it empty")
+    if action == "promote" and force and not (reason or "").strip():
+        raise PromotionFailed("force: needs a reason, for the trail says why the gate was overruled")
     options = [*_option("--model", model), *_option("--reason", reason), *_option("--who", who)]
     if action == "promote":
         options += [*_option("--version", version), *(["--force"] if force else [])]
@@ -62,7 +66,8 @@ def promote(
     if outcome.timed_out:
         raise PromotionFailed(f"not done within {TIMEOUT_SECONDS:g} s")
     if outcome.returncode != 0:
-        raise PromotionFailed(own_error(outcome.tail))
+        error, overruling, _ = own_error(outcome.tail).partition(OVERRULING)
+        raise PromotionFailed(f"{error}{overruling}start it again with force and a reason" if overruling else error)
     _publish(root, model)
 
 

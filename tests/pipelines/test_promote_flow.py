@@ -59,10 +59,20 @@ def test_promoted_with_a_page(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "champion" not in shown  # a link, where MLflow has a page
 
 
-def test_bad_values_fail_with_the_commands_own_line(root: Path) -> None:
-    # Without the command, and from it; the command's other errors are in tests/model/test_registry_commands.py.
+def test_bad_values_fail_in_the_form_s_words(root: Path) -> None:
+    # The command's own errors are in tests/model/test_registry_commands.py.
     assert failure(action="rollback", version=2) == "version: a roll back goes where the trail says; leave it empty"
-    assert failure(version=2, force=True) == "--force: needs --reason, for the trail says why the gate was overruled"
+    assert failure(version=2, force=True) == "force: needs a reason, for the trail says why the gate was overruled"
+
+
+def test_what_the_gate_refuses_is_said_in_the_form_s_parameters(root: Path) -> None:
+    said = failure(version=3)
+    assert said.startswith(
+        "the gate does not make version 3 of tests the champion: fid_x (lower is better): 50 against"
+    )
+    assert said.endswith("does not win. To do it all the same: start it again with force and a reason")
+    assert "--" not in said
+    assert promote(version=3, force=True, reason="as it said", return_state=True).is_completed()
 
 
 @pytest.mark.slow
