@@ -32,7 +32,8 @@ def ended_with_its_worker(logger: Log) -> Iterator[None]:
     that no deployment started has no worker, and a flow within another leaves this to the outer one.
     """
     stopped = threading.Event()
-    if deployment.id:
+    deployed = bool(deployment.id)
+    if deployed:
         threading.Thread(target=_watch, args=(os.getppid(), stopped, logger), daemon=True).start()
     try:
         yield
@@ -40,7 +41,7 @@ def ended_with_its_worker(logger: Log) -> Iterator[None]:
         raise
     except BaseException:  # SIGTERM or Ctrl-C
         stopped.set()
-        logger.warning("ended before its time; what is done is kept. %s", how_to_go_on())
+        logger.warning("ended before its time; what is done is kept. %s", how_to_go_on(deployed))
         # Prefect may end this process by a signal, with the last lines still unsent.
         for handler in logging.getLogger("prefect.flow_runs").handlers:
             handler.flush()
@@ -49,9 +50,13 @@ def ended_with_its_worker(logger: Log) -> Iterator[None]:
         stopped.set()
 
 
-def how_to_go_on() -> str:
-    """What a person does about a run that ended before its time."""
-    return f"`prefect flow-run retry {flow_run.id}` goes on from the last checkpoint (as does a new run of the same)"
+def how_to_go_on(deployed: bool) -> str:
+    """What a person does about a run that ended before its time; Prefect retries only what a deployment started."""
+    if deployed:
+        return (
+            f"`prefect flow-run retry {flow_run.id}` goes on from the last checkpoint (as does a new run of the same)"
+        )
+    return "The same command again goes on from the last checkpoint"
 
 
 def _watch(worker: int, stopped: threading.Event, logger: Log) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,8 +14,9 @@ import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.settings import get_current_settings
 
-from ganpipe import environment
+from ganpipe import environment, processes
 from pipelines import report
 from pipelines.__main__ import stale
 from pipelines.flow import pipeline
@@ -39,6 +44,7 @@ else:
 """
 
 
+ROOT = Path(__file__).parents[2]
 FAILED = "ERROR: failed to reproduce 'a': failed to run: python a.py"
 
 
@@ -197,6 +203,37 @@ def test_stages_that_do_not_need_each_other_run_side_by_side(make_repo):
         """,
     )
     assert pipeline(place="checkout", return_state=True).is_completed()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_stage_and_says_what_goes_on(make_repo, tmp_path):
+    root = make_repo(TWO, work__py="import pathlib, time\npathlib.Path('began').touch()\ntime.sleep(300)\n")
+    log = tmp_path / "log"
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": str(get_current_settings().api.url)}
+    with log.open("wb") as file:
+        code = "from pipelines.flow import pipeline; pipeline(place='checkout')"
+        # A shell that starts a command in the background has it ignore SIGINT, and so do its children.
+        run = subprocess.Popen(
+            [sys.executable, "-c", f"import signal; signal.signal(2, signal.default_int_handler); {code}"],
+            cwd=root, env=variables, stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (root / "began").exists():
+            assert run.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=60) != 0
+    finally:
+        processes.end_tree(run.pid)
+    said = log.read_text()
+    assert (
+        "ended before its time; what is done is kept. The same command again goes on from the last checkpoint" in said
+    )
+    assert "flow-run retry" not in said
+    assert "printed nothing" not in said
+    assert not processes.having_argument(str(root))
 
 
 def test_dvc_s_own_error_is_the_stage_s(make_repo):
