@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,3 +61,30 @@ def test_make_run_behind_a_proxy_in_a_folder_with_any_name(tmp_path: Path) -> No
         project.run("make", "stop")
     assert sorted(path.name for path in root.parent.iterdir()) == ["checkout", "checkout-cache"]
     assert [path.name for path in tmp_path.iterdir()] == [root.parent.name], "no path was cut at one of the characters"
+
+
+def test_make_run_twice_at_once(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    add_makefile(project)
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    try:
+        runs = [
+            subprocess.Popen(
+                ["make", "run"],
+                cwd=project.root,
+                env=project.environment,
+                stdout=log.open("w"),
+                stderr=subprocess.STDOUT,
+            )
+            for log in logs
+        ]
+        codes = [run.wait(timeout=900) for run in runs]
+    finally:
+        project.run("make", "stop")
+    first, second = sorted((log.read_text() for log in logs), key=lambda text: "waiting for" in text)
+    assert codes == [0, 0], f"{first}\n{second}"
+    assert "waiting for" not in first
+    assert "\ndone in " in first
+    assert re.match(r"waiting for `make run` \(process \d+, since [-\d]+ [:\d]+\): one run at a time", second), second
+    assert "nothing to do: every output is up to date" in second
+    assert project.stale() == []
