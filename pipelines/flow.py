@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +27,7 @@ from ganpipe.errors import GanpipeError
 from . import artifacts, project, report, run_stage, supervision, turns, workspace
 from .graph import read_graph, with_upstream
 from .stages import StageFailed, child_environment, stage_task
-from .workspace import Workspace
+from .workspace import Uncommitted, Workspace
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 REPORTS = Path(".ganpipe") / "reports"
@@ -47,6 +48,7 @@ def pipeline(
     revision: str = "HEAD",
     force: bool = False,
     place: Literal["workspace", "checkout"] = "workspace",
+    uncommitted: Uncommitted = "refuse",
     keep_failed_hours: Annotated[float, Field(ge=0)] = 72.0,
 ) -> dict[str, Any]:
     """Run the stages of the checkout that the working directory lies in, and keep the outcome as a DVC experiment.
@@ -54,10 +56,12 @@ def pipeline(
     Args:
         overrides: values for keys of params.yaml, by dotted key: {"train.gan": "wgan_gp", "train.num_images": 50000}.
         targets: these stages and all that they need; default: all.
-        revision: git branch, tag, commit or DVC experiment to start from. What is not committed is not in it.
+        revision: git branch, tag, commit or DVC experiment to start from.
         force: run stages whose inputs have not changed, too.
         place: "workspace" runs in a clone of its own, so that runs do not disturb each other or the checkout;
             "checkout" runs in the checkout itself, as `dvc repro` does.
+        uncommitted: what lies in the checkout and is in no commit (settings, code, images; for the revision HEAD):
+            "refuse" runs nothing where it decides the result, "ignore" runs without it, "include" takes it along.
         keep_failed_hours: how long the workspace of a failed run stays for a look at it.
 
     Returns:
@@ -71,11 +75,12 @@ def pipeline(
     logger = get_run_logger()
     with supervision.ended_with_its_worker(logger):
         if place == "workspace":
-            return _in_workspace(checkout, revision, overrides or {}, targets or [], force, keep_failed_hours, logger)
-        if overrides or revision != "HEAD":
+            opening = Opening(checkout, revision, uncommitted, keep_failed_hours)
+            return _in_workspace(opening, overrides or {}, targets or [], force, logger)
+        if overrides or revision != "HEAD" or uncommitted == "ignore":
             raise GanpipeError(
                 "place: 'checkout' runs what lies in the checkout: edit params.yaml there, or use 'workspace' for "
-                "overrides and revision"
+                "overrides, revision and uncommitted"
             )
         with turns.own(checkout, f"flow run {flow_run.name}", logger.info):
             run_stages(checkout, checkout, targets or [], force)
@@ -83,18 +88,23 @@ def pipeline(
             return {"experiment": None, **project.summary(checkout, checkout)}
 
 
+@dataclass(frozen=True)
+class Opening:
+    """How a run gets its workspace: the parameters of `pipeline` that say so."""
+
+    checkout: Path
+    revision: str
+    uncommitted: Uncommitted
+    keep_failed_hours: float
+
+
 def _in_workspace(
-    checkout: Path,
-    revision: str,
-    overrides: Overrides,
-    targets: Sequence[str],
-    force: bool,
-    keep_failed_hours: float,
-    logger: Log,
+    opening: Opening, overrides: Overrides, targets: Sequence[str], force: bool, logger: Log
 ) -> dict[str, Any]:
+    checkout, keep_failed_hours = opening.checkout, opening.keep_failed_hours
     for name in workspace.sweep(checkout, keep_failed_hours):
         logger.info("removed the workspace of the failed run %s: older than %g h", name, keep_failed_hours)
-    with own_workspace(checkout, revision, overrides, keep_failed_hours, logger) as space:
+    with own_workspace(opening, overrides, logger) as space:
         stages = run_stages(space.root, checkout, targets, force)
         summary = project.summary(space.root, checkout)
         page = checkout / REPORTS / f"{space.name}.html"
@@ -107,22 +117,22 @@ def _in_workspace(
 
 
 @contextmanager
-def own_workspace(
-    checkout: Path, revision: str, overrides: dict[str, JsonValue], keep_failed_hours: float, logger: Log
-) -> Iterator[Workspace]:
+def own_workspace(opening: Opening, overrides: Overrides, logger: Log) -> Iterator[Workspace]:
     """A checked workspace for this flow run: removed after a success, kept after a failure."""
+    checkout, revision = opening.checkout, opening.revision
     name = workspace.experiment_name(flow_run.name, flow_run.id, workspace.experiments(checkout))
-    with workspace.opened(checkout, name, revision, again=flow_run.run_count > 1) as space:
+    with workspace.opened(checkout, name, revision, flow_run.run_count > 1, opening.uncommitted) as space:
         logger.info("workspace %s at %s (%s)", space.root.relative_to(checkout), space.commit[:10], revision)
         if revision == "HEAD" and (edited := workspace.uncommitted(checkout)):
-            logger.warning("not committed, so not in this run: %s", ", ".join(edited))
+            place = "and taken along" if opening.uncommitted == "include" else "so not in this run"
+            logger.warning("not committed, %s: %s", place, workspace.named(edited))
         try:
             workspace.override(space, overrides)
             project.check(space.root, checkout)
             yield space
         except BaseException as error:
             workspace.note_failure(space, str(error) or type(error).__name__)
-            logger.warning("the workspace stays for %g h: %s", keep_failed_hours, space.root)
+            logger.warning("the workspace stays for %g h: %s", opening.keep_failed_hours, space.root)
             raise
         workspace.close(space)
 

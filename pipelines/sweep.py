@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import prefect
 from prefect import get_run_logger, task
@@ -44,6 +44,7 @@ def sweep(
     datasets: Annotated[list[Dataset], Field(min_length=1)] | None = None,
     overrides: Overrides | None = None,
     revision: str = "HEAD",
+    uncommitted: Literal["refuse", "ignore"] = "refuse",
     num_parallel: Annotated[int, Field(ge=1, le=16)] = 1,
 ) -> list[dict[str, Any]]:
     """Run the pipeline for every GAN on every dataset.
@@ -52,7 +53,8 @@ def sweep(
         gans: names as in `train.gan`.
         datasets: each with the keys of params.yaml that make it; default: what params.yaml has.
         overrides: keys of params.yaml for all of them, by dotted key.
-        revision: as in `pipeline`.
+        revision: as in `pipeline`; all of them run at the commit that it names when the sweep begins.
+        uncommitted: as in `pipeline`.
         num_parallel: so many at a time.
 
     Returns:
@@ -63,10 +65,12 @@ def sweep(
         StageFailed: which combinations failed; the others are done and in the table.
     """
     combinations = _combinations(gans, datasets or [Dataset(name="default")], overrides or {})
-    _check_all({name: values for name, (_, _, values) in combinations.items()}, revision)
+    if revision == "HEAD" and uncommitted == "refuse":
+        workspace.require_committed(environment.repo_root(), {"ignore": "runs without it"})
+    commit = _check_all({name: values for name, (_, _, values) in combinations.items()}, revision)
     logger = get_run_logger()
     with supervision.ended_with_its_worker(logger):
-        rows = _run_all(combinations, revision, num_parallel)
+        rows = _run_all(combinations, commit, num_parallel)
     artifacts.publish_table("sweep", rows, "Each combination is a DVC experiment: `dvc exp show`, `dvc exp apply`")
     logger.info("\n%s", _text(rows))
     failed = [row for row in rows if row["error"]]
@@ -124,8 +128,8 @@ def _run_all(combinations: Mapping[str, Combination], revision: str, num_paralle
     return rows
 
 
-def _check_all(combinations: dict[str, dict[str, JsonValue]], revision: str) -> None:
-    """`ganpipe check` of every combination, in one workspace that is made for it."""
+def _check_all(combinations: dict[str, dict[str, JsonValue]], revision: str) -> str:
+    """`ganpipe check` of every combination, in one workspace that is made for it; the commit that it is at."""
     checkout = environment.repo_root()
     with workspace.opened(checkout, f"{flow_run.name}-check", revision, again=False) as space:
         original = (space.root / "params.yaml").read_bytes()
@@ -139,6 +143,7 @@ def _check_all(combinations: dict[str, dict[str, JsonValue]], revision: str) -> 
                     raise GanpipeError(f"{name}: {error}") from None
         finally:
             workspace.close(space)
+        return space.commit
 
 
 def _outcome(name: str, future: Any) -> dict[str, Any]:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import JsonValue
@@ -29,6 +31,11 @@ from ganpipe.section import nearest
 from .graph import open_repo
 
 WORKSPACES = Path(".ganpipe") / "workspaces"
+DVC = (sys.executable, "-m", "dvc")
+PACKAGE = Path("ganpipe")
+"""Code of all stages, whichever files of it each depends on."""
+Uncommitted = Literal["refuse", "ignore", "include"]
+"""What a run does where the checkout holds something else than its commit: see `opened`."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,9 @@ def resolve(checkout: Path, revision: str) -> str:
         )
         if found is not None:
             return found
-    branches = (_git(checkout, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags") or "").split()
-    raise GanpipeError(f"revision: this repository has no commit {revision!r}; {nearest(revision, branches)}")
+    known = (_git(checkout, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags") or "").split()
+    known += experiments(checkout)
+    raise GanpipeError(f"revision: this repository has no commit {revision!r}; {nearest(revision, known)}")
 
 
 def experiments(checkout: Path) -> list[str]:
@@ -82,26 +90,95 @@ def experiments(checkout: Path) -> list[str]:
 
 
 def uncommitted(checkout: Path) -> list[str]:
-    """Files that differ from HEAD, as git names them, at most five; DVC's lock is the pipeline's own."""
-    listed = _git(checkout, "status", "--porcelain", "--untracked-files=normal") or ""
-    names = [line[3:] for line in listed.splitlines()]
-    edited = [name for name in names if name != "dvc.lock"]
-    return edited if len(edited) <= 5 else [*edited[:5], f"{len(edited) - 5} more"]
+    """Files that differ from HEAD and folders that git does not know; DVC's lock is the pipeline's own."""
+    listed = _git(checkout, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal") or ""
+    names = [entry[3:] for entry in listed.split("\0") if entry]
+    return [name for name in names if Path(name).name != "dvc.lock"]
+
+
+def decisive(checkout: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Those of `names` that decide what stages make, each with what of it is in: a dependency or settings file of a
+    stage, a definition, the package.
+
+    Raises:
+        GanpipeError: DVC cannot read the checkout.
+    """
+    with open_repo(checkout) as repo:
+        outs = {Path(out.fs_path) for out in repo.index.outs}
+        inputs = {Path(dep.fs_path) for dep in repo.index.deps if dep.protocol == "local"} - outs
+        inputs |= {Path(stage.path) for stage in repo.index.stages}
+    inputs |= {checkout / PACKAGE, checkout / ".dvc" / "config", checkout / ".dvcignore"}
+    found = {}
+    for name in names:
+        path = checkout / name
+        # A folder that git does not know is named as one, with all that is in it.
+        touched = sorted(one for one in inputs if path == one or one in path.parents or path in one.parents)
+        if touched:
+            found[name] = touched[0].relative_to(checkout)
+    return found
+
+
+def require_committed(checkout: Path, ways: Mapping[str, str]) -> None:
+    """Refuse a run that would not have what the checkout has.
+
+    Args:
+        ways: how to start it all the same: values of the parameter `uncommitted`, and what each does.
+
+    Raises:
+        GanpipeError: what is to be committed, and how.
+    """
+    edited = decisive(checkout, uncommitted(checkout))
+    if not edited:
+        return
+    names = list(edited)
+    command = f"git add {' '.join(map(shlex.quote, names))} && git commit" if len(names) <= 5 else "git commit"
+    new = (_git(checkout, "ls-files", "-z", "--others", "--exclude-standard", "--directory") or "").split("\0")
+    data = sorted({f"/{place}/" for name, place in edited.items() if name in new and (checkout / place).is_dir()})
+    data = [place for place in data if not place.startswith(f"/{PACKAGE}/")]
+    hint = ""
+    if data:
+        exclude = f"echo {shlex.quote(data[0])} >> .git/info/exclude"
+        hint = f". Images need not be in git: `{exclude}`, and every run has those that are there when it begins"
+    choice = ", or ".join(f"uncommitted={value}, which {does}" for value, does in ways.items())
+    raise GanpipeError(
+        f"not committed, and it decides what a run makes: {named(names)}. Commit it (`{_printable(command)}`), or "
+        f"start the run with {choice}{_printable(hint)}"
+    )
+
+
+def named(names: Sequence[str]) -> str:
+    """The first five, and how many more."""
+    shown = [_printable(name) for name in names[:5]]
+    return ", ".join(shown if len(names) <= 5 else [*shown, f"{len(names) - 5} more"])
+
+
+def _printable(text: str) -> str:
+    """Without the bytes of a file's name that are no text."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 @contextmanager
-def opened(checkout: Path, name: str, revision: str, again: bool) -> Iterator[Workspace]:
+def opened(
+    checkout: Path, name: str, revision: str, again: bool, uncommitted: Uncommitted = "ignore"
+) -> Iterator[Workspace]:
     """A workspace for the run `name`, held by this process and left in place; `close` removes it.
 
     Args:
         revision: see `resolve`.
         again: the run is a retry: the workspace that its last try left is taken up as it is.
+        uncommitted: for the revision HEAD, what becomes of what lies in the checkout and is in no commit: `refuse` the
+            run where that decides what it makes, `ignore` it, or `include` it.
 
     Raises:
-        GanpipeError: the revision is unknown, or another process works there.
+        GanpipeError: the revision is unknown, another process works there, or something is to be committed first.
     """
+    if uncommitted == "include" and revision != "HEAD":
+        raise GanpipeError(f"uncommitted: include is for what lies in the checkout, not for the revision {revision!r}")
     commit = resolve(checkout, revision)
     workspace = Workspace(checkout, name, commit)
+    taken_up = again and (workspace.root / ".git").exists()
+    if uncommitted == "refuse" and revision == "HEAD" and not taken_up:
+        require_committed(checkout, {"include": "takes it along as it lies here", "ignore": "runs without it"})
     workspace.root.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(checkout, name)
     try:
@@ -109,9 +186,11 @@ def opened(checkout: Path, name: str, revision: str, again: bool) -> Iterator[Wo
     except Timeout:
         raise GanpipeError(f"{workspace.root} is in use: a run of the name {name!r} is at work already") from None
     try:
-        if not (again and (workspace.root / ".git").exists()):
+        if not taken_up:
             shutil.rmtree(workspace.root, ignore_errors=True)
             _make(workspace)
+            if uncommitted == "include":
+                _bring_edits(workspace)
         yield workspace
     finally:
         lock.release()
@@ -126,7 +205,7 @@ def _make(workspace: Workspace) -> None:
         local = checkout / ".dvc" / "config.local"
         if local.exists():
             shutil.copy2(local, root / ".dvc" / "config.local")
-        subprocess.run(["dvc", "cache", "dir", "--local", "--quiet", str(cache)], cwd=root, check=True)
+        subprocess.run([*DVC, "cache", "dir", "--local", "--quiet", str(cache)], cwd=root, check=True)
         _bring_ignored_inputs(repo, workspace)
     _bring_tracked_data(root)
 
@@ -153,6 +232,24 @@ def _bring_ignored_inputs(repo: Any, workspace: Workspace) -> None:
                 shutil.copy2(source, target)
 
 
+def _bring_edits(workspace: Workspace) -> None:
+    """What differs in the checkout from HEAD, and what git does not know and does not ignore; DVC's lock stays."""
+    changed = _git(workspace.checkout, "diff", "--name-only", "-z", "--no-renames", "HEAD") or ""
+    new = _git(workspace.checkout, "ls-files", "-z", "--others", "--exclude-standard") or ""
+    for name in filter(None, f"{changed}\0{new}".split("\0")):
+        source, target = workspace.checkout / name, workspace.root / name
+        if source.name == "dvc.lock":
+            continue
+        if source.is_dir() and not source.is_symlink():  # a repository of its own
+            shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+        elif os.path.lexists(source):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+        else:
+            target.unlink(missing_ok=True)
+
+
 def _bring_tracked_data(root: Path) -> None:
     """Data added with `dvc add`: from the shared cache, else from the default remote."""
     tracked = (_git(root, "ls-files", "-z", "--", "*.dvc") or "").split("\0")[:-1]
@@ -160,7 +257,7 @@ def _bring_tracked_data(root: Path) -> None:
         return
     for command in ("checkout", "pull"):
         done = subprocess.run(
-            ["dvc", command, "--quiet", *tracked], cwd=root, capture_output=True, text=True, check=False
+            [*DVC, command, "--quiet", *tracked], cwd=root, capture_output=True, text=True, check=False
         )
         if done.returncode == 0:
             return
@@ -259,7 +356,10 @@ def _experiment_refs(checkout: Path, name: str) -> list[str]:
 
 def _git(where: Path, *arguments: str, check: bool = True) -> str | None:
     """Standard output of git, stripped; None where it failed and `check` is off."""
-    done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=False)
+    # A file's name need not be text; what git says otherwise is.
+    done = subprocess.run(
+        ["git", *arguments], cwd=where, capture_output=True, text=True, errors="surrogateescape", check=False
+    )
     if done.returncode == 0:
         return done.stdout.strip("\n")
     if check:
@@ -268,6 +368,6 @@ def _git(where: Path, *arguments: str, check: bool = True) -> str | None:
 
 
 def _dvc(root: Path, *arguments: str) -> None:
-    done = subprocess.run(["dvc", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run([*DVC, *arguments], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise GanpipeError(f"dvc {' '.join(arguments[:2])}: {redact(done.stderr.strip())}")

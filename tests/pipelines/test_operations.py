@@ -141,7 +141,7 @@ def test_every_command_of_the_runbook(terminals: Terminals) -> None:
         output = terminals.run(block)
         said[block.title] = said.get(block.title, "") + output
         print(output, flush=True)
-    assert said["Run"].count("finished successfully") == 3
+    assert said["Run"].count("finished successfully") == 4
     assert "ganpipe: the champion changed" in said["Be told"]
     assert "params.yaml, data source, GAN, resources, disk and MLflow: ready" in said["Upgrade"]
 

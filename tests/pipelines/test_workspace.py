@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from repositories import git
 from ganpipe.errors import GanpipeError
 from pipelines import workspace
 from pipelines.flow import pipeline
+from pipelines.sweep import sweep
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -106,12 +108,92 @@ def test_a_run_is_kept_as_an_experiment_and_leaves_the_checkout_alone(checkout):
     assert "Data and pipelines are up to date" in status.stdout
 
 
-def test_the_checkout_s_edits_are_not_in_a_run_but_its_ignored_images_are(checkout):
+def test_edits_that_decide_the_result_are_refused_left_out_or_taken_along(checkout):
     (checkout / "params.yaml").write_text(PARAMS.replace("offset: 3", "offset: 30"))
     for name in ("a.png", "b.png"):
-        (checkout / "images" / name).write_bytes(b"image")
-    _run("edits").result()
-    assert _experiments(checkout)["edits"] == {"score": 25}  # (2 images + 3) ** 2
+        (checkout / "images" / name).write_bytes(b"image")  # git ignores them: every run has them
+    message = _error(_run("refused"))
+    assert message.startswith("not committed, and it decides what a run makes: params.yaml. Commit it (`git add params")
+    assert "uncommitted=include, which takes it along" in message
+    assert not (checkout / ".ganpipe" / "seen.json").exists()
+    assert not (checkout / workspace.WORKSPACES / "refused").exists()
+
+    _run("without", uncommitted="ignore").result()
+    (checkout / "new module.py").write_text("")
+    _run("with", uncommitted="include").result()
+    assert _experiments(checkout) == {"without": {"score": 25}, "with": {"score": 1024}}  # (2 images + 3 or 30) ** 2
+    (checkout / "new module.py").unlink()
+    # As the sentence says.
+    git(checkout, *shlex.split(message.split("`")[1].split(" && ")[0])[1:])
+    git(checkout, "commit", "--quiet", "--message", "offset 30")
+    (checkout / "notes.md").write_text("decides nothing")
+    _run("committed").result()
+    assert _experiments(checkout)["committed"] == {"score": 1024}
+
+
+def test_a_sweep_is_refused_before_its_first_run(checkout):
+    (checkout / "params.yaml").write_text(PARAMS.replace("offset: 3", "offset: 30"))
+    message = _error(sweep(gans=["one"], return_state=True))
+    assert message.startswith("not committed, and it decides what a run makes: params.yaml. ")
+    assert message.endswith("or start the run with uncommitted=ignore, which runs without it")
+
+
+def test_images_that_git_does_not_know_need_not_be_committed(checkout):
+    (checkout / ".gitignore").write_text("/.ganpipe/\n/*.txt\n/score.json\n")
+    git(checkout, "commit", "--quiet", "--all", "--message", "images are not ignored")
+    (checkout / "images" / "a.png").write_bytes(b"image")
+    message = _error(_run("unknown"))
+    assert "not committed, and it decides what a run makes: images/a.png. " in message
+    # As it says.
+    words = shlex.split(message.split("`")[3])
+    assert (words[0], words[2:]) == ("echo", [">>", ".git/info/exclude"])
+    with (checkout / ".git" / "info" / "exclude").open("a") as excluded:
+        excluded.write(f"{words[1]}\n")
+    _run("excluded").result()
+    assert _experiments(checkout) == {"excluded": {"score": 16}}
+
+
+def test_which_edits_decide_the_result(checkout):
+    (checkout / ".gitignore").write_text("/.ganpipe/\n/*.txt\n/score.json\n")
+    git(checkout, "commit", "--quiet", "--all", "--message", "images are in git")
+    decisive = {
+        "work.py": Path("work.py"),
+        "dvc.yaml": Path("dvc.yaml"),
+        "images/c.png": Path("images"),
+        "ganpipe/gans/mine.py": Path("ganpipe"),
+    }
+    for name in (*decisive, "notes/\N{LATIN SMALL LETTER U WITH DIAERESIS} b.md", "numbers.txt", "dvc.lock"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        with open(checkout / name, "a", encoding="utf-8") as file:
+            file.write("schema: '2.0'\n" if name == "dvc.lock" else "\n")
+    edited = workspace.uncommitted(checkout)
+    # A folder that git does not know is named as one.
+    assert set(edited) == {"work.py", "dvc.yaml", "images/c.png", "ganpipe/", "notes/"}
+    assert set(workspace.decisive(checkout, edited).values()) == set(decisive.values())
+
+
+def test_what_is_taken_along_is_what_lies_in_the_checkout(checkout):
+    (checkout / "work.py").rename(checkout / "moved.py")
+    (checkout / "link").symlink_to("moved.py")
+    (checkout / "numbers.txt").write_text("git ignores it")
+    with workspace.opened(checkout, "along", "HEAD", again=False, uncommitted="include") as space:
+        assert not (space.root / "work.py").exists()
+        assert (space.root / "moved.py").read_text() == (checkout / "moved.py").read_text()
+        assert os.readlink(space.root / "link") == "moved.py"
+        assert not (space.root / "numbers.txt").exists()
+        assert git(space.root, "rev-parse", "HEAD") == git(checkout, "rev-parse", "HEAD")
+
+
+def test_a_retry_of_a_refused_run_is_refused_too_and_one_with_a_workspace_goes_on(checkout):
+    (checkout / "params.yaml").write_text(PARAMS.replace("offset: 3", "offset: 30"))
+    with pytest.raises(GanpipeError, match="not committed"):
+        workspace.opened(checkout, "kept", "HEAD", again=True, uncommitted="refuse").__enter__()
+    with workspace.opened(checkout, "kept", "HEAD", again=False, uncommitted="ignore"):
+        pass
+    with workspace.opened(checkout, "kept", "HEAD", again=True, uncommitted="refuse") as space:
+        assert (space.root / "params.yaml").read_text() == PARAMS
+    with pytest.raises(GanpipeError, match="uncommitted: include is for what lies in the checkout, not for the revi"):
+        workspace.opened(checkout, "other", "main", again=False, uncommitted="include").__enter__()
 
 
 def test_a_run_at_another_revision(checkout):
@@ -127,6 +209,7 @@ def test_a_run_at_another_revision(checkout):
     _run("further", revision="tagged", overrides={"offset": 7}).result()
     linear = git(checkout, "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps").split()
     assert {"tagged", "further"} <= set(linear)
+    assert "did you mean 'further'?" in _error(_run("misspelt", revision="farther"))
 
 
 def test_a_run_of_some_stages_where_others_have_run_before(checkout):
@@ -215,6 +298,7 @@ def test_a_retry_takes_up_the_workspace_of_its_last_try(checkout):
         ({"overrides": {"offset.deep": 1}}, "overrides: offset.deep: offset is no section"),
         ({"revision": "--all"}, "revision: got '--all'; expected a branch, a tag or a commit"),
         ({"place": "checkout", "overrides": {"offset": 1}}, "place: 'checkout' runs what lies in the checkout"),
+        ({"place": "checkout", "uncommitted": "ignore"}, "place: 'checkout' runs what lies in the checkout"),
         ({"targets": ["raed"]}, "no stage 'raed' in dvc.yaml; did you mean 'read'"),
     ],
 )
