@@ -169,7 +169,7 @@ def _run(root: Path, targets: Sequence[str], force: bool) -> None:
     if waiting or force:
         _say(f"changed: {', '.join(waiting)}" if waiting else "nothing changed; --force runs all the same")
         _ganpipe("check", root)  # what is wrong is said before anything is started
-        _run_flow(root, targets, force)
+        _run_flow(environment.home(root), targets, force)
         print(f"\ndone in {_minutes(time.monotonic() - began)}\n")
     else:
         print("nothing to do: every output is up to date with its inputs, code and settings\n")
