@@ -41,6 +41,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = folder / attributes["file"]
             assert not path.exists(), f"{path.name} is there already: the page would overwrite it"
             path.write_text(text)
+    git = ["git", "-C", str(folder), "-c", "user.name=A person", "-c", "user.email=person@example.org"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "A GAN of my own"]):
+        subprocess.run([*git, *command], check=True)
     return folder
 
 
