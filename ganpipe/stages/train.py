@@ -18,7 +18,7 @@ from ..registry.pages import run_page
 from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training.feed import spec_of
-from ..training.state import TrainingState
+from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
 from .common import (
     SHARDS,
@@ -102,7 +102,7 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str) -
         state.load_state_dict(job.store.load(chosen))
     (TRAIN / "samples").mkdir(parents=True, exist_ok=True)
     filesystem, path = fsspec.core.url_to_fs(f"{job.folder}/samples")
-    for name in sorted(filesystem.glob(f"{path}/*.png")):
+    for name in listed(filesystem, path, "*.png"):
         (TRAIN / "samples" / name.rsplit("/", 1)[-1]).write_bytes(filesystem.cat_file(name))
     write_text(TRAIN / "curves.csv", _csv(rows))
     write_text(TRAIN / "scores.csv", _csv([{"images_seen": seen, job.score_name: s} for seen, s in scores.items()]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import io
 import math
 import os
@@ -194,6 +195,16 @@ class TrainingState:
         self.scores = dict(state["scores"])
 
 
+def listed(filesystem: fsspec.AbstractFileSystem, folder: str, pattern: str) -> list[str]:
+    """Paths of the files in `folder` whose names fit `pattern`, sorted. fsspec's own `glob` would take a folder's name
+    for a pattern, too: it finds nothing below one with brackets."""
+    try:
+        paths = filesystem.ls(folder, detail=False)
+    except FileNotFoundError:
+        return []
+    return sorted(path for path in paths if fnmatch.fnmatchcase(path.rsplit("/", 1)[-1], pattern))
+
+
 class CheckpointStore:
     """Checkpoints of one training in a folder or at a URL: the last `keep`, and the best by score.
 
@@ -231,7 +242,7 @@ class CheckpointStore:
                 "end it, or wait for its end"
             ) from None
         try:
-            for partial in self._filesystem.glob(f"{self._folder}/checkpoint-*.partial"):
+            for partial in listed(self._filesystem, self._folder, "checkpoint-*.partial"):
                 self._filesystem.rm_file(partial)  # of a process that was killed as it wrote
             yield
         finally:
@@ -240,7 +251,8 @@ class CheckpointStore:
     def list(self) -> list[int]:
         """Images seen at each checkpoint, ascending."""
         self._filesystem.invalidate_cache()
-        names = [path.rsplit("/", 1)[-1] for path in self._filesystem.glob(f"{self._folder}/checkpoint-*.pt")]
+        found = listed(self._filesystem, self._folder, "checkpoint-*.pt")
+        names = [path.rsplit("/", 1)[-1] for path in found]
         return sorted(int(name.removeprefix("checkpoint-").removesuffix(".pt")) for name in names)
 
     def newest(self) -> int:

@@ -187,16 +187,18 @@ def state_at(loop_state: TrainingState, images_seen: int) -> TrainingState:
     return loop_state
 
 
-def test_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["checkpoints", "it's [x] #1 *?"])
+def test_the_last_checkpoints_and_the_best_are_kept(name: str, tmp_path: Path) -> None:
     state = make_loop("gan").state
-    store = CheckpointStore(str(tmp_path / "checkpoints"), keep=2)
+    store = CheckpointStore(str(tmp_path / name), keep=2)
+    assert store.list() == []
     for images_seen, score in ((100, 9.0), (200, 3.0), (300, 5.0), (400, 4.0), (500, 8.0)):
         state.scores[images_seen] = score
         store.save(state_at(state, images_seen))
     assert store.list() == [200, 400, 500]
     assert store.best(state.scores) == 200
     assert store.load(500)["scores"] == state.scores
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+    assert {path.name for path in (tmp_path / name).iterdir()} == {
         f"checkpoint-{images_seen:012d}.pt" for images_seen in (200, 400, 500)
     }, "something was left behind"
 
