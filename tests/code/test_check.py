@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -320,7 +321,8 @@ def test_a_folder_with_any_other_name(workplace: Path, monkeypatch: pytest.Monke
     root.mkdir()
     (root / "mlflow.db").touch()
     monkeypatch.chdir(root)
-    write(root, data__source="folder", data__image_size=16, train__gan="gan", sources__folder__path="../images")
+    shutil.copy(workplace / "params.yaml", root)
+    write(root, sources__folder__path="../images")
     assert main(["check"]) == 0
     assert sorted(path.name for path in workplace.iterdir()) == sorted(["images", "params.yaml", root.name])
 
@@ -349,8 +351,6 @@ def test_a_cache_that_cannot_be_written(
 def test_no_room_on_the_disk(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     usage = type(shutil.disk_usage(workplace))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 1000, 1000))
     assert "0.0 GiB free, about 1.0 GiB are needed" in error_of("check", capsys)
