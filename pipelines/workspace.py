@@ -200,6 +200,7 @@ def _make(workspace: Workspace) -> None:
     root, checkout = workspace.root, workspace.checkout
     _git(checkout, "clone", "--quiet", "--shared", "--no-checkout", str(checkout), str(root))
     _git(root, "checkout", "--quiet", "--detach", workspace.commit)
+    _sign(root)
     with open_repo(checkout) as repo:
         cache = Path(repo.cache.local.path).parent.parent  # <cache>/files/md5
         local = checkout / ".dvc" / "config.local"
@@ -208,6 +209,14 @@ def _make(workspace: Workspace) -> None:
         subprocess.run([*DVC, "cache", "dir", "--local", "--quiet", str(cache)], cwd=root, check=True)
         _bring_ignored_inputs(repo, workspace)
     _bring_tracked_data(root)
+
+
+def _sign(root: Path) -> None:
+    """Who commits the run's experiment where git knows no person, as in a container: without one DVC refuses to, after
+    the last stage."""
+    for key, value in (("user.name", "ganpipe"), ("user.email", "ganpipe@localhost")):
+        if not _git(root, "config", "--get", key, check=False):
+            _git(root, "config", key, value)
 
 
 def _bring_ignored_inputs(repo: Any, workspace: Workspace) -> None:

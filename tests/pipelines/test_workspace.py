@@ -66,6 +66,21 @@ def _run(name: str, **parameters):
     return pipeline.with_options(flow_run_name=name)(return_state=True, **parameters)
 
 
+@pytest.mark.parametrize(("configured", "author"), [("", "ganpipe"), ("[user]\nname = Ada\nemail = a@b.c\n", "Ada")])
+def test_an_experiment_is_kept_where_git_knows_no_person(checkout, tmp_path, monkeypatch, configured, author):
+    for variable in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / ".gitconfig").write_text(configured)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / ".gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    with workspace.opened(checkout, "container", "HEAD", again=False) as space:
+        (space.root / "numbers.txt").write_text("3")
+        (space.root / "score.json").write_text("{}")
+        commit = workspace.save(space, [], "kept")
+    assert git(checkout, "show", "--no-patch", "--format=%an", commit) == author
+
+
 def _error(state) -> str:
     with pytest.raises(GanpipeError) as caught:
         state.result()
