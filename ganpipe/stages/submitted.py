@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..params import Params
 from ..redaction import redact, without_user_info
 from ..registry.tracking import Tracker
 from ..training import cluster, hosts, job_api
+from ..training.failures import SAME_AGAIN, described, may_pass
 from ..training.search import SearchResult, Trial, search
 from ..training.worker import train
 from .common import SHARDS
@@ -165,6 +167,10 @@ def main() -> int:
         message = redact(str(error))
         print(f"error: {message}", file=sys.stderr, flush=True)
         result |= {"error": message, "unavailable": isinstance(error, UnavailableError)}
+    except Exception as error:  # of the code: without a result the driver would take the job for a lost one
+        trace = redact(traceback.format_exc())
+        print(trace, file=sys.stderr, flush=True)
+        result |= {"error": redact(f"{described(error, trace)}; {SAME_AGAIN}"), "unavailable": may_pass(error)}
     filesystem.makedirs(filesystem._parent(place), exist_ok=True)
     filesystem.pipe_file(place, json.dumps(result).encode())
     return 0 if result["error"] is None else EXIT_MENDABLE

@@ -15,6 +15,7 @@ import torch.distributed
 from torch import Tensor
 
 from .distributed import World
+from .failures import exchanging
 
 _BUCKET_BYTES = 2**22
 Key = int | str
@@ -30,7 +31,8 @@ class _UnderWay:
     shapes: dict[Key, torch.Size]
 
     def arrived(self) -> dict[Key, Tensor]:
-        self.work.wait()
+        with exchanging():
+            self.work.wait()
         parts = self.flat.split([shape.numel() for shape in self.shapes.values()])
         return {key: part.view(shape) for (key, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
@@ -87,7 +89,8 @@ class Summing:
         for dtype in {value.dtype: None for value in self._bucket.values()}:
             parts = {key: value for key, value in self._bucket.items() if value.dtype == dtype}
             flat = torch.cat([value.reshape(-1) for value in parts.values()])
-            work = torch.distributed.all_reduce(flat, async_op=True)
+            with exchanging():
+                work = torch.distributed.all_reduce(flat, async_op=True)
             assert work is not None
             self._under_way.append(_UnderWay(work, flat, {key: value.shape for key, value in parts.items()}))
         self._bucket = {}

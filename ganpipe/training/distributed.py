@@ -16,6 +16,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from .failures import exchanging
+
 
 @dataclass(frozen=True)
 class World:
@@ -29,7 +31,8 @@ class World:
         """Overwrite each tensor with rank 0's."""
         if self.size > 1:
             for tensor in tensors:
-                torch.distributed.broadcast(tensor.detach(), src=0)  # it is no part of what is differentiated
+                with exchanging():
+                    torch.distributed.broadcast(tensor.detach(), src=0)  # it is no part of what is differentiated
 
     def broadcast_number(self, number: float) -> float:
         """Rank 0's number."""
@@ -39,14 +42,16 @@ class World:
 
     def barrier(self) -> None:
         if self.size > 1:
-            torch.distributed.barrier()
+            with exchanging():
+                torch.distributed.barrier()
 
 
 def _summed(tensor: Tensor) -> Tensor:
     """A small tensor summed over all workers, on each in the same order: gathering it takes half the messages of an
     all-reduce."""
     parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(parts, tensor.contiguous())
+    with exchanging():
+        torch.distributed.all_gather(parts, tensor.contiguous())
     return torch.stack(parts).sum(0)
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import GanpipeError
+from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
 from ..section import nearest
+from .failures import SAME_AGAIN, described, may_pass, unwrapped
 from .observers import Tracker
 from .search_settings import AdamSpace, Distribution, TuneSettings
 from .settings import ClusterSettings
@@ -25,6 +26,8 @@ OpenTrialTracker = Callable[[str, Mapping[str, Any]], Tracker]
 """(trial name, its Adam settings) -> tracker; called in the trial's process."""
 _TRIALS = "trials"
 """Name of the search's folder: Tune goes on with one of the same name."""
+_FINAL = "fails_again"
+"""A trial reports this before it raises an error of the code."""
 AdamByPlayer = dict[str, dict[str, float]]
 """{player: {lr, beta1, beta2}}, each key optional."""
 
@@ -100,18 +103,18 @@ def search(
     # Tune would send the driver's AWS keys to its actors, by an environment that Ray writes into its logs. As in
     # training, each host has its own.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-    searched, held = _searched(job.config, settings)
+    space, held = searched(job.config, settings)
     trainable = _trainable(job, settings, cluster, open_trial_tracker)
     storage = f"{job.folder}/search"
     if tune.Tuner.can_restore(f"{storage}/{_TRIALS}"):
         print(f"{job.name}: going on with the search", flush=True)
         tuner = tune.Tuner.restore(f"{storage}/{_TRIALS}", trainable, resume_unfinished=True, resume_errored=True)
     else:
-        tuner = _new_tuner(trainable, job, settings, storage, searched, held, cluster.max_failures)
+        tuner = _new_tuner(trainable, job, settings, storage, space, held, cluster.max_failures)
     return _result(tuner.fit(), job.score_name)
 
 
-def _searched(config: GanConfig, settings: TuneSettings) -> tuple[dict[str, Distribution], dict[str, float]]:
+def searched(config: GanConfig, settings: TuneSettings) -> tuple[dict[str, Distribution], dict[str, float]]:
     """`<player>.<setting>` -> where it is searched; and of the GAN's own values those that lie there.
 
     Raises:
@@ -190,9 +193,9 @@ def _new_tuner(
             name=_TRIALS,
             storage_path=storage,
             verbose=0,
-            # A trial whose process died starts again, from its own checkpoint where it has one.
+            # A trial whose process died starts again, from its own checkpoint where it has one; see `_trials`.
             failure_config=tune.FailureConfig(max_failures=max_failures),
-            callbacks=[_progress(job.name, settings.num_trials, job.score_name)],
+            callbacks=[_trials(job.name, settings.num_trials, job.score_name, max_failures)],
         ),
     )
 
@@ -201,13 +204,17 @@ def _result(results: Any, objective: str) -> SearchResult:
     """The table of trials from Tune's results.
 
     Raises:
-        GanpipeError: a trial failed.
+        GanpipeError: a trial failed with an error of the code.
+        UnavailableError: a trial's processes were lost more often than `max_failures`.
     """
+    failed = f"tune: {results.num_errors} of {len(results)} trials failed"
+    for error in results.errors:
+        if not may_pass(error):
+            again = "" if isinstance(unwrapped(error), GanpipeError) else f"; {SAME_AGAIN}"
+            raise GanpipeError(f"{failed}: {described(error, str(error))}{again}")
     if results.errors:
-        cause = str(results.errors[0]).strip().splitlines()[-1]
-        raise GanpipeError(
-            f"tune: {results.num_errors} of {len(results)} trials failed: {cause}; the same command tries them again"
-        )
+        cause = described(results.errors[0], str(results.errors[0]))
+        raise UnavailableError(f"{failed}: {cause}; the same command tries them again")
     # A search that went on lists the trials in another order than one that was not stopped.
     ended = [(results[index].metrics or {}, results[index].config or {}) for index in range(len(results))]
     ended.sort(key=lambda trial: _place(trial[0]["experiment_tag"]))
@@ -264,6 +271,10 @@ def _trial(
     except Diverged as error:
         print(f"{job.name}: {error}", flush=True)
         tune.report({"images_seen": job.settings.num_images, job.score_name: math.inf})
+    except Exception as error:  # of whatever kind: it goes on to Tune, which would try the trial again
+        if not may_pass(error):
+            tune.report({"images_seen": 0, job.score_name: math.inf, _FINAL: True})
+        raise
 
 
 @dataclass(frozen=True)
@@ -329,18 +340,27 @@ def _optuna_distribution(distribution: Distribution) -> Any:
     return FloatDistribution(low, high, log=distribution.log_uniform is not None)
 
 
-def _progress(name: str, num_trials: int, metric: str) -> Any:
-    """A line for every trial that ends."""
+def _trials(name: str, num_trials: int, metric: str, max_failures: int) -> Any:
+    """A line for every trial that ends, and no further try of one that would fail again."""
     from ray import tune
 
-    class Progress(tune.Callback):
+    class Trials(tune.Callback):
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            trial.max_failures = max_failures  # of a search that went on, too
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            if result.get(_FINAL):
+                trial.max_failures = 0
+
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             ended = 1 + sum(other.is_finished() for other in trials if other is not trial)
             settings = "  ".join(f"{key} {value:.3g}" for key, value in trial.config.items())
             score = trial.last_result.get(metric, math.nan)
             print(f"{name}: {ended} of {num_trials} trials done, {metric} {score:.2f}  {settings}", flush=True)
 
-    return Progress()
+    return Trials()
 
 
 def _scheduler(settings: TuneSettings, metric: str) -> Any:

@@ -1,4 +1,4 @@
-"""Ray Train's trainer for torch, which starts no process that has nothing to do."""
+"""Ray Train's trainer for torch, which starts no process that has nothing to do, and again only what was lost."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import Any
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from .failure_policy import RetryLostWorkers
+
 
 class Trainer(TorchTrainer):
     """`TorchTrainer` without the actor that hands out Ray's own datasets: it starts beside the workers, and imports
-    nearly as much as they do."""
+    nearly as much as they do; and with a policy that tells lost workers from errors of the code."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
         return [callback for callback in callbacks if not isinstance(callback, DatasetsCallback)]
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        arguments["failure_policy"] = RetryLostWorkers(self.run_config.failure_config)  # type: ignore[arg-type]
+        return super()._initialize_and_run_controller(**arguments)

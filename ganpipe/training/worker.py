@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
 from .allocator import keep_freed_memory
 from .distributed import World
+from .failures import SAME_AGAIN, described, may_pass, unwrapped
 from .feed import Feed, fetched_ahead, spec_of
 from .loop import Loop
 from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, StopWhenAsked, Tracker, log_again, sparing
@@ -123,7 +125,8 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
     """Run `job` on a group of Ray Train workers; Ray must be running. Worker failures are taken up from checkpoints.
 
     Raises:
-        GanpipeError: diverged, or the workers failed more often than cluster.max_failures.
+        GanpipeError: diverged, or an error of the code.
+        UnavailableError: workers were lost, or storage was away, more often than cluster.max_failures.
         Stopped: it was asked to end.
     """
     import ray.train
@@ -166,7 +169,8 @@ def _fit(trainer: Any, name: str, max_failures: int) -> Any:
     """The trainer's result; where the actor that controls the workers dies, another one takes its place.
 
     Raises:
-        GanpipeError: workers or controllers died more often than `max_failures`.
+        GanpipeError: an error of the code.
+        UnavailableError: workers or controllers died more often than `max_failures`.
     """
     import ray.train
 
@@ -174,12 +178,7 @@ def _fit(trainer: Any, name: str, max_failures: int) -> Any:
         try:
             return trainer.fit()
         except ray.train.TrainingFailedError as error:
-            failures = (getattr(error, "worker_failures", None) or {}).values()
-            # Storage that is away now may be back at Prefect's next try.
-            kind = UnavailableError if any(isinstance(one, UnavailableError) for one in failures) else GanpipeError
-            raise kind(
-                f"training failed: {_cause(error)}; the same command goes on from the last checkpoint"
-            ) from error
+            raise _explained(error) from error
         except ray.exceptions.RayActorError as error:
             reason = str(error).strip().splitlines()[0]
             if not failures_left:
@@ -190,9 +189,17 @@ def _fit(trainer: Any, name: str, max_failures: int) -> Any:
     raise AssertionError("max_failures is below 0")
 
 
-def _cause(error: BaseException) -> str:
-    """What a worker raised, without Ray's wrapping."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        return f"{type(failure).__name__}: {str(failure).strip().splitlines()[-1]}"
-    return str(error).strip().splitlines()[-1]
+def _explained(error: Any) -> GanpipeError:
+    """What workers raised, without Ray's wrapping; the traceback of an error of the code is printed."""
+    failures = list((getattr(error, "worker_failures", None) or {}).values())
+    failures = failures or [getattr(error, "controller_failure", error)]
+    for failure in failures:
+        if not may_pass(failure):
+            if isinstance(unwrapped(failure), GanpipeError):
+                return GanpipeError(f"training failed: {described(failure, '')}")
+            print(error, file=sys.stderr, flush=True)
+            return GanpipeError(f"training failed: {described(failure, str(error))}; {SAME_AGAIN}")
+    # A host or storage that is away now may be back at Prefect's next try.
+    return UnavailableError(
+        f"training failed: {described(failures[0], str(error))}; the same command goes on from the last checkpoint"
+    )

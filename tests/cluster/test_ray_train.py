@@ -21,6 +21,7 @@ from training_parts import SMALL, largest_difference
 
 from ganpipe.errors import GanpipeError, UnavailableError
 from ganpipe.gans import load
+from ganpipe.gans.base import Gan, Progress
 from ganpipe.training import cluster, interfaces, job_api
 from ganpipe.training.settings import ClusterSettings, TrainSettings
 from ganpipe.training.state import Diverged
@@ -125,6 +126,55 @@ def test_a_training_that_diverges_is_not_tried_again(ray_head: str, shards: Path
     )
     with pytest.raises(Diverged, match="training diverged: .* lower the learning rates"):
         train(job, ClusterSettings(num_workers=1, cpus_per_worker=1))
+
+
+class Failing:
+    """A score that notes each of its calls in a file, and raises as code at fault, or storage that is away, does."""
+
+    def __init__(self, calls: Path, error: Exception) -> None:
+        self.calls, self.error = calls, error
+
+    def __call__(self, gan: Gan, progress: Progress) -> float:
+        with self.calls.open("a") as file:
+            file.write("x")
+        raise self.error
+
+    def num_calls(self) -> int:
+        return len(self.calls.read_text())
+
+
+@pytest.mark.parametrize(
+    ("error", "num_tries", "kind", "message"),
+    [
+        (ValueError("no such shape"), 1, GanpipeError, r"ValueError: no such shape \(ganpipe/training/observers.py:"),
+        pytest.param(GanpipeError("two"), 1, GanpipeError, "^training failed: two$", marks=pytest.mark.slow),
+        (ConnectionResetError("the store hung up"), 2, UnavailableError, "ConnectionResetError: the store hung up;"),
+        pytest.param(
+            UnavailableError("the store is away"), 2, UnavailableError, "^training failed: the store is away; the same",
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)  # fmt: skip
+def test_only_what_may_pass_is_tried_again(
+    error: Exception, num_tries: int, kind: type[Exception], message: str, ray_head: str, shards: Path, tmp_path: Path
+) -> None:
+    score = Failing(tmp_path / "calls", error)
+    job = dataclasses.replace(make_job(shards, tmp_path, "gan", num_images=64, checkpoint_every=32), score=score)
+    with pytest.raises(kind, match=message) as caught:
+        train(job, ClusterSettings(num_workers=1, cpus_per_worker=1, max_failures=1))
+    assert type(caught.value) is kind
+    assert score.num_calls() == num_tries
+
+
+@pytest.mark.slow
+def test_an_error_of_one_worker_of_two_is_its_own(ray_head: str, shards: Path, tmp_path: Path) -> None:
+    """The other waits for it meanwhile, and is no lost worker either."""
+    score = Failing(tmp_path / "calls", KeyError("a"))
+    job = dataclasses.replace(make_job(shards, tmp_path, "gan", num_images=64, checkpoint_every=32), score=score)
+    with pytest.raises(GanpipeError, match=r"KeyError: 'a' \(.*; an error of the code, which another try would meet"):
+        train(job, ClusterSettings(num_workers=2, cpus_per_worker=0.5, max_failures=2))
+    assert score.num_calls() == 1
 
 
 def test_workers_run_the_code_of_the_process_that_joined(ray_head: str, tmp_path: Path) -> None:

@@ -143,6 +143,33 @@ def test_a_trial_whose_process_was_killed_starts_again(ray_head: str, shards: Pa
     assert result == search(make_job(shards, tmp_path / "straight"), settings(), ClusterSettings())
 
 
+class Failing(Counting):
+    """Raises an error of the code once it is called for the time numbered `fatal`."""
+
+    def __call__(self, gan: Gan, progress: Progress) -> float:
+        with self.calls.open("a") as file:
+            file.write("x")
+        if self.num_calls() >= self.fatal:
+            raise ZeroDivisionError("no images")
+        return Score.__call__(self, gan, progress)
+
+
+@pytest.mark.parametrize("scheduler", ["fifo", pytest.param("asha", marks=pytest.mark.slow)])
+def test_a_trial_whose_code_fails_is_not_tried_again_in_the_same_search(
+    scheduler: str, ray_head: str, shards: Path, tmp_path: Path
+) -> None:
+    score = Failing(tmp_path / "calls", fatal=2)
+    job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
+    one_by_one = settings(num_trials=2, num_images=320, max_concurrent_trials=1, scheduler=scheduler, grace_images=320)
+    with pytest.raises(GanpipeError, match=r"1 of 2 trials failed: ZeroDivisionError: no images \(.*; an error of the"):
+        search(job, one_by_one, ClusterSettings(max_failures=2))
+    assert score.num_calls() == 2
+    mended = Failing(tmp_path / "calls", fatal=99)
+    result = search(dataclasses.replace(job, score=mended), one_by_one, ClusterSettings(max_failures=2))
+    assert [trial.images_seen for trial in result.trials] == [320, 320]
+    assert mended.num_calls() == 3, "the trial that had finished was run again"
+
+
 def test_a_search_that_was_killed_goes_on(ray_head: str, shards: Path, tmp_path: Path) -> None:
     driver = subprocess.Popen([sys.executable, __file__, ray_head, str(shards), str(tmp_path)])
     assert driver.wait(timeout=120) == -signal.SIGKILL

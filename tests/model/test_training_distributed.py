@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,42 @@ def test_workers_with_unequal_shares_train_as_one(name: str, size: int, batch_si
     first, *others = together
     for other in others:
         assert largest_difference(first["weights"], other["weights"]) == 0, "workers drifted apart"
+
+
+def lose_a_worker(rank: int, folder: str, operation: str, number: int) -> None:
+    """Rank 1 dies as it comes to an exchange for the time numbered `number`; rank 0 notes how it learns of that."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    if rank == 1:
+        exchange, calls = getattr(torch.distributed, operation), iter(range(1, number))
+
+        def fatal(*arguments: Any, **options: Any) -> Any:
+            if next(calls, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return exchange(*arguments, **options)
+
+        setattr(torch.distributed, operation, fatal)
+    loop = make_loop("dcgan", World(rank, 2))
+    try:
+        for _ in range(20):
+            loop.step()
+    except Exception as error:
+        Path(folder, "error").write_text(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize(
+    ("operation", "number"), [("all_gather", 9), pytest.param("all_reduce", 2, marks=pytest.mark.slow)]
+)
+def test_a_lost_worker_is_no_error_of_the_code(operation: str, number: int, tmp_path: Path) -> None:
+    """Else the training would not be taken up again. Exchanges happen forwards, within autograd, and after it."""
+    arguments = (str(tmp_path), operation, number)
+    context = torch.multiprocessing.start_processes(
+        lose_a_worker, arguments, nprocs=2, join=False, start_method="spawn"
+    )
+    for process in context.processes:
+        process.join(120)
+    assert [process.exitcode for process in context.processes] == [0, -signal.SIGKILL]
+    assert (tmp_path / "error").read_text().startswith("LostWorker: another worker was lost: ")
 
 
 def compare_batch_norm(rank: int, size: int, folder: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,12 +19,12 @@ from ganpipe.data.settings import DataSettings
 from ganpipe.data.shard_set import ShardSet
 from ganpipe.data.shards import write_shards
 from ganpipe.data.sources.folder import Folder
-from ganpipe.errors import GanpipeError, UnavailableError
+from ganpipe.errors import EXIT_MENDABLE, GanpipeError, UnavailableError
 from ganpipe.params import load_params
 from ganpipe.registry.tracking import Tracker
 from ganpipe.stages.common import SHARDS
 from ganpipe.stages.spread import in_dvc_remote, require_reachable, require_shared
-from ganpipe.stages.submitted import Work
+from ganpipe.stages.submitted import DESCRIPTION, RESULT, Work, main
 from ganpipe.training.settings import ClusterSettings
 
 SECRET = "a-secret-of-the-driver"
@@ -102,6 +103,25 @@ def test_hosts_are_told_where_the_remote_is_and_never_its_secrets(
     assert json.loads(described)["tracker"]["uri"] == "https://mlflow.example"
     again = Work.described(described)
     assert (again.shards, again.params, again.folder) == (work.shards, work.params, work.folder)
+
+
+def test_an_error_of_the_code_in_a_job_is_told_to_the_driver(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a result the driver would take the job for a lost one, and Prefect would try it again."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)  # Ray sets it for a job: that it is missing is such an error
+    folder = tmp_path / "work"
+    tracker = Tracker("http://127.0.0.1:1", "ganpipe", "spool")
+    work = Work("train", load_params(), {}, folder.as_uri(), "0123", "run", shards_of(checkout), "", tracker)
+    Path(DESCRIPTION).write_text(work.describe())
+    assert main() == EXIT_MENDABLE
+    result = json.loads((folder / RESULT).read_text())
+    assert result["unavailable"] is False
+    assert re.fullmatch(
+        r"KeyError: 'RAY_ADDRESS' \(ganpipe/stages/submitted.py:\d+\); an error of the code, which another try .*",
+        result["error"],
+    )
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""Which errors of a worker are worth another try: one that was lost or storage that is away, not the code's own."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from ..errors import GanpipeError, UnavailableError
+
+_OF_THE_CODE = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, RuntimeError, SyntaxError,
+    TypeError, ValueError, FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
+)  # fmt: skip
+"""Kinds that the same code meets again with the same data. Storage, networks and Ray have kinds of their own, which may
+pass; a missing file, or one that may not be read, is none of these."""
+SAME_AGAIN = "an error of the code, which another try would meet again"
+_OWN_LINES = re.compile(r'File "(?:[^"]*/)?(ganpipe/(?:\w+/)*\w+\.py)", line (\d+)')
+"""Of a traceback, those of this project's own files, wherever a host of the cluster has them."""
+
+
+class LostWorker(UnavailableError):
+    """Another worker of the group is gone."""
+
+
+@contextlib.contextmanager
+def exchanging() -> Iterator[None]:
+    """Around all that workers exchange: an error in there is the other worker's end, not one of the code.
+
+    Raises:
+        LostWorker: torch.distributed raised, whose errors are RuntimeErrors as those of any operation.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise LostWorker(f"another worker was lost: {first}") from error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether another try may end better, with nobody having mended anything."""
+    from ray.exceptions import RayError
+
+    error = unwrapped(error)
+    if isinstance(error, GanpipeError | RayError):
+        return isinstance(error, UnavailableError | RayError)
+    return not isinstance(error, _OF_THE_CODE) and type(error) is not Exception
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """What a task or an actor of Ray raised, where `error` is Ray's about it."""
+    from ray.exceptions import RayTaskError
+
+    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    return error
+
+
+def described(error: BaseException, trace: str) -> str:
+    """One line: what went wrong, and where in this project's code unless the error is for the person at the terminal.
+
+    Args:
+        trace: a text with the error's traceback.
+    """
+    error = unwrapped(error)
+    message = (str(error).strip().splitlines() or [""])[-1]
+    if isinstance(error, GanpipeError):
+        return message
+    message = f"{type(error).__name__}: {message}"
+    places = [] if may_pass(error) else _OWN_LINES.findall(trace)
+    return f"{message} ({':'.join(places[-1])})" if places else message
