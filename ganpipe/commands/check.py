@@ -29,7 +29,7 @@ from ..stages.jobs import needs_of
 from ..stages.spread import require_shared
 from ..stages.storage import require_writable
 from ..training import cluster, hosts, job_api
-from ..training.search import space_by_player
+from ..training.search import searched, space_by_player
 
 METRICS = ("fid", "kid", "precision", "recall")
 METRICS_WITH_LABELS = (*METRICS, "fid_intra")
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     require_commit(Path.cwd(), params.register_)
     check_watched_folders(params)
     check_gan_and_data(params)
+    check_number_of_images(params)
     check_metrics(params)
     check_writable()
     check_disk(params)
@@ -117,10 +118,40 @@ def check_gan_and_data(params: Params) -> None:
     spec = DataSpec(params.data.image_size, params.data.channels, found.fields, len(found.classes))
     load(params.train.gan).check(params.gan_config, spec)
     space_by_player(params.tune, params.gan_config.players)
-    if params.cluster.most_workers > params.train.batch_size:
+    if params.tune.num_trials:
+        searched(params.gan_config, params.tune)
+    workers = {"cluster.num_workers": params.cluster.most_workers}
+    workers |= {"tune.workers_per_trial": params.tune.workers_per_trial} if params.tune.num_trials else {}
+    for key, number in workers.items():
+        if number > params.train.batch_size:
+            raise GanpipeError(
+                f"{key}: got {number}, more than train.batch_size {params.train.batch_size}; each worker needs an "
+                "image of the batch"
+            )
+
+
+def check_number_of_images(params: Params) -> None:
+    """As far as the source knows how many there are: enough to measure a generator with. The stages know the rest.
+
+    Raises:
+        GanpipeError: naming the key.
+    """
+    data, evaluate = params.data, params.evaluate
+    found = sources.load(data.source)(params.source_settings).describe()
+    has_own_split = getattr(params.source_settings, "splits", "mix") == "keep"
+    if evaluate.split == "validation" and data.validation_fraction == 0 and not has_own_split:
         raise GanpipeError(
-            f"cluster.num_workers: got {params.cluster.most_workers}, more than train.batch_size "
-            f"{params.train.batch_size}; each worker needs an image of the batch"
+            "evaluate.split: got 'validation', and data.validation_fraction is 0; raise it, or set evaluate.split to "
+            "train"
+        )
+    number = min((number for number in (data.limit, found.num_images) if number is not None), default=None)
+    others = 1 if evaluate.split == "validation" else 0  # one image has to be left for training
+    if number is not None and number < evaluate.least_real + others:
+        where = f"data.limit: got {number}" if number == data.limit else f"data.source: {data.source} has {number}"
+        raise GanpipeError(
+            f"{where}, and at least {evaluate.least_real + others} images are needed, {evaluate.least_real} of them in "
+            f"the {evaluate.split} split, to measure FID, precision and recall with evaluate.num_neighbours "
+            f"{evaluate.num_neighbours}; add images, or lower evaluate.num_neighbours"
         )
 
 

@@ -21,6 +21,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from ..data.cache import Dataset
+from ..data.manifest import Manifest
 from ..data.parallel import progress as progress_bar
 from ..data.places import host_cache
 from ..documents import parse_json, read_bounded
@@ -64,6 +65,28 @@ class Reference:
 def choose(num_images: int, num_chosen: int, seed: int) -> np.ndarray:
     """Indices of the images that are taken, in random order, int64; a larger choice begins with a smaller one's."""
     return np.random.default_rng(seed).permutation(num_images)[:num_chosen].astype(np.int64)
+
+
+def require_images(manifest: Manifest, settings: EvaluateSettings) -> None:
+    """Whether the split that is compared with has images enough. Cheap: to be asked before anything is trained.
+
+    Raises:
+        GanpipeError: it has not.
+    """
+    found = manifest.num_samples(settings.split)
+    if not found:
+        raise GanpipeError(
+            f"evaluate.split: got {settings.split!r}, and that split has no image ({', '.join(manifest.splits)} has "
+            f"{sum(shard.num_samples for shard in manifest.shards):,}); add images, raise data.validation_fraction, or "
+            "set evaluate.split to train"
+        )
+    if found < settings.least_real:
+        raise GanpipeError(
+            f"evaluate.num_neighbours: got {settings.num_neighbours}, for which the {settings.split} split needs "
+            f"{settings.least_real} images; it has {found}: add images, or lower evaluate.num_neighbours"
+            if found >= 2
+            else f"the {settings.split} split has 1 image, and FID needs 2 at the least; add images"
+        )
 
 
 def reference_protocol(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..section import Section
 
@@ -64,6 +64,16 @@ class EvaluateSettings(Section):
     quick: QuickSettings = QuickSettings()
     """The quick FID of the search and of checkpoints."""
 
+    @field_validator("num_neighbours")
+    @classmethod
+    def _fewer_than_images(cls, value: int, info: ValidationInfo) -> int:
+        for name in ("num_samples", "num_real"):
+            if value >= info.data.get(name, value + 1):
+                raise ValueError(
+                    f"expected less than {name}, which is {info.data[name]}: each image needs as many others"
+                )
+        return value
+
     @model_validator(mode="after")
     def _inception_is_complete(self) -> EvaluateSettings:
         if self.extractor == "inception" and self.inception_path is None:
@@ -71,6 +81,11 @@ class EvaluateSettings(Section):
         if self.extractor == "inception" and self.resize is not None:
             raise ValueError("the extractor inception resizes to 299 pixels itself; set resize: null")
         return self
+
+    @property
+    def least_real(self) -> int:
+        """Real images that are needed at the least: two for FID; for precision and recall, the neighbours of each."""
+        return max(2, self.num_neighbours + 1)
 
     @property
     def fid_name(self) -> str:

@@ -14,7 +14,7 @@ from ..errors import GanpipeError
 from ..evaluation.evaluate import Evaluation, evaluate, protocol_of
 from ..evaluation.extractors import Extractor, load_extractor
 from ..evaluation.protocol import Protocol
-from ..evaluation.reference import Reference, load_reference, reference_protocol
+from ..evaluation.reference import Reference, load_reference, reference_protocol, require_images
 from ..evaluation.sampling import place_of
 from ..evaluation.settings import EvaluateSettings
 from ..gans import load
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     require_no_arguments(argv, "evaluate", __doc__)
     params = load_params()
     clear_done()  # this stage runs once DVC has what the training made
-    verify(SHARDS)
+    require_images(verify(SHARDS), params.evaluate)
     trained = read_json(TRAIN / "model.json", made_by="train")
     gan = trained_gan(trained)
     tracker = Tracker.at(environment.home(), params.register_.experiment)

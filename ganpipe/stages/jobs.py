@@ -13,6 +13,7 @@ from ..data.manifest import Manifest, verify
 from ..data.shard_set import ShardSet
 from ..evaluation.evaluate import QuickFid
 from ..evaluation.figures import SampleGrid
+from ..evaluation.reference import require_images
 from ..gans import load
 from ..gans.base import GanConfig
 from ..params import Params, load_params
@@ -33,12 +34,15 @@ def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manif
     """The settings, and the shards' manifest once every shard is as it says.
 
     Raises:
-        GanpipeError: there are arguments, params.yaml is wrong, there is no commit, or a shard is damaged.
+        GanpipeError: there are arguments, params.yaml is wrong, there is no commit, a shard is damaged, or there are too
+            few images to measure a generator with.
     """
     require_no_arguments(argv, stage, about)
     params = load_params()
     lineage.require_commit(Path.cwd(), params.register_)
-    return params, verify(SHARDS)
+    manifest = verify(SHARDS)
+    require_images(manifest, params.evaluate)
+    return params, manifest
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..data.cache import open_dataset
 from ..data.manifest import verify
 from ..evaluation.extractors import load_extractor
-from ..evaluation.reference import compute_reference, save_reference
+from ..evaluation.reference import compute_reference, require_images, save_reference
 from ..params import load_params
 from .common import REFERENCE, SHARDS, require_no_arguments
 
@@ -13,7 +13,7 @@ from .common import REFERENCE, SHARDS, require_no_arguments
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "reference", __doc__)
     settings = load_params().evaluate
-    verify(SHARDS)
+    require_images(verify(SHARDS), settings)
     dataset = open_dataset(SHARDS, settings.split)
     reference = compute_reference(dataset, load_extractor(settings), settings)
     save_reference(reference, REFERENCE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ..section import Section
 
@@ -103,3 +103,10 @@ class TuneSettings(Section):
     """What is searched for each player."""
     player_space: dict[str, AdamSpace] = Field(default_factory=dict)
     """Exceptions: player -> what is searched for it instead."""
+
+    @field_validator("grace_images")
+    @classmethod
+    def _within_a_trial(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("scheduler") == "asha" and value > info.data.get("num_images", value):
+            raise ValueError(f"asha: expected at most num_images, which is {info.data['num_images']}")
+        return value

@@ -129,6 +129,24 @@ def test_no_commit_to_name_as_the_origin(
         ({"register__metric": "fid_intra_efficientnet_lite0"}, "no metric 'fid_intra_efficientnet_lite0' is measured"),
         ({"train__batch_size": 1, "cluster__num_workers": 2}, "cluster.num_workers: got 2, more than train.batch_size"),
         (
+            {"train__batch_size": 1, "tune__workers_per_trial": 2},
+            "tune.workers_per_trial: got 2, more than train.batch_s",
+        ),
+        ({"tune__space": {}}, "tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0"),
+        ({"data__limit": 1}, "data.limit: got 1, and at least 4 images are needed, 4 of them in the train split"),
+        (
+            {"evaluate__num_neighbours": 1000},
+            "data.source: folder has 4, and at least 1001 images are needed, 1001 of them in the train split, to",
+        ),
+        (
+            {"evaluate__split": "validation"},
+            "data.source: folder has 4, and at least 5 images are needed, 4 of them in the validation split",
+        ),
+        (
+            {"evaluate__split": "validation", "data__validation_fraction": 0},
+            "evaluate.split: got 'validation', and data.validation_fraction is 0; raise it",
+        ),
+        (
             {
                 "evaluate__extractor": "inception",
                 "evaluate__resize": None,
@@ -179,6 +197,36 @@ def test_a_read_only_cache_is_said_before_the_ingest(workplace: Path) -> None:
         rf"error: {cache}: DVC's cache \(`dvc cache dir`\) cannot be written there: (Read-only|Permission) .*\n",
         done.stderr,
     )
+
+
+@pytest.mark.parametrize("stage", ["reference", "tune", "train", "evaluate"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"evaluate__num_neighbours": 4},
+            "evaluate.num_neighbours: got 4, for which the train split needs 5 images; it has 4: add images, or lower",
+        ),
+        (
+            {"data__limit": 1, "evaluate__num_neighbours": 1},
+            "the train split has 1 image, and FID needs 2 at the least",
+        ),
+        (
+            {"evaluate__split": "validation", "data__validation_fraction": 0.001},
+            "evaluate.split: got 'validation', and that split has no image (train has 4); add images, raise data.valid",
+        ),
+    ],
+    ids=["few", "one", "validation"],
+)
+def test_too_few_images_are_refused_before_anything_is_computed(
+    changes: dict[str, Any], message: str, stage: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(workplace, data__validation_fraction=0)
+    write(workplace, **changes)
+    assert main(["ingest"]) == 0
+    capsys.readouterr()
+    assert message in error_of(stage, capsys)
+    assert not (workplace / "artifacts" / "reference").exists()
 
 
 def test_a_source_folder_without_images(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

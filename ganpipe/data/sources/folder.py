@@ -95,6 +95,7 @@ class Folder(Source):
             classes=tuple(files.printable(name) for name in classes),
             text=self._settings.description,
             licence=self._settings.licence,
+            num_images=len(self._images()),
         )
 
     def items(self) -> Items:
