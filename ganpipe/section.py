@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from numbers import Number
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
@@ -46,7 +47,7 @@ def _require_same_kind(given: Any, made: Any) -> None:
         if not (isinstance(given, bool) or (isinstance(given, str) and given.lower() in _YAML_1_1_TRUTH)):
             raise ValueError("expected true or false")
     elif isinstance(made, int | float):
-        if isinstance(given, bool) or not isinstance(given, int | float):
+        if isinstance(given, bool) or not isinstance(given, Number):  # NumPy's are numbers, too
             raise ValueError(f"expected a number, not {'true or false' if isinstance(given, bool) else 'a text'}")
     elif isinstance(made, tuple | list) and isinstance(given, tuple | list):
         for one, other in zip(given, made, strict=True):

@@ -116,6 +116,15 @@ def test_every_field_is_documented() -> None:
         ),
         ({"tune__space__lr": {"log_uniform": [0, 1]}}, "tune.space.lr: .*expected low > 0"),
         ({"tune__space__beta1": {"uniform": [0.5, 1.5]}}, r"tune.space: .*beta1 must be in \[0, 1\), got 1.5"),
+        ({"evaluate__num_samples": 3}, "evaluate.num_neighbours: got 3; expected less than num_samples, which is 3"),
+        (
+            {"evaluate__num_neighbours": 1000, "evaluate__num_real": 400},
+            "evaluate.num_neighbours: got 1000; expected less than num_real, which is 400",
+        ),
+        (
+            {"tune__scheduler": "asha", "tune__grace_images": 9000},
+            "tune.grace_images: got 9000; asha: expected at most num_images, which is 8000",
+        ),
         ({"evaluate__extractor": "inception"}, "evaluate: .*needs inception_path"),
         ({"register__metric": "beauty"}, "register: .*set register.better to lower or higher"),
         ({"register__conditions__fid_x": {}}, "register.conditions.fid_x: .*give min, max or both"),
@@ -273,6 +282,25 @@ def test_what_dvc_writes_for_set_param_is_read(tmp_path: Path) -> None:
     assert params.gan_config.model_dump()["adam_generator"]["lr"] == 1e-5
     apply_overrides(path, ["train.num_images='1e5'"])
     with pytest.raises(GanpipeError, match="train.num_images: got '1e5'; expected a number, not a text|valid integer"):
+        load_params(path)
+
+
+def test_what_an_override_of_a_run_holds_is_read(tmp_path: Path) -> None:
+    """Prefect's parameters are JSON, in which a number of any form is one."""
+    from pipelines.workspace import Workspace, override
+
+    space = Workspace(tmp_path, "run", "")
+    space.root.mkdir(parents=True)
+    path = write(space.root)
+    adam = "gans.dcgan.adam_generator"
+    override(
+        space, json.loads(f'{{"train.num_images": 1e5, "train.compile": true, "{adam}.lr": 1E-5, "data.limit": null}}')
+    )
+    params = load_params(path)
+    assert (params.train.num_images, params.train.compile, params.data.limit) == (100_000, True, None)
+    assert params.gan_config.model_dump()["adam_generator"]["lr"] == 1e-5
+    override(space, {"train.num_images": "5000"})
+    with pytest.raises(GanpipeError, match="train.num_images: got '5000'; expected a number, not a text"):
         load_params(path)
 
 
