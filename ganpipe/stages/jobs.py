@@ -34,8 +34,8 @@ def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manif
     """The settings, and the shards' manifest once every shard is as it says.
 
     Raises:
-        GanpipeError: there are arguments, params.yaml is wrong, there is no commit, a shard is damaged, or there are too
-            few images to measure a generator with.
+        GanpipeError: there are arguments, params.yaml is wrong, there is no commit, a shard is damaged, or there are
+            too few images to measure a generator with.
     """
     require_no_arguments(argv, stage, about)
     params = load_params()
