@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import environment, prefect_api, services, tracked
 from ..cpus import usable_cpus
-from ..data import sources
+from ..data import classes, sources
 from ..data.places import host_cache
 from ..errors import GanpipeError
 from ..evaluation.extractors import load_extractor
@@ -115,6 +115,8 @@ def check_gan_and_data(params: Params) -> None:
     source = sources.load(params.data.source)(params.source_settings)
     source.check()
     found = source.describe()
+    for line in classes.odd_names(found.classes):
+        print(f"warning: {line}", file=sys.stderr)
     spec = DataSpec(params.data.image_size, params.data.channels, found.fields, len(found.classes))
     load(params.train.gan).check(params.gan_config, spec)
     space_by_player(params.tune, params.gan_config.players)

@@ -5,12 +5,16 @@ Legend: C channels, H height, W width. Results are Pillow images of mode "L" (on
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
 import struct
 import warnings
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -18,6 +22,7 @@ from PIL import Image, ImageOps
 
 from ..errors import GanpipeError
 from .settings import DataSettings
+from .value_range import Extent, Kind, Range, extent_of, range_of, to_eight_bits
 
 # Formats that Pillow opens but cannot decode by itself: it would start another program (Ghostscript for EPS), or only
 # knows the header.
@@ -29,6 +34,14 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_HEADER_BYTES = 33
 _COLOUR_TYPES = {1: 0, 3: 2}
 """Channels -> PNG's number for grey or RGB."""
+_PNG_DEPTH_AT = 24
+_EIGHT_BITS_AT_MOST = (b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
+"""How JPEG, GIF, BMP and WebP begin."""
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2
+"""Tags of TIFF, and what the second says of signed numbers."""
+_KIND = "ganpipe_kind"
+_DARKEST, _BRIGHTEST, _FLATTEST = 16, 239, 4
+"""Of 255: an image without a pixel above, below or further apart shows nothing that a person would see."""
 
 
 NUM_BYTES_TO_TELL = 32
@@ -86,23 +99,14 @@ def begins_as_image(content: bytes) -> bool:
     )
 
 
-def decode(content: bytes, max_pixels: int) -> Image.Image:
-    """Decode an image file held in memory: its first frame, upright (EXIF orientation applied), in the file's mode.
-
-    Raises:
-        UnreadableImage: saying why, without the image's name.
-    """
-    if not content:
-        raise UnreadableImage("the file is empty")
+@contextlib.contextmanager
+def _decoding(max_pixels: int, content: bytes = b"") -> Iterator[None]:
+    """What Pillow raises, and warns of, as UnreadableImage."""
     try:
         with warnings.catch_warnings():
             # Pillow's own limit warns or raises by a global; ours is checked below, also before decoding.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=formats())
-            check_size(image.width, image.height, max_pixels)
-            image.load()
-            check_size(image.width, image.height, max_pixels)  # an icon's picture may be larger than its header says
-            return ImageOps.exif_transpose(image)
+            yield
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, above the largest data.max_pixels
@@ -119,6 +123,29 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
         raise UnreadableImage(f"cannot be decoded: {str(error) or type(error).__name__}") from error
 
 
+def decode(content: bytes, max_pixels: int) -> Image.Image:
+    """Decode an image file held in memory: its first frame, upright (EXIF orientation applied), in the file's mode.
+
+    Raises:
+        UnreadableImage: saying why, without the image's name.
+    """
+    if not content:
+        raise UnreadableImage("the file is empty")
+    with _decoding(max_pixels, content):
+        image = Image.open(io.BytesIO(content), formats=formats())
+        check_size(image.width, image.height, max_pixels)
+        kind = _kind_of(image)
+        image.load()
+        check_size(image.width, image.height, max_pixels)  # an icon's picture may be larger than its header says
+        transparent = image.info.get("transparency")
+        if kind is None and isinstance(transparent, tuple) and max(transparent) > 255:
+            # A 16-bit colour, of whose pixels Pillow keeps the upper 8 bits.
+            image.info["transparency"] = tuple(value >> 8 for value in transparent)
+        upright = ImageOps.exif_transpose(image)
+        upright.info[_KIND] = kind
+        return upright
+
+
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise UnreadableImage for an image with more pixels than allowed."""
     if width * height > max_pixels:
@@ -127,23 +154,80 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits over the full range (65535 becomes 255), rounding to the nearest."""
+def _kind_of(image: Image.Image) -> Kind | None:
+    """Which numbers an opened image file holds; None where they are 8 bits a channel once it is decoded."""
     if image.mode.startswith("I;16"):
-        wide_HW = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((wide_HW * 255 + 32767) // 65535).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise UnreadableImage(
-            f"{'32-bit integer' if image.mode == 'I' else 'floating-point'} pixels, whose range is not known; "
-            "convert the image to 8 or 16 bits"
-        )
-    return image
+        return "16-bit"
+    if image.mode == "F":
+        return "floating-point"
+    if image.mode != "I":
+        return None
+    if image.format == "PPM":  # whatever its own maximum is, Pillow makes 65535 of it
+        return "16-bit"
+    tags = getattr(image, "tag_v2", {_SAMPLE_FORMAT: (_SIGNED,)})
+    if tags.get(_BITS_PER_SAMPLE) == (16,):
+        return "signed 16-bit"
+    return "signed 32-bit" if tags.get(_SAMPLE_FORMAT) == (_SIGNED,) else "32-bit"
 
 
-def flatten(image: Image.Image, settings: DataSettings) -> Image.Image:
-    """Mode "L" or "RGB" by `settings.channels`, with transparent pixels composed on the background."""
+def kind_of(content: bytes, max_pixels: int) -> Kind | None:
+    """Of an image file, by its header; None for 8 bits, and for what cannot be read."""
+    if content.startswith(_PNG_START):
+        if content[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] != b"\x10":
+            return None
+    elif not content or content.startswith(_EIGHT_BITS_AT_MOST):
+        return None
+    try:
+        with _decoding(max_pixels):
+            return _kind_of(Image.open(io.BytesIO(content), formats=formats()))
+    except UnreadableImage:  # `decode` says what is wrong with it
+        return None
+
+
+def _values(image: Image.Image) -> tuple[np.ndarray, Kind] | None:
+    """The numbers of a decoded image of more than 8 bits, (H, W), and their kind; None for any other."""
+    kind: Kind | None = image.info[_KIND] if _KIND in image.info else _kind_of(image)
+    if kind is None:
+        return None
+    values_HW = np.asarray(image)
+    if kind == "16-bit":
+        values_HW = values_HW.astype(np.uint16)
+    elif kind == "32-bit":
+        values_HW = values_HW.view(np.uint32)  # Pillow knows signed ones only
+    elif kind == "floating-point" and not np.isfinite(values_HW).all():
+        raise UnreadableImage("has pixels that are no finite numbers (NaN or infinite)")
+    return values_HW, kind
+
+
+def extent(image: Image.Image) -> Extent | None:
+    """The least and the greatest value of a decoded image of more than 8 bits; None for any other."""
+    found = _values(image)
+    return None if found is None else extent_of(*found)
+
+
+def _to_eight_bits(image: Image.Image, settings: DataSettings, decided: Mapping[Kind, Range]) -> Image.Image:
+    """An image of more than 8 bits as grey; any other as it is."""
+    found = _values(image)
+    if found is None:
+        return image
+    values_HW, kind = found
+    grey = Image.fromarray(to_eight_bits(values_HW, range_of(extent_of(values_HW, kind), settings, decided)))
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.where(values_HW == transparent, 0, 255).astype(np.uint8))))
+
+
+def flatten(
+    image: Image.Image, settings: DataSettings, decided: Mapping[Kind, Range] = MappingProxyType({})
+) -> Image.Image:
+    """Mode "L" or "RGB" by `settings.channels`, with transparent pixels composed on the background.
+
+    Args:
+        decided: as `range_of`.
+    """
     mode = "L" if settings.channels == 1 else "RGB"
-    image = _to_eight_bits(image)
+    image = _to_eight_bits(image, settings, decided)
     try:
         if image.has_transparency_data:
             canvas = Image.new("RGBA", image.size, (*settings.background_rgb, 255))
@@ -164,8 +248,8 @@ def _paste_centred(image: Image.Image, size: int, settings: DataSettings) -> Ima
     return canvas
 
 
-def fit(image: Image.Image, settings: DataSettings) -> Image.Image:
-    """Make a flattened image square with side `settings.image_size`.
+def scale(image: Image.Image, settings: DataSettings) -> Image.Image:
+    """Crop and resize a flattened image so that it fits into a square with side `settings.image_size`.
 
     Scaling uses Lanczos with antialiasing. Under `shape: pad` the longer side decides the scale, under `crop` the
     shorter one.
@@ -181,7 +265,29 @@ def fit(image: Image.Image, settings: DataSettings) -> Image.Image:
     if longest > size or (longest < size and settings.enlarge == "resize"):
         scaled = tuple(max(1, round(length * size / longest)) for length in image.size)
         image = image.resize((scaled[0], scaled[1]), Image.Resampling.LANCZOS)
+    return image
+
+
+def pad(image: Image.Image, settings: DataSettings) -> Image.Image:
+    """Put a scaled image into the middle of its square, where it does not fill it."""
+    size = settings.image_size
     return image if image.size == (size, size) else _paste_centred(image, size, settings)
+
+
+def fit(image: Image.Image, settings: DataSettings) -> Image.Image:
+    """Make a flattened image square with side `settings.image_size`: `scale`, then `pad`."""
+    return pad(scale(image, settings), settings)
+
+
+def oddity(image: Image.Image) -> str | None:
+    """What a flattened image is where there is nothing to see in it: nearly black, nearly white or flat; else None."""
+    extrema = image.getextrema()
+    bands: Any = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    if max(high for _, high in bands) <= _DARKEST:
+        return "nearly black"
+    if min(low for low, _ in bands) >= _BRIGHTEST:
+        return "nearly white"
+    return "flat" if all(high - low <= _FLATTEST for low, high in bands) else None
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -38,25 +38,49 @@ class SampleIndex:
         self._database = sqlite3.connect("")
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
             self._database.execute(f"PRAGMA {setting}")
-        self._database.execute("CREATE TABLE samples (split TEXT, digest BLOB, label INTEGER, text TEXT, images BLOB)")
-        self._waiting: list[tuple[str, bytes, int, str, bytes]] = []
+        self._database.execute(
+            "CREATE TABLE samples (split TEXT, digest BLOB, label INTEGER, text TEXT, images BLOB, given INTEGER)"
+        )
+        self._waiting: list[tuple[str, bytes, int, str, bytes, bool]] = []
         self._numbers: dict[str, int] = {}
 
-    def add(self, split: Split, sample: Sample) -> None:
+    def add(self, split: Split, sample: Sample, split_is_given: bool = False) -> None:
+        """One more sample; where its split is given, it stays in it."""
         images = b"".join(_PLACE.pack(*place) for place in sample.images)
-        self._waiting.append((split, sample.digest, sample.label, sample.text, images))
+        self._waiting.append((split, sample.digest, sample.label, sample.text, images, split_is_given))
         self._numbers[split] = self.num_samples(split) + 1
         if len(self._waiting) == _ROWS_HELD:
             self._insert()
 
     def _insert(self) -> None:
-        self._database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", self._waiting)
+        self._database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)", self._waiting)
         self._waiting.clear()
+
+    def train_every_label(self) -> None:
+        """After the last sample: of each label without a training sample, the one with the smallest digest becomes one.
+
+        Copies of it go along.
+        """
+        self._insert()
+        missing = (
+            "SELECT min(digest) FROM samples WHERE split = 'validation' AND NOT given AND label NOT IN "
+            "(SELECT DISTINCT label FROM samples WHERE split = 'train') GROUP BY label"
+        )
+        moved = self._database.execute(
+            f"UPDATE samples SET split = 'train' WHERE split = 'validation' AND NOT given AND digest IN ({missing})"
+        ).rowcount
+        self._numbers["train"] = self.num_samples("train") + moved
+        self._numbers["validation"] = self.num_samples("validation") - moved
 
     def sort(self) -> None:
         """After the last sample and before the first question."""
         self._insert()
         self._database.execute(f"CREATE INDEX ordered ON samples (split, {_COLUMNS})")
+
+    def num_of_labels(self, split: Split) -> dict[int, int]:
+        """Samples of each label that the split has."""
+        query = "SELECT label, count(*) FROM samples WHERE split = ? GROUP BY label"
+        return dict(self._database.execute(query, (split,)))
 
     def num_samples(self, split: Split) -> int:
         return self._numbers.get(split, 0)

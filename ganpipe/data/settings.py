@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from PIL import ImageColor
@@ -26,6 +27,12 @@ class DataSettings(Section):
     28 to 32), `resize` scales it up (Lanczos)."""
     background: str = "black"
     """Colour behind transparent pixels and padding: a CSS name or "#rrggbb"."""
+    value_range: Literal["auto", "full"] | tuple[float, float] = "auto"
+    """Which value becomes black and which white, for images of 16 or 32 bits or of floating-point numbers (8 bits have
+    one range). `auto` goes by all such images of the dataset: whole numbers are taken as 8, 10, 12, 14 or 16 bits,
+    floating-point ones as 0 to 1, -1 to 1 or 0 to 255, whichever first holds them all, else from their least to their
+    greatest value; ingest says what it took. `full` is the range of the type (0 to 65535, 0 to 1). `[low, high]`
+    says it for all; what lies outside becomes black or white. Of 16-bit colour the upper 8 bits are taken."""
     limit: int | None = Field(None, ge=1)
     """Take at most so many images: those whose names have the smallest SHA-256, so that the choice mixes the classes,
     reads nothing else, and a larger limit adds to a smaller one's images. Null takes all."""
@@ -47,6 +54,13 @@ class DataSettings(Section):
 
         if value not in names():
             raise ValueError(f"there is no source of that name; {nearest(value, names())}")
+        return value
+
+    @field_validator("value_range")
+    @classmethod
+    def _range_has_a_length(cls, value: str | tuple[float, float]) -> str | tuple[float, float]:
+        if isinstance(value, tuple) and not (all(map(math.isfinite, value)) and value[0] < value[1]):
+            raise ValueError("expected [low, high] with low below high")
         return value
 
     @field_validator("background")

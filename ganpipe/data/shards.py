@@ -17,12 +17,14 @@ import re
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from array import array
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cpus import usable_cpus
 from ..errors import GanpipeError
+from . import classes, value_range
 from .arrangement import shard_sizes
 from .conversion import Converted, conversion_key, convert, split_of
 from .earlier import Earlier, Memory, NotedShard, recall, write_note
@@ -32,7 +34,7 @@ from .parallel import ordered_map, progress
 from .sample_index import SampleIndex
 from .settings import DataSettings
 from .shard_files import Store, copy_shard, keyed, unchanged, write_shard
-from .sources.base import Description, Item, Source
+from .sources.base import Description, Item, Items, Source
 
 __all__ = ["Manifest", "Memory", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
 
@@ -41,16 +43,31 @@ _ITEMS_PER_TASK = 128
 _HELD_BYTES_PER_TASK = 2**24
 _FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
 _NUM_NAMES_PRINTED = 20
+_NUM_ODD_NAMED = 5
 _PARTIAL = ".partial-"
 
 
 @dataclass
 class _Gathered:
-    """All samples by split, and what could not be read."""
+    """All samples by split, what could not be read, and in what there is nothing to see."""
 
     samples: SampleIndex
     skipped: list[Converted]
     num_decoded: int = 0
+    odd: dict[str, _Named] = field(default_factory=dict)
+
+
+@dataclass
+class _Named:
+    """How many images have something, and the names of the first ones."""
+
+    number: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        self.number += 1
+        if len(self.names) < _NUM_ODD_NAMED:
+            self.names.append(name)
 
 
 @dataclass
@@ -102,8 +119,44 @@ def _report_left_out(left_out: Sequence[LeftOut], out: Path) -> None:
         print(f"  {line}", file=sys.stderr)
 
 
+def _report_odd(odd: dict[str, _Named]) -> None:
+    for what, images in sorted(odd.items()):
+        more = ", ..." if images.number > len(images.names) else ""
+        print(
+            f"warning: {images.number:,} image(s) are {what}: {', '.join(images.names)}{more}; look at them, and at "
+            "data.value_range and data.background",
+            file=sys.stderr,
+        )
+
+
+def _report_classes(names: Sequence[str], samples: SampleIndex) -> None:
+    """The classes with their images, and what is odd about them: training takes long, and does not tell."""
+    if not names:
+        return
+    train, validation = (samples.num_of_labels(split) for split in SPLITS)
+    for line in classes.table(names, train, validation):
+        print(line)
+    for line in (*classes.odd_names(names), *classes.odd_counts(names, train, validation)):
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def _converted(
+    items: Iterable[Item], function: Callable[[Sequence[Item]], list[Converted]], num_processes: int | None, what: str
+) -> Generator[Converted, None, None]:
+    """What becomes of the items, in their order."""
+    total = len(items) if isinstance(items, Sized) else None
+    if num_processes is None:
+        num_processes = usable_cpus() if total is None or total > _FEW_ITEMS else 1
+    results = ordered_map(function, _tasks(items), num_processes)
+    with progress(what, total, "image") as bar, contextlib.closing(results):
+        for converted in results:
+            yield from converted
+            bar.update(len(converted))
+
+
 def _gather(
     settings: DataSettings,
+    source: Source,
     description: Description,
     items: Iterable[Item],
     samples: SampleIndex,
@@ -111,26 +164,63 @@ def _gather(
     known: Path | None,
     num_processes: int | None,
 ) -> _Gathered:
-    """Read all items, decode those whose digests are not known, and keep what becomes of them."""
-    total = len(items) if isinstance(items, Sized) else None
-    if num_processes is None:
-        num_processes = usable_cpus() if total is None or total > _FEW_ITEMS else 1
-    function = functools.partial(convert, description=description, settings=settings, known=known)
+    """Read all items, decode those whose digests are not known, and keep what becomes of them.
+
+    Images of more than 8 bits whose range the dataset decides are read twice: nothing is known before the last one.
+    """
     gathered = _Gathered(samples, [])
-    results = ordered_map(function, _tasks(items), num_processes)
-    with progress("ingest", total, "image") as bar, contextlib.closing(results):
-        for converted in results:
-            for sample in converted:
-                if sample.unreadable is None:
-                    samples.add(sample.split, store.add(sample))
-                    gathered.num_decoded += sample.images is not None
-                elif settings.unreadable == "skip":
-                    gathered.skipped.append(sample)
-                else:
-                    raise GanpipeError(f"{sample.name}: {sample.unreadable}; remove it, or set data.unreadable to skip")
-            bar.update(len(converted))
+    function = functools.partial(convert, description=description, settings=settings, known=known)
+    waiting = array("Q")
+    extents: dict[value_range.Kind, value_range.Extent] = {}
+    with contextlib.closing(_converted(items, function, num_processes, "ingest")) as results:
+        for position, sample in enumerate(results):
+            if sample.extents:
+                waiting.append(position)
+                extents = value_range.together([*extents.values(), *sample.extents])
+            else:
+                _keep(sample, settings, gathered, store)
+    if waiting:
+        again = items if isinstance(items, Sized) else source.items()  # a stream is there once only
+        function = functools.partial(function, decided=_decide(extents))
+        chosen = Items(len(waiting), functools.partial(_at, again, waiting))
+        with contextlib.closing(_converted(chosen, function, num_processes, "ingest, more than 8 bits")) as results:
+            for sample in results:
+                _keep(sample, settings, gathered, store)
+    if "label" in description.fields:
+        samples.train_every_label()
     samples.sort()
     return gathered
+
+
+def _keep(sample: Converted, settings: DataSettings, gathered: _Gathered, store: Store) -> None:
+    if sample.unreadable is None:
+        gathered.samples.add(sample.split, store.add(sample), sample.split_is_given)
+        gathered.num_decoded += sample.images is not None
+        if sample.oddity is not None:
+            gathered.odd.setdefault(sample.oddity, _Named()).add(sample.name)
+    elif settings.unreadable == "skip":
+        gathered.skipped.append(sample)
+    else:
+        raise GanpipeError(f"{sample.name}: {sample.unreadable}; remove it, or set data.unreadable to skip")
+
+
+def _decide(extents: Mapping[value_range.Kind, value_range.Extent]) -> dict[value_range.Kind, value_range.Range]:
+    """The dataset's ranges; says which, where they are not the types' own."""
+    decided = {kind: value_range.decide(extent) for kind, extent in extents.items()}
+    for kind, extent in extents.items():
+        if (sentence := value_range.sentence(extent, decided[kind])) is not None:
+            print(f"warning: {sentence}", file=sys.stderr)
+    return decided
+
+
+def _at(items: Iterable[Item], positions: Sequence[int]) -> Iterator[Item]:
+    """The items at these positions, which are in order."""
+    wanted = iter(positions)
+    position = next(wanted, None)
+    for found, item in enumerate(items):
+        if found == position:
+            yield item
+            position = next(wanted, None)
 
 
 @contextlib.contextmanager
@@ -240,10 +330,12 @@ def write_shards(
             contextlib.closing(SampleIndex()) as samples,
             _known_file(earlier) as known,
         ):
-            gathered = _gather(settings, description, items, samples, store, known, num_processes)
+            gathered = _gather(settings, source, description, items, samples, store, known, num_processes)
             _report_skipped(gathered.skipped, out)
             _report_left_out(source.left_out(), out)
+            _report_odd(gathered.odd)
             _require_training_images(settings, gathered)
+            _report_classes(description.classes, samples)
             store.flush()
             written = _write_all(samples, settings.samples_per_shard, description.fields, store, earlier, out)
             manifest = _manifest(settings, description, written, gathered.skipped, source.left_out())

@@ -7,11 +7,21 @@ import struct
 import zlib
 from collections.abc import Callable
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
-from ganpipe.data.images import UnreadableImage, decode, decode_png_CHW, encode_png, fit, flatten
+from ganpipe.data.images import (
+    UnreadableImage,
+    decode,
+    decode_png_CHW,
+    encode_png,
+    fit,
+    flatten,
+    kind_of,
+    oddity,
+)
 from ganpipe.data.settings import DataSettings
 
 MANY = 2**26
@@ -195,11 +205,91 @@ def test_a_long_thin_image_is_no_bomb() -> None:
     assert prepared(saved(Image.new("RGB", (30_000, 4), "red"), "PNG")).shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_pixels_of_unknown_range_are_refused(dtype: type) -> None:
-    content = saved(Image.fromarray(np.array([[0, 70000], [5, 6]], dtype)), "TIFF")
-    with pytest.raises(UnreadableImage, match="range is not known"):
-        flatten(decode(content, MANY), DataSettings())
+def grey_of(content: bytes, **settings: object) -> list[int]:
+    made = DataSettings.model_validate({"channels": 1, **settings})
+    return np.asarray(flatten(decode(content, MANY), made)).reshape(-1).tolist()
+
+
+def tiff(values: np.ndarray) -> bytes:
+    return bytes(imagecodecs.tiff_encode(values))
+
+
+def wide_png(values: np.ndarray, transparent: int | None = None) -> bytes:
+    """A 16-bit grey PNG, with a transparent value (tRNS) if asked for."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 0, 0, 0, 0)
+    colour = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    body = colour + chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "auto", "full", "chosen"),
+    [
+        # auto: 12 bits; chosen: 1000 to 3000
+        (np.uint16, [0, 1000, 2000, 4000], [0, 62, 125, 249], [0, 4, 8, 16], [0, 0, 128, 255]),
+        (np.uint16, [0, 1000, 2000, 65535], [0, 4, 8, 255], [0, 4, 8, 255], [0, 0, 128, 255]),
+        # signed: from the least value to the greatest
+        (np.int16, [-1000, 1000, 2000, 3000], [0, 128, 191, 255], [124, 131, 135, 139], [0, 0, 128, 255]),
+        (np.int32, [0, 1000, 2000, 70000], [0, 4, 7, 255], [128, 128, 128, 128], [0, 0, 128, 255]),
+        (np.uint32, [0, 2**31, 2**31, 2**32 - 1], [0, 128, 128, 255], [0, 128, 128, 255], [0, 255, 255, 255]),
+        (np.float32, [0, 0.25, 0.5, 1], [0, 64, 128, 255], [0, 64, 128, 255], [0, 0, 0, 0]),
+        (np.float32, [-1, 0, 0.5, 1], [0, 128, 191, 255], [0, 0, 128, 255], [0, 0, 0, 0]),
+        (np.float32, [0, 1000, 2000, 5000], [0, 51, 102, 255], [0, 255, 255, 255], [0, 0, 128, 255]),
+    ],
+)
+def test_ranges_of_more_than_eight_bits(
+    dtype: type, values: list[float], auto: list[int], full: list[int], chosen: list[int]
+) -> None:
+    content = tiff(np.array([values], dtype))
+    assert grey_of(content) == auto
+    assert grey_of(content, value_range="full") == full
+    assert grey_of(content, value_range=[1000, 3000]) == chosen
+
+
+def test_a_range_does_not_touch_eight_bits() -> None:
+    content = saved(Image.fromarray(np.array([[0, 7, 100, 255]], np.uint8)), "PNG")
+    assert grey_of(content, value_range=[10, 20]) == [0, 7, 100, 255]
+    assert kind_of(content, MANY) is None
+
+
+def test_a_pgm_of_twelve_bits_says_so_itself() -> None:
+    content = b"P5 4 1 4095\n" + np.array([0, 1000, 2000, 4095], ">u2").tobytes()
+    assert grey_of(content) == [0, 62, 125, 255]
+
+
+def test_a_text_in_the_file_is_no_kind_of_image() -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("ganpipe_kind", "floating-point")
+    assert grey_of(saved(Image.fromarray(np.array([[3, 200]], np.uint8)), "PNG", pnginfo=text)) == [3, 200]
+
+
+def test_pixels_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(UnreadableImage, match="no finite numbers"):
+        grey_of(tiff(np.array([[0.5, np.nan]], np.float32)))
+
+
+def test_a_transparent_value_of_sixteen_bits_shows_the_background() -> None:
+    values = np.array([[500, 65535], [0, 501]], np.uint16)
+    assert grey_of(wide_png(values, transparent=500), background="white") == [255, 255, 0, 2]
+    assert grey_of(wide_png(values), background="white") == [2, 255, 0, 2]
+    pixels = prepared(wide_png(np.full((8, 8), 500, np.uint16), transparent=500), background="#0000ff")
+    np.testing.assert_array_equal(pixels, np.broadcast_to([0, 0, 255], (8, 8, 3)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "what"),
+    [(0, 16, "nearly black"), (240, 255, "nearly white"), (100, 104, "flat"), (0, 17, None), (100, 105, None)],
+)
+def test_what_shows_nothing(low: int, high: int, what: str | None) -> None:
+    grey = Image.fromarray(np.array([[low, high], [low, low]], np.uint8))
+    assert oddity(grey) == oddity(grey.convert("RGB")) == what
 
 
 @pytest.mark.parametrize("channels", [1, 3])

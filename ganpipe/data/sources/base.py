@@ -19,9 +19,10 @@ from typing import ClassVar, NamedTuple
 from PIL import Image
 
 from ...section import Section
-from ..images import UnreadableImage, check_size, decode
+from ..images import UnreadableImage, check_size, decode, kind_of
 from ..manifest import LeftOut, Split, image_fields
 from ..settings import DataSettings
+from ..value_range import Kind
 
 _MAX_FILE_BYTES = 2**30  # the largest image that data.max_pixels allows, uncompressed
 
@@ -86,6 +87,10 @@ class ImageReference(ABC):
             UnreadableImage: it cannot be decoded, or has more than `settings.max_pixels` pixels.
         """
 
+    def kind(self, content: bytes, settings: DataSettings) -> Kind | None:
+        """Which numbers the image holds where they are more than 8 bits; else None. Without decoding it."""
+        return None
+
     @property
     def decoding(self) -> str:
         """What decides the decoded image beside content, settings and code; equal content may then be told apart."""
@@ -97,9 +102,19 @@ class ImageReference(ABC):
         return 0
 
 
+class ImageFile(ImageReference):
+    """An image file in any format that Pillow decodes, wherever it lies."""
+
+    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
+        return decode(content, settings.max_pixels)
+
+    def kind(self, content: bytes, settings: DataSettings) -> Kind | None:
+        return kind_of(content, settings.max_pixels)
+
+
 @dataclass(frozen=True)
-class EncodedFile(ImageReference):
-    """An image file in any format that Pillow decodes."""
+class EncodedFile(ImageFile):
+    """An image file in a folder."""
 
     path: Path
 
@@ -112,12 +127,9 @@ class EncodedFile(ImageReference):
         except OSError as error:
             raise UnreadableImage(f"cannot be read: {error.strerror}") from None
 
-    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
-        return decode(content, settings.max_pixels)
-
 
 @dataclass(frozen=True)
-class FileRange(ImageReference):
+class FileRange(ImageFile):
     """An image file that lies within another file, such as a tar: `num_bytes` from `offset` on."""
 
     path: Path
@@ -127,21 +139,15 @@ class FileRange(ImageReference):
     def read(self) -> bytes:
         return _read_range(self.path, self.offset, self.num_bytes)
 
-    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
-        return decode(content, settings.max_pixels)
-
 
 @dataclass(frozen=True)
-class InMemory(ImageReference):
+class InMemory(ImageFile):
     """An image file that came with a stream: it is held here, and can be read nowhere again."""
 
     content: bytes
 
     def read(self) -> bytes:
         return self.content
-
-    def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
-        return decode(content, settings.max_pixels)
 
     @property
     def held_bytes(self) -> int:

@@ -18,11 +18,12 @@ from .base import Description, EncodedFile, Item, Items, Source, SourceSettings
 
 Subset = Literal["train", "validation", "test"]
 Parts = tuple[str, ...]
-_SUBSETS: dict[str, Subset] = {
+SUBSETS: dict[str, Subset] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
+"""What a split's folder may be called, in lower case."""
 _KEY = "sources.imagefolder"
 
 
@@ -94,8 +95,8 @@ class Imagefolder(Source):
             others = (parts for parts in listed if not _is_about(parts[-1]))
             images = list(files.images_among(self._root(), others, self._left_out))
             tops = {parts[0] for parts in images if len(parts) > 1}
-            if tops and all(name.lower() in _SUBSETS for name in tops):
-                self._subset_of = {name: _SUBSETS[name.lower()] for name in tops}
+            if tops and all(name.lower() in SUBSETS for name in tops):
+                self._subset_of = {name: SUBSETS[name.lower()] for name in tops}
             elif self._settings.splits == "keep":
                 raise GanpipeError(
                     f"{_KEY}.splits: keep, but {self._root()} is not made of folders train, validation, test "
