@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 from .graph import PICTURES, open_repo, pictures_of
 
 LARGEST_PICTURE = 400_000
-"""Bytes. A picture is written into the page itself; a larger one is named by its path."""
+"""Bytes. A picture is written into the page itself; a larger one as a smaller JPEG."""
+REDUCED_SIDE = 1000
+"""Pixels of such a JPEG's longer side."""
 
 
 def read_seconds(path: Path) -> dict[str, float]:
@@ -67,7 +70,20 @@ def newest(path: Path) -> Path:
 
 
 def picture(path: Path) -> str:
-    data = path.read_bytes()
+    data, kind = path.read_bytes(), PICTURES[path.suffix.lower()]
     if len(data) > LARGEST_PICTURE:
-        return f"({len(data) / 1e6:.1f} MB: see the file)"
-    return f"![{path.name}](data:image/{PICTURES[path.suffix.lower()]};base64,{base64.b64encode(data).decode()})"
+        data, kind = _reduced(path), "jpeg"
+    if len(data) > LARGEST_PICTURE:
+        return f"({path.stat().st_size / 1e6:.1f} MB: see the file)"
+    return f"![{path.name}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+
+
+def _reduced(path: Path) -> bytes:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    small.thumbnail((REDUCED_SIDE, REDUCED_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

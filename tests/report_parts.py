@@ -100,6 +100,14 @@ def write_shards(root: Path) -> None:
     )
     write_manifest(folder, manifest)
 
+    write_real_images(root)
+
+
+def write_real_images(root: Path) -> None:
+    """What ingest leaves beside the shards."""
+    path = root / "artifacts" / "ingest" / "real.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(png(grid(np.full((4, 1, 16, 16), 200, np.uint8))))
 
 def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -218,4 +218,6 @@ class Report:
     """samples, nearest, interpolation: those that are there."""
     registered: Registered | None
     run: TrackedRun | None
+    real: Picture | None
+    """Some of the real images, as ingest made them."""
     missing: Sequence[Missing]

@@ -16,7 +16,7 @@ from ..registry import lineage
 from ..registry.runlog import flatten
 from ..registry.settings import Condition, RegisterSettings, direction_of
 from ..registry.tracking import Tracker
-from ..stages.common import EVALUATE, PACKAGE, SHARDS, TRAIN, TUNE
+from ..stages.common import EVALUATE, PACKAGE, REAL_IMAGES, SHARDS, TRAIN, TUNE
 from .contents import (
     Curve,
     Data,
@@ -63,6 +63,7 @@ def gather(root: Path, params: Params) -> Report:
         grids=_grids(reader, training),
         evaluation=None if metrics is None else _evaluation(reader, metrics, protocol or {}, params.register_),
         pictures=_pictures(reader),
+        real=reader.picture(REAL_IMAGES, "ingest"),
         registered=registered,
         run=run,
         missing=reader.missing,

@@ -18,6 +18,7 @@ from ..params import Params
 from ..registry import lineage
 
 SHARDS = Path("artifacts/shards")
+REAL_IMAGES = Path("artifacts/ingest/real.png")
 REFERENCE = Path("artifacts/reference")
 TUNE = Path("artifacts/tune")
 TRAIN = Path("artifacts/train")

@@ -1,4 +1,4 @@
-"""ingest: images from a source to WebDataset shards with a manifest."""
+"""ingest: images from a source to WebDataset shards with a manifest, and a picture of some of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 
 from .. import environment
 from ..data import sources
+from ..data.preview import preview
 from ..data.shards import Memory, write_shards
 from ..errors import GanpipeError
+from ..evaluation import figures
 from ..params import load_params
-from .common import SHARDS, require_no_arguments
+from .common import REAL_IMAGES, SHARDS, require_no_arguments
 
 NOTES = Path(".ganpipe/ingest")
 WATCH = "`ganpipe ingest --watch` tells Prefect when the source's images change: `ganpipe ingest --watch --help`."
@@ -25,8 +27,11 @@ def main(argv: list[str]) -> int:
     source = sources.load(params.data.source)(params.source_settings)
     memory = Memory(environment.home() / NOTES, dvc_stores(Path.cwd()))
     manifest = write_shards(params.data, source, SHARDS, memory=memory)
+    REAL_IMAGES.parent.mkdir(parents=True, exist_ok=True)
+    REAL_IMAGES.write_bytes(figures.png(figures.grid(*preview(SHARDS, manifest))))
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)
     print(f"{SHARDS}: {counts} images of {manifest.image_size} pixels, {', '.join(manifest.fields)}")
+    print(f"{REAL_IMAGES}: some of them as they are trained on; look at it before a long training")
     return 0
 
 

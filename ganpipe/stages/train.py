@@ -21,6 +21,7 @@ from ..training.feed import spec_of
 from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
 from .common import (
+    REAL_IMAGES,
     SHARDS,
     TRAIN,
     TUNE,
@@ -71,6 +72,8 @@ def main(argv: list[str]) -> int:
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest)
         run.log_artifact(TRAIN / "curves.csv")
+        if REAL_IMAGES.is_file():  # not where shards of an earlier ganpipe are trained on by hand
+            run.log_artifact(REAL_IMAGES)
         leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id, run.experiment_id)})
     done(folder, [TRAIN / "generator.safetensors", TRAIN / "model.json"])
     print(f"{TRAIN}: generator after {chosen:,} images")

@@ -108,6 +108,7 @@ def test_a_run_by_parameters_is_an_experiment_with_its_artifacts(deployed, first
     assert "64 samples against 64 images of the train split" in fid["protocol"]
     assert "data:image/png;base64," in artifacts["evaluate-pictures"]["data"]
     assert "samples/" in artifacts["train-pictures"]["data"]
+    assert "**artifacts/ingest/real.png**\n\n![real.png](data:image/png;base64," in artifacts["ingest-pictures"]["data"]
     assert "models:/ganpipe-mnist/2" in artifacts["register-mlflow-model-version"]["data"]
     assert artifacts["train-mlflow-run-of-the-training"]["data"]
     assert artifacts["pipeline-metrics"]["type"] == "table"

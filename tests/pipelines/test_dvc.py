@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from projects import STAGES, Project, save_image
 from training_parts import blobs
+
+from ganpipe.registry.tracking import Tracker
 
 
 def test_a_second_repro_has_nothing_to_do(project: Project) -> None:
@@ -42,9 +45,24 @@ def test_dag_metrics_and_plots(project: Project) -> None:
         assert [title for title in titles if title not in text] == []
         pictures = {path.name for path in page.parent.rglob("*.png")}
         assert len(pictures) >= 4, pictures
+        assert any(name.endswith("real.png") for name in pictures), pictures
         assert project.run("git", "status", "--porcelain") == ""
     finally:
         shutil.rmtree(page.parent)
+
+
+def test_the_real_images_are_drawn_and_kept_with_the_training(project: Project, tmp_path: Path) -> None:
+    picture = project.root / "artifacts/ingest/real.png"
+    with Image.open(picture) as image:
+        assert image.size == (2 * 66 + 2, 8 * 66 + 2)  # a column a class, 16 pixels four times as large
+    tracker = Tracker.at(project.root, "ganpipe")
+    client = tracker.client()
+    run_key = json.loads((project.root / "artifacts/train/model.json").read_text())["run_key"]
+    runs = client.search_runs([tracker.experiment_id(client)])
+    (run,) = [run for run in runs if "samples" in {file.path for file in client.list_artifacts(run.info.run_id)}]
+    assert run_key in run.data.tags.values()
+    kept = client.download_artifacts(run.info.run_id, "real.png", str(tmp_path))
+    assert Path(kept).read_bytes() == picture.read_bytes()
 
 
 @pytest.mark.parametrize(

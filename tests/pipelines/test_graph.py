@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from ganpipe.errors import GanpipeError
+from pipelines import report
 from pipelines.graph import read_graph, with_upstream
+
+ROOT = Path(__file__).parents[2]
 
 # Written in the wrong order on purpose; the templates and the foreach are DVC's to resolve.
 DIAMOND = """
@@ -97,3 +106,19 @@ def test_dvc_yaml_that_is_no_graph(make_repo, dvc_yaml, message):
     root = make_repo(dvc_yaml)
     with pytest.raises(GanpipeError, match=message):
         read_graph(root)
+
+
+def test_the_real_images_are_a_picture_of_ingest():
+    (ingest,) = [stage for stage in read_graph(ROOT) if stage.name == "ingest"]
+    assert ingest.pictures == ("artifacts/ingest/real.png",)
+
+
+def test_a_large_picture_is_shown_smaller(tmp_path):
+    noise = np.random.default_rng(0).integers(110, 140, (1200, 800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").stat().st_size > report.LARGEST_PICTURE
+    text = report.picture(tmp_path / "grid.png")
+    head, _, data = text.removesuffix(")").partition("base64,")
+    assert head == "![grid.png](data:image/jpeg;"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as shown:
+        assert shown.size == (667, 1000)

@@ -70,6 +70,8 @@ def test_a_finished_run_is_gathered_whole(finished: Checkout) -> None:
     assert report.evaluation.class_fids[0] == (HOSTILE, 99.5)
     assert report.evaluation.protocol["reference.extractor"] == "efficientnet_lite0"
     assert set(report.pictures) == {"samples", "nearest", "interpolation"}
+    assert report.real is not None
+    assert f'src="{report.real.uri}"' in render(report)
 
     assert report.registered is not None
     assert (report.registered.version, report.registered.champion) == (1, 1)
