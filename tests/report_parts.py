@@ -21,6 +21,7 @@ from ganpipe.data.manifest import Manifest, Shard, write_manifest
 from ganpipe.environment import STAGE_SECONDS
 from ganpipe.evaluation.evaluate import Evaluation
 from ganpipe.evaluation.figures import grid, png
+from ganpipe.evaluation.metrics import ClassFid
 from ganpipe.evaluation.protocol import Protocol, ReferenceProtocol
 from ganpipe.params import load_params
 from ganpipe.registry.package import build_package
@@ -99,7 +100,6 @@ def write_shards(root: Path) -> None:
         shards=tuple(shards),
     )
     write_manifest(folder, manifest)
-
     write_real_images(root)
 
 
@@ -108,6 +108,7 @@ def write_real_images(root: Path) -> None:
     path = root / "artifacts" / "ingest" / "real.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(png(grid(np.full((4, 1, 16, 16), 200, np.uint8))))
+
 
 def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -155,7 +156,7 @@ def write_evaluation(root: Path) -> Protocol:
         metric="full", reference=reference, num_samples=64, seed=0, averaged=True, labels="as_reference",
         kid_subsets=5, kid_subset_size=32, num_neighbours=3,
     )  # fmt: skip
-    fids = {f"class {number}": 10.0 + number for number in range(9)} | {HOSTILE: 99.5}
+    fids = {f"class {number}": ClassFid(10.0 + number, 9, 6) for number in range(9)} | {HOSTILE: ClassFid(99.5, 9, 6)}
     picture = png(grid(np.full((4, 1, 8, 8), 128, np.uint8)))
     figures = {f"{name}.png": picture for name in ("samples", "nearest", "interpolation")}
     Evaluation(METRICS, protocol, fids, figures).save(root / "artifacts" / "evaluate")

@@ -6,6 +6,7 @@ Legend: N images, D features.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ..gans.base import Gan, Progress
 from . import figures, metrics
 from .extractors import Extractor, load_extractor
 from .frechet import Gaussian, gaussian_distance
+from .metrics import ClassFid
 from .protocol import Protocol
 from .reference import Reference, cached_reference, quick_reference, reference_protocol
 from .sampling import place_of, sample_images, sample_seeds
@@ -39,23 +41,27 @@ class Evaluation:
         metrics: by name, which carries the extractor's; 6 significant digits, so that rounding in another order of
             threads does not show.
         protocol: under which they were measured.
-        class_fids: FID by class name; empty for a GAN without labels.
+        class_fids: by class name; empty for a GAN without labels.
         figures: PNG files' contents by name.
     """
 
     metrics: Mapping[str, float]
     protocol: Protocol
-    class_fids: Mapping[str, float] = field(default_factory=dict)
+    class_fids: Mapping[str, ClassFid] = field(default_factory=dict)
     figures: Mapping[str, bytes] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write metrics.json, protocol.json, class_fid.csv (for a GAN without labels its header only), figures."""
+        """Write metrics.json, protocol.json, class_fid.csv (for a GAN without labels its header only), figures.
+
+        A class that cannot be measured has its row, too, with `nan` for its FID.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         protocol = {"hash": self.protocol.hash, **self.protocol.model_dump(mode="json")}
         for name, values in ((METRICS, dict(self.metrics)), (PROTOCOL, protocol)):
             (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         with (folder / CLASS_FIDS).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("class", "fid"), *self.class_fids.items()])
+            rows = [(name, found.fid, found.num_real, found.num_generated) for name, found in self.class_fids.items()]
+            csv.writer(file, lineterminator="\n").writerows([("class", "fid", "real", "generated"), *rows])
         for name, content in self.figures.items():
             (folder / name).write_bytes(content)
 
@@ -91,14 +97,12 @@ def evaluate(
     labels_N = _labels(gan, reference, settings.num_samples)
     with progress_bar("samples and their features", len(seeds), "image") as bar:
         features_ND = _sample_features(gan, progress, extractor, seeds, labels_N, settings.batch_size, bar.update)
-    values, class_values = _metrics(reference, features_ND, labels_N, settings)
     names = dataset.manifest.classes
+    values, by_class = _metrics(reference, features_ND, labels_N, len(names), settings)
     return Evaluation(
         metrics={f"{name}_{extractor.name}": rounded(value) for name, value in values.items()},
         protocol=protocol_of(gan, reference, settings, averaged=averaged),
-        class_fids={
-            names[label] if label < len(names) else str(label): rounded(class_values[label]) for label in class_values
-        },
+        class_fids=dict(zip(names, by_class, strict=True)) if by_class else {},
         figures={
             "samples.png": figures.png(figures.sample_grid(gan, progress, settings.num_grid_samples, settings.seed)),
             "interpolation.png": figures.png(
@@ -177,8 +181,12 @@ def _sample_features(
 
 
 def _metrics(
-    reference: Reference, features_ND: np.ndarray, labels_N: np.ndarray | None, settings: EvaluateSettings
-) -> tuple[dict[str, float], dict[int, float]]:
+    reference: Reference,
+    features_ND: np.ndarray,
+    labels_N: np.ndarray | None,
+    num_classes: int,
+    settings: EvaluateSettings,
+) -> tuple[dict[str, float], list[metrics.ClassFid]]:
     """Metrics by name without the extractor's, and FID by class number."""
     real_ND = reference.features_ND
     kid = metrics.kid(real_ND, features_ND, settings.kid_subsets, settings.kid_subset_size, settings.seed)
@@ -190,11 +198,11 @@ def _metrics(
         "recall": manifold.recall,
     }
     if labels_N is None or reference.labels_N is None:
-        return values, {}
-    by_class = metrics.class_fids(real_ND, reference.labels_N, features_ND, labels_N)
-    if by_class:
-        values["fid_intra"] = float(np.mean(list(by_class.values())))  # as in Miyato & Koyama 2018, arXiv 1802.05637
-    return values, by_class
+        return values, []
+    by_class = metrics.class_fids(real_ND, reference.labels_N, features_ND, labels_N, num_classes)
+    if measured := [found.fid for found in by_class if found.is_measured]:
+        values["fid_intra"] = float(np.mean(measured))  # as in Miyato & Koyama 2018, arXiv 1802.05637
+    return values, [dataclasses.replace(found, fid=rounded(found.fid)) for found in by_class]
 
 
 def _nearest_png(

@@ -5,6 +5,7 @@ Legend: N, M images, S images of a subset, D features, K neighbours.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,18 +127,35 @@ def _share_within(features_ND: Tensor, manifold_MD: Tensor, radii_M: Tensor) -> 
     return inside / len(features_ND)
 
 
+@dataclass(frozen=True)
+class ClassFid:
+    """FID within one class; not a number where it has fewer than 2 real or 2 generated images."""
+
+    fid: float
+    num_real: int
+    num_generated: int
+
+    @property
+    def is_measured(self) -> bool:
+        return not math.isnan(self.fid)
+
+
 def class_fids(
-    real_ND: np.ndarray, real_labels_N: np.ndarray, generated_MD: np.ndarray, generated_labels_M: np.ndarray
-) -> dict[int, float]:
-    """FID within each class that has at least 2 real and 2 generated images.
+    real_ND: np.ndarray,
+    real_labels_N: np.ndarray,
+    generated_MD: np.ndarray,
+    generated_labels_M: np.ndarray,
+    num_classes: int,
+) -> list[ClassFid]:
+    """By class number.
 
     Numbers of different classes or sample sizes do not compare: FID's bias grows as samples get fewer.
     """
-    result = {}
-    for label in np.intersect1d(real_labels_N, generated_labels_M).tolist():
+    result = []
+    for label in range(num_classes):
         real, generated = real_ND[real_labels_N == label], generated_MD[generated_labels_M == label]
-        if min(len(real), len(generated)) >= 2:
-            result[int(label)] = fid(real, generated)
+        measured = min(len(real), len(generated)) >= 2
+        result.append(ClassFid(fid(real, generated) if measured else math.nan, len(real), len(generated)))
     return result
 
 

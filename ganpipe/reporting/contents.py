@@ -137,6 +137,8 @@ class Evaluation:
     """Dotted keys; empty where the file is missing."""
     class_fids: Sequence[tuple[str, float]]
     """FID by class name, the worst first."""
+    unmeasured: Sequence[str] = ()
+    """Classes with too few images for an FID of their own."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,8 @@ class Report:
     evaluation: Evaluation | None
     pictures: Mapping[str, Picture]
     """samples, nearest, interpolation: those that are there."""
-    registered: Registered | None
-    run: TrackedRun | None
     real: Picture | None
     """Some of the real images, as ingest made them."""
+    registered: Registered | None
+    run: TrackedRun | None
     missing: Sequence[Missing]

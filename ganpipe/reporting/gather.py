@@ -161,6 +161,7 @@ def _evaluation(
         ],
         protocol=flatten(protocol),
         class_fids=sorted([(name, fid) for name, fid in pairs if fid is not None], key=lambda pair: -pair[1]),
+        unmeasured=tuple(name for name, fid in pairs if fid is None),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import safetensors.torch
@@ -28,6 +29,8 @@ from ..registry.tracking import Tracker
 from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments
 from .work import clear_done
 
+_MOST_NAMED = 5
+
 
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "evaluate", __doc__)
@@ -52,7 +55,22 @@ def main(argv: list[str]) -> int:
     for name, value in evaluation.metrics.items():
         print(f"{name} {value:g}")
     print(protocol.text)
+    if text := unmeasured(evaluation):
+        print(f"warning: {text}", file=sys.stderr)
     return 0
+
+
+def unmeasured(evaluation: Evaluation) -> str:
+    """A sentence on the classes whose FID cannot be measured; empty where there are none."""
+    found = {name: measured for name, measured in evaluation.class_fids.items() if not measured.is_measured}
+    if not found:
+        return ""
+    shown = [f"{name} ({fid.num_real} and {fid.num_generated})" for name, fid in list(found.items())[:_MOST_NAMED]]
+    return (
+        f"{len(found):,} of {len(evaluation.class_fids):,} classes have no FID of their own, which needs 2 real and 2 "
+        f"generated images: {', '.join(shown)}{', ...' if len(found) > _MOST_NAMED else ''}; raise evaluate.num_real "
+        "and evaluate.num_samples, or add images"
+    )
 
 
 def _log(evaluation: Evaluation, run: RunLog, images_seen: int) -> None:

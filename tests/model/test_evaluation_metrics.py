@@ -82,13 +82,19 @@ def test_precision_of_repeated_images() -> None:
 def test_class_fids_compare_within_classes() -> None:
     real, labels = normal(400, 8), np.repeat([0, 1], 200)
     real[200:] += 10
-    right = metrics.class_fids(real, labels, real + 0.01, labels)
-    swapped = metrics.class_fids(real, labels, real, 1 - labels)
-    assert set(right) == set(swapped) == {0, 1}
-    assert max(right.values()) < 0.1
-    assert min(swapped.values()) > 700  # 8 features, 10 apart
+    right = metrics.class_fids(real, labels, real + 0.01, labels, 2)
+    swapped = metrics.class_fids(real, labels, real, 1 - labels, 2)
+    assert len(right) == len(swapped) == 2
+    assert max(found.fid for found in right) < 0.1
+    assert min(found.fid for found in swapped) > 700  # 8 features, 10 apart
     assert metrics.fid(real, real[::-1]) < 1e-6  # unconditionally both are perfect
-    assert set(metrics.class_fids(real, labels, real[:201], labels[:201])) == {0}  # one image is no distribution
+
+
+def test_a_class_that_cannot_be_measured_is_there_and_says_why() -> None:
+    real, labels = normal(400, 8), np.repeat([0, 1], 200)
+    found = metrics.class_fids(real, labels, real[:201], labels[:201], 3)
+    assert [item.is_measured for item in found] == [True, False, False]  # one image is no distribution
+    assert [(item.num_real, item.num_generated) for item in found] == [(200, 200), (200, 1), (0, 0)]
 
 
 def test_nearest_are_the_nearest_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

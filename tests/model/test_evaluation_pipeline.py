@@ -276,7 +276,9 @@ def test_an_evaluation_has_metrics_protocol_and_figures(conditional: Evaluation,
     protocol = json.loads((tmp_path / "protocol.json").read_text())
     assert protocol.pop("hash") == conditional.protocol.hash
     assert Protocol.model_validate(protocol) == conditional.protocol
-    assert (tmp_path / "class_fid.csv").read_text().splitlines()[0] == "class,fid"
+    lines = (tmp_path / "class_fid.csv").read_text().splitlines()
+    assert lines[0] == "class,fid,real,generated"
+    assert len(lines) == 11
     for name in ("samples.png", "nearest.png", "interpolation.png"):
         Image.open(tmp_path / name).verify()
 

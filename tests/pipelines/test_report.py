@@ -177,6 +177,17 @@ def test_without_labels_there_is_no_fid_of_classes_and_nothing_missing(checkout:
     assert "this GAN draws its images without labels" in render(report)
 
 
+def test_classes_that_cannot_be_measured_are_named(checkout: Path) -> None:
+    (checkout / "artifacts" / "evaluate" / "class_fid.csv").write_text(
+        "class,fid,real,generated\na,12.5,40,50\nb,nan,1,2\n"
+    )
+    report = report_of(checkout)
+    assert report.evaluation is not None
+    assert report.evaluation.class_fids == [("a", 12.5)]
+    assert report.evaluation.unmeasured == ("b",)
+    assert "Too few images for an FID of their own: b." in render(report)
+
+
 def test_a_changed_setting_shows_at_its_stages(checkout: Path) -> None:
     params = checkout / "params.yaml"
     params.write_text(params.read_text().replace("minimum_improvement: 0.0", "minimum_improvement: 0.5"))
