@@ -16,6 +16,7 @@ from ..errors import GanpipeError
 from ..evaluation import figures
 from ..evaluation.sampling import sample_seeds
 from ..params import load_params
+from ..registry.class_names import class_names, class_number
 from ..registry.opening import opened
 from ..registry.served_model import MAX_SEED, ROWS_AT_ONCE, Generator
 from ..registry.tracking import Tracker
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--num", type=int, default=64, help="how many images; default: 64")
     parser.add_argument("--seed", type=int, default=0, help="as evaluate.seed: 0 gives the evaluation's first images")
-    parser.add_argument("--label", type=int, help="class of all images; default: the classes in turn")
+    parser.add_argument("--label", help="class of all images, by its number or name; default: the classes in turn")
     parser.add_argument(
         "--truncation", type=float, default=1.0, help="above 0, at most 1 (default): less is less varied"
     )
@@ -54,8 +55,10 @@ def main(argv: list[str]) -> int:
             raise GanpipeError(
                 f"--label: the GAN {generator.description['gan']!r} of {model.name} takes no labels; leave --label out"
             )
-        labels = figures.grid_labels(generator.gan, options.num)
-        labels = labels if options.label is None else [options.label] * options.num
+        labels, shown = figures.grid_labels(generator.gan, options.num), ""
+        if options.label is not None:
+            label, shown = _label(generator, options.label)
+            labels = [label] * options.num
         parts = _images(generator, seeds, labels, options.truncation)
         if single:
             _write_single(options.out, parts, seeds)
@@ -65,8 +68,18 @@ def main(argv: list[str]) -> int:
             images_NCHW = np.concatenate(list(parts))
             columns = generator.data.num_classes if in_turn else None
             output.write(options.out, figures.png(figures.grid(images_NCHW, columns)))
-    print(f"{options.out}: {options.num} images of {model.name}, seeds {seeds[0]} to {seeds[-1]}")
+    print(f"{options.out}: {options.num} images of {model.name}{shown}, seeds {seeds[0]} to {seeds[-1]}")
     return 0
+
+
+def _label(generator: Generator, text: str) -> tuple[int, str]:
+    """The class that --label means, and how to call it."""
+    names = class_names(generator.description)
+    try:
+        number = class_number(text, generator.data.num_classes, names)
+    except GanpipeError as error:
+        raise GanpipeError(f"--label: {error}") from None
+    return number, f", class {number}{f' ({names[number]})' if names else ''}"
 
 
 def _seeds(seed: int, num: int, single: bool) -> list[int]:

@@ -17,7 +17,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +138,7 @@ def build_package(
     licence: str,
     card: str,
     samples_png: Path,
+    classes: Sequence[str] = (),
     sources: Path = _SOURCES,
 ) -> str:
     """Build `package_dir` anew from `train_dir`, try it, and return its digest (hex).
@@ -149,6 +150,7 @@ def build_package(
         licence: of the data, as the shards' manifest says.
         card: see `card.card`.
         samples_png: the evaluate stage's sample grid, which the card shows.
+        classes: names of the data's classes, by number; kept for a GAN that takes labels.
         sources: the directory of the package ganpipe.
 
     Raises:
@@ -177,6 +179,8 @@ def build_package(
         "metrics": dict(metrics),
         "protocol": dict(protocol),
     }
+    if "label" in gans.load(trained["gan"]).fields:
+        description["classes"] = list(classes)
     (package_dir / "model.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
     (package_dir / CARD_FILE).write_text(card, encoding="utf-8")
     shutil.copyfile(samples_png, package_dir / SAMPLES_FILE)

@@ -210,6 +210,7 @@ def model_content(follower: Follower, max_images: int) -> dict[str, Any]:
         "image": {"height": data["image_size"], "width": data["image_size"], "channels": data["channels"]},
         "parameters": list(version.can.columns),
         "num_labels": version.can.num_labels,
+        "classes": list(version.can.classes),
         "metrics": version.description["metrics"],
         "protocol": version.description["protocol"],
         "licence": version.description["licence"],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import GanpipeError
+from ..registry.class_names import class_number
 from ..section import nearest
 
 MAX_SEED = 2**53 - 1
@@ -22,6 +23,7 @@ class Abilities:
 
     Attributes:
         num_labels: None for a GAN without labels.
+        classes: names of the labels, by number; empty where the version does not hold them.
         truncation: latents can be pulled towards their mean.
         interpolation: there are images between two seeds; versions registered before the columns `to_seed` and `mix`
             were there lack it.
@@ -30,6 +32,7 @@ class Abilities:
     num_labels: int | None
     truncation: bool
     interpolation: bool
+    classes: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -87,7 +90,7 @@ def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Q
     seed = _integer(values, "seed", MAX_SEED)
     if seed is None:
         raise BadQuery(f"seed is missing, expected an integer from 0 to {MAX_SEED}")
-    label = _integer(values, "label", (can.num_labels or 1) - 1)
+    label = _label(values, can)
     truncation = _number(values, "truncation", above_zero=True)
     to_seed, mix = _integer(values, "to_seed", MAX_SEED), _number(values, "mix", above_zero=False)
     if (to_seed is None) != (mix is None):
@@ -102,6 +105,17 @@ def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Q
         raise BadQuery(f"format is {_short(form)}, expected 'png' or 'json'")
     row = Row(seed, label, 1.0 if truncation is None else truncation, to_seed, mix or 0.0)
     return Query(row, count or 1, "json" if form == "json" else "png")
+
+
+def _label(values: dict[str, str], can: Abilities) -> int | None:
+    """By number, or by name."""
+    text = values.get("label")
+    if text is not None and can.classes and not text.isdecimal():
+        try:
+            return class_number(text, len(can.classes), can.classes)
+        except GanpipeError as error:
+            raise BadQuery(f"label: {error}") from None
+    return _integer(values, "label", (can.num_labels or 1) - 1)
 
 
 def _named(items: Iterable[tuple[str, str]], known: list[str], can: Abilities) -> dict[str, str]:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import GanpipeError
+from ..registry.class_names import class_names
 from ..registry.package import download_package
 from ..registry.tracking import Tracker
 from . import card
@@ -131,6 +132,7 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
         num_labels=data["num_classes"] if "label" in columns else None,
         truncation="truncation" in columns,
         interpolation={"to_seed", "mix"} <= columns,
+        classes=class_names(description) if "label" in columns else (),
     )
     html, pictures = card.read(package, dict(version.tags))
     served = ServedVersion(

@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
         licence=manifest.licence,
         card=text,
         samples_png=EVALUATE / "samples.png",
+        classes=manifest.classes,
     )
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("train", trained["run_key"], name=f"train {trained['gan']}") as run:

@@ -75,11 +75,23 @@ def write_trained(gan: Gan, name: str, train_dir: Path) -> Path:
     return train_dir
 
 
-def build(tmp_path: Path, name: str = "gan", *, seed: int = 0, metrics: dict[str, float] | None = None) -> Path:
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGITS = tuple(f"digit {word}" for word in WORDS)
+"""Names of classes."""
+
+
+def build(
+    tmp_path: Path,
+    name: str = "gan",
+    *,
+    seed: int = 0,
+    metrics: dict[str, float] | None = None,
+    classes: tuple[str, ...] = (),
+) -> Path:
     """A package of a small GAN; returns its directory."""
     train_dir = write_trained(make_gan(name, seed=seed), name, tmp_path / "train")
     package_dir = tmp_path / "package"
-    build_package(train_dir, package_dir, **{**KEEP, "metrics": metrics or KEEP["metrics"]})
+    build_package(train_dir, package_dir, **{**KEEP, "metrics": metrics or KEEP["metrics"], "classes": classes})
     return package_dir
 
 

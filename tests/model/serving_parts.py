@@ -47,6 +47,7 @@ class Registry:
         seed: int = 0,
         card: Mapping[str, bytes] | None = None,
         tags: dict[str, str] | None = None,
+        classes: tuple[str, ...] = (),
     ) -> int:
         """Register a generator with random weights; returns the version's number.
 
@@ -54,7 +55,7 @@ class Registry:
             card: files beside its model.json; without, the version is one from before there were cards.
         """
         folder = self.root / f"built-{gan}-{seed}"
-        built = folder / "package" if folder.exists() else build(folder, gan, seed=seed)
+        built = folder / "package" if folder.exists() else build(folder, gan, seed=seed, classes=classes)
         with mock.patch.object(package, "papers", return_value={}):
             model = package.log_model(self.client, self._run_id, built, gan)
         if card:

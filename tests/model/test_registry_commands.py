@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 from registry_checkout import ROOT, checkout
-from registry_parts import NAME, Desk, build, make_gan, own_samples, tracker_in
+from registry_parts import DIGITS, NAME, Desk, build, make_gan, own_samples, tracker_in
 
 from ganpipe.cli import main
 from ganpipe.errors import EXIT_UNAVAILABLE
@@ -168,7 +168,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         tracker = tracker_in(root)
         for name in ("dcgan", "cgan"):
-            desk = Desk(tracker, build(root / name, name))
+            desk = Desk(tracker, build(root / name, name, classes=DIGITS))
             desk.register(40.0 if name == "dcgan" else 50.0)
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["register"] |= {"model_name": NAME, "metric": "fid_x", "conditions": {}}
@@ -206,6 +206,27 @@ def test_a_label_and_a_seed_from_any_place(in_studio: Path, capsys: Capture, mod
     np.testing.assert_array_equal(pixels(out), np.asarray(grid(images_NHWC.transpose(0, 3, 1, 2))))
 
 
+def test_a_label_by_its_name(in_studio: Path, capsys: Capture) -> None:
+    by_name, by_number = in_studio / "name.png", in_studio / "number.png"
+    options = ["--model", "2", "--num", "4"]
+    said = ran(capsys, "sample", *options, "--label", "digit three", "--out", str(by_name))
+    assert said == f"{by_name}: 4 images of models:/tests/2, class 3 (digit three), seeds 0 to 3\n"
+    ran(capsys, "sample", *options, "--label", "3", "--out", str(by_number))
+    assert by_name.read_bytes() == by_number.read_bytes()
+
+
+def test_a_version_without_names_takes_numbers(studio: Path, in_studio: Path, capsys: Capture) -> None:
+    import shutil
+
+    package = shutil.copytree(studio / "cgan" / "package", in_studio / "package")
+    description: dict[str, Any] = json.loads((package / "model.json").read_text())
+    del description["classes"]  # as it was registered before
+    (package / "model.json").write_text(json.dumps(description))
+    options = ["sample", "--model", str(package), "--out", str(in_studio / "grid.png")]
+    assert "does not hold the classes' names" in error_of(capsys, *options, "--label", "digit three")
+    assert "class 3, seeds" in ran(capsys, *options, "--label", "3")
+
+
 def test_single_images_into_a_folder(in_studio: Path, capsys: Capture) -> None:
     ran(capsys, "sample", "--model", "2", "--num", "300", "--label", "5", "--out", str(in_studio / "many"))
     files = sorted((in_studio / "many").iterdir())
@@ -218,7 +239,9 @@ def test_single_images_into_a_folder(in_studio: Path, capsys: Capture) -> None:
     ("arguments", "says"),
     [
         (["--model", "1", "--label", "3"], "--label: the GAN 'dcgan' of models:/tests/1 takes no labels"),
-        (["--model", "2", "--label", "10"], "label is 10, expected an integer from 0 to 9"),
+        (["--model", "2", "--label", "10"], "--label: 10: expected the number of a class, 0 to 9"),
+        (["--model", "2", "--label", "-1"], "--label: there is no class '-1'; "),
+        (["--model", "2", "--label", "three"], "--label: there is no class 'three'; did you mean 'digit three'?"),
         (["--model", "2", "--truncation", "0"], "truncation is 0.0, expected a number above 0 and at most 1"),
         (["--truncation", "nan"], "truncation is nan, expected a number above 0 and at most 1"),
     ],

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from registry_parts import make_gan, own_samples
+from registry_parts import DIGITS, make_gan, own_samples
 from serving_parts import NAME, Answer, Registry, Served, served
 
 from ganpipe import cli, processes
@@ -32,7 +32,7 @@ FLAGS = ("--model", f"models:/{NAME}@champion", "--max-images", "16")
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     found = Registry(tmp_path_factory.mktemp("registry"))
-    found.promote(found.add("cgan", tags={"metric.fid_x": "3.5", "ganpipe.licence": "CC <b>0</b>"}))
+    found.promote(found.add("cgan", tags={"metric.fid_x": "3.5", "ganpipe.licence": "CC <b>0</b>"}, classes=DIGITS))
     return found
 
 
@@ -57,6 +57,13 @@ def test_an_image_is_that_of_its_seed_label_and_truncation(server: Served) -> No
     assert close(answer.pixels, own([3], [4], 0.5)[0])
     assert answer.body == server.get("/api/images?seed=3&label=4&truncation=0.5").body
     assert answer.body != server.get("/api/images?seed=3&label=4&truncation=1").body
+
+
+def test_a_label_may_be_the_name_of_its_class(server: Served) -> None:
+    answer = server.get("/api/images?seed=3&label=digit%20four")
+    assert answer.status == 200
+    assert answer.body == server.get("/api/images?seed=3&label=4").body
+    assert '<option value="4" selected>digit four</option>' in server.get("/?seed=3&label=digit%20four").body.decode()
 
 
 def test_json_holds_the_same_pictures(server: Served) -> None:
@@ -124,6 +131,8 @@ def test_a_browser_that_has_the_image_gets_no_second_one(server: Served) -> None
         ("seed=1&seed=2", "seed is given twice, expected once"),
         ("sede=1", "unknown parameter 'sede'; did you mean 'seed'?"),
         ("seed=1&label=10", "label is '10', expected an integer from 0 to 9"),
+        ("seed=1&label=-1", "label: there is no class '-1'; valid names: " + ", ".join(sorted(DIGITS))),
+        ("seed=1&label=digit+tree", "label: there is no class 'digit tree'; did you mean 'digit three'?"),
         ("seed=1&truncation=0", "truncation is '0', expected a number above 0 and at most 1"),
         ("seed=1&truncation=nan", "truncation is 'nan', expected a number above 0 and at most 1"),
         ("seed=1&to_seed=2", "to_seed and mix belong together; give both or neither"),
@@ -212,6 +221,7 @@ def test_methods_bodies_and_long_addresses_are_refused(server: Served) -> None:
 def test_the_model_says_what_it_is_and_takes(server: Served) -> None:
     model = server.get("/api/model").json
     assert (model["name"], model["version"], model["gan"], model["num_labels"]) == (NAME, 1, "cgan", 10)
+    assert model["classes"] == list(DIGITS)
     assert model["parameters"] == ["seed", "label", "truncation", "to_seed", "mix"]
     assert model["image"] == {"height": 16, "width": 16, "channels": 1}
     assert (model["metrics"], model["licence"], model["notes"]) == ({"fid_x": 3.0}, "CC BY-SA 3.0", [])

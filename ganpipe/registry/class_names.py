@@ -1,0 +1,40 @@
+"""Classes as people name them: by number, or by the name that they have in the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import GanpipeError
+from ..section import nearest
+
+
+def class_names(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of a packaged generator's classes, by number; empty where its model.json holds none.
+
+    Versions that were registered before the names were kept have none.
+    """
+    names, num_classes = description.get("classes"), description["data"].get("num_classes")
+    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names)
+
+
+def class_number(text: str, num_classes: int, names: Sequence[str]) -> int:
+    """The class that is meant. Digits are always a number, also where classes are called by other numbers.
+
+    Raises:
+        GanpipeError: there is no such class; says which there are.
+    """
+    if text.isascii() and text.isdecimal() and len(text) < 20:
+        if int(text) < num_classes:
+            return int(text)
+        raise GanpipeError(f"{text}: expected the number of a class, 0 to {num_classes - 1}")
+    if text in names:
+        return list(names).index(text)
+    if not names:
+        raise GanpipeError(
+            f"{text[:100]!r}: expected the number of a class, 0 to {num_classes - 1}; this version does not hold the "
+            "classes' names"
+        )
+    raise GanpipeError(f"there is no class {text[:100]!r}; {nearest(text, names)}")
