@@ -97,9 +97,11 @@ class Log:
 
     def _line(self, now: Progress, losses: dict[str, float], speed: float) -> str:
         left = int(max(0, now.num_images - now.images_seen) / speed)
+        so_far = f"{now.images_seen:,} of {now.num_images:,} images"
+        if now.images_seen > now.num_images:  # batches are whole
+            so_far = f"{now.images_seen:,} images, {now.num_images:,} asked for"
         return (
-            f"{self._name}: {min(now.images_seen, now.num_images):,} of {now.num_images:,} images "
-            f"({now.fraction:.0%}), {speed:,.0f} images/s, {left // 60}:{left % 60:02d} left  "
+            f"{self._name}: {so_far} ({now.fraction:.0%}), {speed:,.0f} images/s, {left // 60}:{left % 60:02d} left  "
             + "  ".join(f"{name} {value:.3g}" for name, value in losses.items())
         )
 

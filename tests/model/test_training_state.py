@@ -356,6 +356,12 @@ def test_observers_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[-1].startswith("gan: 160 of 160 images (100%), ")
 
 
+def test_a_batch_beyond_what_was_asked_for_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    loop = make_loop("gan", settings={"num_images": 10, "log_every": 64})
+    loop.run([Log(0, Recorder(), "gan", seconds_between_lines=0)])
+    assert capsys.readouterr().out.startswith("gan: 16 images, 10 asked for (100%), ")
+
+
 def test_reports_may_be_spared_by_time() -> None:
     reported: list[float] = []
     for seconds, expected in ((1e9, [0.0]), (0.0, [0.0, 1.0, 2.0])):
