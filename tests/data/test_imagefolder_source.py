@@ -261,6 +261,29 @@ def test_a_parquet_table_is_named(flat_folder: Path) -> None:
         source_of(flat_folder).check()
 
 
+def test_a_parquet_table_beside_a_table_elsewhere_is_named(split_folder: Path) -> None:
+    (split_folder / "train" / "metadata.csv").write_text("file_name,label\na/00.png,x\n")
+    (split_folder / "val" / "metadata.parquet").write_bytes(b"PAR1")
+    with pytest.raises(GanpipeError, match=r"val/metadata\.parquet: not read here; write it as metadata\.csv"):
+        source_of(split_folder).check()
+    assert len(source_of(split_folder, subsets=["train"]).items()) == 1
+
+
+def test_a_table_of_parquet_files_only(tmp_path: Path) -> None:
+    (tmp_path / "part.parquet").write_bytes(b"PAR1")
+    (tmp_path / "metadata.csv").write_text("file_name,label\npart.parquet,x\n")
+    with pytest.raises(GanpipeError, match=r"metadata\.csv:2: file_name 'part\.parquet': is no image; images within"):
+        source_of(tmp_path).check()
+
+
+def test_a_parquet_file_among_images(folder: Path) -> None:
+    (folder / "part.parquet").write_bytes(b"PAR1")
+    assert len(source_of(folder).items()) == 4  # no table names it
+    (folder / "metadata.csv").write_text("file_name,label\n0.png,a\npart.parquet,x\n")
+    with pytest.raises(GanpipeError, match=r"metadata\.csv:3: file_name 'part\.parquet': is no image; images within"):
+        source_of(folder).check()
+
+
 def test_a_wish_for_columns_without_a_table(class_folder: Path) -> None:
     with pytest.raises(GanpipeError, match=r"labels: column needs a table, but .* has no metadata\.csv"):
         source_of(class_folder, labels="column").check()

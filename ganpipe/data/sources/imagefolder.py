@@ -25,6 +25,7 @@ SUBSETS: dict[str, Subset] = {
 }
 """What a split's folder may be called, in lower case."""
 _KEY = "sources.imagefolder"
+_PARQUET = ".parquet"
 
 
 class ImagefolderSettings(SourceSettings):
@@ -103,11 +104,9 @@ class Imagefolder(Source):
                     f"({', '.join(map(files.printable, sorted(tops))) or 'it has no subfolder with images'})"
                 )
             tables = [parts for parts in listed if parts[-1] in metadata.NAMES and self._is_taken(parts)]
+            self._refuse_parquet([parts for parts in listed if parts[-1] == f"metadata{_PARQUET}"], tables)
             if tables:
                 found = self._named(tables, set(images))
-            elif other := next((parts for parts in listed if parts[-1] == "metadata.parquet"), None):
-                table = self._root().joinpath(*other)
-                raise GanpipeError(f"{table}: not read here; write it as metadata.csv or .jsonl")
             else:
                 found = [_Image(parts, None) for parts in images if self._is_taken(parts)]
             self._count_left_out(images, {image.parts for image in found})
@@ -125,6 +124,17 @@ class Imagefolder(Source):
             if parts not in taken:
                 kind = UNNAMED if self._is_taken(parts) else OTHER_SUBSET
                 self._left_out.add(kind, files.shown(parts))
+
+    def _refuse_parquet(self, found: list[Parts], tables: list[Parts]) -> None:
+        """Raise GanpipeError for a table of Parquet whose images would be taken for images that no table names."""
+        folders = {parts[:-1] for parts in tables}
+        for parts in found:
+            if self._is_table_taken(parts) and parts[:-1] not in folders:
+                table = self._root().joinpath(*parts)
+                raise GanpipeError(f"{table}: not read here; write it as metadata.csv or .jsonl")
+
+    def _is_table_taken(self, parts: Parts) -> bool:
+        return parts[0] not in self._subset_of or self._subset_of[parts[0]] in self._settings.subsets
 
     def _is_taken(self, parts: Parts) -> bool:
         """Whether a file lies in one of the subsets that are taken, or in none at all."""
@@ -153,6 +163,8 @@ class Imagefolder(Source):
                     raise GanpipeError(f"{named}: {rows[parts].where} names it, too")
                 if parts not in images and not root.joinpath(*parts).is_file():
                     raise GanpipeError(f"{named}: there is no such file")
+                if parts[-1].lower().endswith(_PARQUET):
+                    raise GanpipeError(f"{named}: is no image; images within Parquet files are not read here")
                 rows[parts] = row
         return [_Image(parts, row) for parts, row in rows.items() if self._is_taken(parts)]
 
