@@ -63,11 +63,22 @@ def odd_names(classes: Sequence[str]) -> Iterator[str]:
             )
 
 
-def odd_counts(classes: Sequence[str], train: Mapping[int, int], validation: Mapping[int, int]) -> Iterator[str]:
-    """Sentences on what the numbers of images show."""
+def odd_counts(
+    classes: Sequence[str], train: Mapping[int, int], validation: Mapping[int, int], limit: int | None = None
+) -> Iterator[str]:
+    """Sentences on what the numbers of images show.
+
+    Args:
+        limit: data.limit, which may leave a class without images.
+    """
     numbers = range(len(classes))
     empty = [number for number in numbers if not train.get(number, 0) and not validation.get(number, 0)]
-    if empty == [0] and len(classes) > 1:
+    if empty and limit is not None:
+        yield (
+            f"{len(empty):,} of {len(classes):,} classes have no image among the {limit:,} of data.limit: "
+            f"{_named([classes[at] for at in empty])}"
+        )
+    elif empty == [0] and len(classes) > 1:
         yield (
             f"class 0 ({_named(classes[:1])}) has no image: the labels seem to begin at 1; number them from 0, since a "
             "GAN with labels has a place for class 0"
@@ -75,7 +86,7 @@ def odd_counts(classes: Sequence[str], train: Mapping[int, int], validation: Map
     elif empty:
         yield (
             f"{len(empty):,} of {len(classes):,} classes have no image: {_named([classes[at] for at in empty])}; a "
-            "GAN with labels has a place for each; number the labels from 0 without gaps"
+            "GAN with labels has a place for each; number the labels from 0 without gaps, or leave such classes out"
         )
     untrained = [number for number in numbers if not train.get(number, 0) and validation.get(number, 0)]
     if untrained:

@@ -21,8 +21,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import GanpipeError
+from . import deep_images
 from .settings import DataSettings
-from .value_range import Extent, Kind, Range, extent_of, range_of, to_eight_bits
+from .value_range import Extent, Kind, Range
 
 # Formats that Pillow opens but cannot decode by itself: it would start another program (Ghostscript for EPS), or only
 # knows the header.
@@ -37,9 +38,6 @@ _COLOUR_TYPES = {1: 0, 3: 2}
 _PNG_DEPTH_AT = 24
 _EIGHT_BITS_AT_MOST = (b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
 """How JPEG, GIF, BMP and WebP begin."""
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _SIGNED = 258, 339, 2
-"""Tags of TIFF, and what the second says of signed numbers."""
-_KIND = "ganpipe_kind"
 _DARKEST, _BRIGHTEST, _FLATTEST = 16, 239, 4
 """Of 255: an image without a pixel above, below or further apart shows nothing that a person would see."""
 
@@ -100,7 +98,7 @@ def begins_as_image(content: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _decoding(max_pixels: int, content: bytes = b"") -> Iterator[None]:
+def _decoding(max_pixels: int = 0, content: bytes = b"") -> Iterator[None]:
     """What Pillow raises, and warns of, as UnreadableImage."""
     try:
         with warnings.catch_warnings():
@@ -109,6 +107,8 @@ def _decoding(max_pixels: int, content: bytes = b"") -> Iterator[None]:
             yield
     except UnreadableImage:
         raise
+    except deep_images.BadNumbers as error:
+        raise UnreadableImage(str(error)) from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, above the largest data.max_pixels
         size = re.search(r"\d+", str(error))
         pixels = f"{int(size.group()):,} pixels" if size else "too many pixels"
@@ -134,15 +134,11 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
     with _decoding(max_pixels, content):
         image = Image.open(io.BytesIO(content), formats=formats())
         check_size(image.width, image.height, max_pixels)
-        kind = _kind_of(image)
+        deep = deep_images.remember(image, content)
         image.load()
         check_size(image.width, image.height, max_pixels)  # an icon's picture may be larger than its header says
-        transparent = image.info.get("transparency")
-        if kind is None and isinstance(transparent, tuple) and max(transparent) > 255:
-            # A 16-bit colour, of whose pixels Pillow keeps the upper 8 bits.
-            image.info["transparency"] = tuple(value >> 8 for value in transparent)
         upright = ImageOps.exif_transpose(image)
-        upright.info[_KIND] = kind
+        deep_images.mark(upright, deep)
         return upright
 
 
@@ -154,22 +150,6 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _kind_of(image: Image.Image) -> Kind | None:
-    """Which numbers an opened image file holds; None where they are 8 bits a channel once it is decoded."""
-    if image.mode.startswith("I;16"):
-        return "16-bit"
-    if image.mode == "F":
-        return "floating-point"
-    if image.mode != "I":
-        return None
-    if image.format == "PPM":  # whatever its own maximum is, Pillow makes 65535 of it
-        return "16-bit"
-    tags = getattr(image, "tag_v2", {_SAMPLE_FORMAT: (_SIGNED,)})
-    if tags.get(_BITS_PER_SAMPLE) == (16,):
-        return "signed 16-bit"
-    return "signed 32-bit" if tags.get(_SAMPLE_FORMAT) == (_SIGNED,) else "32-bit"
-
-
 def kind_of(content: bytes, max_pixels: int) -> Kind | None:
     """Of an image file, by its header; None for 8 bits, and for what cannot be read."""
     if content.startswith(_PNG_START):
@@ -179,43 +159,19 @@ def kind_of(content: bytes, max_pixels: int) -> Kind | None:
         return None
     try:
         with _decoding(max_pixels):
-            return _kind_of(Image.open(io.BytesIO(content), formats=formats()))
+            return deep_images.kind_of(Image.open(io.BytesIO(content), formats=formats()))
     except UnreadableImage:  # `decode` says what is wrong with it
         return None
 
 
-def _values(image: Image.Image) -> tuple[np.ndarray, Kind] | None:
-    """The numbers of a decoded image of more than 8 bits, (H, W), and their kind; None for any other."""
-    kind: Kind | None = image.info[_KIND] if _KIND in image.info else _kind_of(image)
-    if kind is None:
-        return None
-    values_HW = np.asarray(image)
-    if kind == "16-bit":
-        values_HW = values_HW.astype(np.uint16)
-    elif kind == "32-bit":
-        values_HW = values_HW.view(np.uint32)  # Pillow knows signed ones only
-    elif kind == "floating-point" and not np.isfinite(values_HW).all():
-        raise UnreadableImage("has pixels that are no finite numbers (NaN or infinite)")
-    return values_HW, kind
-
-
 def extent(image: Image.Image) -> Extent | None:
-    """The least and the greatest value of a decoded image of more than 8 bits; None for any other."""
-    found = _values(image)
-    return None if found is None else extent_of(*found)
+    """The least and the greatest value of a decoded image of more than 8 bits; None for any other.
 
-
-def _to_eight_bits(image: Image.Image, settings: DataSettings, decided: Mapping[Kind, Range]) -> Image.Image:
-    """An image of more than 8 bits as grey; any other as it is."""
-    found = _values(image)
-    if found is None:
-        return image
-    values_HW, kind = found
-    grey = Image.fromarray(to_eight_bits(values_HW, range_of(extent_of(values_HW, kind), settings, decided)))
-    transparent = image.info.get("transparency")
-    if not isinstance(transparent, int):
-        return grey
-    return Image.merge("LA", (grey, Image.fromarray(np.where(values_HW == transparent, 0, 255).astype(np.uint8))))
+    Raises:
+        UnreadableImage: it has pixels that are no finite numbers.
+    """
+    with _decoding():
+        return deep_images.extent(image)
 
 
 def flatten(
@@ -225,9 +181,13 @@ def flatten(
 
     Args:
         decided: as `range_of`.
+
+    Raises:
+        UnreadableImage: it cannot be converted.
     """
     mode = "L" if settings.channels == 1 else "RGB"
-    image = _to_eight_bits(image, settings, decided)
+    with _decoding():
+        image = deep_images.shallow(image, settings, decided)
     try:
         if image.has_transparency_data:
             canvas = Image.new("RGBA", image.size, (*settings.background_rgb, 255))

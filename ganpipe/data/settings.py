@@ -32,7 +32,7 @@ class DataSettings(Section):
     one range). `auto` goes by all such images of the dataset: whole numbers are taken as 8, 10, 12, 14 or 16 bits,
     floating-point ones as 0 to 1, -1 to 1 or 0 to 255, whichever first holds them all, else from their least to their
     greatest value; ingest says what it took. `full` is the range of the type (0 to 65535, 0 to 1). `[low, high]`
-    says it for all; what lies outside becomes black or white. Of 16-bit colour the upper 8 bits are taken."""
+    says it for all; what lies outside becomes black or white."""
     limit: int | None = Field(None, ge=1)
     """Take at most so many images: those whose names have the smallest SHA-256, so that the choice mixes the classes,
     reads nothing else, and a larger limit adds to a smaller one's images. Null takes all."""

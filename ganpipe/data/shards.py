@@ -129,14 +129,14 @@ def _report_odd(odd: dict[str, _Named]) -> None:
         )
 
 
-def _report_classes(names: Sequence[str], samples: SampleIndex) -> None:
+def _report_classes(names: Sequence[str], samples: SampleIndex, limit: int | None) -> None:
     """The classes with their images, and what is odd about them: training takes long, and does not tell."""
     if not names:
         return
     train, validation = (samples.num_of_labels(split) for split in SPLITS)
     for line in classes.table(names, train, validation):
         print(line)
-    for line in (*classes.odd_names(names), *classes.odd_counts(names, train, validation)):
+    for line in (*classes.odd_names(names), *classes.odd_counts(names, train, validation, limit)):
         print(f"warning: {line}", file=sys.stderr)
 
 
@@ -335,7 +335,7 @@ def write_shards(
             _report_left_out(source.left_out(), out)
             _report_odd(gathered.odd)
             _require_training_images(settings, gathered)
-            _report_classes(description.classes, samples)
+            _report_classes(description.classes, samples, settings.limit)
             store.flush()
             written = _write_all(samples, settings.samples_per_shard, description.fields, store, earlier, out)
             manifest = _manifest(settings, description, written, gathered.skipped, source.left_out())

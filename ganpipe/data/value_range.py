@@ -14,12 +14,13 @@ import numpy as np
 
 from .settings import DataSettings
 
-Kind = Literal["16-bit", "signed 16-bit", "32-bit", "signed 32-bit", "floating-point"]
+Kind = Literal["16-bit", "16-bit colour", "signed 16-bit", "32-bit", "signed 32-bit", "floating-point"]
 Range = tuple[float, float]
 """The value that becomes black, and the one that becomes white."""
 
 FULL: Mapping[Kind, Range] = {
     "16-bit": (0, 2**16 - 1),
+    "16-bit colour": (0, 2**16 - 1),
     "signed 16-bit": (-(2**15), 2**15 - 1),
     "32-bit": (0, 2**32 - 1),
     "signed 32-bit": (-(2**31), 2**31 - 1),
@@ -39,9 +40,9 @@ class Extent(NamedTuple):
     num_images: int = 1
 
 
-def extent_of(values_HW: np.ndarray, kind: Kind) -> Extent:
-    """Of one image."""
-    return Extent(kind, float(values_HW.min()), float(values_HW.max()))
+def extent_of(values: np.ndarray, kind: Kind) -> Extent:
+    """Of one image's values; there is at least one."""
+    return Extent(kind, float(values.min()), float(values.max()))
 
 
 def together(extents: Iterable[Extent]) -> dict[Kind, Extent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -182,6 +183,13 @@ def test_odd_names(names: tuple[str, ...], says: list[str]) -> None:
     found = list(classes.odd_names(names))
     assert len(found) == len(says)
     assert all(line.startswith(start) for line, start in zip(found, says, strict=True))
+
+
+def test_a_limit_is_named_where_it_empties_a_class(
+    class_folder: Path, tmp_path: Path, folder_source: MakeFolder, settings_of: MakeSettings, capsys: Capture
+) -> None:
+    write_shards(settings_of(limit=2, validation_fraction=0), folder_source(class_folder), tmp_path / "out")
+    assert re.match(r"[12] of 3 classes have no image among the 2 of data\.limit: '", warnings_of(capsys)[0])
 
 
 def test_small_classes_are_named_and_do_not_steer_the_terminal() -> None:

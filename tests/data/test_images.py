@@ -214,14 +214,15 @@ def tiff(values: np.ndarray) -> bytes:
     return bytes(imagecodecs.tiff_encode(values))
 
 
-def wide_png(values: np.ndarray, transparent: int | None = None) -> bytes:
-    """A 16-bit grey PNG, with a transparent value (tRNS) if asked for."""
+def wide_png(values: np.ndarray, transparent: int | None = None, colour_type: int = 0) -> bytes:
+    """A 16-bit PNG, with a transparent value in each channel (tRNS) if asked for."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 0, 0, 0, 0)
-    colour = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour_type, 0, 0, 0)
+    places = 3 if colour_type == 2 else 1
+    colour = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent) * places)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     body = colour + chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
@@ -281,6 +282,61 @@ def test_a_transparent_value_of_sixteen_bits_shows_the_background() -> None:
     assert grey_of(wide_png(values), background="white") == [2, 255, 0, 2]
     pixels = prepared(wide_png(np.full((8, 8), 500, np.uint16), transparent=500), background="#0000ff")
     np.testing.assert_array_equal(pixels, np.broadcast_to([0, 0, 255], (8, 8, 3)))
+
+
+def test_a_transparent_value_does_not_decide_the_range() -> None:
+    values = np.array([[0, 2000], [4000, 65535]], np.uint16)
+    assert grey_of(wide_png(values, transparent=65535)) == [0, 125, 249, 0]
+
+
+COLOUR = np.random.default_rng(5).integers(0, 4096, (8, 8, 3), dtype=np.uint16)
+
+
+@pytest.mark.parametrize("form", ["png", "tiff", "deflate", "separate"])
+def test_twelve_bit_colour_in_sixteen_bits(form: str) -> None:
+    options = {"tiff": {}, "deflate": {"compression": "deflate"}, "separate": {"planarconfig": "separate"}}
+    values = np.ascontiguousarray(np.moveaxis(COLOUR, -1, 0)) if form == "separate" else COLOUR
+    content = (
+        imagecodecs.png_encode(values)
+        if form == "png"
+        else imagecodecs.tiff_encode(values, photometric="rgb", **options[form])
+    )
+    np.testing.assert_array_equal(prepared(content), np.round(COLOUR / 4095 * 255))
+    assert kind_of(content, MANY) == "16-bit colour"
+    clear = np.maximum(COLOUR, 1000) - 1000
+    np.testing.assert_array_equal(prepared(content, value_range=[1000, 5095]), np.round(clear / 4095 * 255))
+    if form != "separate":  # as it was before there were ranges
+        np.testing.assert_array_equal(prepared(content, value_range="full"), COLOUR >> 8)
+
+
+def test_twelve_bit_colour_with_opacity() -> None:
+    opaque = np.where(np.arange(64).reshape(8, 8, 1) % 2, 65535, 0).astype(np.uint16)
+    pixels = prepared(imagecodecs.png_encode(np.concatenate([COLOUR, opaque], -1)), background="#0000ff")
+    shown = opaque[:, :, 0] > 0
+    np.testing.assert_array_equal(pixels[shown], np.round(COLOUR / 4095 * 255)[shown])
+    np.testing.assert_array_equal(pixels[~shown], np.broadcast_to([0, 0, 255], (32, 3)))
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_that_colour_only() -> None:
+    rows = np.array([[[257, 257, 257], [258, 257, 257], [1, 1, 1], [40000, 40000, 40000]]], np.uint16)
+    content = wide_png(rows, transparent=257, colour_type=2)
+    assert grey_of(content, background="white") == [255, 1, 0, 156]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_colour_of_sixteen_bits_is_turned_as_any_other(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    narrow = Image.fromarray((COLOUR[:5] >> 4).astype(np.uint8))
+    expected = decode(saved(narrow, "PNG", exif=exif), MANY)
+    content = imagecodecs.png_encode(COLOUR[:5] >> 4 << 8)
+    # eXIf, as Pillow wrote it, in front of the end.
+    other = saved(narrow, "PNG", exif=exif)
+    start = other.index(b"eXIf") - 4
+    length = struct.unpack(">I", other[start : start + 4])[0] + 12
+    content = content[:-12] + other[start : start + length] + content[-12:]
+    made = flatten(decode(content, MANY), DataSettings(channels=3, value_range=[0, 65280]))
+    np.testing.assert_array_equal(np.asarray(made), np.asarray(expected))
 
 
 @pytest.mark.parametrize(
