@@ -88,7 +88,9 @@ class Reader:
         except FileNotFoundError:
             self.absent(path, made_by)
         except (OSError, ValueError, csv.Error, Image.DecompressionBombError) as error:
-            self.note(made_by, f"{path} cannot be read ({error}); `dvc repro --force {made_by}` makes it anew")
+            self.note(
+                made_by, f"{path} cannot be read ({error}); `dvc repro --force --single-item {made_by}` makes it anew"
+            )
         return None
 
 

@@ -68,7 +68,9 @@ def read_json(path: Path, made_by: str) -> Any:
     except FileNotFoundError:
         raise GanpipeError(f"{path}: no such file; the stage {made_by!r} makes it: run `dvc repro {made_by}`") from None
     except ValueError as error:
-        raise GanpipeError(f"{path}: not valid JSON ({error}); run `dvc repro --force {made_by}`") from None
+        raise GanpipeError(
+            f"{path}: not valid JSON ({error}); run `dvc repro --force --single-item {made_by}`"
+        ) from None
 
 
 def leave_note(stage: str, about: str = "", links: Mapping[str, str] | None = None) -> None:
