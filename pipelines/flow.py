@@ -128,7 +128,8 @@ def own_workspace(opening: Opening, overrides: Overrides, logger: Log) -> Iterat
             logger.warning("not committed, %s: %s", place, workspace.named(edited))
         try:
             workspace.override(space, overrides)
-            project.check(space.root, checkout)
+            for warning in project.check(space.root, checkout):
+                logger.warning(warning)
             yield space
         except BaseException as error:
             workspace.note_failure(space, str(error) or type(error).__name__)

@@ -19,13 +19,15 @@ from . import artifacts
 from .stages import child_environment, own_error
 
 
-def check(root: Path, checkout: Path) -> None:
-    """`ganpipe check`: what can be known before long work starts.
+def check(root: Path, checkout: Path) -> list[str]:
+    """`ganpipe check`: what can be known before long work starts. Returns its warnings.
 
     Raises:
         GanpipeError: something does not fit, in the command's own words.
     """
-    _run("check", root=root, checkout=checkout)
+    done = _done("check", root=root, checkout=checkout)
+    lines = [] if done is None else redact(done.stderr).splitlines()
+    return [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
 
 
 def summary(root: Path, checkout: Path) -> dict[str, Any]:
@@ -45,11 +47,17 @@ def report(root: Path, checkout: Path, out: Path) -> None:
 
 def _run(*arguments: str, root: Path, checkout: Path) -> str:
     """Standard output of `ganpipe <arguments>` in `root`; nothing where there is no ganpipe."""
+    done = _done(*arguments, root=root, checkout=checkout)
+    return "" if done is None else done.stdout
+
+
+def _done(*arguments: str, root: Path, checkout: Path) -> subprocess.CompletedProcess[str] | None:
+    """`ganpipe <arguments>`, done in `root`; None where there is no ganpipe."""
     if not (root / "ganpipe" / "cli.py").exists():
-        return ""
+        return None
     command = [sys.executable, "-m", "ganpipe", *arguments]
     variables = child_environment(root, checkout)
     done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise GanpipeError(own_error(redact(done.stderr).splitlines()))
-    return done.stdout
+    return done

@@ -82,8 +82,10 @@ def _command(name: str, options: Sequence[str]) -> list[str]:
 def _publish(root: Path, model: str | None) -> None:
     command = _command("models", ["--json", *_option("--model", model)])
     done = subprocess.run(
-        command, cwd=root, env=child_environment(root, root), capture_output=True, text=True, check=True
+        command, cwd=root, env=child_environment(root, root), capture_output=True, text=True, check=False
     )
+    if done.returncode != 0:
+        raise GanpipeError(f"the alias was moved; it cannot be shown: {own_error(done.stderr.splitlines())}")
     found = json.loads(done.stdout)
     create_markdown_artifact(markdown(found), key="promotion", description=f"Versions of {found['model']}, and moves")
     champion = next((item for item in found["versions"] if "champion" in item["aliases"]), None)

@@ -138,7 +138,8 @@ def _check_all(combinations: dict[str, dict[str, JsonValue]], revision: str) -> 
                 try:
                     (space.root / "params.yaml").write_bytes(original)
                     workspace.override(space, values)
-                    project.check(space.root, checkout)
+                    for warning in project.check(space.root, checkout):
+                        get_run_logger().warning("%s: %s", name, warning)
                 except GanpipeError as error:
                     raise GanpipeError(f"{name}: {error}") from None
         finally:

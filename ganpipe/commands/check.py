@@ -21,6 +21,8 @@ from ..gans import load
 from ..gans.base import DataSpec
 from ..params import Params, load_params
 from ..registry.lineage import require_commit
+from ..registry.outlook import obstacle, warning_of
+from ..registry.shapes import Shape, digest_of_names
 from ..registry.tracking import Tracker
 from ..section import nearest
 from ..stages.common import require_no_arguments
@@ -54,6 +56,7 @@ def main(argv: list[str]) -> int:
         require_writable(params.cluster.storage_path)
     check_resources(params)
     Tracker.at(environment.home(), params.register_.experiment).check()
+    check_champion(params)
     print("params.yaml, data source, GAN, resources, disk and MLflow: ready")
     if added := environment.ADDED_FOR_USER:
         exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in added.items())
@@ -197,6 +200,24 @@ def check_writable() -> None:
                 f"{folder}: {what} cannot be written there: {error.strerror}; give this user the right to, or choose "
                 "another place"
             ) from None
+
+
+def check_champion(params: Params) -> None:
+    """The generator that is to come can be compared with the champion; a warning where it cannot.
+
+    Raises:
+        GanpipeError: it cannot, and `register.not_comparable` is refuse.
+    """
+    settings = params.register_
+    found = sources.load(params.data.source)(params.source_settings).describe()
+    conditional = "label" in load(params.train.gan).fields
+    names = digest_of_names(found.classes)
+    coming = Shape(params.data.image_size, params.data.channels, len(found.classes), conditional, names)
+    why = obstacle(Tracker.at(environment.home(), settings.experiment), settings, coming)
+    if why and settings.not_comparable == "refuse":
+        raise GanpipeError(warning_of(settings, why))
+    if why:
+        print(f"warning: {warning_of(settings, why)}", file=sys.stderr)
 
 
 def check_disk(params: Params) -> None:

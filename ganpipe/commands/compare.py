@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,8 @@ from ..evaluation.sampling import sample_seeds
 from ..params import Params, load_params
 from ..registry.comparison import as_html, as_text, compare
 from ..registry.opening import Opened, opened
-from ..registry.reaching import patiently
 from ..registry.served_model import to_uint8
-from ..registry.tracking import Tracker
+from ..registry.tracking import Tracker, run_of
 from . import output
 
 if TYPE_CHECKING:
@@ -83,11 +81,13 @@ def side_by_side(first: Opened, second: Opened, num: int, seed: int) -> Image.Im
 
 
 def _settings_of(tracker: Tracker, model: Opened) -> Mapping[str, str]:
-    """The settings of the run that trained a version; empty for a package from elsewhere."""
+    """The settings of the run that trained a version; empty for a package from elsewhere, or where its run is gone."""
     version = model.version
     if version is None or not version.run_id:
         return {}
-    run = patiently(partial(tracker.client().get_run, version.run_id), tracker.uri)
+    run = run_of(tracker.client(), tracker, version.run_id)
+    if run is None:
+        return {}
     commit = version.tags.get("ganpipe.git.commit", "")
     settings = {key: value for key, value in run.data.params.items() if key.split(".")[0] in Params.model_fields}
     return {**settings, **({"commit": commit} if commit else {})}

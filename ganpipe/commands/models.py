@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import environment
+from ..errors import GanpipeError, UnavailableError
 from ..params import load_params
 from ..registry.pages import version_page
 from ..registry.tracking import Tracker
 from ..registry.trail import trail_of
 from ..registry.versions import CHAMPION, VersionInfo, describe_versions, nobody
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 def main(argv: list[str]) -> int:
@@ -27,18 +32,29 @@ def main(argv: list[str]) -> int:
     tracker.check()
     client = tracker.client()
     versions = describe_versions(client, tracker, name)
-    trail = trail_of(client, name)
     if options.json:
+        trail = _trail_if_there(client, tracker, name)
         shown = [{**asdict(item), "page": version_page(tracker, name, item.version)} for item in versions]
         print(json.dumps({"model": name, "versions": shown, "trail": trail}, indent=2))
     elif options.trail:
-        print("\n".join(_move(move) for move in trail) or f"{name}: no alias was moved yet")
+        print("\n".join(_move(move) for move in trail_of(client, tracker, name)) or f"{name}: no alias was moved yet")
     else:
         print(name)
         print("\n".join(_table(versions, settings.metric)))
         if versions and not any(CHAMPION in item.aliases for item in versions):
             print(nobody(CHAMPION, name, versions[0].version, versions[0].why))
     return 0
+
+
+def _trail_if_there(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
+    """For programs, which want the versions all the same where the trail is gone."""
+    try:
+        return trail_of(client, tracker, name)
+    except UnavailableError:
+        raise
+    except GanpipeError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return []
 
 
 def _move(move: dict[str, Any]) -> str:

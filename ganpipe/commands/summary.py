@@ -13,9 +13,11 @@ from ..registry.package import digest_of_package
 from ..registry.pages import run_page, version_page
 from ..registry.registration import content_digest
 from ..registry.replay import waiting
-from ..registry.tracking import Tracker
+from ..registry.tracking import Tracker, run_of
 from ..registry.versions import CHAMPION, by_alias, find_version, no_champion
 from ..stages.common import EVALUATE, PACKAGE, TRAIN, read_json
+
+RUN_LINK = "MLflow run of the training"
 
 
 def main(argv: list[str]) -> int:
@@ -30,9 +32,13 @@ def main(argv: list[str]) -> int:
         print(f"         the champion is version {found['champion']}")
     if found["no_champion"]:
         print(f"         {found['no_champion']}")
-    print(f"{found['metric']} {found['metrics'][found['metric']]:.2f}  {found['protocol']}")
+    value = found["metrics"].get(found["metric"])
+    shown = "was not measured" if value is None else f"{value:.2f}"
+    print(f"{found['metric']} {shown}  {found['protocol']}")
     print(f"samples  {EVALUATE / 'samples.png'}, while training: {TRAIN / 'samples'}/")
     print(f"curves   {TRAIN / 'curves.csv'}: `dvc plots show` draws them")
+    if found["version"] is not None and RUN_LINK not in found["links"]:
+        print("MLflow   no longer has the run of the training; the model version is still there")
     if left := waiting(environment.home()):
         print(f"MLflow   has not taken all records of {len(left)} runs yet: `ganpipe replay` sends them")
     return 0
@@ -63,8 +69,9 @@ def facts() -> dict[str, Any]:
     links = {}
     if version is not None:
         links["MLflow model version"] = version_page(tracker, settings.model_name, int(version.version))
-        run = client.get_run(str(version.run_id))
-        links["MLflow run of the training"] = run_page(tracker, run.info.run_id, run.info.experiment_id)
+        run = run_of(client, tracker, str(version.run_id))
+        if run is not None:
+            links[RUN_LINK] = run_page(tracker, run.info.run_id, run.info.experiment_id)
     return {
         "model_name": settings.model_name,
         "version": None if version is None else int(version.version),

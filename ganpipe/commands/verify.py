@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,11 @@ from ..data.manifest import verify as verify_shards
 from ..errors import GanpipeError
 from ..params import Params, load_params
 from ..registry import lineage
-from ..registry.package import digest_of_package, download_package
+from ..registry.package import NotUsable, digest_of_package, download_package
 from ..registry.reaching import patiently
 from ..registry.registration import content_digest
 from ..registry.runlog import flatten
-from ..registry.tracking import Tracker
+from ..registry.tracking import Tracker, run_of
 from ..registry.verification import Finding, compare, one, verdict
 from ..registry.versions import CHAMPION, CONTENT_TAG, scores_of, version_of
 from ..stages.common import SHARDS
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
+NOT_TOLD = "(MLflow does not tell)"
 WORDS = {
     "same": "this checkout holds what {} was made from",
     "differs": "this checkout does not hold what {} was made from",
@@ -64,25 +65,49 @@ def findings_of(client: MlflowClient, tracker: Tracker, version: ModelVersion, p
     """Everything that is compared, in the order in which a person would look.
 
     Raises:
-        GanpipeError: the version was not registered by ganpipe, or its files or run are gone.
+        GanpipeError: the version was not registered by ganpipe.
     """
-    scores, tags = scores_of(version), version.tags
-    with tempfile.TemporaryDirectory() as folder:
-        digest = digest_of_package(download_package(tracker, version, Path(folder)))
-    yield one("package", tags[CONTENT_TAG], content_digest(digest, scores.metrics, scores.protocol))
-    run = patiently(lambda: client.get_run(str(version.run_id)), tracker.uri)
-    yield _code(run.data.tags)
-    yield from _settings(run, params)
+    tags = version.tags
+    yield _package(tracker, version)
+    run = run_of(client, tracker, str(version.run_id))
+    if run is None:
+        gone = f"the training's run {version.run_id} is gone from MLflow"
+        yield from (Finding(part, "", "unknown", NOT_TOLD, gone) for part in ("code", "settings"))
+    else:
+        yield _code(run.data.tags)
+        yield from _settings(run, params)
     try:
         data: str | None = verify_shards(SHARDS).digest
         problem = ""
     except GanpipeError as error:
         data, problem = None, str(error)
-    yield one("data", tags["ganpipe.data.digest"], data, problem)
+    yield _against_tag("data", tags, "ganpipe.data.digest", data, problem)
     registered = {key: value for key, value in tags.items() if key.startswith("dvc.")}
     here = lineage.dvc_tags(Path.cwd(), [Path("artifacts")])
     yield from compare("outputs", registered, {key: here[key] for key in registered if key in here})
-    yield from compare("environment", _environment(client, tracker, run), _flat_environment(lineage.environment()))
+    environment = None if run is None else _environment(client, tracker, run)
+    if environment is None:
+        gone = f"MLflow has no readable {lineage.ENVIRONMENT_FILE} of the training's run"
+        yield Finding("environment", "", "unknown", NOT_TOLD, gone)
+    else:
+        yield from compare("environment", environment, _flat_environment(lineage.environment()))
+
+
+def _package(tracker: Tracker, version: ModelVersion) -> Finding:
+    """The files that MLflow keeps, against what was registered."""
+    scores = scores_of(version)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            digest = digest_of_package(download_package(tracker, version, Path(folder)))
+        except NotUsable as error:
+            return _against_tag("package", version.tags, CONTENT_TAG, None, str(error))
+    return _against_tag("package", version.tags, CONTENT_TAG, content_digest(digest, scores.metrics, scores.protocol))
+
+
+def _against_tag(part: str, tags: Mapping[str, str], tag: str, here: str | None, why_not: str = "") -> Finding:
+    if tag not in tags:
+        return Finding(part, "", "unknown", NOT_TOLD, here or why_not)
+    return one(part, tags[tag], here, why_not)
 
 
 def _code(tags: dict[str, str]) -> Finding:
@@ -108,12 +133,17 @@ def _settings(run: Run, params: Params) -> list[Finding]:
     return compare("settings", registered, here)
 
 
-def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, str]:
+def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, str] | None:
+    """What the run says of the environment; None where it no longer has that file, or it was overwritten."""
+    run_id, name = run.info.run_id, lineage.ENVIRONMENT_FILE
+    if name not in {item.path for item in patiently(lambda: client.list_artifacts(run_id), tracker.uri)}:
+        return None
     with tempfile.TemporaryDirectory() as folder:
-        path = patiently(
-            lambda: client.download_artifacts(run.info.run_id, lineage.ENVIRONMENT_FILE, folder), tracker.uri
-        )
-        return _flat_environment(json.loads(Path(path).read_text(encoding="utf-8")))
+        path = patiently(lambda: client.download_artifacts(run_id, name, folder), tracker.uri)
+        try:
+            return _flat_environment(json.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError:
+            return None
 
 
 def _flat_environment(found: dict[str, Any]) -> dict[str, str]:

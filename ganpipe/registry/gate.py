@@ -38,11 +38,13 @@ class Decision:
         passed: the conditions hold, so it may carry the alias `challenger`.
         promote: it becomes champion.
         reasons: plain sentences with the numbers.
+        compared: false where there is a champion whose numbers cannot be compared with its own.
     """
 
     passed: bool
     promote: bool
     reasons: list[str]
+    compared: bool = True
 
     @property
     def text(self) -> str:
@@ -52,6 +54,10 @@ class Decision:
 
 class ProtocolsDiffer(GanpipeError):
     """Two numbers that must not be compared: the champion has to be scored again under the challenger's protocol."""
+
+
+class NotComparable(GanpipeError):
+    """The champion cannot be measured as the challenger was: it makes other images, or has no numbers and no files."""
 
 
 def _number(value: float) -> str:
@@ -136,3 +142,28 @@ def decide(challenger: Scores, champion: Scores | None, settings: RegisterSettin
         )
     wins, sentence = _compare(challenger, champion, settings)
     return Decision(True, wins, [*reasons, sentence])
+
+
+_APART = {
+    "refuse": "so {name} gets no alias",
+    "challenger": "so the champion stays",
+    "replace": "so {name} replaces it",
+}
+
+
+def decide_apart(challenger: Scores, settings: RegisterSettings, why: str) -> Decision:
+    """What `register.not_comparable` says of a `challenger` that cannot be compared with the champion.
+
+    Args:
+        why: it cannot be compared.
+
+    Raises:
+        GanpipeError: a metric that params.yaml names was not measured.
+    """
+    alone = decide(challenger, None, settings)
+    if not alone.passed:
+        return alone
+    chosen = settings.not_comparable
+    outcome = _APART[chosen].format(name=challenger.name)
+    reasons = [*alone.reasons[:-1], f"Not comparable: {why}. register.not_comparable is {chosen}, {outcome}."]
+    return Decision(chosen != "refuse", chosen == "replace", reasons, compared=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import GanpipeError
-from .package import download_package
+from .package import NotUsable, download_package
 from .reaching import as_default, patiently
 from .served_model import Generator, package_files
 from .tracking import Tracker
@@ -94,7 +94,7 @@ def load(name: str, folder: Path) -> Generator:
         name: how errors call it.
 
     Raises:
-        GanpipeError: it is no package of ganpipe, or it is damaged.
+        NotUsable: it is no package of ganpipe, or it is damaged.
     """
     from mlflow.exceptions import MlflowException
 
@@ -103,9 +103,9 @@ def load(name: str, folder: Path) -> Generator:
     files = package_files(folder)
     missing = [path.name for path in files.values() if not path.exists()]
     if missing:
-        raise GanpipeError(f"{name}: no package of ganpipe: it has no {missing[0]}")
+        raise NotUsable(f"{name}: no package of ganpipe: it has no {missing[0]}")
     try:
         return Generator(files)
     except Exception as error:  # the package's own code runs: anything may come of it
         reason = error.message if isinstance(error, MlflowException) else repr(error)
-        raise GanpipeError(f"{name}: {reason[:1000]}") from error
+        raise NotUsable(f"{name}: {reason[:1000]}") from error

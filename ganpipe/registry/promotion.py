@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import GanpipeError
-from .gate import Decision, Scores, decide, metric_of
+from ..errors import GanpipeError, UnavailableError
+from .gate import Decision, NotComparable, Scores, decide, decide_apart, metric_of
+from .package import NotUsable
 from .reaching import patiently
 from .settings import RegisterSettings
+from .shapes import difference, shape_of
 from .tracking import Tracker
 from .trail import Trail, held, rolled_back
-from .versions import CARD_TAG, CHALLENGER, CHAMPION, REASONS_TAG, all_versions, scores_of, version_of
+from .versions import CARD_TAG, CHALLENGER, CHAMPION, REASONS_TAG, all_versions, scores_of, tagged, version_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,12 +129,17 @@ def roll_back(tracker: Tracker, name: str, reason: str | None = None, by: str | 
 def decide_against(
     client: MlflowClient,
     tracker: Tracker,
+    version: ModelVersion,
     challenger: Scores,
     champion: ModelVersion | None,
     settings: RegisterSettings,
     rescore: Rescore,
 ) -> Decision:
-    """What the gate says of `challenger`; the champion is measured again where its own numbers do not compare.
+    """What the gate says of `challenger`; the champion is measured again where its own numbers do not compare, and
+    `register.not_comparable` decides where that is not possible.
+
+    Args:
+        version: that `challenger` is the scores of.
 
     Raises:
         GanpipeError: a metric that params.yaml names was not measured.
@@ -140,17 +147,52 @@ def decide_against(
     alone = decide(challenger, None, settings)
     if champion is None or not alone.passed:
         return alone  # without a pass, scoring the champion again is spared
-    scores, note = scores_of(champion), []
-    if scores.protocol != challenger.protocol or settings.metric not in scores.metrics:
-        values = _measured_again(client, tracker, champion, challenger.protocol, rescore)
-        note = [
-            f"{scores.name} had been measured under another protocol ({scores.protocol[:12]}), "
-            f"so it was scored again under {challenger.protocol[:12]}."
-        ]
-        scores = Scores(scores.name, values, challenger.protocol)
-        metric_of(scores, settings.metric, "register.metric")
+    try:
+        scores, note = _champion_scores(client, tracker, version, challenger, champion, settings, rescore)
+    except (NotComparable, NotUsable) as error:
+        return decide_apart(challenger, settings, str(error))
     decision = decide(challenger, scores, settings)
     return Decision(decision.passed, decision.promote, [*note, *decision.reasons])
+
+
+def _champion_scores(
+    client: MlflowClient,
+    tracker: Tracker,
+    version: ModelVersion,
+    challenger: Scores,
+    champion: ModelVersion,
+    settings: RegisterSettings,
+    rescore: Rescore,
+) -> tuple[Scores, list[str]]:
+    """The champion's scores under the challenger's protocol, and a sentence where they were measured for that.
+
+    Raises:
+        NotComparable, NotUsable: there are none, and they cannot be measured.
+    """
+    scores = scores_of(champion)
+    if scores.protocol == challenger.protocol and settings.metric in scores.metrics:
+        return scores, []
+    _require_alike(tracker, champion, version)
+    values = _measured_again(client, tracker, champion, challenger.protocol, rescore)
+    note = (
+        f"{scores.name} had been measured under another protocol ({scores.protocol[:12]}), "
+        f"so it was scored again under {challenger.protocol[:12]}."
+    )
+    again = Scores(scores.name, values, challenger.protocol)
+    metric_of(again, settings.metric, "register.metric")
+    return again, [note]
+
+
+def _require_alike(tracker: Tracker, champion: ModelVersion, version: ModelVersion) -> None:
+    """Both can be measured on the same data, as far as that is known.
+
+    Raises:
+        NotComparable: what differs.
+    """
+    old, new = shape_of(tracker, champion), shape_of(tracker, version)
+    why = "" if old is None or new is None else difference(old, new, f"version {version.version}")
+    if why:
+        raise NotComparable(why)
 
 
 def _compare(
@@ -164,17 +206,21 @@ def _compare(
 ) -> Decision:
     """`decide_against` for a version that was measured at another time, perhaps under a protocol that is no longer
     this checkout's: then both are measured again."""
-    scores, note = scores_of(version), []
+    scores, note = scores_of(version), list[str]()
     if champion is not None and decide(scores, None, settings).passed:
-        other = scores_of(champion)
-        known = other.protocol == scores.protocol or _again_tag(scores.protocol) in champion.tags
+        try:
+            known = scores_of(champion).protocol == scores.protocol or _again_tag(scores.protocol) in champion.tags
+            if not known:
+                _require_alike(tracker, champion, version)
+        except NotComparable as error:
+            return decide_apart(scores, settings, str(error))
         here = scores.protocol if known else _with_reason(lambda: protocol_here(version))
         if here != scores.protocol:
             values = _measured_again(client, tracker, version, here, rescore)
             note = [f"{scores.name} was scored again under this checkout's protocol, {here[:12]}."]
             scores = Scores(scores.name, values, here)
-    decision = decide_against(client, tracker, scores, champion, settings, rescore)
-    return Decision(decision.passed, decision.promote, [*note, *decision.reasons])
+    decision = decide_against(client, tracker, version, scores, champion, settings, rescore)
+    return Decision(decision.passed, decision.promote, [*note, *decision.reasons], decision.compared)
 
 
 def _opinion(scores: Scores, champion: ModelVersion | None, settings: RegisterSettings) -> Decision:
@@ -196,8 +242,8 @@ def _measured_again(
 ) -> Mapping[str, float]:
     """Metrics of `version` under the protocol; measured once, and kept as a tag of the version."""
     tag = _again_tag(protocol_hash)
-    if tag in version.tags:
-        return dict(json.loads(version.tags[tag]))
+    if (known := tagged(version, tag)) is not None:
+        return known
     values = {key: float(value) for key, value in _with_reason(lambda: rescore(version)).items()}
     text = json.dumps(values, sort_keys=True)
     patiently(lambda: client.set_model_version_tag(version.name, version.version, tag, text), tracker.uri)
@@ -207,6 +253,8 @@ def _measured_again(
 def _with_reason(action: Callable[[], ResultT]) -> ResultT:
     try:
         return action()
+    except (NotComparable, NotUsable, UnavailableError):
+        raise
     except GanpipeError as error:
         raise GanpipeError(
             f"the two versions have numbers under different protocols, so they are measured again here, and: {error}"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .card import CARD_FILE, in_short
 from .gate import Decision, Scores, decide
@@ -36,6 +36,7 @@ from .versions import (
     REASONS_TAG,
     find_version,
     quoted,
+    tagged,
     version_of,
 )
 
@@ -137,7 +138,7 @@ def _settle(
         decided = _earlier_decision(version, gate) if standing.version is not None else None
         if decided is not None:
             return _result(client, tracker, name, version, decided, created, [])
-        decision = _decide(client, tracker, trail, challenger, number, standing, settings, rescore)
+        decision = _decide(client, tracker, trail, challenger, version, standing, settings, rescore)
         try:
             moved = _move_aliases(trail, number, standing, decision)
         except Overtaken:
@@ -215,16 +216,22 @@ def _decide(
     tracker: Tracker,
     trail: Trail,
     challenger: Scores,
-    number: int,
+    version: ModelVersion,
     standing: Standing,
     settings: RegisterSettings,
     rescore: Rescore,
 ) -> Decision:
+    number = int(version.version)
     if standing.version == number:
         checked = decide(challenger, None, settings)
         return Decision(checked.passed, False, [*checked.reasons[:-1], f"{challenger.name} is the champion already."])
     champion = None if standing.version is None else version_of(client, tracker, trail.name, standing.version)
-    decision = decide_against(client, tracker, challenger, champion, settings, rescore)
+    decision = decide_against(client, tracker, version, challenger, champion, settings, rescore)
+    if not decision.compared and not decision.promote:
+        decision.reasons.append(
+            f"To make it the champion: `ganpipe promote --version {number} --force --reason WHY`. To have every such "
+            "generator replace it: register.not_comparable: replace. To keep both: another register.model_name."
+        )
     taken = rolled_back(trail.moves(CHAMPION), number)
     if taken is None or not decision.promote:
         return decision
@@ -238,10 +245,15 @@ def _decide(
 def _earlier_decision(version: ModelVersion, gate: str) -> Decision | None:
     """What was decided of this version under the same settings. It stands: else registering again would undo a
     roll back."""
-    if version.tags.get(GATE_TAG) != gate or DECISION_TAG not in version.tags:
+    return decision_of(version) if version.tags.get(GATE_TAG) == gate else None
+
+
+def decision_of(version: ModelVersion) -> Decision | None:
+    """What the gate said when the version was registered; None where its tag does not tell."""
+    values = tagged(version, DECISION_TAG)
+    if values is None or not {"passed", "promote", "reasons"} <= set(values) or not isinstance(values["reasons"], list):
         return None
-    values: dict[str, Any] = json.loads(version.tags[DECISION_TAG])
-    return Decision(values["passed"], values["promote"], values["reasons"])
+    return Decision(values["passed"], values["promote"], [str(reason) for reason in values["reasons"]])
 
 
 def _move_aliases(trail: Trail, number: int, champion: Standing, decision: Decision) -> list[str]:

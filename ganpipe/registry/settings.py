@@ -57,6 +57,12 @@ class RegisterSettings(Section):
     conditions: dict[str, Condition] = Field(default_factory=dict)
     """Metric -> bounds that must hold before a generator becomes challenger or champion, e.g. recall: {min: 0.1}."""
 
+    not_comparable: Literal["refuse", "challenger", "replace"] = "challenger"
+    """What happens to a generator that keeps the conditions and cannot be compared with the champion, since that makes
+    images of another size, other channels or other classes, or its files are gone. `challenger`: it becomes challenger,
+    the champion stays, `ganpipe check` warns. `replace`: it becomes the champion. `refuse`: `ganpipe check` ends with
+    an error before any long work; what is registered all the same gets no alias."""
+
     @property
     def lower_is_better(self) -> bool:
         """Direction of `metric`."""

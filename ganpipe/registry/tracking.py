@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GanpipeError
+from ..redaction import without_password
 from . import relocation
 from .reaching import check_reachable, patiently, prepare_client, sqlite_path, tracking_uri
 from .runlog import RunLog
@@ -63,9 +64,14 @@ class Tracker:
         path = sqlite_path(self.uri)
         if path is None:
             return MlflowClient(self.uri)
+        from mlflow.exceptions import MlflowException
+
         with self._locked():
-            client = MlflowClient(self.uri)
-            client.search_experiments(max_results=1)
+            try:
+                client = MlflowClient(self.uri)
+                client.search_experiments(max_results=1)
+            except MlflowException as error:
+                raise GanpipeError(f"{path}: MLflow cannot use this database: {str(error).splitlines()[0]}") from error
             if self.artifact_dir is not None:
                 relocation.settle(path, Path(self.artifact_dir).parent)
         return client
@@ -102,7 +108,8 @@ class Tracker:
         if found.lifecycle_stage != "active":
             raise GanpipeError(
                 f"register.experiment: the MLflow experiment {self.experiment!r} was deleted; restore it "
-                f"(mlflow experiments restore --experiment-id {found.experiment_id}) or choose another name"
+                f"(MLFLOW_TRACKING_URI={without_password(self.uri)} mlflow experiments restore --experiment-id "
+                f"{found.experiment_id}) or choose another name"
             )
         return str(found.experiment_id)
 
@@ -216,6 +223,16 @@ class Tracker:
 def _identity(stage: str, run_key: str, parent_run_id: str | None) -> dict[str, str]:
     """The tags by which a run is found again."""
     return {STAGE_TAG: stage, RUN_KEY_TAG: run_key, **({PARENT_TAG: parent_run_id} if parent_run_id else {})}
+
+
+def run_of(client: MlflowClient, tracker: Tracker, run_id: str) -> Run | None:
+    """The run, a deleted one, too; None where MLflow has none of this id any more, as after `mlflow gc`."""
+    try:
+        return patiently(lambda: client.get_run(run_id), tracker.uri)
+    except GanpipeError as error:
+        if getattr(error.__cause__, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def find_runs(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:

@@ -10,6 +10,7 @@ that made the move or, where that one died in between, by the next that looks. S
 from __future__ import annotations
 
 import getpass
+import itertools
 import json
 import os
 import uuid
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import events
 from ..errors import GanpipeError
+from ..redaction import without_password
 from .reaching import patiently
 from .runlog import clean_key, shorten
-from .tracking import STAGE_TAG, Tracker
+from .tracking import STAGE_TAG, Tracker, run_of
 from .versions import CONTENT_TAG, all_versions, registered_model
 
 if TYPE_CHECKING:
@@ -100,7 +102,8 @@ class Trail:
         self._client = client
         self._tracker = tracker
         self.name = name
-        self.run_id = registered_model(client, tracker, name).tags.get(TRAIL_TAG) or self._begin()
+        known = registered_model(client, tracker, name).tags.get(TRAIL_TAG)
+        self.run_id = known if known and self._found(known) else self._begin()
 
     def moves(self, alias: str) -> list[Move]:
         """All moves of `alias`, oldest first."""
@@ -156,21 +159,34 @@ class Trail:
     # --- the run behind it
 
     def _begin(self) -> str:
-        """All who come here at once agree on one run: its id is a param of the oldest version's own run."""
-        key = clean_key(f"{TRAIL_TAG}.{self.name}")
-        for version in all_versions(self._client, self._tracker, self.name):
-            if CONTENT_TAG not in version.tags or not version.run_id:
-                continue
-            home = patiently(partial(self._client.get_run, version.run_id), self._tracker.uri)
-            if home.info.lifecycle_stage != "active":
-                continue
+        """All who come here at once agree on one run: its id is a param of the oldest version's own run, or of another
+        one where no version has its run any more. Where a trail is gone for good (`mlflow gc`), another one begins."""
+        home = self._home()
+        for number in itertools.count(1):
+            key = clean_key(f"{TRAIL_TAG}.{self.name}{'' if number == 1 else f'.{number}'}")
             run_id = home.data.params.get(key) or self._agree(home, key)
-            patiently(partial(self._client.set_registered_model_tag, self.name, TRAIL_TAG, run_id), self._tracker.uri)
-            return run_id
-        raise GanpipeError(
-            f"ganpipe registered none of the versions of {self.name} whose runs are still there, so it moves none of "
-            "its aliases; choose another register.model_name"
-        )
+            if self._found(run_id):
+                break
+        patiently(partial(self._client.set_registered_model_tag, self.name, TRAIL_TAG, run_id), self._tracker.uri)
+        return run_id
+
+    def _home(self) -> Run:
+        own = [item for item in all_versions(self._client, self._tracker, self.name) if CONTENT_TAG in item.tags]
+        if not own:
+            raise GanpipeError(
+                f"ganpipe registered none of the versions of {self.name}, so it moves none of its aliases; choose "
+                "another register.model_name"
+            )
+        for version in own:
+            home = self._found(version.run_id) if version.run_id else None
+            if home is not None and home.info.lifecycle_stage == "active":
+                return home
+        with self._tracker.run("trail", clean_key(self.name), name=f"home of the trail of {self.name}") as made:
+            run_id = made.run_id
+        return patiently(lambda: self._client.get_run(run_id), self._tracker.uri)
+
+    def _found(self, run_id: str) -> Run | None:
+        return run_of(self._client, self._tracker, run_id)
 
     def _agree(self, home: Run, key: str) -> str:
         tags = {STAGE_TAG: "trail", "mlflow.note.content": f"Every move of an alias of {self.name}, by `ganpipe`."}
@@ -206,22 +222,11 @@ class Trail:
         return self._write_once(self.run_id, _key(move.alias, move.number), move.text) == move.text
 
     def _run(self) -> Run:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = patiently(lambda: self._client.get_run(self.run_id), self._tracker.uri)
-        except GanpipeError as error:
-            cause = error.__cause__
-            if isinstance(cause, MlflowException) and cause.error_code == "RESOURCE_DOES_NOT_EXIST":
-                raise GanpipeError(
-                    f"the run {self.run_id} that held the trail of {self.name} is gone; set the model's tag "
-                    f"{TRAIL_TAG!r} to the id of a new, empty run to begin another"
-                ) from None
-            raise
+        run = patiently(lambda: self._client.get_run(self.run_id), self._tracker.uri)
         if run.info.lifecycle_stage != "active":
             raise GanpipeError(
                 f"the run that holds the trail of {self.name} was deleted; restore it: "
-                f"mlflow runs restore --run-id {self.run_id}"
+                f"MLFLOW_TRACKING_URI={without_password(self._tracker.uri)} mlflow runs restore --run-id {self.run_id}"
             )
         return run
 
@@ -284,13 +289,22 @@ def moves_of(run: Run, alias: str) -> list[Move]:
     return [Move(**json.loads(run.data.params[key])) for key in keys]
 
 
-def trail_of(client: MlflowClient, name: str) -> list[dict[str, Any]]:
+def trail_of(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
     """All moves of aliases of the model `name`, oldest first, as plain data: alias, number, from, to, by, at, why, how.
-    Reads only: empty where the trail has not begun."""
-    run_id = client.get_registered_model(name).tags.get(TRAIL_TAG)
+    Reads only: empty where the trail has not begun.
+
+    Raises:
+        GanpipeError: there is no such model, or the run that held its trail is gone.
+    """
+    run_id = registered_model(client, tracker, name).tags.get(TRAIL_TAG)
     if run_id is None:
         return []
-    run = client.get_run(run_id)
+    run = run_of(client, tracker, run_id)
+    if run is None:
+        raise GanpipeError(
+            f"the run {run_id} that held the trail of {name} is gone from MLflow, and with it the moves until now; the "
+            "next move of an alias by ganpipe begins another"
+        )
     aliases = {key.rpartition(".")[0] for key in run.data.params}
     moves = [move for alias in sorted(aliases) for move in moves_of(run, alias)]
     moves.sort(key=lambda move: move.at)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GanpipeError
 from ..redaction import without_password
 from ..section import nearest
-from .gate import Scores
+from .gate import NotComparable, Scores
 from .reaching import patiently
 from .tracking import Tracker
 
@@ -29,6 +29,10 @@ DECISION_TAG = "ganpipe.decision"
 GATE_TAG = "ganpipe.gate"
 REASONS_TAG = "ganpipe.reasons"
 CARD_TAG = "ganpipe.card"
+HOW_TO_REGISTER = (
+    "`make run` makes the first one; where it has nothing to do, `dvc repro --force --single-item register` does"
+)
+"""DVC skips the stage `register` where the outputs are as they were, whatever became of MLflow meanwhile."""
 
 
 def quoted(name: str) -> str:
@@ -44,12 +48,18 @@ def registered_model(client: MlflowClient, tracker: Tracker, name: str) -> Regis
     """
     found = patiently(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri)
     if not found:
-        names = [model.name for model in client.search_registered_models(max_results=100)]
+        models = patiently(lambda: client.search_registered_models(max_results=100), tracker.uri)
+        names = [model.name for model in models]
         raise GanpipeError(
             f"MLflow at {without_password(tracker.uri)} has no registered model {name!r}; "
-            + (nearest(name, names) if names else "`dvc repro register` makes the first one")
+            + (nearest(name, names) if names else HOW_TO_REGISTER)
         )
     return found[0]
+
+
+def is_registered(client: MlflowClient, tracker: Tracker, name: str) -> bool:
+    """Whether there is a registered model of this name."""
+    return bool(patiently(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri))
 
 
 def find_version(client: MlflowClient, tracker: Tracker, name: str, content: str) -> ModelVersion | None:
@@ -57,7 +67,7 @@ def find_version(client: MlflowClient, tracker: Tracker, name: str, content: str
     condition = f"name = {quoted(name)} and tags.`{CONTENT_TAG}` = '{content}'"
     found = patiently(lambda: list(client.search_model_versions(condition)), tracker.uri)
     ready = sorted((item for item in found if item.status == "READY"), key=lambda item: int(item.version))
-    return client.get_model_version(name, ready[0].version) if ready else None
+    return patiently(lambda: client.get_model_version(name, ready[0].version), tracker.uri) if ready else None
 
 
 def by_alias(client: MlflowClient, tracker: Tracker, name: str, alias: str) -> ModelVersion | None:
@@ -122,20 +132,35 @@ def no_champion(client: MlflowClient, tracker: Tracker, name: str) -> str:
     return nobody(CHAMPION, name, int(newest.version), newest.tags.get(REASONS_TAG, ""))
 
 
+def tagged(version: ModelVersion, tag: str) -> dict[str, Any] | None:
+    """The JSON object that ganpipe wrote into a tag; None where it is gone or somebody wrote something else there."""
+    try:
+        values = json.loads(version.tags[tag])
+    except (KeyError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def metrics_of(version: ModelVersion) -> dict[str, float] | None:
+    """The metrics that a version was registered with; None where its tag does not tell them."""
+    values = tagged(version, METRICS_TAG)
+    numbers = {} if values is None else {key: value for key, value in values.items() if isinstance(value, int | float)}
+    return numbers or None
+
+
 def scores_of(version: ModelVersion) -> Scores:
     """The metrics and protocol that a version was registered with.
 
     Raises:
-        GanpipeError: it was not registered by ganpipe.
+        NotComparable: its tag does not tell them.
     """
-    if METRICS_TAG not in version.tags:
-        raise GanpipeError(
-            f"version {version.version} of {version.name} has no tag {METRICS_TAG!r}: ganpipe did not register it; "
-            f"remove its alias {CHAMPION!r} or choose another register.model_name"
+    metrics = metrics_of(version)
+    if metrics is None:
+        raise NotComparable(
+            f"version {version.version} of {version.name} has no numbers in its tag {METRICS_TAG!r}: ganpipe did not "
+            f"register it, or the tag was edited; remove its alias {CHAMPION!r} or choose another register.model_name"
         )
-    return Scores(
-        f"version {version.version}", json.loads(version.tags[METRICS_TAG]), version.tags.get(PROTOCOL_TAG, "unknown")
-    )
+    return Scores(f"version {version.version}", metrics, version.tags.get(PROTOCOL_TAG, "unknown"))
 
 
 @dataclass(frozen=True)
@@ -185,7 +210,7 @@ def _info(item: ModelVersion, aliases: list[str]) -> VersionInfo:
         aliases=aliases,
         created_at=datetime.fromtimestamp(item.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         gan=tags.get("ganpipe.gan", ""),
-        metrics=json.loads(tags.get(METRICS_TAG, "{}")),
+        metrics=metrics_of(item) or {},
         protocol=tags.get(PROTOCOL_TAG, ""),
         data_source=tags.get("ganpipe.data.source", ""),
         data_digest=tags.get("ganpipe.digest.data", ""),

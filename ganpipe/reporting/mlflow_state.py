@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import GanpipeError
+from ..errors import GanpipeError, UnavailableError
 from ..redaction import without_user_info
 from ..registry.package import digest_of_package
 from ..registry.reaching import patiently, sqlite_path
-from ..registry.registration import content_digest
+from ..registry.registration import content_digest, decision_of
 from ..registry.tracking import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs
 from ..registry.trail import trail_of
-from ..registry.versions import CHAMPION, DECISION_TAG, find_version
+from ..registry.versions import CHAMPION, find_version
 from .contents import Decision, Registered, TrackedRun
 
 if TYPE_CHECKING:
@@ -62,13 +62,17 @@ def read_run(client: MlflowClient, tracker: Tracker, run_key: str) -> TrackedRun
 
 
 def _packages(client: MlflowClient, run_id: str) -> dict[str, str]:
-    """Of the run's environment.json; empty where it has none."""
+    """Of the run's environment.json; empty where it has none, or what is there is none."""
     name = "environment.json"
     if name not in {item.path for item in client.list_artifacts(run_id)}:
         return {}
     with tempfile.TemporaryDirectory() as folder:
-        values = json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8"))
-    return {str(key): str(value) for key, value in values.get("packages", {}).items()}
+        try:
+            values = json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8"))
+        except ValueError:
+            return {}
+    packages = values.get("packages") if isinstance(values, dict) else None
+    return {str(key): str(value) for key, value in packages.items()} if isinstance(packages, dict) else {}
 
 
 def read_registered(
@@ -99,14 +103,17 @@ def read_registered(
 
 
 def _decision(version: ModelVersion) -> Decision | None:
-    if DECISION_TAG not in version.tags:
-        return None
-    values = json.loads(version.tags[DECISION_TAG])
-    return Decision(values["passed"], values["promote"], tuple(values["reasons"]))
+    found = decision_of(version)
+    return None if found is None else Decision(found.passed, found.promote, tuple(found.reasons))
 
 
 def _moves(client: MlflowClient, tracker: Tracker, model: str) -> list[dict[str, Any]]:
-    return patiently(lambda: trail_of(client, model), tracker.uri, _PATIENCE_SECONDS)
+    try:
+        return trail_of(client, tracker, model)
+    except UnavailableError:
+        raise
+    except GanpipeError:  # its run is gone: what the version's own tags say is still told
+        return []
 
 
 def log_page(client: MlflowClient, tracker: Tracker, run_id: str, html: str) -> None:

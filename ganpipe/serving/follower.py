@@ -21,7 +21,7 @@ from ..redaction import without_password
 from ..registry.reaching import sqlite_path
 from ..registry.runlog import is_permanent
 from ..registry.tracking import Tracker
-from ..registry.versions import CHALLENGER, CHAMPION, version_of
+from ..registry.versions import CHALLENGER, CHAMPION, HOW_TO_REGISTER, version_of
 from ..section import nearest
 from .version import NotServable, ServedVersion, load
 
@@ -126,7 +126,7 @@ class Follower:
         path = sqlite_path(self._tracker.uri)
         if path is not None and not path.is_file():
             raise GanpipeError(
-                f"{path}: no MLflow database; run the pipeline first (make run), or set MLFLOW_TRACKING_URI"
+                f"{path}: no MLflow database; set MLFLOW_TRACKING_URI, or make a model: {HOW_TO_REGISTER}"
             )
         self._require_source()
         self.check()
@@ -151,7 +151,7 @@ class Follower:
             names = [model.name for model in client.search_registered_models(max_results=1000)]
             aliases = _aliases(client, source.name)
             if aliases is None:
-                hint = nearest(source.name, names) if names else "it has none yet: run the pipeline first (make run)"
+                hint = nearest(source.name, names) if names else HOW_TO_REGISTER
                 raise GanpipeError(f"--model: no registered model {source.name!r} in MLflow at {where}; {hint}")
             if source.alias in (CHAMPION, CHALLENGER) and source.alias not in aliases:
                 version_of(client, self._tracker, source.name, source.alias)  # says why no version has it

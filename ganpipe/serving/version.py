@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..errors import GanpipeError
 from ..registry.class_names import class_names
-from ..registry.package import download_package
+from ..registry.package import NotUsable, download_package
 from ..registry.tracking import Tracker
 from . import card
 from .query import Abilities, Row
@@ -103,7 +103,7 @@ def load(tracker: Tracker, version: ModelVersion, folder: Path, device: str = "a
     try:
         package = download_package(tracker, version, place)
         served = _load(package, version, device)
-    except NotServable as error:
+    except (NotServable, NotUsable) as error:
         shutil.rmtree(place, ignore_errors=True)
         raise NotServable(f"{what}: {error}") from error
     except Exception as error:  # its code is that of the version: anything may come of it

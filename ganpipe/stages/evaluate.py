@@ -10,7 +10,7 @@ import torch
 
 from .. import environment
 from ..data.cache import Dataset, open_dataset
-from ..data.manifest import verify
+from ..data.manifest import Manifest, read_manifest, verify
 from ..errors import GanpipeError
 from ..evaluation.evaluate import Evaluation, evaluate, protocol_of
 from ..evaluation.extractors import Extractor, load_extractor
@@ -22,6 +22,7 @@ from ..gans import load
 from ..gans.base import DataSpec, Gan, Progress
 from ..params import load_params
 from ..registry import lineage
+from ..registry.gate import NotComparable
 from ..registry.pages import run_page
 from ..registry.runlog import RunLog
 from ..registry.served_model import load_weights
@@ -96,12 +97,18 @@ def trained_gan(trained: dict[str, Any]) -> Gan:
     try:
         load_weights(gan, safetensors.torch.load_file(TRAIN / "generator.safetensors"))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise GanpipeError(f"{TRAIN / 'generator.safetensors'}: {error}; run `dvc repro --force train`") from None
+        raise GanpipeError(
+            f"{TRAIN / 'generator.safetensors'}: {error}; run `dvc repro --force --single-item train`"
+        ) from None
     return gan.eval()
 
 
 def measure(gan: Gan, progress: Progress, settings: EvaluateSettings, averaged: bool) -> Evaluation:
-    """Evaluate `gan` against the reference that the stage `reference` left."""
+    """Evaluate `gan` against the reference that the stage `reference` left.
+
+    Raises:
+        NotComparable: it makes other images than the data are.
+    """
     dataset, extractor, reference = _yardstick(gan, settings)
     training = dataset if settings.split == "train" else open_dataset(SHARDS, "train")
     return evaluate(gan, progress, dataset, reference, extractor, settings, training, averaged)
@@ -113,6 +120,22 @@ def protocol_here(gan: Gan, settings: EvaluateSettings, averaged: bool) -> Proto
 
 
 def _yardstick(gan: Gan, settings: EvaluateSettings) -> tuple[Dataset, Extractor, Reference]:
+    require_fitting(gan.data, "label" in gan.fields, read_manifest(SHARDS))
     dataset = open_dataset(SHARDS, settings.split)
     extractor = load_extractor(settings, place_of(gan)[0])
     return dataset, extractor, load_reference(REFERENCE, reference_protocol(dataset, extractor, settings))
+
+
+def require_fitting(spec: DataSpec, conditional: bool, manifest: Manifest) -> None:
+    """A generator that was trained on data of `spec` can be measured on the data here.
+
+    Raises:
+        NotComparable: what differs.
+    """
+    here = DataSpec(manifest.image_size, manifest.channels, manifest.fields, len(manifest.classes))
+    if spec.image_shape != here.image_shape or (conditional and spec.num_classes != here.num_classes):
+        raise NotComparable(
+            f"the generator makes {spec.image_size} px, {spec.channels} channel(s), {spec.num_classes} classes; the "
+            f"data in {SHARDS} have {here.image_size} px, {here.channels} channel(s), {here.num_classes} classes: "
+            "check out the commit that `ganpipe models` names for it, and its data with `dvc checkout`"
+        )

@@ -20,6 +20,7 @@ from ..registry.package import build_package, download_package
 from ..registry.pages import version_page
 from ..registry.registration import register
 from ..registry.served_model import Generator
+from ..registry.shapes import shape_of_package
 from ..registry.tracking import Tracker
 from ..registry.versions import no_champion
 from .common import (
@@ -75,7 +76,10 @@ def main(argv: list[str]) -> int:
             tracker,
             run.run_id,
             Again(params.evaluate, tracker).measure,
-            tags=run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE]),
+            tags={
+                **run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE]),
+                **shape_of_package({**trained, "protocol": protocol}, manifest.classes).tag,
+            },
         )
     page = version_page(tracker, params.register_.model_name, registration.version)
     about = registration.decision.text

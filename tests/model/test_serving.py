@@ -297,7 +297,10 @@ def test_a_database_that_is_not_there_is_not_made(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["serve", "--port", "0", "--model", f"models:/{NAME}@champion"]) == 2
-    assert f"{tmp_path}/mlflow.db: no MLflow database; run the pipeline first" in capsys.readouterr().err
+    assert (
+        f"{tmp_path}/mlflow.db: no MLflow database; set MLFLOW_TRACKING_URI, or make a model: `make run`"
+        in capsys.readouterr().err
+    )
     assert not list(tmp_path.iterdir())
 
 
