@@ -71,7 +71,7 @@ def sweep(
     logger = get_run_logger()
     with supervision.ended_with_its_worker(logger):
         rows = _run_all(combinations, commit, num_parallel)
-    artifacts.publish_table("sweep", rows, "Each combination is a DVC experiment: `dvc exp show`, `dvc exp apply`")
+    artifacts.publish_table("sweep", rows, "Each combination is a DVC experiment: `dvc exp show`, `dvc exp apply NAME`")
     logger.info("\n%s", _text(rows))
     failed = [row for row in rows if row["error"]]
     if failed:

@@ -18,7 +18,7 @@ def obstacle(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str
         GanpipeError: MLflow does not answer.
     """
     path = sqlite_path(tracker.uri)
-    if path is not None and not path.exists():
+    if path is not None and not (path.exists() and path.stat().st_size):
         return ""
     client = tracker.client()
     if not is_registered(client, tracker, settings.model_name):
