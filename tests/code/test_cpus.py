@@ -117,7 +117,7 @@ def test_check_counts_the_cpus_that_it_may_use(tmp_path: Path) -> None:
     params["data"] |= {"source": "folder", "image_size": 16}
     params["train"]["gan"] = "gan"
     params["cluster"] |= {"num_workers": 1, "cpus_per_worker": 2}
-    params["register"]["conditions"] = {}
+    params["register"] |= {"conditions": {}, "require_commit": False}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     foreign = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
