@@ -98,7 +98,7 @@ def searched(root: Path) -> tuple[GanConfig, float]:
         checkout.run("ganpipe", "down")
     adam = json.loads((root / "artifacts" / "tune" / "best.json").read_text())
     print(f"  in {seconds:.0f} s: {adam}")
-    return load(_BEST["gan"]).Config().with_adam(adam), seconds
+    return load(_BEST["gan"]).Config().with_optimizers(adam), seconds
 
 
 def train_to(

@@ -28,9 +28,9 @@ def main(argv: list[str]) -> int:
 
     with modify_yaml(str(PARAMS)) as values:
         for player in chosen:
-            adam = getattr(config, f"adam_{player}").model_dump(mode="json")
-            values["gans"].setdefault(gan, {})[f"adam_{player}"] = adam
-            print(f"gans.{gan}.adam_{player}: " + ", ".join(f"{name} {value:g}" for name, value in adam.items()))
+            key, settings = config.optimizer_keys[player], config.optimizer_of(player).model_dump(mode="json")
+            values["gans"].setdefault(gan, {})[key] = settings
+            print(f"gans.{gan}.{key}: " + ", ".join(f"{name} {value:g}" for name, value in settings.items()))
         values["tune"]["num_trials"] = 0
     print("tune.num_trials: 0")
     print("the next `dvc repro` trains the same generator; commit params.yaml to keep the choice")

@@ -8,7 +8,7 @@ from ..errors import GanpipeError
 from ..section import nearest
 from .base import Gan
 
-_NOT_GANS = {"base", "draws"}
+_NOT_GANS = {"base", "draws", "optimizers", "pair", "pools"}
 
 
 def names() -> list[str]:

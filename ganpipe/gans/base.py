@@ -15,44 +15,53 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from ..errors import GanpipeError
-from ..losses import adversarial
-from ..section import Section, nearest
+from ..section import Section, nearest, parse
 from .draws import Draws
+from .optimizers import KINDS, Optimizer
+from .pools import Pool, PoolSpec
 
 Losses = dict[str, Tensor]
 
 
-class Adam(Section):
-    """Adam's settings for one player (Kingma & Ba 2014, arXiv 1412.6980)."""
-
-    lr: float = Field(gt=0)
-    """Learning rate."""
-    beta1: float = Field(ge=0, lt=1)
-    """Decay of the first moment."""
-    beta2: float = Field(ge=0, lt=1)
-    """Decay of the second moment."""
-
-
 class GanConfig(Section):
-    """Base of a GAN's own settings. Every player `p` has a field `adam_p`, which the search may override."""
+    """Base of a GAN's own settings. Every player has one for its optimiser, named by kind and player: `adam_generator`
+    is an `Adam`, `rmsprop_critic` an `RMSprop`. The search may override it."""
+
+    @property
+    def optimizer_keys(self) -> dict[str, str]:
+        """Player -> the setting of its optimiser, in the order of the settings."""
+        parts = {name: name.partition("_") for name in type(self).model_fields}
+        return {player: name for name, (kind, _, player) in parts.items() if kind in KINDS and player}
 
     @property
     def players(self) -> list[str]:
         """The players' names, in the order of their settings."""
-        return [name.removeprefix("adam_") for name in type(self).model_fields if name.startswith("adam_")]
+        return list(self.optimizer_keys)
 
-    def with_adam(self, overrides: Mapping[str, Mapping[str, float]]) -> GanConfig:
-        """This config with some players' Adam settings replaced: {player: {lr, beta1, beta2}}, each key optional."""
+    def optimizer_of(self, player: str) -> Optimizer:
+        """The optimiser's settings of one player.
+
+        Raises:
+            GanpipeError: there is no such player.
+        """
+        if player not in self.players:
+            raise GanpipeError(f"{player!r} is no player of this GAN; {nearest(player, self.players)}")
+        settings: Optimizer = getattr(self, self.optimizer_keys[player])
+        return settings
+
+    def with_optimizers(self, overrides: Mapping[str, Mapping[str, float]]) -> GanConfig:
+        """This config with some optimisers' settings replaced: {player: {lr, beta1, …}}, each key optional.
+
+        Raises:
+            GanpipeError: there is no such player, or its optimiser has no such setting.
+        """
         updates = {}
         for player, values in overrides.items():
-            if player not in self.players:
-                raise GanpipeError(f"{player!r} is no player of this GAN; {nearest(player, self.players)}")
-            name = f"adam_{player}"
-            updates[name] = Adam.model_validate({**getattr(self, name).model_dump(), **values})
+            own = self.optimizer_of(player)
+            updates[self.optimizer_keys[player]] = parse(type(own), {**own.model_dump(), **values}, prefix=player)
         return self.model_copy(update=updates)
 
 
@@ -97,6 +106,7 @@ class Batch:
         truncation: in (0, 1]; how far latents are pulled towards their mean. Always 1 in training.
         observed: what `observe` collected.
         kept: what `once` computed.
+        first_row: where these samples begin in the global batch.
     """
 
     num_samples: int
@@ -107,6 +117,7 @@ class Batch:
     truncation: float = 1.0
     observed: dict[str, Tensor] = field(default_factory=dict)
     kept: dict[str, Tensor] = field(default_factory=dict)
+    first_row: int = 0
 
     def __getitem__(self, name: str) -> Tensor:
         return self.fields[name]
@@ -146,14 +157,17 @@ class Player:
 
     Attributes:
         modules: attributes of the Gan itself, not of its modules.
+        optimizer: the settings of its optimiser.
         averaged: keep an exponential moving average of these weights; samples are drawn from it.
         compiled: under `train.compile`; not where they are differentiated twice, which torch.compile cannot.
+        over_time: (settings, progress) -> the settings that hold now, beside `train.schedule` (R3GAN's beta2).
     """
 
     modules: Sequence[nn.Module]
-    adam: Adam
+    optimizer: Optimizer
     averaged: bool = False
     compiled: bool = True
+    over_time: Callable[[Optimizer, Progress], Optimizer] | None = None
 
     def parameters(self) -> Iterator[nn.Parameter]:
         for module in self.modules:
@@ -196,6 +210,8 @@ class Gan(nn.Module, ABC):
         self.check(config, data)
         self.config = config
         self.data = data
+        self.frozen: dict[str, nn.Module] = {}
+        self.pools: dict[str, Pool] = {}
 
     @classmethod
     def check(cls, config: GanConfig, data: DataSpec) -> None:
@@ -213,7 +229,26 @@ class Gan(nn.Module, ABC):
 
     @abstractmethod
     def phases(self, progress: Progress) -> list[Phase]:
-        """Who updates now, in order."""
+        """Who updates now, in order. A player without a phase rests."""
+
+    def frozen_networks(self) -> dict[str, Callable[[], nn.Module]]:
+        """What loads each network that is used in training and never trained, such as the extractor of a perceptual
+        loss. A loader verifies its weights by their digest.
+
+        Training puts them into `frozen`: in evaluation mode, where the networks are, and in no checkpoint or package.
+        """
+        return {}
+
+    def replay_pools(self) -> dict[str, PoolSpec]:
+        """The pools of earlier generated images that training keeps in `pools`, and in checkpoints."""
+        return {}
+
+    def stage(self, progress: Progress) -> int:
+        """Which stage of the training this is. Where the number changes, every player begins with a fresh optimiser.
+
+        Stages are shares of the training (`progress.fraction`), so that a short trial of the search goes through all.
+        """
+        return 0
 
     def turns(self, progress: Progress) -> list[list[Phase]]:
         """The phases that are due in this step, each with those that share its batch."""
@@ -236,76 +271,3 @@ class Gan(nn.Module, ABC):
     def adapt(self, observed: Mapping[str, Tensor], progress: Progress) -> None:
         """Take back what the phases of a step observed, averaged over workers (ADA's probability, path length)."""
         return None
-
-
-class AdversarialPair(Gan):
-    """The common case: one generator against one discriminator, which moves first.
-
-    What stands here is Goodfellow 2014's cross-entropy game with the non-saturating generator loss; a paper that
-    changes only the two losses overrides `opponent_loss` and `generator_loss`.
-    """
-
-    opponent: ClassVar[str] = "discriminator"
-    """The second player's name; `critic` in the Wasserstein family. Its module is the attribute of that name."""
-    apart: ClassVar[bool] = True
-    """Whether real and generated images pass the opponent apart, each with their own batch statistics. Where it has no
-    batch norm the result is the same, and one pass for both is faster."""
-    shares_images: ClassVar[bool] = True
-    """Whether the generator learns from the images that the opponent has just seen, which saves a pass."""
-    generator: nn.Module
-
-    opponent_loss: Callable[[Tensor, Tensor], Tensor] = staticmethod(adversarial.discriminator_cross_entropy)
-    """(real logits, fake logits) -> scalar."""
-    generator_loss: Callable[[Tensor], Tensor] = staticmethod(adversarial.non_saturating)
-    """fake logits -> scalar."""
-    score: Callable[[Tensor], Tensor] = staticmethod(torch.sigmoid)
-    """Logits -> what is logged as score_real and score_fake: here the probability of being real, D(x)."""
-
-    @abstractmethod
-    def generate(self, batch: Batch) -> Tensor:
-        """Images from fresh latents (and the batch's conditions), (N, C, H, W)."""
-
-    def judge(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
-        """The opponent's logits for images (under the batch's conditions), (N, ...)."""
-        logits: Tensor = getattr(self, self.opponent)(images_NCHW)
-        return logits
-
-    def players(self) -> dict[str, Player]:
-        return {
-            name: Player([getattr(self, name)], getattr(self.config, f"adam_{name}"), averaged=name == "generator")
-            for name in ("generator", self.opponent)
-        }
-
-    def phases(self, progress: Progress) -> list[Phase]:
-        return [
-            Phase(self.opponent, self.opponent_losses),
-            Phase("generator", self.generator_losses, shares_batch=self.shares_images),
-        ]
-
-    def opponent_losses(self, batch: Batch, progress: Progress) -> Losses:
-        """What the discriminator or critic minimises."""
-        with torch.set_grad_enabled(self.shares_images):
-            fake_NCHW = self._generated(batch)
-        return self.opponent_losses_on(fake_NCHW.detach(), batch)
-
-    def _generated(self, batch: Batch) -> Tensor:
-        return batch.once("generated", lambda: self.generate(batch))
-
-    def opponent_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
-        """The same for given generated images."""
-        real_NCHW = batch["image"]
-        if self.apart:
-            real_logits, fake_logits = self.judge(real_NCHW, batch), self.judge(fake_NCHW, batch)
-        else:
-            both_NCHW = torch.cat([real_NCHW, fake_NCHW.to(real_NCHW.dtype)])
-            real_logits, fake_logits = self.judge(both_NCHW, batch.twice()).chunk(2)
-        batch.observe("score_real", self.score(real_logits))
-        batch.observe("score_fake", self.score(fake_logits))
-        return {"adversarial": self.opponent_loss(real_logits, fake_logits)}
-
-    def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
-        """What the generator minimises."""
-        return {"adversarial": self.generator_loss(self.judge(self._generated(batch), batch))}
-
-    def sample(self, conditions: Batch, progress: Progress) -> Tensor:
-        return self.generate(conditions)

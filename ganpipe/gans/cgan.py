@@ -9,7 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..networks.cgan import ConditionalDiscriminator, ConditionalGenerator
-from .base import Adam, AdversarialPair, Batch, DataSpec, GanConfig
+from .base import Batch, DataSpec, GanConfig
+from .optimizers import Adam
+from .pair import AdversarialPair
 
 
 class CganSettings(GanConfig):

@@ -11,7 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..networks.mlp import image_discriminator, image_generator
-from .base import Adam, AdversarialPair, Batch, DataSpec, GanConfig
+from .base import Batch, DataSpec, GanConfig
+from .optimizers import Adam
+from .pair import AdversarialPair
 
 
 class GanSettings(GanConfig):

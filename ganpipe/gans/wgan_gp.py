@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from ..losses.adversarial import wasserstein_critic, wasserstein_generator
 from ..losses.penalties import gradient_penalty, input_gradient
 from ..networks import dcgan, mlp
-from .base import Adam, AdversarialPair, Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
+from .base import Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
+from .optimizers import Adam
+from .pair import AdversarialPair
 
 
 class WganGpSettings(GanConfig):

@@ -97,7 +97,8 @@ def _training(values: Mapping[str, Any]) -> Training:
     return Training(
         gan=str(values.get("gan", "unknown")),
         config=flatten(config),
-        players=tuple(key.removeprefix("adam_") for key in config if key.startswith("adam_")),
+        # A player's setting is named by optimiser and player, and has a learning rate.
+        players=tuple(k.partition("_")[2] for k, value in config.items() if isinstance(value, dict) and "lr" in value),
         images_seen=int(progress.get("images_seen", 0)),
         step=int(progress.get("step", 0)),
         averaged=bool(values.get("averaged", False)),

@@ -144,7 +144,7 @@ def run_described(work: Work) -> SearchResult | None:
     if lacking := hosts.without(work.shards, hosts.with_room(needs.cpus, needs.gpus)):
         require_reachable(work.shards, work.no_urls, lacking)
     manifest = work.shards.read_manifest()
-    config = work.params.gan_config.with_adam(work.adam)
+    config = work.params.gan_config.with_optimizers(work.adam)
     job = training_job(work.params, manifest, config, work.folder, work.shards)
     if work.stage == "tune":
         trials = OpenTrial(work.tracker, work.key, work.run_id, work.params.train.gan)

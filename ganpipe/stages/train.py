@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
 
 def searched_config(params: Params) -> GanConfig:
     """The GAN's settings with what the search found."""
-    return params.gan_config.with_adam(read_json(TUNE / "best.json", made_by="tune"))
+    return params.gan_config.with_optimizers(read_json(TUNE / "best.json", made_by="tune"))
 
 
 def training_settings(params: Params, config: GanConfig) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from .submitted import submit
 from .work import done, work_folder
 
 OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "compile", "deterministic",
-            "max_gradient_norm", "ema_half_life", "ema_ramp_up")  # fmt: skip
+            "max_gradient_norm", "schedule", "ema_half_life", "ema_ramp_up")  # fmt: skip
 """What of `train` a trial depends on; the rest may change without a new search. dvc.yaml names the same."""
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from ..data.order import share
 from .failures import exchanging
 
 
@@ -39,6 +40,14 @@ class World:
         holder = torch.tensor([number], dtype=torch.float64, device=self.device)
         self.broadcast([holder])
         return float(holder)
+
+    def gather_shares(self, tensor_G: Tensor) -> None:
+        """Complete a tensor of which each rank has the rows of its own share of the global batch."""
+        if self.size > 1:
+            with exchanging():
+                for rank in range(self.size):
+                    start, stop = share(0, len(tensor_G), rank, self.size)
+                    torch.distributed.broadcast(tensor_G[start:stop], src=rank)
 
     def barrier(self) -> None:
         if self.size > 1:

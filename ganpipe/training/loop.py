@@ -40,7 +40,7 @@ class Loop:
     def step(self) -> dict[str, Tensor]:
         """Every turn that is due, once; the k-th update of each sees the step's k-th batch."""
         state, progress, batch_size = self.state, self.state.progress, self.settings.batch_size
-        turns = state.gan.turns(progress)
+        turns = state.turns()
         num_batches = max((turn[0].num_updates for turn in turns), default=1)
         positions = [progress.images_seen + k * batch_size for k in range(num_batches)]
         batches = [self.fetch(position + self.start, position + self.stop) for position in positions]
@@ -73,7 +73,7 @@ class Loop:
             parameter.grad = _laid_out_like(parameter, sums.pop(number, None))
         if self.settings.max_gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_gradient_norm)
-        self.state.optimizers[phase.player].step()
+        self.state.optimizer(phase.player).step()
         if phase.after_update is not None:
             phase.after_update()
         return {str(name): value for name, value in sums.items()}
@@ -88,7 +88,7 @@ class Loop:
             draws = BatchDraws(seed, self.settings.batch_size, start, stop)
             # What lives on until the next phase would take the memory that micro-batches are to save.
             kept = kept if size >= self.stop - self.start else {}
-            batch = Batch(stop - start, draws, rows, self.state.device, self.state.dtype, kept=kept)
+            batch = Batch(stop - start, draws, rows, self.state.device, self.state.dtype, kept=kept, first_row=start)
             yield batch, stop == self.stop
 
 

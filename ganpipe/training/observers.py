@@ -146,7 +146,7 @@ class Checkpoints:
         now = state.progress.images_seen
         if not is_due(self._every, before, state.progress):
             return
-        self._world.broadcast(state.gan.buffers())
+        state.agree(self._world)
         if self._score is not None:
             state.scores[now] = self._scored(state, self._score)
             if self._tracker is not None:
@@ -156,7 +156,7 @@ class Checkpoints:
 
     def save(self, state: TrainingState) -> None:
         """A checkpoint out of turn, without a score: the training goes on from it as if it had not been."""
-        self._world.broadcast(state.gan.buffers())
+        state.agree(self._world)
         self._save(state)
 
     def _save(self, state: TrainingState) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import GanpipeError
+from .optimizers import STATE_NAMES
 
 
 class Unfit(GanpipeError):
@@ -60,12 +61,12 @@ def check(
         Unfit: naming the first difference.
     """
     require(isinstance(state, dict) and set(state) == set(own), f"it has the parts {_names(state)}")
-    for part in ("gan", "ema"):
+    for part in ("gan", "ema", "pools"):
         _check_tensors(part, state[part], own[part])
     _require_names("optimizers", state["optimizers"], own["optimizers"])
     for name, optimizer in optimizers.items():
         _check_optimizer(f"optimizers.{name}", state["optimizers"][name], own["optimizers"][name], optimizer)
-    for name in ("images_seen", "step"):
+    for name in ("images_seen", "step", "stage"):
         require(type(state[name]) is int and 0 <= state[name] < 2**62, f"{name} is {_short(state[name])}")
     _check_curves(state["curves"])
     scores = state["scores"]
@@ -104,11 +105,14 @@ def _check_optimizer(where: str, found: Any, own: Mapping[str, Any], optimizer: 
     require(isinstance(moments, dict), f"{where}.state is no table")
     for number, entry in moments.items():
         require(type(number) is int and 0 <= number < len(parameters), f"{where} has a parameter {_short(number)}")
-        _require_names(f"{where}.{number}", entry, dict.fromkeys(("step", "exp_avg", "exp_avg_sq")))
-        step = entry["step"]
-        require(isinstance(step, Tensor) and step.numel() == 1, f"{where}.{number}.step is {_short(step)}")
-        for moment in ("exp_avg", "exp_avg_sq"):
-            _check_like(f"{where}.{number}.{moment}", entry[moment], parameters[number])
+        names = STATE_NAMES[type(optimizer)]
+        _require_names(f"{where}.{number}", entry, dict.fromkeys(names))
+        for name in names:
+            value = entry[name]
+            if name == "step":
+                require(isinstance(value, Tensor) and value.numel() == 1, f"{where}.{number}.step is {_short(value)}")
+            elif value is not None:  # a momentum that is switched off
+                _check_like(f"{where}.{number}.{name}", value, parameters[number])
 
 
 def _check_curves(found: Any) -> None:

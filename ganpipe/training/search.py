@@ -121,14 +121,12 @@ def searched(config: GanConfig, settings: TuneSettings) -> tuple[dict[str, Distr
         GanpipeError: there is nothing to search.
     """
     space = space_by_player(settings, config.players)
-    flat = {f"{p}.{name}": d for p in config.players for name, d in space[p].distributions().items()}
+    own = {player: config.optimizer_of(player).model_dump() for player in config.players}
+    # RMSprop and SGD have no betas: of them the learning rate is searched.
+    flat = {f"{p}.{n}": d for p in config.players for n, d in space[p].distributions().items() if n in own[p]}
     if not flat:
         raise GanpipeError("tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0")
-    defaults = {
-        f"{p}.{name}": getattr(config, f"adam_{p}").model_dump()[name]
-        for p in config.players
-        for name in space[p].distributions()
-    }
+    defaults = {f"{p}.{name}": value for p in config.players for name, value in own[p].items() if f"{p}.{name}" in flat}
     return flat, {key: value for key, value in defaults.items() if flat[key].holds(value)}
 
 
@@ -259,7 +257,7 @@ def _trial(
     job = dataclasses.replace(
         job,
         name=f"trial {name}",
-        config=job.config.with_adam(adam),
+        config=job.config.with_optimizers(adam),
         folder=f"{job.folder}/search/work/{name}",
         open_tracker=None if open_trial_tracker is None else _TrialTracker(open_trial_tracker, name, adam),
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from ..section import Section
+from .schedules import Schedule
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -36,6 +37,8 @@ class TrainSettings(Section):
     that costs."""
     max_gradient_norm: float | None = Field(default=None, gt=0)
     """Clip each update's gradient to this L2 norm. null: no clipping."""
+    schedule: Schedule = Schedule()
+    """Learning rates over the course of the training."""
     ema_half_life: float = Field(default=5_000, ge=0)
     """Half-life, in images, of the moving average of the generator's weights from which samples are drawn. 0: none."""
     ema_ramp_up: float = Field(default=0.05, ge=0)

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from ..errors import GanpipeError, UnavailableError
 from ..gans import load
-from ..gans.base import DataSpec, Gan, GanConfig, Progress
+from ..gans.base import DataSpec, Gan, GanConfig, Phase, Progress
 from ..gans.draws import derive_seed
-from . import restoring
+from ..gans.pools import Pool
+from . import optimizers, restoring
 from .distributed import World, synchronise_batch_norm
 from .ema import Ema
 from .settings import TrainSettings
@@ -59,13 +60,13 @@ class Curves:
         Raises:
             Diverged: a mean is not a finite number.
         """
-        means = torch.stack([self._sums[name] / self._counts[name] for name in self._sums]).tolist()
+        means = torch.stack([self._sums[name] / self._counts[name] for name in self._sums]).cpu().tolist()
         row = dict(zip(self._sums, means, strict=True))
         for name, value in row.items():
             if not math.isfinite(value):
                 raise Diverged(
                     f"training diverged: {name} is {value} after {now.images_seen:,} images; "
-                    "lower the learning rates (gans.*.adam_*.lr), or set train.max_gradient_norm"
+                    "lower the learning rates (gans.<name>.*.lr), or set train.max_gradient_norm"
                 )
         self.rows.append({"step": now.step, "images_seen": now.images_seen, **row})
         self._sums, self._counts = {}, {}
@@ -109,21 +110,28 @@ class TrainingState:
         if world.size > 1:
             synchronise_batch_norm(self.gan)
         self.gan.to(self.device, self.dtype)
+        self.gan.pools = {
+            name: Pool(spec, settings.batch_size).to(self.device, self.dtype)
+            for name, spec in self.gan.replay_pools().items()
+        }
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.gan.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.gan.frozen = {name: self._frozen(load()) for name, load in self.gan.frozen_networks().items()}
         self.players = self.gan.players()
         self.parameters = {name: list(player.parameters()) for name, player in self.players.items()}
         self.optimizers = {
-            name: torch.optim.Adam(
-                self.parameters[name], player.adam.lr, (player.adam.beta1, player.adam.beta2), fused=True
-            )
-            for name, player in self.players.items()
+            name: optimizers.build(self.parameters[name], player.optimizer) for name, player in self.players.items()
         }
         self.ema = Ema(self._averaged_modules(), settings.ema_half_life, settings.ema_ramp_up)
         self.progress = Progress(0, settings.num_images)
+        self.stage = self.gan.stage(self.progress)
         self.curves = Curves(settings.log_every)
         self.scores: dict[int, float] = {}
         """Quick FID by images seen."""
+
+    def _frozen(self, network: nn.Module) -> nn.Module:
+        network.to(self.device, self.dtype).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        return network.eval().requires_grad_(False)
 
     def _averaged_modules(self) -> dict[str, nn.Module]:
         averaged = {id(m) for player in self.players.values() if player.averaged for m in player.modules}
@@ -142,6 +150,22 @@ class TrainingState:
         if self.settings.compile:
             for module in [m for player in self.players.values() if player.compiled for m in player.modules]:
                 module.compile()
+
+    def turns(self) -> list[list[Phase]]:
+        """The phases that are due in this step; where a stage of the training begins, with fresh optimisers."""
+        if (stage := self.gan.stage(self.progress)) != self.stage:
+            for optimizer in self.optimizers.values():
+                optimizer.state.clear()
+            self.stage = stage
+        return self.gan.turns(self.progress)
+
+    def optimizer(self, name: str) -> torch.optim.Optimizer:
+        """A player's optimiser, with the settings that hold now."""
+        player, settings = self.players[name], self.players[name].optimizer
+        if player.over_time is not None:
+            settings = player.over_time(settings, self.progress)
+        optimizers.set_to(self.optimizers[name], settings, self.settings.schedule.factor(self.progress.fraction))
+        return self.optimizers[name]
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -168,13 +192,25 @@ class TrainingState:
                 for name, tensor in module.state_dict().items()
             }
 
+    def agree(self, world: World) -> None:
+        """Let rank 0's state be that of all workers, as a checkpoint has it: buffers are rank 0's, and pools are
+        gathered from their shares. Collective."""
+        world.broadcast(self.gan.buffers())
+        for tensor in self._pools().values():
+            world.gather_shares(tensor)
+
+    def _pools(self) -> dict[str, Tensor]:
+        return {f"{name}.{key}": t for name, pool in self.gan.pools.items() for key, t in pool.state_dict().items()}
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "gan": self.gan.state_dict(),
+            "pools": self._pools(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "ema": self.ema.state_dict(),
             "images_seen": self.progress.images_seen,
             "step": self.progress.step,
+            "stage": self.stage,
             "curves": self.curves.state_dict(),
             "scores": self.scores,
         }
@@ -187,10 +223,13 @@ class TrainingState:
         """
         restoring.check(state, self.state_dict(), self.optimizers)
         self.gan.load_state_dict(state["gan"])
+        for name, tensor in self._pools().items():
+            tensor.copy_(state["pools"][name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.ema.load_state_dict(state["ema"])
         self.progress = Progress(state["images_seen"], self.progress.num_images, state["step"])
+        self.stage = state["stage"]
         self.curves.load_state_dict(state["curves"])
         self.scores = dict(state["scores"])
 

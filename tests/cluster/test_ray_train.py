@@ -122,7 +122,7 @@ def test_a_training_that_was_stopped_before_its_last_report_reports_again(shards
 def test_a_training_that_diverges_is_not_tried_again(ray_head: str, shards: Path, tmp_path: Path) -> None:
     job = make_job(shards, tmp_path, "gan", log_every=16)
     job = dataclasses.replace(
-        job, config=job.config.with_adam({"generator": {"lr": 1e30}, "discriminator": {"lr": 1e30}})
+        job, config=job.config.with_optimizers({"generator": {"lr": 1e30}, "discriminator": {"lr": 1e30}})
     )
     with pytest.raises(Diverged, match="training diverged: .* lower the learning rates"):
         train(job, ClusterSettings(num_workers=1, cpus_per_worker=1))

@@ -8,7 +8,8 @@ from torch import nn
 from training_parts import largest_difference, make_loop, weights_of
 
 from ganpipe import gans
-from ganpipe.gans.base import AdversarialPair, Batch
+from ganpipe.gans.base import Batch
+from ganpipe.gans.pair import AdversarialPair
 from ganpipe.losses import penalties
 from ganpipe.networks import mlp
 
