@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from ganpipe.evaluation.figures import SampleGrid
 from ganpipe.gans import load
 from ganpipe.gans.base import DataSpec
+from ganpipe.registry.package import build_package
 from ganpipe.training.distributed import World
 from ganpipe.training.loop import Fetch, Loop
 from ganpipe.training.settings import TrainSettings
@@ -66,3 +72,31 @@ def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> f
     """The largest absolute difference between two sets of weights."""
     assert first.keys() == second.keys()
     return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def packaged(loop: Loop, folder: Path) -> Path:
+    """The loop's generator as the package that is registered, built below `folder`."""
+    state, train = loop.state, folder / "train"
+    trained = {
+        "gan": loop.settings.gan,
+        "config": state.gan.config.model_dump(mode="json"),  # type: ignore[attr-defined]
+        "averaged": True,
+        "data": dataclasses.asdict(SPEC),
+        "progress": dataclasses.asdict(state.progress),
+        "run_key": "0" * 16,
+        "data_digest": "0" * 64,
+    }
+    train.mkdir()
+    (train / "model.json").write_text(json.dumps(trained))
+    save_file(state.generator_state(), train / "generator.safetensors")
+    (folder / "samples.png").write_bytes(SampleGrid(4)(state.gan, state.progress))
+    build_package(
+        train,
+        folder / "package",
+        metrics={},
+        protocol={},
+        licence="none",
+        card="# A card\n",
+        samples_png=folder / "samples.png",
+    )
+    return folder / "package"

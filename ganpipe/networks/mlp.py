@@ -50,7 +50,8 @@ def input_gradient(network: nn.Sequential, images_NCHW: Tensor) -> Tensor:
                 hidden = layer(hidden)
             else:
                 assert isinstance(layer, nn.LeakyReLU), layer
-                slopes.append(torch.where(hidden > 0, hidden.new_tensor(1), hidden.new_tensor(layer.negative_slope)))
+                # No tensor is made from a Python number: on a GPU that is a copy from the host, at every layer.
+                slopes.append(torch.ones_like(hidden).masked_fill_(hidden <= 0, layer.negative_slope))
                 hidden = hidden * slopes[-1]
     gradient = linear[-1].weight
     for layer, slope in zip(linear[-2::-1], slopes[::-1], strict=True):

@@ -253,7 +253,7 @@ class Generator:
         parts = [torch.empty(0, *self.data.image_shape)]
         for start in range(0, num_rows, ROWS_AT_ONCE):
             rows = slice(start, min(start + ROWS_AT_ONCE, num_rows))
-            fields = {} if labels is None else {"label": torch.tensor(labels[rows], device=self.device)}
+            fields = {} if labels is None else {"label": torch.tensor(labels[rows]).to(self.device)}
             conditions = self._batch(rows.stop - start, draws(rows), fields, device=self.device, truncation=truncation)
             parts.append(self.gan.sample(conditions, self.progress).float().cpu())
         return torch.cat(parts)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_parts import SPEC, blobs, largest_difference, make_loop, weights_of
+from training_parts import blobs, largest_difference, make_loop, packaged, weights_of
 
 from ganpipe import gans
 from ganpipe.data.order import share
-from ganpipe.evaluation.figures import SampleGrid
 from ganpipe.evaluation.sampling import sample_images
-from ganpipe.gans.base import Adam, Batch, DataSpec, Progress
+from ganpipe.gans.base import Batch, DataSpec, Progress
 from ganpipe.gans.draws import BatchDraws, seed_networks
-from ganpipe.registry.package import build_package
+from ganpipe.gans.optimizers import Adam
 from ganpipe.registry.served_model import Generator, package_files
 
 QUICK = {"precision": "fp32", "batch_size": 32, "ema_half_life": 1000}
@@ -156,40 +154,14 @@ def test_a_conditional_gan_obeys_its_label(name: str) -> None:
 
 @every_gan
 def test_the_package_makes_the_same_images(name: str, tmp_path: Path) -> None:
-    import dataclasses
-
-    from safetensors.torch import save_file
-
     loop = make_loop(name, settings={"precision": "fp32"})
     loop.step()
-    state = loop.state
-    trained = {
-        "gan": name,
-        "config": state.gan.config.model_dump(mode="json"),  # type: ignore[attr-defined]
-        "averaged": True,
-        "data": dataclasses.asdict(SPEC),
-        "progress": dataclasses.asdict(state.progress),
-        "run_key": "0" * 16,
-        "data_digest": "0" * 64,
-    }
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "model.json").write_text(json.dumps(trained))
-    save_file(state.generator_state(), tmp_path / "train" / "generator.safetensors")
-    (tmp_path / "samples.png").write_bytes(SampleGrid(4)(state.gan, state.progress))
-    build_package(
-        tmp_path / "train",
-        tmp_path / "package",
-        metrics={},
-        protocol={},
-        licence="none",
-        card="# A card\n",
-        samples_png=tmp_path / "samples.png",
-    )
+    state, package = loop.state, packaged(loop, tmp_path)
     labels = [0, 1, 1, 0] if "label" in state.gan.fields else None
-    packaged = Generator(package_files(tmp_path / "package"), "cpu").images([1, 2, 3, 4], labels)
+    found = Generator(package_files(package), "cpu").images([1, 2, 3, 4], labels)
     with state.averaged() as gan:
         own = sample_images(gan, state.progress, [1, 2, 3, 4], labels)
-    assert np.array_equal(((packaged.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy(), own)
+    assert np.array_equal(((found.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy(), own)
 
 
 @every_gan
