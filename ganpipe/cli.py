@@ -20,6 +20,7 @@ from .redaction import redact
 from .section import nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "code": ("stages.code", "stage: which code each stage uses, so that only what changed runs again"),
     "ingest": (
         "stages.ingest",
         "stage: fetch the images, write the shards; --watch tells Prefect of new ones",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,9 @@ from .evaluation.settings import EvaluateSettings
 from .gans.base import GanConfig
 from .redaction import check_settings
 from .registry.settings import RegisterSettings
-from .section import Section, parse
+from .section import Section, nearest, parse
 from .training.search_settings import TuneSettings
 from .training.settings import ClusterSettings, TrainSettings
-
-
-def _one_section_each(title: str, models: dict[str, type[Any]], description: str) -> type[Section]:
-    fields: dict[str, Any] = {
-        name: (model, Field(default_factory=model, description=(model.__doc__ or "").split("\n")[0]))
-        for name, model in models.items()
-    }
-    return create_model(title, __base__=Section, __doc__=description, **fields)
-
-
-Sources = _one_section_each(
-    "Sources", {name: sources.load(name).Settings for name in sources.names()}, "Settings of each source of images."
-)
-Gans = _one_section_each("Gans", {name: gans.load(name).Config for name in gans.names()}, "Settings of each GAN.")
 
 
 class Params(Section):
@@ -42,7 +29,7 @@ class Params(Section):
 
     data: DataSettings = Field(default_factory=DataSettings)
     """Which images, in which form."""
-    sources: Sources = Field(default_factory=Sources)  # type: ignore[valid-type]
+    sources: dict[str, Any] = Field(default_factory=dict)
     """Settings of each source; only those of data.source matter to a run."""
     train: TrainSettings = Field(default_factory=TrainSettings)
     """How the generator is trained."""
@@ -54,21 +41,28 @@ class Params(Section):
     """How generators are measured."""
     register_: RegisterSettings = Field(default_factory=RegisterSettings, alias="register")
     """Where they are registered, and which becomes the champion."""
-    gans: Gans = Field(default_factory=Gans)  # type: ignore[valid-type]
+    gans: dict[str, Any] = Field(default_factory=dict)
     """Settings of each GAN; only those of train.gan matter to a run."""
 
-    @property
+    @cached_property
     def gan_config(self) -> GanConfig:
-        """The settings of train.gan."""
-        gans.load(self.train.gan)  # names the nearest GAN where there is none of that name
-        config: GanConfig = getattr(self.gans, self.train.gan)
-        return config
+        """The settings of train.gan. Of all GANs, only this one's code is loaded.
 
-    @property
+        Raises:
+            GanpipeError: there is no such GAN, or a setting does not fit.
+        """
+        name = self.train.gan
+        return parse(gans.load(name).Config, self.gans.get(name, {}), prefix=f"gans.{name}")
+
+    @cached_property
     def source_settings(self) -> SourceSettings:
-        """The settings of data.source."""
-        settings: SourceSettings = getattr(self.sources, self.data.source)
-        return settings
+        """The settings of data.source.
+
+        Raises:
+            GanpipeError: there is no such source, or a setting does not fit.
+        """
+        name = self.data.source
+        return parse(sources.load(name).Settings, self.sources.get(name, {}), prefix=f"sources.{name}")
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -91,10 +85,41 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise GanpipeError(f"{path}: {error}") from None
     check_settings(values)
     params = parse(Params, values, prefix="", origin=str(path))
-    _ = params.gan_config
+    _check_names(params)
+    _ = params.gan_config, params.source_settings
     return params
+
+
+def _check_names(params: Params) -> None:
+    """Raise GanpipeError where a section is of no GAN or source."""
+    for section, found, names in (("gans", params.gans, gans.names()), ("sources", params.sources, sources.names())):
+        for name in found:
+            if name not in names:
+                raise GanpipeError(f"params.yaml: {section}.{name}: unknown key; {nearest(name, names)}")
+
+
+def every_setting() -> type[Params]:
+    """`Params` with the settings of every GAN and source as typed sections; it loads them all."""
+    sections: dict[str, dict[str, type[Section]]] = {
+        "sources": {name: sources.load(name).Settings for name in sources.names()},
+        "gans": {name: gans.load(name).Config for name in gans.names()},
+    }
+    fields: dict[str, Any] = {}
+    for name, models in sections.items():
+        description = Params.model_fields[name].description or ""
+        model = _one_section_each(name.capitalize(), models, description)
+        fields[name] = (model, Field(default_factory=model, description=description))
+    return create_model("Params", __base__=Params, __doc__=Params.__doc__, **fields)
 
 
 def schema() -> str:
     """The JSON schema of params.yaml, for editors."""
-    return json.dumps(Params.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"
+    return json.dumps(every_setting().model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"
+
+
+def _one_section_each(title: str, models: dict[str, type[Section]], description: str) -> type[Section]:
+    fields: dict[str, Any] = {
+        name: (model, Field(default_factory=model, description=(model.__doc__ or "").split("\n")[0]))
+        for name, model in models.items()
+    }
+    return create_model(title, __base__=Section, __doc__=description, **fields)

@@ -20,7 +20,7 @@ from model.registry_parts import PROGRESS, SMALL, make_gan, write_trained
 from ganpipe.data.manifest import Manifest, Shard, write_manifest
 from ganpipe.environment import STAGE_SECONDS
 from ganpipe.evaluation.evaluate import Evaluation
-from ganpipe.evaluation.figures import grid, png
+from ganpipe.evaluation.grids import grid, png
 from ganpipe.evaluation.metrics import ClassFid
 from ganpipe.evaluation.protocol import Protocol, ReferenceProtocol
 from ganpipe.params import load_params

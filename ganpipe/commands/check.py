@@ -98,7 +98,7 @@ def check_watched_folders(params: Params) -> None:
     if not (Path(".dvc").is_dir() and Path("dvc.yaml").is_file()):
         return
     names = re.findall(r"\$\{sources\.(\w+)\.path\}", Path("dvc.yaml").read_text(encoding="utf-8"))
-    given = (getattr(getattr(params.sources, name, None), "path", None) for name in names)
+    given = ((params.sources.get(name) or {}).get("path") for name in names)
     tracked.require_fit([Path(path).expanduser() for path in given if path], _is_ignored_by_dvc)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from .. import environment
 from ..errors import GanpipeError
-from ..evaluation import figures
+from ..evaluation import figures, grids
 from ..evaluation.sampling import sample_seeds
 from ..params import Params, load_params
 from ..registry.comparison import as_html, as_text, compare
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         )
         print(as_text(comparison))
         if options.out is not None:
-            picture = figures.png(side_by_side(first, second, options.num, options.seed))
+            picture = grids.png(side_by_side(first, second, options.num, options.seed))
             page = as_html(comparison, picture)
             for path in _write(options.out, folder, page, picture):
                 print(path)
@@ -66,13 +66,13 @@ def side_by_side(first: Opened, second: Opened, num: int, seed: int) -> Image.Im
     """Two grids; equal places have equal seeds, and equal labels where both GANs know the same number of classes."""
     generators = first.generator, second.generator
     alike = all(item.conditional for item in generators) and len({item.data.num_classes for item in generators}) == 1
-    grids = []
+    sides = []
     for generator in generators:
         labels = figures.grid_labels(generator.gan, num) if alike else None
         columns = generator.data.num_classes if alike and generator.data.num_classes <= 32 else None
         images_NHWC = to_uint8(generator.images(sample_seeds(seed, num), labels))
-        grids.append(figures.grid(images_NHWC.transpose(0, 3, 1, 2), columns).convert("RGB"))
-    left, right = grids
+        sides.append(grids.grid(images_NHWC.transpose(0, 3, 1, 2), columns).convert("RGB"))
+    left, right = sides
     size = (left.width + GAP + right.width, max(left.height, right.height))
     canvas = Image.fromarray(np.full((size[1], size[0], 3), 255, np.uint8))
     canvas.paste(left, (0, 0))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from .. import environment
 from ..errors import GanpipeError
-from ..evaluation import figures
+from ..evaluation import figures, grids
 from ..evaluation.sampling import sample_seeds
 from ..params import load_params
 from ..registry.class_names import class_names, class_number
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
             in_turn = labels is not None and options.label is None and generator.data.num_classes <= 32
             images_NCHW = np.concatenate(list(parts))
             columns = generator.data.num_classes if in_turn else None
-            output.write(options.out, figures.png(figures.grid(images_NCHW, columns)))
+            output.write(options.out, grids.png(grids.grid(images_NCHW, columns)))
     print(f"{options.out}: {options.num} images of {model.name}{shown}, seeds {seeds[0]} to {seeds[-1]}")
     return 0
 
@@ -115,5 +115,5 @@ def _write_single(folder: Path, parts: Iterator[np.ndarray], seeds: list[int]) -
         for image_CHW in images_NCHW:
             image_HWC = image_CHW.transpose(1, 2, 0)
             image = Image.fromarray(image_HWC[:, :, 0] if len(image_CHW) == 1 else image_HWC)
-            output.write(folder / f"{seeds[index]:0{width}d}.png", figures.png(image))
+            output.write(folder / f"{seeds[index]:0{width}d}.png", grids.png(image))
             index += 1

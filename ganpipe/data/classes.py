@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from .sources.imagefolder import SUBSETS
+from .manifest import SUBSETS
 
 FEW = 10
 """A class with fewer training images is named: little can be learned from them."""

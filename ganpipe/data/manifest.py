@@ -24,6 +24,13 @@ _MAX_MANIFEST_BYTES = 2**25
 _MIN_SAMPLE_BYTES = 1024  # a member's header and its content
 _OTHER_SUFFIXES = {"label": "cls", "text": "txt"}
 Split = Literal["train", "validation"]
+Subset = Literal["train", "validation", "test"]
+SUBSETS: dict[str, Subset] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""What the folder of a part of a dataset may be called, in lower case."""
 
 
 def image_fields(fields: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ..data.cache import Dataset, ShardSet, open_dataset
 from ..data.parallel import progress as progress_bar
 from ..errors import GanpipeError
 from ..gans.base import Gan, Progress
-from . import figures, metrics
+from . import figures, grids, metrics
 from .extractors import Extractor, load_extractor
 from .frechet import Gaussian, gaussian_distance
 from .metrics import ClassFid
@@ -104,8 +104,8 @@ def evaluate(
         protocol=protocol_of(gan, reference, settings, averaged=averaged),
         class_fids=dict(zip(names, by_class, strict=True)) if by_class else {},
         figures={
-            "samples.png": figures.png(figures.sample_grid(gan, progress, settings.num_grid_samples, settings.seed)),
-            "interpolation.png": figures.png(
+            "samples.png": grids.png(figures.sample_grid(gan, progress, settings.num_grid_samples, settings.seed)),
+            "interpolation.png": grids.png(
                 figures.interpolation_figure(
                     gan, progress, settings.num_interpolations, settings.num_interpolation_steps, settings.seed
                 )
@@ -227,7 +227,7 @@ def _nearest_png(
     samples_NCHW = sample_images(gan, progress, [seeds[index] for index in suspects], labels)
     indices = reference.indices_N[positions_NK[suspects]]
     images = training.rows(indices.reshape(-1))["image"]
-    return figures.png(figures.nearest_figure(samples_NCHW, images.reshape(*indices.shape, *images.shape[1:])))
+    return grids.png(figures.nearest_figure(samples_NCHW, images.reshape(*indices.shape, *images.shape[1:])))
 
 
 class QuickFid:

@@ -11,7 +11,6 @@ The same inputs give the same bytes: it is a DVC output.
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import json
 import shutil
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from .. import gans
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
+from ..imports import SOURCES, closure
 from ..redaction import redact
 from .card import CARD_FILE, SAMPLES_FILE
 from .reaching import as_default, patiently
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from .tracking import Tracker
 
 FORMAT = 1
-_SOURCES = Path(__file__).resolve().parents[1]
 _MAX_DESCRIPTION_BYTES = 2**24
 _DOWNLOAD_SECONDS = 20.0
 _ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch")
@@ -52,62 +51,21 @@ class NotUsable(GanpipeError):
 # --- the sources that a GAN needs
 
 
-def _resolve(sources: Path, parts: tuple[str, ...]) -> set[str]:
-    """The files that importing the module `parts` runs: itself and the packages around it."""
-    files = {Path(*parts[:depth], "__init__.py").as_posix() for depth in range(len(parts) + 1)}
-    files.add(Path(*parts).with_suffix(".py").as_posix() if parts else "__init__.py")
-    return {name for name in files if (sources / name).is_file()}
-
-
-def _imports(path: Path, module: tuple[str, ...]) -> tuple[set[tuple[str, ...]], set[str]]:
-    """What a file imports: modules of its own package (their parts), and the top names of all others.
-
-    Args:
-        path: the file.
-        module: the package in which relative imports of this file start.
-    """
-    inner: set[tuple[str, ...]] = set()
-    outer: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
-        if isinstance(node, ast.Import):
-            outer.update(name.name.split(".")[0] for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            outer.add((node.module or "").split(".")[0])
-        elif isinstance(node, ast.ImportFrom):
-            target = module[: len(module) - node.level + 1] + tuple(
-                (node.module or "").split(".") if node.module else ()
-            )
-            inner.add(target)
-            inner.update((*target, name.name) for name in node.names)  # a name may be a module
-    return inner, outer
-
-
-def needed_sources(gan: str, sources: Path = _SOURCES) -> tuple[list[str], list[str]]:
+def needed_sources(gan: str, sources: Path = SOURCES) -> tuple[list[str], list[str]]:
     """The files of ganpipe that the GAN `gan` needs, and the top names of the other packages they import.
 
     Raises:
         GanpipeError: there is no such GAN, or a file imports ganpipe by its absolute name.
     """
-    if not (sources / "gans" / f"{gan}.py").is_file():
-        raise GanpipeError(f"there is no GAN named {gan!r}: {sources / 'gans' / gan}.py is missing")
-    waiting = {"__init__.py", "gans/base.py", "gans/draws.py"} | _resolve(sources, ("gans", gan))
-    done: set[str] = set()
-    outside: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        done.add(name)
-        inner, outer = _imports(sources / name, Path(name).parts[:-1])
-        if sources.name in outer:
-            raise GanpipeError(
-                f"{sources.name}/{name} imports {sources.name} by name; a packaged model needs relative imports"
-            )
-        outside |= outer
-        for parts in inner:
-            waiting |= _resolve(sources, parts) - done
-    return sorted(done), sorted(outside - set(sys.stdlib_module_names))
+    found = closure(["gans/base.py", "gans/draws.py", f"gans/{gan}.py"], sources)
+    if sources.name in found.outside:
+        raise GanpipeError(
+            f"gans/{gan}.py or what it uses imports {sources.name} by name; a packaged model needs relative imports"
+        )
+    return list(found.files), sorted(set(found.outside) - set(sys.stdlib_module_names))
 
 
-def requirements(gan: str, sources: Path = _SOURCES) -> list[str]:
+def requirements(gan: str, sources: Path = SOURCES) -> list[str]:
     """Pinned pip requirements of the packaged GAN: `torch==2.13.0`, without a build's local suffix."""
     modules = needed_sources(gan, sources)[1]
     owners = importlib.metadata.packages_distributions()
@@ -145,7 +103,7 @@ def build_package(
     card: str,
     samples_png: Path,
     classes: Sequence[str] = (),
-    sources: Path = _SOURCES,
+    sources: Path = SOURCES,
 ) -> str:
     """Build `package_dir` anew from `train_dir`, try it, and return its digest (hex).
 

@@ -1,21 +1,15 @@
-"""What stages share: where outputs lie, the key under which a stage finds its work again, and what is written how."""
+"""What stages share: where outputs lie, and what is read and written how."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ganpipe
-
-from ..data.manifest import Manifest
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
-from ..params import Params
-from ..registry import lineage
 
 SHARDS = Path("artifacts/shards")
 REAL_IMAGES = Path("artifacts/ingest/real.png")
@@ -25,26 +19,8 @@ TRAIN = Path("artifacts/train")
 EVALUATE = Path("artifacts/evaluate")
 PACKAGE = Path("artifacts/package")
 NOTES = Path(".ganpipe/notes")
-STAGES = ("ingest", "reference", "tune", "train", "evaluate", "register")
+STAGES = ("code", "ingest", "reference", "tune", "train", "evaluate", "register")
 _MAX_JSON_BYTES = 2**26
-
-
-def code_digest(gan: str) -> str:
-    """SHA-256 over the sources that decide how `gan` is trained and scored."""
-    root = Path(ganpipe.__file__).parent
-    rooms = ["data", "networks", "losses", "training", "evaluation"]
-    files = [path for room in rooms for path in (root / room).rglob("*.py")]
-    files += [root / "gans" / f"{name}.py" for name in ("base", "draws", gan)]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def run_key(stage: str, gan: str, *parts: Any) -> str:
-    """Names a stage's work by everything that decides its result: code, settings, digests of inputs."""
-    text = json.dumps([stage, code_digest(gan), *parts], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -99,15 +75,3 @@ def require_no_arguments(argv: list[str], command: str, about: str | None, more:
         raise GanpipeError(
             f"ganpipe {command}: takes no arguments, got {' '.join(argv)!r}; settings are in params.yaml"
         )
-
-
-def run_tags(params: Params, manifest: Manifest, inputs: Sequence[Path]) -> dict[str, str]:
-    """What an MLflow run was made from: commit, DVC digests of `inputs`, environment, GAN and data."""
-    return {
-        **lineage.git_tags(Path.cwd()),
-        **lineage.dvc_tags(Path.cwd(), inputs),
-        **lineage.environment_tags(lineage.environment()),
-        "ganpipe.gan": params.train.gan,
-        "ganpipe.data.source": manifest.source,
-        "ganpipe.data.digest": manifest.digest,
-    }

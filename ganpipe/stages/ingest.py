@@ -9,7 +9,7 @@ from ..data import sources
 from ..data.preview import preview
 from ..data.shards import Memory, write_shards
 from ..errors import GanpipeError
-from ..evaluation import figures
+from ..evaluation import grids
 from ..params import load_params
 from .common import REAL_IMAGES, SHARDS, require_no_arguments
 
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     memory = Memory(environment.home() / NOTES, dvc_stores(Path.cwd()))
     manifest = write_shards(params.data, source, SHARDS, memory=memory)
     REAL_IMAGES.parent.mkdir(parents=True, exist_ok=True)
-    REAL_IMAGES.write_bytes(figures.png(figures.grid(*preview(SHARDS, manifest))))
+    REAL_IMAGES.write_bytes(grids.png(grids.grid(*preview(SHARDS, manifest))))
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)
     print(f"{SHARDS}: {counts} images of {manifest.image_size} pixels, {', '.join(manifest.fields)}")
     print(f"{REAL_IMAGES}: some of them as they are trained on; look at it before a long training")

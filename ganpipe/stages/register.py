@@ -23,19 +23,9 @@ from ..registry.served_model import Generator
 from ..registry.shapes import shape_of_package
 from ..registry.tracking import Tracker
 from ..registry.versions import no_champion
-from .common import (
-    EVALUATE,
-    PACKAGE,
-    REFERENCE,
-    SHARDS,
-    TRAIN,
-    TUNE,
-    leave_note,
-    read_json,
-    require_no_arguments,
-    run_tags,
-)
+from .common import EVALUATE, PACKAGE, REFERENCE, SHARDS, TRAIN, TUNE, leave_note, read_json, require_no_arguments
 from .evaluate import measure, protocol_here
+from .runs import run_tags
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

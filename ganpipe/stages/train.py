@@ -20,19 +20,9 @@ from ..registry.tracking import Tracker
 from ..training.feed import spec_of
 from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
-from .common import (
-    REAL_IMAGES,
-    SHARDS,
-    TRAIN,
-    TUNE,
-    leave_note,
-    read_json,
-    run_key,
-    run_tags,
-    write_json,
-    write_text,
-)  # fmt: skip
+from .common import REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
 from .jobs import OpenTraining, begin, beside, job_server, needs_of, reach_ray, training_job
+from .runs import run_key, run_tags
 from .submitted import submit
 from .work import done, work_folder
 

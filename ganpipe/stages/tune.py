@@ -9,16 +9,9 @@ from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training.search import SearchResult, search
 from ..training.search_figure import draw_trials
-from .common import (
-    SHARDS,
-    TUNE,
-    leave_note,
-    run_key,
-    run_tags,
-    write_json,
-    write_text,
-)
+from .common import SHARDS, TUNE, leave_note, write_json, write_text
 from .jobs import OpenTrial, begin, beside, job_server, needs_of, reach_ray, training_job
+from .runs import run_key, run_tags
 from .submitted import submit
 from .work import done, work_folder
 

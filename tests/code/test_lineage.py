@@ -1,95 +1,98 @@
-"""dvc.yaml names the code that each stage uses: a change to what made an output always makes it anew."""
+"""A stage depends on the code that it uses and on no other: a change to what made an output always makes it anew."""
 
 from __future__ import annotations
 
-import ast
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from ganpipe.params import Params
+from ganpipe.stages.code import READS, SETTINGS, code_of
 from ganpipe.stages.tune import OF_TRAIN
 
 ROOT = Path(__file__).parents[2]
-PLUMBING = {
-    "ganpipe/__init__.py", "ganpipe/catalogue.py", "ganpipe/cli.py", "ganpipe/cpus.py",
-    "ganpipe/documents.py", "ganpipe/environment.py",
-    "ganpipe/errors.py", "ganpipe/events.py", "ganpipe/params.py", "ganpipe/processes.py", "ganpipe/redaction.py",
-    "ganpipe/section.py", "ganpipe/service_kinds.py", "ganpipe/services.py",
-    "ganpipe/gans/__init__.py",
-    "ganpipe/stages/__init__.py", "ganpipe/stages/common.py", "ganpipe/stages/spread.py",
-    "ganpipe/stages/submitted.py", "ganpipe/stages/watch.py", "ganpipe/stages/work.py",
-}  # fmt: skip
-"""Reads settings, starts processes, reports errors: it decides nothing about the bytes of an output."""
-DECIDES_WHAT_IS_READ = {"ganpipe/data/cache.py", "ganpipe/data/order.py"}
-"""Of data/, after ingest. The rest writes shards, or checks them against digests, and cannot change what is read."""
 
 
 def stages() -> dict[str, Any]:
     return dict(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 
 
-def imports_of(path: Path) -> set[Path]:
-    """The project's files that a file imports, wherever in it, with the packages on the way."""
-    found: set[Path] = set()
-    package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            for child in ast.walk(node):
-                if isinstance(child, ast.ImportFrom):
-                    child.level = -1
-        if not isinstance(node, ast.ImportFrom) or node.level < 1:
-            continue
-        base = ROOT.joinpath(*package[: len(package) - node.level + 1], *(node.module or "").split("."))
-        for candidate in (base, *(base / alias.name for alias in node.names)):
-            for file in (candidate.with_suffix(".py"), candidate / "__init__.py"):
-                if file.exists():
-                    found.add(file)
-    return found
+def outputs(stage: dict[str, Any]) -> list[str]:
+    return [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"] + stage.get("metrics", [])]
 
 
-def closure(path: Path) -> set[str]:
-    """All of the project's files that running `path` imports, and that may decide what it makes."""
-    seen: set[Path] = set()
-    waiting = [path]
-    while waiting:
-        current = waiting.pop()
-        name = str(current.relative_to(ROOT))
-        if current in seen or name in PLUMBING:
-            continue
-        seen.add(current)
-        waiting += imports_of(current)
-    return {str(file.relative_to(ROOT)) for file in seen}
-
-
-def is_covered(file: str, deps: list[str]) -> bool:
-    return any(file == dep or file.startswith(f"{dep}/") for dep in deps)
-
-
-@pytest.mark.parametrize("stage", stages())
-def test_a_stage_depends_on_the_code_that_it_uses(stage: str) -> None:
+@pytest.mark.parametrize("stage", READS)
+def test_a_stage_depends_on_its_list_of_code_and_on_no_other_code(stage: str) -> None:
     deps = stages()[stage]["deps"]
-    needed = closure(ROOT / "ganpipe" / "stages" / f"{stage}.py")
-    assert f"ganpipe/stages/{stage}.py" in needed
-    if stage != "register":
-        needed = {file for file in needed if not file.startswith("ganpipe/registry/")}
-    else:  # measures only where the champion must be scored again, and that number is never an output
-        needed = {file for file in needed if not file.startswith(("ganpipe/evaluation/", "ganpipe/data/"))}
-    if stage != "ingest":
-        needed = {f for f in needed if not f.startswith("ganpipe/data/") or f in DECIDES_WHAT_IS_READ}
-    uncovered = sorted(file for file in needed if not is_covered(file, deps) and not file.endswith("/__init__.py"))
-    assert uncovered == []
+    assert deps[0] == f"artifacts/code/{stage}.json"
+    assert not [dep for dep in deps[1:] if dep.startswith(("ganpipe", "artifacts/code"))]
 
 
-@pytest.mark.parametrize("stage", stages())
-def test_a_stage_that_trains_or_samples_depends_on_its_gan_and_no_other(stage: str) -> None:
-    interface = {"ganpipe/gans/base.py", "ganpipe/gans/draws.py"}
-    named = {dep for dep in stages()[stage]["deps"] if dep.startswith("ganpipe/gans")} - interface
-    own = {"ganpipe/gans/${train.gan}.py"}
-    assert named == (own if stage in ("tune", "train", "evaluate", "register") else set())
-    params = [key for key in stages()[stage]["params"] if key.startswith("gans")]
-    assert params == (["gans.${train.gan}"] if stage in ("tune", "train") else [])
+def test_the_stage_code_writes_a_list_for_every_other_stage() -> None:
+    others = [name for name in stages() if name != "code"]
+    assert list(READS) == others
+    assert outputs(stages()["code"]) == [f"artifacts/code/{name}.json" for name in others]
+    assert stages()["code"]["deps"] == ["ganpipe"]
+
+
+@pytest.mark.parametrize("stage", READS)
+def test_the_sections_that_a_stage_reads_are_those_of_dvc_yaml(stage: str) -> None:
+    named = {key.split(".")[0] for key in stages()[stage]["params"]}
+    # These two load the GAN with the settings that train wrote.
+    loads_the_gan = {"gans"} if stage in ("evaluate", "register") else set()
+    assert set(READS[stage]) == named | loads_the_gan
+    assert [key for key in stages()[stage]["params"] if key.startswith("gans")] == (
+        ["gans.${train.gan}"] if stage in ("tune", "train") else []
+    )
+
+
+def test_each_section_is_defined_where_the_stage_code_says() -> None:
+    fields = {(field.alias or name): field.annotation for name, field in Params.model_fields.items()}
+    assert set(fields) == set(SETTINGS)
+    for name, annotation in fields.items():
+        if name not in ("sources", "gans"):  # chosen by name
+            assert annotation is not None
+            assert annotation.__module__ == "ganpipe." + SETTINGS[name].removesuffix(".py").replace("/", ".")
+
+
+@pytest.mark.parametrize("stage", READS)
+def test_what_a_stage_imports_is_in_its_list(stage: str) -> None:
+    """By a real import: what is loaded and not listed is only what reading all of params.yaml needs."""
+    script = (
+        "import sys, json, importlib, ganpipe.params; before = set(sys.modules); "
+        f"importlib.import_module('ganpipe.stages.{stage}'); "
+        "print(json.dumps([sys.modules[n].__file__ for n in set(sys.modules) - before if n.startswith('ganpipe')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {str(Path(file).relative_to(ROOT)) for file in json.loads(done.stdout)}
+    listed = set(code_of(stage, "dcgan", "mnist"))
+    assert f"ganpipe/stages/{stage}.py" in loaded
+    assert loaded - listed == set()
+
+
+def test_what_each_stage_does_not_use_is_not_in_its_list() -> None:
+    lists = {stage: set(code_of(stage, "dcgan", "mnist")) for stage in READS}
+    gans = {name: {file for file in found if file.startswith("ganpipe/gans/")} for name, found in lists.items()}
+    assert gans["ingest"] == gans["reference"] == set()
+    for stage in ("tune", "train", "evaluate", "register"):
+        others = {"cgan", "gan", "wgan_gp"} & {Path(file).stem for file in gans[stage]}
+        assert not others, stage
+        assert {"ganpipe/gans/dcgan.py", "ganpipe/networks/dcgan.py"} <= lists[stage]
+    assert "ganpipe/losses/penalties.py" not in lists["train"]
+    assert "ganpipe/losses/penalties.py" in code_of("train", "wgan_gp")
+    assert {file for file in lists["ingest"] if "/sources/" in file} == {
+        f"ganpipe/data/sources/{name}.py" for name in ("__init__", "base", "mnist")
+    }
+    assert not {file for file in lists["ingest"] if file.startswith("ganpipe/training")}
+    assert {file for file in lists["ingest"] if file.startswith("ganpipe/evaluation")} == {
+        "ganpipe/evaluation/__init__.py",
+        "ganpipe/evaluation/grids.py",  # draws the picture of the real images
+    }
 
 
 def test_the_search_depends_on_what_it_reads_of_train() -> None:
@@ -99,7 +102,6 @@ def test_the_search_depends_on_what_it_reads_of_train() -> None:
 
 def test_every_output_lies_in_artifacts_and_every_stage_has_a_policy() -> None:
     for name, stage in stages().items():
-        outs = [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"] + stage.get("metrics", [])]
-        assert all(out.startswith("artifacts/") for out in outs), name
+        assert all(out.startswith("artifacts/") for out in outputs(stage)), name
         assert {"retries", "timeout_seconds"} <= set(stage["meta"]), name
         assert stage["desc"], name

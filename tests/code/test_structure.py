@@ -29,6 +29,7 @@ LIGHT = {
     "services",
     "events",
     "tracked",
+    "imports",
     "",
 }
 """Modules at the bottom: they import nothing of ganpipe but each other, and no training library."""
@@ -127,7 +128,14 @@ def test_the_training_step_is_short_and_knows_no_gan():
     loop = ROOT / "ganpipe" / "training" / "loop.py"
     text = loop.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 100
-    gans = {path.stem for path in (ROOT / "ganpipe" / "gans").glob("*.py")} - {"__init__", "base", "draws", "gan"}
+    gans = {path.stem for path in (ROOT / "ganpipe" / "gans").glob("*.py")} - {
+        "__init__",
+        "base",
+        "draws",
+        "gan",
+        "optimizers",
+        "pair",
+    }
     assert gans
     assert not gans & set(re.findall(r"\w+", text))
     assert not [name for name in _imports(loop) if name in {f"ganpipe.gans.{gan}" for gan in gans | {"gan"}}]

@@ -28,7 +28,7 @@ PARTS = (
     "ganpipe",
     "pipelines",
 )
-STAGES = ["ingest", "reference", "tune", "train", "evaluate", "register"]
+STAGES = ["code", "ingest", "reference", "tune", "train", "evaluate", "register"]
 SMALL: dict[str, dict[str, Any]] = {
     "data": {"source": "folder", "image_size": 16, "samples_per_shard": 100},
     "train": {
@@ -106,9 +106,9 @@ class Project:
         return {str(path.relative_to(self.root)): path.read_bytes() for path in found}
 
     def copy(self, root: Path) -> Project:
-        """Another checkout in the same state, which may be changed."""
+        """Another checkout in the same state, with code of its own, which may be changed."""
         shutil.copytree(self.root, root, ignore=shutil.ignore_patterns(".ganpipe"), symlinks=True)
-        return Project(root, self.environment)
+        return Project(root, {**self.environment, "PYTHONPATH": str(root)})
 
 
 def environment_of(root: Path) -> dict[str, str]:

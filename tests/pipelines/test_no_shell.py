@@ -14,7 +14,7 @@ import yaml
 from projects import STAGES, Project, make_project
 
 from ganpipe.errors import GanpipeError
-from ganpipe.params import Params, load_params
+from ganpipe.params import every_setting, load_params
 from pipelines import workspace
 from pipelines.graph import read_graph
 
@@ -78,7 +78,7 @@ def texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
             yield place
 
 
-PLACES = list(texts(Params()))
+PLACES = list(texts(every_setting()()))
 
 
 def test_there_are_texts_to_try() -> None:

@@ -13,17 +13,10 @@ from pydantic import Field
 from ...errors import GanpipeError
 from .. import files, metadata
 from ..left_out import OTHER_SUBSET, UNNAMED, Tally, lines
-from ..manifest import LeftOut, Split
+from ..manifest import SUBSETS, LeftOut, Split, Subset
 from .base import Description, EncodedFile, Item, Items, Source, SourceSettings
 
-Subset = Literal["train", "validation", "test"]
 Parts = tuple[str, ...]
-SUBSETS: dict[str, Subset] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
-"""What a split's folder may be called, in lower case."""
 _KEY = "sources.imagefolder"
 _PARQUET = ".parquet"
 

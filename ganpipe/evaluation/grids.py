@@ -1,0 +1,46 @@
+"""Images side by side. Equal images give equal bytes: a PNG of pixels only, without date, software or title.
+
+Legend: N images, C channels (1 or 3), H height, W width.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+_GAP, _BACKGROUND = 2, 255
+_SHOWN_SIDE = 64
+"""Smaller images are enlarged by a whole factor to about this side, pixel by pixel."""
+
+
+def grid(images_NCHW: np.ndarray, columns: int | None = None, wide_gap_after: int | None = None) -> Image.Image:
+    """uint8 images in rows, the first at the top left; as many columns as rows where `columns` is left out.
+
+    Args:
+        wide_gap_after: set the first so many columns apart from the others.
+    """
+    num_images, channels, height, width = images_NCHW.shape
+    columns = columns or math.ceil(math.sqrt(num_images))
+    rows = math.ceil(num_images / columns)
+    factor = max(1, round(_SHOWN_SIDE / max(height, width)))
+    enlarged = images_NCHW.repeat(factor, axis=2).repeat(factor, axis=3)
+    height, width = height * factor, width * factor
+    apart = 4 * _GAP if wide_gap_after else 0
+    shape = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP + apart, channels)
+    canvas = np.full(shape, _BACKGROUND, np.uint8)
+    for index, image_CHW in enumerate(enlarged):
+        row, column = divmod(index, columns)
+        top = _GAP + row * (height + _GAP)
+        left = _GAP + column * (width + _GAP) + (apart if wide_gap_after and column >= wide_gap_after else 0)
+        canvas[top : top + height, left : left + width] = image_CHW.transpose(1, 2, 0)
+    return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
+
+
+def png(image: Image.Image) -> bytes:
+    """The image as a file's content."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=9)
+    return buffer.getvalue()

@@ -1,0 +1,32 @@
+"""What names a stage's work and its MLflow run: the code, settings and data that decide the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.manifest import Manifest
+from ..params import Params
+from ..registry import lineage
+from .code import code_digest
+
+
+def run_key(stage: str, gan: str, *parts: Any) -> str:
+    """Names a stage's work by everything that decides its result: code, settings, digests of inputs."""
+    text = json.dumps([stage, code_digest(stage, gan), *parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_tags(params: Params, manifest: Manifest, inputs: Sequence[Path]) -> dict[str, str]:
+    """What an MLflow run was made from: commit, DVC digests of `inputs`, environment, GAN and data."""
+    return {
+        **lineage.git_tags(Path.cwd()),
+        **lineage.dvc_tags(Path.cwd(), inputs),
+        **lineage.environment_tags(lineage.environment()),
+        "ganpipe.gan": params.train.gan,
+        "ganpipe.data.source": manifest.source,
+        "ganpipe.data.digest": manifest.digest,
+    }
