@@ -112,7 +112,7 @@ def test_an_address_is_shown_without_its_password(url: str, shown: str, plain: s
 def test_settings_name_a_variable_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = "https://$USER_1:${PASSWORD_1}@h.example/x.tar?token=$TOKEN_1"
     (tmp_path / "params.yaml").write_text(f"sources: {{webdataset: {{shards: ['{url}']}}}}")
-    assert load_params(tmp_path / "params.yaml").sources.webdataset.shards == (url,)
+    assert load_params(tmp_path / "params.yaml").sources["webdataset"]["shards"] == [url]
     monkeypatch.setenv("USER_1", "me")
     monkeypatch.setenv("PASSWORD_1", "p")
     with pytest.raises(GanpipeError, match=r"key: it names \$TOKEN_1, which is not set"):
