@@ -77,6 +77,7 @@ def copy_project(root: Path) -> None:
     run(root, "git", "init", "--quiet")
     run(root, "git", "add", "--all")
     run(root, "git", "commit", "--quiet", "--message", "the project")
+    run(root, sys.executable, "-m", "ganpipe", "code")  # what every other stage depends on
 
 
 def write_shards(root: Path) -> None:
