@@ -55,7 +55,7 @@ def test_it_loads_alone_and_fits(browser: Browser, url: str, size: tuple[int, in
     assert page.requests == [url]
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert page.evaluate("document.images.length") == 6
+    assert page.evaluate("document.images.length") == 7
     brightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
     assert (brightness < 60) == (scheme == "dark")
     page.close()
