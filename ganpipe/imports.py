@@ -24,10 +24,12 @@ class Closure:
     """Attributes:
     files: relative to the package's folder, sorted.
     outside: the top names of all other packages that they import, sorted.
+    by_name: those of the files that import the package by its absolute name, sorted.
     """
 
     files: tuple[str, ...]
     outside: tuple[str, ...]
+    by_name: tuple[str, ...]
 
 
 def closure(starts: Iterable[str], sources: Path = SOURCES, gathering: str = "") -> Closure:
@@ -49,15 +51,20 @@ def closure(starts: Iterable[str], sources: Path = SOURCES, gathering: str = "")
         waiting |= _run_by(sources, Path(start).with_suffix("").parts)
     done: set[str] = set()
     outside: set[str] = set()
+    by_name: set[str] = set()
     while waiting:
         name = waiting.pop()
         done.add(name)
-        inner, outer = _imports(sources / name, Path(name).parts[:-1])
-        outside |= outer
+        inner, outer = _imports(sources / name, (sources.name, *Path(name).parts[:-1]))
+        if any(parts[0] == sources.name for parts in outer):
+            by_name.add(name)
+        inner |= {parts for parts in outer if parts[0] == sources.name}
+        inner = {parts[1:] for parts in inner}
+        outside |= {parts[0] for parts in outer if parts[0] != sources.name}
         for parts in inner:
             found = _run_by(sources, parts)
             waiting |= {file for file in found if "/" not in file or name != gathering} - done
-    return Closure(tuple(sorted(done)), tuple(sorted(outside)))
+    return Closure(tuple(sorted(done)), tuple(sorted(outside)), tuple(sorted(by_name)))
 
 
 def digest(path: Path) -> str:
@@ -106,25 +113,25 @@ def _run_by(sources: Path, parts: tuple[str, ...]) -> set[str]:
     return {name for name in files if (sources / name).is_file()}
 
 
-def _imports(path: Path, package: tuple[str, ...]) -> tuple[set[tuple[str, ...]], set[str]]:
-    """What a file imports: modules of its own package (their parts), and the top names of all others.
+def _imports(path: Path, package: tuple[str, ...]) -> tuple[set[tuple[str, ...]], set[tuple[str, ...]]]:
+    """What a file imports, relatively and by absolute names, as the parts of names; the last part may be no module.
 
     Args:
         path: the file.
-        package: in which relative imports of this file start.
+        package: the absolute name of the package in which relative imports of this file start.
     """
-    inner: set[tuple[str, ...]] = set()
-    outer: set[str] = set()
+    relative: set[tuple[str, ...]] = set()
+    absolute: set[tuple[str, ...]] = set()
     for node in _executed(_parsed(path, path.stat().st_mtime_ns)):
         if isinstance(node, ast.Import):
-            outer.update(name.name.split(".")[0] for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            outer.add((node.module or "").split(".")[0])
+            absolute.update(tuple(name.name.split(".")) for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            target = (*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else ()))
-            inner.add(target)
-            inner.update((*target, name.name) for name in node.names)  # a name may be a module
-    return inner, outer
+            named = tuple(node.module.split(".")) if node.module else ()
+            target = (*package[: len(package) - node.level + 1], *named) if node.level else named
+            found = relative if node.level else absolute
+            found.add(target)
+            found.update((*target, name.name) for name in node.names)  # a name may be a module
+    return relative, absolute
 
 
 @lru_cache(maxsize=1024)

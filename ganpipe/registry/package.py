@@ -58,9 +58,9 @@ def needed_sources(gan: str, sources: Path = SOURCES) -> tuple[list[str], list[s
         GanpipeError: there is no such GAN, or a file imports ganpipe by its absolute name.
     """
     found = closure(["gans/base.py", "gans/draws.py", f"gans/{gan}.py"], sources)
-    if sources.name in found.outside:
+    if found.by_name:
         raise GanpipeError(
-            f"gans/{gan}.py or what it uses imports {sources.name} by name; a packaged model needs relative imports"
+            f"{sources.name}/{found.by_name[0]} imports {sources.name} by name; a packaged model needs relative imports"
         )
     return list(found.files), sorted(set(found.outside) - set(sys.stdlib_module_names))
 

@@ -41,6 +41,13 @@ def test_imports_are_followed_through_functions_packages_and_circles(sources: Pa
     assert found.outside == ("__future__", "json", "numpy", "typing")
 
 
+def test_imports_by_the_absolute_name_are_followed_and_told(sources: Path) -> None:
+    (sources / "inner" / "alone.py").write_text("from package.rooms import chosen\nimport package.inner.typed\n")
+    found = closure(["inner/alone.py"], sources)
+    assert {"rooms/chosen.py", "inner/typed.py"} <= set(found.files)
+    assert (found.by_name, found.outside) == (("inner/alone.py",), ())
+
+
 def test_a_gathering_file_brings_only_the_modules_beside_it(sources: Path) -> None:
     assert "rooms/chosen.py" in closure(["start.py"], sources).files
     found = closure(["start.py"], sources, gathering="params.py").files
