@@ -135,6 +135,7 @@ def test_a_search_whose_trial_was_killed_goes_on(ray_head: str, shards: Path, tm
     assert result == straight, "one after the other is not as side by side"
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_was_killed_starts_again(ray_head: str, shards: Path, tmp_path: Path) -> None:
     score = Counting(tmp_path / "calls", fatal=3)
     job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)

@@ -65,6 +65,7 @@ def test_bad_values_fail_in_the_form_s_words(root: Path) -> None:
     assert failure(version=2, force=True) == "force: needs a reason, for the trail says why the gate was overruled"
 
 
+@pytest.mark.slow
 def test_what_the_gate_refuses_is_said_in_the_form_s_parameters(root: Path) -> None:
     said = failure(version=3)
     assert said.startswith(

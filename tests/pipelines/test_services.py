@@ -247,6 +247,7 @@ sys.exit("no room in /dev/shm")
 """
 
 
+@pytest.mark.slow
 def test_a_ray_that_dies_after_its_health_check(root, monkeypatch, capsys):
     """Whoever cannot reach it says so with the end of its log; who needs it starts it anew, and says why."""
 
