@@ -195,3 +195,20 @@ def check_plain(value: Any) -> None:
                 raise ValueError(f"{one[:100]!r} holds a control character or half a character")
         elif isinstance(one, int) and not -(2**63) <= one < 2**63:
             raise ValueError(f"a number of {len(str(abs(one)))} digits; expected one of 64 bits")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The sections of params.yaml as they stand there, unchecked.
+
+    Raises:
+        GanpipeError: the file is missing, or no YAML mapping.
+    """
+    try:
+        values = parse_yaml(read_bounded(path, MAX_YAML_BYTES).decode("utf-8"))
+    except FileNotFoundError:
+        raise GanpipeError(f"{path}: no such file; run ganpipe in the folder that holds params.yaml") from None
+    except ValueError as error:  # of which UnicodeDecodeError is one
+        raise GanpipeError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise GanpipeError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+    return values

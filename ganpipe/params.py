@@ -13,7 +13,7 @@ from . import gans
 from .data import sources
 from .data.settings import DataSettings
 from .data.sources.base import SourceSettings
-from .documents import MAX_YAML_BYTES, check_plain, parse_yaml, read_bounded
+from .documents import check_plain, read_settings
 from .errors import GanpipeError
 from .evaluation.settings import EvaluateSettings
 from .gans.base import GanConfig
@@ -71,14 +71,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         GanpipeError: the file is missing or no YAML mapping, or holds unknown keys or values that do not fit.
     """
-    try:
-        values = parse_yaml(read_bounded(path, MAX_YAML_BYTES).decode("utf-8"))
-    except FileNotFoundError:
-        raise GanpipeError(f"{path}: no such file; run ganpipe in the folder that holds params.yaml") from None
-    except ValueError as error:  # of which UnicodeDecodeError is one
-        raise GanpipeError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise GanpipeError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+    values = read_settings(path)
     try:
         check_plain(values)
     except ValueError as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..documents import MAX_YAML_BYTES, parse_yaml, read_bounded
+from ..documents import read_settings
 from ..errors import GanpipeError
 from ..imports import SOURCES, closure, digest
 from ..section import nearest
@@ -72,17 +72,12 @@ def _chosen(path: Path) -> tuple[str, str]:
     Raises:
         GanpipeError: the file is missing or no YAML, or names no such GAN or source.
     """
-    try:
-        params = parse_yaml(read_bounded(path, MAX_YAML_BYTES).decode("utf-8"))
-    except FileNotFoundError:
-        raise GanpipeError(f"{path}: no such file; run ganpipe in the folder that holds params.yaml") from None
-    except ValueError as error:
-        raise GanpipeError(f"{path}: not valid YAML: {error}") from None
+    params = read_settings(path)
     return _file_named(params, "train", "gan", "gans"), _file_named(params, "data", "source", "data/sources")
 
 
-def _file_named(params: Any, section: str, key: str, room: str) -> str:
-    values = params.get(section) if isinstance(params, Mapping) else None
+def _file_named(params: Mapping[str, Any], section: str, key: str, room: str) -> str:
+    values = params.get(section)
     name = values.get(key) if isinstance(values, Mapping) else None
     names = {path.stem for path in (SOURCES / room).glob("[!_]*.py")}
     if name not in names:
