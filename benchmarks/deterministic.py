@@ -26,7 +26,7 @@ from ganpipe.training.state import TrainingState
 
 PAGE = Path(__file__).parents[1] / "docs" / "reproducibility.md"
 BEGIN, END = "<!-- table: python -m benchmarks.deterministic -->", "<!-- end of table -->"
-MNIST = DataSpec(image_size=32, channels=1, fields=("image", "label"), num_classes=10)
+MNIST = DataSpec.images(32, 1, 10)
 
 
 def main() -> None:

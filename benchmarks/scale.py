@@ -78,7 +78,7 @@ def workers() -> str:
 
 
 def _loop(share: int) -> Loop:
-    spec = DataSpec(32, 1)
+    spec = DataSpec.images(32, 1)
     settings = TrainSettings(gan="dcgan", num_images=10**9, batch_size=share)
     state = TrainingState("dcgan", load("dcgan").Config(), spec, settings, World())
     images = torch.rand(share, 1, 32, 32).mul_(2).sub_(1)
@@ -174,9 +174,14 @@ def _fake_manifest(folder: Path, num: int) -> None:
             }
         )
     manifest = Manifest(
-        source="folder", description="", licence="", image_size=64, channels=3, fields=("image",), shards=listed
+        source="folder",
+        description="",
+        licence="",
+        fields={"image": {"kind": "image", "size": 64, "channels": 3}},
+        main="image",
+        shards=listed,
     )
-    (folder / "manifest.json").write_text(json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True))
+    (folder / "manifest.json").write_text(json.dumps(manifest.stored(), indent=2, sort_keys=True))
 
 
 def registry() -> str:

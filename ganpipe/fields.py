@@ -1,5 +1,5 @@
-"""What a sample is made of: typed fields. What differs between their kinds stands here, and in no other place:
-how a field is called in a shard, which array holds it, what a text says of it, and how it is drawn where nobody gives it.
+"""What a sample is made of: typed fields. What differs between their kinds stands here, and in no other place: how a
+field is called in a shard, which array holds it, what a text says of it, how it is drawn where nobody gives it.
 
 Legend: N samples, C channels, H height, W width, T frames, L words.
 """
@@ -9,23 +9,29 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from .section import Section
-from .words import NUM_RESERVED, numbers_of, tokenise, words_of
+from .words import numbers_of, tokenise, words_of
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from .gans.draws import Draws
 
 MAX_CLASSES = 100_000
 MAX_SIDE = 4096
 MAX_WORDS = 1000
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,49}$"  # names a file of the decoded cache
+
+
+class Draws(Protocol):
+    """Random numbers for N rows, such as those of `gans/draws.py`."""
+
+    def uniform(self, *shape: int) -> Tensor: ...
+
+    def integers(self, high: int) -> Tensor: ...
 
 
 class _Kind(Section, ABC):
@@ -52,6 +58,11 @@ class _Kind(Section, ABC):
         """uint8 for pictures, else int64."""
         return np.uint8 if self.is_picture else np.int64
 
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """For people."""
+
     def parse(self, text: str, names: Sequence[str]) -> Any:
         """A sample's array, or number, from a text that a shard or a request holds.
 
@@ -65,6 +76,10 @@ class _Kind(Section, ABC):
 
     def drawn(self, draws: Draws) -> Tensor | None:
         """Rows where nobody gives them, (N,); None where they cannot be drawn."""
+        return None
+
+    def bounds(self) -> tuple[float, float] | None:
+        """The least and the greatest number that a row may hold; None for pictures."""
         return None
 
 
@@ -87,8 +102,7 @@ class Picture(_Kind):
 
     @property
     def text(self) -> str:
-        """For people."""
-        return f"{self.size} x {self.size} {'grey' if self.channels == 1 else 'RGB'}"
+        return f"{self.size} px, {_channels(self.channels)}"
 
 
 class Frames(_Kind):
@@ -113,6 +127,10 @@ class Frames(_Kind):
     def row_shape(self) -> tuple[int, ...]:
         return self.num_frames, self.channels, self.size, self.size
 
+    @property
+    def text(self) -> str:
+        return f"{self.num_frames} frames of {self.size} px, {_channels(self.channels)}"
+
 
 class Label(_Kind):
     """The number of a class."""
@@ -127,6 +145,10 @@ class Label(_Kind):
     def row_shape(self) -> tuple[int, ...]:
         return ()
 
+    @property
+    def text(self) -> str:
+        return {0: "no classes", 1: "1 class"}.get(self.num_classes, f"{self.num_classes} classes")
+
     def parse(self, text: str, names: Sequence[str]) -> int:
         text = text.strip()
         if not (text.isdecimal() and len(text) < 20 and int(text) < self.num_classes):
@@ -135,6 +157,9 @@ class Label(_Kind):
 
     def drawn(self, draws: Draws) -> Tensor:
         return draws.integers(self.num_classes)
+
+    def bounds(self) -> tuple[float, float]:
+        return 0, self.num_classes - 1
 
 
 class Tokens(_Kind):
@@ -153,12 +178,19 @@ class Tokens(_Kind):
     def row_shape(self) -> tuple[int, ...]:
         return (self.length,)
 
+    @property
+    def text(self) -> str:
+        return f"at most {self.length} words, of {self.num_words} known ones"
+
     def parse(self, text: str, names: Sequence[str]) -> np.ndarray:
         if not (found := words_of(text)):
             raise ValueError(f"is {text[:40]!r}; expected a word at the least")
         if len(found) > self.length:
             raise ValueError(f"has {len(found)} words; expected at most {self.length}")
         return np.array(tokenise(text, _numbers(tuple(names)), self.length), np.int64)
+
+    def bounds(self) -> tuple[float, float]:
+        return 0, self.num_words - 1
 
 
 class Number(_Kind):
@@ -177,8 +209,19 @@ class Number(_Kind):
     def dtype(self) -> type[Any]:
         return np.float32
 
+    @property
+    def text(self) -> str:
+        return f"a number from {self.low:g} to {self.high:g}"
+
     def drawn(self, draws: Draws) -> Tensor:
         return draws.uniform() * (self.high - self.low) + self.low
+
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+def _channels(number: int) -> str:
+    return "1 channel" if number == 1 else f"{number} channels"
 
 
 @lru_cache(maxsize=4)
@@ -186,9 +229,20 @@ def _numbers(words: tuple[str, ...]) -> dict[str, int]:
     return numbers_of(words)
 
 
-FieldSpec = Annotated[Picture | Frames | Label | Tokens | Number, Field(discriminator="kind")]
-Fields = Mapping[str, Picture | Frames | Label | Tokens | Number]
-_FIELDS: TypeAdapter[dict[str, Picture | Frames | Label | Tokens | Number]] = TypeAdapter(dict[str, FieldSpec])
+def _kind_of(value: Any) -> Any:
+    return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+
+
+FieldSpec = Annotated[
+    Annotated[Picture, Tag("image")]
+    | Annotated[Frames, Tag("frames")]
+    | Annotated[Label, Tag("label")]
+    | Annotated[Tokens, Tag("tokens")]
+    | Annotated[Number, Tag("number")],
+    Discriminator(_kind_of),
+]
+Fields = Mapping[str, FieldSpec]
+_FIELDS: TypeAdapter[dict[str, FieldSpec]] = TypeAdapter(dict[str, FieldSpec])
 
 
 def fields_of_format_1(image_size: int, channels: int, fields: Sequence[str], num_classes: int) -> dict[str, Any]:
@@ -201,7 +255,7 @@ def fields_of_format_1(image_size: int, channels: int, fields: Sequence[str], nu
     return {name: kinds.get(name, picture) for name in fields}
 
 
-def parse_fields(values: Any) -> dict[str, Picture | Frames | Label | Tokens | Number]:
+def parse_fields(values: Any) -> dict[str, FieldSpec]:
     """Fields from JSON.
 
     Raises:
@@ -212,6 +266,3 @@ def parse_fields(values: Any) -> dict[str, Picture | Frames | Label | Tokens | N
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-__all__ = ["NUM_RESERVED", "FieldSpec", "Fields", "Frames", "Label", "Number", "Picture", "Tokens"]

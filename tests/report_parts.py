@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from manifest_parts import of_images
 from model.registry_parts import PROGRESS, SMALL, make_gan, write_trained
 
 from ganpipe.data.manifest import Manifest, Shard, write_manifest
@@ -94,11 +95,8 @@ def write_shards(root: Path) -> None:
         description=f"Images of {HOSTILE}",
         homepage="javascript:hacked=1",
         licence=HOSTILE,
-        image_size=16,
-        channels=1,
-        fields=("image", "label"),
-        classes=(*(f"class {number}" for number in range(9)), HOSTILE),
         shards=tuple(shards),
+        **of_images(16, 1, (*(f"class {number}" for number in range(9)), HOSTILE)),
     )
     write_manifest(folder, manifest)
     write_real_images(root)

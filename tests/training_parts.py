@@ -21,7 +21,7 @@ from ganpipe.training.loop import Fetch, Loop
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.state import TrainingState
 
-SPEC = DataSpec(image_size=16, channels=1, fields=("image", "label"), num_classes=2)
+SPEC = DataSpec.images(16, 1, 2)
 SMALL: dict[str, dict[str, Any]] = {
     "gan": {"generator_width": 64, "discriminator_width": 64, "num_latents": 16},
     "dcgan": {"generator_width": 8, "discriminator_width": 8, "num_latents": 16},
@@ -81,7 +81,7 @@ def packaged(loop: Loop, folder: Path) -> Path:
         "gan": loop.settings.gan,
         "config": state.gan.config.model_dump(mode="json"),  # type: ignore[attr-defined]
         "averaged": True,
-        "data": dataclasses.asdict(SPEC),
+        "data": SPEC.to_json(),
         "progress": dataclasses.asdict(state.progress),
         "run_key": "0" * 16,
         "data_digest": "0" * 64,

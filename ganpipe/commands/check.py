@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from .. import environment, prefect_api, services, tracked
 from ..cpus import usable_cpus
 from ..data import classes, sources
 from ..data.places import host_cache
+from ..data.sources.base import Description
 from ..errors import GanpipeError
 from ..evaluation.extractors import load_extractor
 from ..gans import load
@@ -120,8 +122,7 @@ def check_gan_and_data(params: Params) -> None:
     found = source.describe()
     for line in classes.odd_names(found.classes):
         print(f"warning: {line}", file=sys.stderr)
-    spec = DataSpec(params.data.image_size, params.data.channels, found.fields, len(found.classes))
-    load(params.train.gan).check(params.gan_config, spec)
+    load(params.train.gan).check(params.gan_config, data_spec(found, params))
     space_by_player(params.tune, params.gan_config.players)
     if params.tune.num_trials:
         searched(params.gan_config, params.tune)
@@ -133,6 +134,11 @@ def check_gan_and_data(params: Params) -> None:
                 f"{key}: got {number}, more than train.batch_size {params.train.batch_size}; each worker needs an "
                 "image of the batch"
             )
+
+
+def data_spec(found: Description, params: Params) -> DataSpec:
+    """What the GAN will know of the dataset, as far as the source knows it before its images are read."""
+    return DataSpec(found.specs(params.data), found.main)
 
 
 def check_number_of_images(params: Params) -> None:
@@ -167,7 +173,9 @@ def check_metrics(params: Params) -> None:
         GanpipeError: naming the metric or file.
     """
     load_extractor(params.evaluate)
-    metrics = METRICS_WITH_LABELS if "label" in load(params.train.gan).fields else METRICS
+    found = sources.load(params.data.source)(params.source_settings).describe()
+    is_labelled = data_spec(found, params).label in load(params.train.gan).given
+    metrics = METRICS_WITH_LABELS if is_labelled else METRICS
     measured = [f"{metric}_{params.evaluate.extractor}" for metric in metrics]
     asked = {"register.metric": params.register_.metric}
     asked |= {f"register.conditions.{name}": name for name in params.register_.conditions}
@@ -210,7 +218,7 @@ def check_champion(params: Params) -> None:
     """
     settings = params.register_
     found = sources.load(params.data.source)(params.source_settings).describe()
-    conditional = "label" in load(params.train.gan).fields
+    conditional = bool(load(params.train.gan).given)
     names = digest_of_names(found.classes)
     coming = Shape(params.data.image_size, params.data.channels, len(found.classes), conditional, names)
     why = obstacle(Tracker.at(environment.home(), settings.experiment), settings, coming)
@@ -228,7 +236,9 @@ def check_disk(params: Params) -> None:
     """
     found = sources.load(params.data.source)(params.source_settings).describe()
     num_images = min((number for number in (params.data.limit, found.num_images) if number is not None), default=0)
-    decoded = num_images * params.data.channels * params.data.image_size**2 * len(found.image_fields)
+    decoded = num_images * sum(
+        math.prod(spec.row_shape) for spec in found.specs(params.data).values() if spec.is_picture
+    )
     for folder in (Path.cwd(), host_cache(), *dvc_stores(Path.cwd())):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free

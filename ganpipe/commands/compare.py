@@ -65,12 +65,13 @@ def main(argv: list[str]) -> int:
 def side_by_side(first: Opened, second: Opened, num: int, seed: int) -> Image.Image:
     """Two grids; equal places have equal seeds, and equal labels where both GANs know the same number of classes."""
     generators = first.generator, second.generator
-    alike = all(item.conditional for item in generators) and len({item.data.num_classes for item in generators}) == 1
+    alike = all(item.label is not None for item in generators) and len({item.num_classes for item in generators}) == 1
     sides = []
     for generator in generators:
-        labels = figures.grid_labels(generator.gan, num) if alike else None
-        columns = generator.data.num_classes if alike and generator.data.num_classes <= 32 else None
-        images_NHWC = to_uint8(generator.images(sample_seeds(seed, num), labels))
+        given = figures.classes_in_turn(generator.gan, num) if alike else None
+        columns = figures.num_columns(generator.gan) if alike else None
+        chosen = {name: values.tolist() for name, values in (given or {}).items()}
+        images_NHWC = to_uint8(generator.images(sample_seeds(seed, num), chosen))
         sides.append(grids.grid(images_NHWC.transpose(0, 3, 1, 2), columns).convert("RGB"))
     left, right = sides
     size = (left.width + GAP + right.width, max(left.height, right.height))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,22 +51,26 @@ def main(argv: list[str]) -> int:
     settings = load_params().register_
     with opened(options.model, Tracker.at(environment.home(), settings.experiment), settings.model_name) as model:
         generator = model.generator
-        if options.label is not None and not generator.conditional:
+        if options.label is not None and generator.label is None:
             raise GanpipeError(
                 f"--label: the GAN {generator.description['gan']!r} of {model.name} takes no labels; leave --label out"
             )
-        labels, shown = figures.grid_labels(generator.gan, options.num), ""
-        if options.label is not None:
+        given, shown = figures.classes_in_turn(generator.gan, options.num), ""
+        if given is None:
+            raise GanpipeError(
+                f"{model.name}: the GAN {generator.description['gan']!r} is given {', '.join(generator.conditions)}; "
+                "it makes no image of a seed alone"
+            )
+        if options.label is not None and generator.label is not None:
             label, shown = _label(generator, options.label)
-            labels = [label] * options.num
-        parts = _images(generator, seeds, labels, options.truncation)
+            given = {generator.label: np.full(options.num, label)}
+        parts = _images(generator, seeds, given, options.truncation)
         if single:
             _write_single(options.out, parts, seeds)
         else:
             # As in the evaluation's grid: a column a class, where the classes are shown in turn.
-            in_turn = labels is not None and options.label is None and generator.data.num_classes <= 32
             images_NCHW = np.concatenate(list(parts))
-            columns = generator.data.num_classes if in_turn else None
+            columns = figures.num_columns(generator.gan) if options.label is None else None
             output.write(options.out, grids.png(grids.grid(images_NCHW, columns)))
     print(f"{options.out}: {options.num} images of {model.name}{shown}, seeds {seeds[0]} to {seeds[-1]}")
     return 0
@@ -76,7 +80,7 @@ def _label(generator: Generator, text: str) -> tuple[int, str]:
     """The class that --label means, and how to call it."""
     names = class_names(generator.description)
     try:
-        number = class_number(text, generator.data.num_classes, names)
+        number = class_number(text, generator.num_classes, names)
     except GanpipeError as error:
         raise GanpipeError(f"--label: {error}") from None
     return number, f", class {number}{f' ({names[number]})' if names else ''}"
@@ -94,14 +98,14 @@ def _seeds(seed: int, num: int, single: bool) -> list[int]:
 
 
 def _images(
-    generator: Generator, seeds: list[int], labels: list[int] | None, truncation: float
+    generator: Generator, seeds: list[int], given: Mapping[str, np.ndarray], truncation: float
 ) -> Iterator[np.ndarray]:
     """uint8 images (N, C, H, W), some at a time."""
     for start in range(0, len(seeds), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        frame = pd.DataFrame({"seed": seeds[rows]}).assign(truncation=truncation)
-        if labels is not None:
-            frame["label"] = labels[rows]
+        frame = pd.DataFrame({"seed": seeds[rows], **{name: values[rows] for name, values in given.items()}})
+        if generator.has_latents:
+            frame["truncation"] = truncation
         try:
             yield generator.rows(frame).transpose(0, 3, 1, 2)
         except MlflowException as error:

@@ -1,8 +1,8 @@
-"""The decoded cache: a split's images and labels as memory-mapped arrays, made once a host from the shards.
+"""The decoded cache: a split's fields as memory-mapped arrays, made once a host from the shards.
 
-Legend: N samples of the split, P rows asked for, C channels, H height, W width.
-Under `<cache root>/decoded/<manifest digest>-<split>/` lie `<field>.npy` (uint8 NCHW, or int64 N for `label`) and
-`complete.json`, which holds checksums of the arrays' parts.
+Legend: N samples of the split, P rows asked for.
+Under `<cache root>/decoded/<manifest digest>-<split>/` lie `<field>.npy` (N rows of the field's kind, see `fields.py`)
+and `complete.json`, which holds checksums of the arrays' parts.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from filelock import FileLock
 
 from ..cpus import usable_cpus
 from ..errors import GanpipeError
+from ..fields import Frames, Picture
 from .images import UnreadableImage, decode_png_CHW
-from .manifest import Manifest, Shard, member_suffix, verify_shard
+from .manifest import Manifest, Shard, verify_shard
 from .parallel import ordered_map, progress
 from .places import host_cache
 from .shard_set import ShardSet
@@ -55,10 +56,10 @@ class Dataset:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return self.manifest.array_fields
+        return tuple(self.manifest.array_fields)
 
     def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Copies of these samples by field: images uint8, (P, C, H, W); `label` int64, (P,).
+        """Copies of these samples by field: P rows of the field's kind, such as uint8 (P, C, H, W) for images.
 
         Args:
             fields: all of them when None.
@@ -86,10 +87,7 @@ class _Job:
 
 def _array_shapes(manifest: Manifest, split: str) -> dict[str, tuple[type[Any], tuple[int, ...]]]:
     num_samples = manifest.num_samples(split)
-    image = (num_samples, manifest.channels, manifest.image_size, manifest.image_size)
-    return {
-        name: (np.int64, (num_samples,)) if name == "label" else (np.uint8, image) for name in manifest.array_fields
-    }
+    return {name: (spec.dtype, (num_samples, *spec.row_shape)) for name, spec in manifest.array_fields.items()}
 
 
 def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
@@ -111,9 +109,10 @@ def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
             if row == stop:
                 raise GanpipeError(f"{path}: more samples than the {job.shard.num_samples} that the manifest says")
             for name, array in arrays.items():
-                content = sample.get(member_suffix(name))
+                suffix = manifest.fields[name].member(name)
+                content = sample.get(suffix)
                 if content is None:
-                    raise GanpipeError(f"{where} has no .{member_suffix(name)} member")
+                    raise GanpipeError(f"{where} has no .{suffix} member")
                 array[row] = _decode_member(name, content, where, manifest)
             row += 1
     except ValueError as error:  # the library's word for a member that is there twice
@@ -129,7 +128,7 @@ def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
 
 def _known_members(path: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
     """Members that the manifest's fields name: a sample has no more, however many the shard holds."""
-    suffixes = {member_suffix(name) for name in manifest.fields}
+    suffixes = {spec.member(name) for name, spec in manifest.fields.items()}
     for name, content in read_members(path):
         if name.partition(".")[2] not in suffixes:
             raise GanpipeError(f"{path}: its member {name} is no field of the manifest; run `ganpipe ingest` again")
@@ -137,15 +136,19 @@ def _known_members(path: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]
 
 
 def _decode_member(name: str, content: bytes, where: str, manifest: Manifest) -> np.ndarray | int:
-    if name != "label":
-        try:
-            return decode_png_CHW(content, manifest.image_size, manifest.channels)
-        except UnreadableImage as error:
-            raise GanpipeError(f"{where}: .{member_suffix(name)}: {error}") from None
-    text = content[:20].decode("ascii", "replace").strip()
-    if not (text.isdecimal() and int(text) < manifest.num_classes):
-        raise GanpipeError(f"{where}: .cls is {text!r}; expected a number below {manifest.num_classes}")
-    return int(text)
+    spec = manifest.fields[name]
+    try:
+        if isinstance(spec, Picture):
+            return decode_png_CHW(content, spec.size, spec.size, spec.channels)
+        if isinstance(spec, Frames):
+            strip_CHW = decode_png_CHW(content, spec.num_frames * spec.size, spec.size, spec.channels)
+            return strip_CHW.reshape(spec.channels, spec.num_frames, spec.size, spec.size).swapaxes(0, 1)
+        found: np.ndarray | int = spec.parse(content.decode("utf-8"), manifest.names.get(name, ()))
+        return found
+    except UnreadableImage as error:
+        raise GanpipeError(f"{where}: .{spec.member(name)}: {error}") from None
+    except ValueError as error:
+        raise GanpipeError(f"{where}: .{spec.member(name)} {error}") from None
 
 
 def _checksums(array: np.ndarray, parts: range) -> dict[str, int]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import imagecodecs
+import numpy as np
 import PIL
 from PIL import features
 
 from ..errors import GanpipeError
+from ..words import words_of
 from .images import UnreadableImage, encode_png, extent, flatten, heif_version, oddity, pad, scale
 from .manifest import Split
 from .settings import DataSettings
-from .sources.base import Description, ImageReference, Item, reading
+from .sources.base import Classes, Description, ImageReference, Item, Pictures, Texts, reading
 from .value_range import FULL, Extent, Kind, Range
 
 DIGEST_BYTES = 16
@@ -29,7 +32,8 @@ class Converted(NamedTuple):
     Attributes:
         digest: of its raw contents and how they are decoded: names the sample's images.
         split_is_given: by the source; else it follows from the content.
-        images: PNGs in the order of the image fields; None where `digest` was known.
+        values: members of the other fields, in their order.
+        images: PNGs in the order of the fields with pictures; None where `digest` was known.
         oddity: what is wrong with how an image looks, where there is nothing to see in it.
         extents: of images of more than 8 bits, where their range is not decided yet: all else but the name is missing.
     """
@@ -38,8 +42,7 @@ class Converted(NamedTuple):
     digest: bytes = b""
     split: Split = "train"
     split_is_given: bool = False
-    label: int | None = None
-    text: str | None = None
+    values: tuple[bytes, ...] = ()
     images: tuple[bytes, ...] | None = None
     unreadable: str | None = None
     oddity: str | None = None
@@ -75,11 +78,43 @@ def _read_known(path: Path) -> frozenset[bytes]:
     return frozenset(content[start : start + DIGEST_BYTES] for start in range(0, len(content), DIGEST_BYTES))
 
 
-def _is_text(text: str | None) -> bool:
+def check_values(item: Item, description: Description, settings: DataSettings) -> tuple[bytes, ...]:
+    """The members of an item's labels and texts, in the fields' order.
+
+    Raises:
+        GanpipeError: naming the item and what was expected.
+    """
+    return tuple(
+        _class_member(item, name, field) if isinstance(field, Classes) else _text_member(item, name, settings)
+        for name, field in description.fields.items()
+        if isinstance(field, Classes | Texts)
+    )
+
+
+def _class_member(item: Item, name: str, field: Classes) -> bytes:
+    number = item.values.get(name)
+    if not isinstance(number, int) or not 0 <= number < len(field.names):
+        raise GanpipeError(f"{item.name}: {name} {number}, but there are {len(field.names)} classes")
+    return str(number).encode()
+
+
+def _text_member(item: Item, name: str, settings: DataSettings) -> bytes:
+    text = item.values.get(name)
     try:
-        return text is not None and text.encode() is not None
+        content = text.encode() if isinstance(text, str) else None
     except UnicodeEncodeError:  # half of a surrogate pair, as JSON may hold
-        return False
+        content = None
+    if content is None or not isinstance(text, str):
+        raise GanpipeError(f"{item.name}: {name} {text!r}; expected a text that UTF-8 can hold")
+    num_words = len(words_of(text))
+    if not 1 <= num_words <= settings.max_words:
+        expected = "expected a word at the least" if not num_words else f"at most data.max_words = {settings.max_words}"
+        raise GanpipeError(f"{item.name}: {name} {_short(text)} has {num_words} words; {expected}")
+    return content
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
 def _decoding(reference: ImageReference, kind: Kind | None, decided: Mapping[Kind, Range]) -> str:
@@ -97,11 +132,9 @@ def _convert_item(
     known: frozenset[bytes],
     decided: Mapping[Kind, Range] | None,
 ) -> Converted:
-    if "label" in description.fields and (item.label is None or not 0 <= item.label < len(description.classes)):
-        raise GanpipeError(f"{item.name}: label {item.label}, but there are {len(description.classes)} classes")
-    if "text" in description.fields and not _is_text(item.text):
-        raise GanpipeError(f"{item.name}: text {item.text!r}; expected a text that UTF-8 can hold")
-    references = [item.images[field] for field in description.image_fields]
+    values = check_values(item, description, settings)
+    groups = [item.references(name) for name in description.picture_fields]
+    references = [reference for group in groups for reference in group]
     images: list[bytes] = []
     odd: str | None = None
     try:
@@ -118,10 +151,15 @@ def _convert_item(
         decodings = (_decoding(reference, kind, decided) for reference, kind in zip(references, kinds, strict=True))
         digest = _sample_digest(digests, tuple(decodings))
         if digest not in known:
-            for reference, content in pairs:
-                scaled = scale(flatten(reference.decode(content, settings), settings, decided), settings)
-                odd = odd or oddity(scaled)
-                images.append(encode_png(pad(scaled, settings)))
+            waiting = iter(pairs)
+            for name, group in zip(description.picture_fields, groups, strict=True):
+                own = _settings_of(description.fields[name], settings)
+                fitted = []
+                for reference, content in itertools.islice(waiting, len(group)):
+                    scaled = scale(flatten(reference.decode(content, own), own, decided), own)
+                    odd = odd or oddity(scaled)
+                    fitted.append(np.asarray(pad(scaled, own)))
+                images.append(encode_png(np.concatenate(fitted)))
     except UnreadableImage as error:
         return Converted(item.name, unreadable=str(error))
     return Converted(
@@ -129,11 +167,16 @@ def _convert_item(
         digest,
         item.split or _split_at(digests, settings.validation_fraction),
         item.split is not None,
-        item.label,
-        item.text,
+        values,
         tuple(images) if images else None,
         oddity=odd,
     )
+
+
+def _settings_of(field: object, settings: DataSettings) -> DataSettings:
+    """The settings with the field's own size, where it has one."""
+    size = field.size if isinstance(field, Pictures) else None
+    return settings if size is None else settings.model_copy(update={"image_size": size})
 
 
 def convert(
@@ -151,7 +194,7 @@ def convert(
             measured.
 
     Raises:
-        GanpipeError: an item's label is no class.
+        GanpipeError: an item's label is no class, or its text is none that a vocabulary takes.
     """
     digests = _read_known(known) if known is not None else frozenset()
     with reading():
@@ -168,5 +211,6 @@ def conversion_key(settings: DataSettings, description: Description) -> str:
     )
     decoders = {name: features.version(name) for name in ("zlib", "jpg", "jpg_2000", "libtiff", "webp", "avif")}
     decoders["heif"] = heif_version()
-    parts = [kept, description.image_fields, code.hexdigest(), PIL.__version__, imagecodecs.__version__, decoders]
+    sizes = [(name, repr(description.fields[name])) for name in description.picture_fields]
+    parts = [kept, sizes, code.hexdigest(), PIL.__version__, imagecodecs.__version__, decoders]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

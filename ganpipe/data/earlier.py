@@ -8,6 +8,7 @@ stage's outputs before it runs. A shard counts only if its size and SHA-256 are 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -21,8 +22,9 @@ from pydantic import Field, ValidationError
 
 from ..cpus import usable_cpus
 from ..errors import GanpipeError
+from ..fields import Fields
 from ..section import Section
-from .manifest import SHARD_PATTERN, member_suffix
+from .manifest import SHARD_PATTERN
 from .tar import find_members
 
 _NUM_NOTES_KEPT = 20
@@ -58,15 +60,46 @@ class Note(Section):
     """All its shards, in order."""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which members a sample has in a shard.
+
+    Attributes:
+        members: in their order: suffix, whether it is a picture, and its number among a sample's pictures, or among its
+            other values.
+    """
+
+    members: tuple[tuple[str, bool, int], ...]
+
+    @classmethod
+    def of(cls, fields: Fields) -> Layout:
+        """Labels first, texts last."""
+        numbers = {True: itertools.count(), False: itertools.count()}
+        found = [
+            (spec.rank, spec.member(name), spec.is_picture, next(numbers[spec.is_picture]))
+            for name, spec in fields.items()
+        ]
+        return cls(
+            tuple(
+                (suffix, is_picture, number) for _, suffix, is_picture, number in sorted(found, key=lambda one: one[0])
+            )
+        )
+
+    def suffixes(self, pictures: bool) -> list[str]:
+        """Of the pictures, or of the other values, in the order of the fields."""
+        chosen = [(number, suffix) for suffix, is_picture, number in self.members if is_picture == pictures]
+        return [suffix for _, suffix in sorted(chosen)]
+
+
 class Signature:
     """Stands for a shard's bytes, given that its images are the same: keys, labels and texts in their order."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def add(self, key: str, label: bytes | None, text: bytes | None) -> None:
+    def add(self, key: str, values: tuple[bytes, ...]) -> None:
         """One more sample."""
-        self._digest.update(repr((key, label, text)).encode())
+        self._digest.update(repr((key, values)).encode())
 
     @property
     def value(self) -> bytes:
@@ -143,19 +176,19 @@ def _candidates(noted: NotedShard, folder: Path, memory: Memory) -> Iterator[Pat
         yield store / noted.md5[:2] / noted.md5[2:]
 
 
-def _find(noted: NotedShard, folder: Path, memory: Memory, image_fields: tuple[str, ...]) -> FoundShard | None:
+def _find(noted: NotedShard, folder: Path, memory: Memory, layout: Layout) -> FoundShard | None:
     for path in _candidates(noted, folder, memory):
         try:
-            if path.stat().st_size == noted.num_bytes and (found := _open(path, noted, image_fields)):
+            if path.stat().st_size == noted.num_bytes and (found := _open(path, noted, layout)):
                 return found
         except (OSError, GanpipeError):  # gone, or no such tar: the next candidate may be better
             continue
     return None
 
 
-def _open(path: Path, noted: NotedShard, image_fields: tuple[str, ...]) -> FoundShard | None:
+def _open(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
     """The shard with its samples; None if its bytes are others."""
-    suffixes = [member_suffix(name) for name in image_fields]
+    pictures, others = layout.suffixes(pictures=True), layout.suffixes(pictures=False)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if hashlib.sha256(content).hexdigest() != noted.sha256:
             return None
@@ -165,16 +198,14 @@ def _open(path: Path, noted: NotedShard, image_fields: tuple[str, ...]) -> Found
             grouped.setdefault(key, {})[suffix] = (start, stop - start)
         signature, samples = Signature(), []
         for key, members in grouped.items():
-            label, text = (
-                content[members[suffix][0] : sum(members[suffix])] if suffix in members else None
-                for suffix in (member_suffix("label"), member_suffix("text"))
-            )
-            signature.add(key, label, text)
-            samples.append((bytes.fromhex(key.partition("_")[0]), tuple(members[suffix] for suffix in suffixes)))
+            if set(members) != {*pictures, *others}:
+                return None
+            signature.add(key, tuple(content[members[suffix][0] : sum(members[suffix])] for suffix in others))
+            samples.append((bytes.fromhex(key.partition("_")[0]), tuple(members[suffix] for suffix in pictures)))
     return FoundShard(path, noted, signature.value, samples)
 
 
-def recall(memory: Memory | None, key: str, folder: Path, image_fields: tuple[str, ...]) -> Earlier:
+def recall(memory: Memory | None, key: str, folder: Path, layout: Layout) -> Earlier:
     """What the last ingest of this key made, as far as it is found and sound.
 
     Args:
@@ -185,6 +216,6 @@ def recall(memory: Memory | None, key: str, folder: Path, image_fields: tuple[st
     if memory is None or note is None:
         return Earlier()
     with ThreadPoolExecutor(usable_cpus()) as threads:
-        found = list(threads.map(lambda noted: _find(noted, folder, memory, image_fields), note.shards))
+        found = list(threads.map(lambda noted: _find(noted, folder, memory, layout), note.shards))
     shards = [shard for shard in found if shard is not None]
     return Earlier(shards, len(found) - len(shards))

@@ -250,18 +250,18 @@ def oddity(image: Image.Image) -> str | None:
     return "flat" if all(high - low <= _FLATTEST for low, high in bands) else None
 
 
-def encode_png(image: Image.Image) -> bytes:
-    """The image as PNG, without any metadata."""
-    return bytes(imagecodecs.png_encode(np.asarray(image), level=_PNG_LEVEL, filter=imagecodecs.PNG.FILTER.FAST))
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 pixels, (H, W) or (H, W, 3), as a PNG file's content without any metadata."""
+    return bytes(imagecodecs.png_encode(pixels, level=_PNG_LEVEL, filter=imagecodecs.PNG.FILTER.FAST))
 
 
-def decode_png_CHW(content: bytes, image_size: int, channels: int) -> np.ndarray:
+def decode_png_CHW(content: bytes, height: int, width: int, channels: int) -> np.ndarray:
     """A shard's PNG member as uint8, (C, H, W).
 
     Raises:
         UnreadableImage: it is not a PNG of that size and number of channels.
     """
-    expected = (image_size, image_size, 8, _COLOUR_TYPES[channels])
+    expected = (width, height, 8, _COLOUR_TYPES[channels])
     # All known from the header: nothing large is decoded.
     if not (content.startswith(_PNG_START) and len(content) > _PNG_HEADER_BYTES):
         raise UnreadableImage("not a sound PNG: it does not begin as one")
@@ -272,7 +272,7 @@ def decode_png_CHW(content: bytes, image_size: int, channels: int) -> np.ndarray
         pixels: np.ndarray = imagecodecs.png_decode(content)
     except (imagecodecs.PngError, ValueError) as error:
         raise UnreadableImage(f"not a sound PNG: {error}") from None
-    pixels_HWC = pixels.reshape(image_size, image_size, -1)
+    pixels_HWC = pixels.reshape(height, width, -1)
     if pixels_HWC.shape[2] != channels:
         raise UnreadableImage("a PNG with a transparent colour; expected none")
     return np.moveaxis(pixels_HWC, -1, 0)

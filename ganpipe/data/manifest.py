@@ -5,24 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from ..cpus import usable_cpus
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
+from ..fields import NAME_PATTERN, FieldSpec, Label, Picture, Tokens, fields_of_format_1
 from ..section import Section, explain
 
 MANIFEST = "manifest.json"
 SHARD_PATTERN = r"^[a-z]+-[0-9]{6}\.tar$"  # no slash, no dots in front: a shard lies in its manifest's folder
-FIELD_PATTERN = r"^[a-z][a-z0-9_]{0,49}$"  # names a file of the decoded cache
-MAX_CLASSES = 100_000
 _MAX_MANIFEST_BYTES = 2**25
 _MIN_SAMPLE_BYTES = 1024  # a member's header and its content
-_OTHER_SUFFIXES = {"label": "cls", "text": "txt"}
 Split = Literal["train", "validation"]
 Subset = Literal["train", "validation", "test"]
 SUBSETS: dict[str, Subset] = {
@@ -31,16 +30,6 @@ SUBSETS: dict[str, Subset] = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """What the folder of a part of a dataset may be called, in lower case."""
-
-
-def image_fields(fields: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of a sample's fields that are images."""
-    return tuple(name for name in fields if name not in _OTHER_SUFFIXES)
-
-
-def member_suffix(field: str) -> str:
-    """The ending of a field's members in a shard, without its first dot: cls, txt, png, source.png, ..."""
-    return _OTHER_SUFFIXES.get(field) or ("png" if field == "image" else f"{field}.png")
 
 
 class Shard(Section):
@@ -78,8 +67,8 @@ class LeftOut(Section):
 class Manifest(Section):
     """What ingest wrote. Holds no clock, host name or path."""
 
-    format_version: Literal[1] = 1
-    """Raised when the shards' layout changes."""
+    format_version: Literal[1, 2] = 2
+    """Raised when the layout changes. 1 had names of fields, and one size for all images."""
     source: str
     """Name of the source."""
     description: str
@@ -88,15 +77,12 @@ class Manifest(Section):
     """Where the source is described."""
     licence: str
     """Under which terms the images may be used."""
-    image_size: int = Field(ge=1, le=4096)
-    """Height and width in pixels."""
-    channels: Literal[1, 3]
-    """1 for grey, 3 for RGB."""
-    fields: tuple[Annotated[str, Field(pattern=FIELD_PATTERN)], ...] = Field(min_length=1, max_length=50)
-    """What every sample has: `label` is a class number (.cls), `text` is UTF-8 (.txt), every other field an image
-    (`image`: .png)."""
-    classes: tuple[str, ...] = Field((), max_length=MAX_CLASSES)
-    """Names of the classes, by number."""
+    fields: dict[Annotated[str, Field(pattern=NAME_PATTERN)], FieldSpec] = Field(min_length=1, max_length=50)
+    """What every sample has, by name."""
+    main: str
+    """The field with the images that generators make unless they say otherwise."""
+    names: dict[str, tuple[str, ...]] = Field({})
+    """Of a field with labels the classes' names, of one with texts the words, by number."""
     shards: tuple[Shard, ...] = Field(min_length=1)
     """In the order in which their samples are numbered."""
     skipped: tuple[str, ...] = ()
@@ -104,33 +90,78 @@ class Manifest(Section):
     left_out: tuple[LeftOut, ...] = ()
     """What the source has beside its images, by kind. Says nothing about the dataset, and is no part of its digest."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_format_1(cls, values: Any) -> Any:
+        """A manifest of format 1 as this one's fields say it."""
+        if not (isinstance(values, Mapping) and values.get("format_version") == 1 and "main" not in values):
+            return _in_order(values)
+        kept = dict(values)
+        try:
+            classes = tuple(kept.pop("classes", ()))
+            names = tuple(kept.pop("fields"))
+            fields = fields_of_format_1(kept.pop("image_size"), kept.pop("channels"), names, len(classes))
+            if len(fields) != len(names):
+                raise ValueError("a field is listed twice")
+            main = next(name for name, spec in fields.items() if spec["kind"] == "image")
+        except (KeyError, TypeError, StopIteration) as error:
+            raise ValueError(f"a manifest of format 1 without its fields ({error!r})") from None
+        return {**kept, "fields": fields, "main": main, "names": {"label": classes} if classes else {}}
+
     @model_validator(mode="after")
-    def _names_differ(self) -> Manifest:
+    def _is_consistent(self) -> Manifest:
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise ValueError("a shard is listed twice")
-        if len(set(self.fields)) != len(self.fields):
-            raise ValueError("a field is listed twice")
+        if not isinstance(self.fields.get(self.main), Picture):
+            raise ValueError(f"main is {self.main!r}; expected one of the fields that are images")
+        for name, names in self.names.items():
+            spec = self.fields.get(name)
+            if spec is None or (isinstance(spec, Label) and len(names) != spec.num_classes):
+                raise ValueError(f"names.{name}: {len(names)} names, which do not fit a field")
         return self
+
+    def stored(self) -> dict[str, Any]:
+        """As in manifest.json, in the format that it was read in."""
+        values = self.model_dump(mode="json", exclude=None if self.left_out else {"left_out"})
+        if self.format_version == 1:
+            image = self.image
+            values |= {"image_size": image.size, "channels": image.channels, "fields": list(self.fields)}
+            values |= {"classes": list(self.classes)}
+            values = {key: value for key, value in values.items() if key not in ("main", "names")}
+        return values
 
     @property
     def digest(self) -> str:
         """SHA-256 of the manifest as canonical JSON: names the dataset, since it covers every shard's digest."""
-        values = self.model_dump(mode="json", exclude={"left_out"})
+        values = {key: value for key, value in self.stored().items() if key != "left_out"}
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
-    def num_classes(self) -> int:
-        return len(self.classes)
+    def image(self) -> Picture:
+        """What the main field holds."""
+        spec = self.fields[self.main]
+        assert isinstance(spec, Picture)
+        return spec
 
     @property
-    def image_fields(self) -> tuple[str, ...]:
-        return image_fields(self.fields)
+    def label(self) -> str | None:
+        """The field with the classes that ingest counts and that metrics of each class are about; None without labels.
+
+        Of several fields with labels, `label`, else the first by name.
+        """
+        found = [name for name, spec in self.fields.items() if isinstance(spec, Label)]
+        return min(found, key=lambda name: (name != Label.main_name, name), default=None)
 
     @property
-    def array_fields(self) -> tuple[str, ...]:
-        """The fields that the decoded cache holds, and so a batch: all but texts."""
-        return tuple(name for name in self.fields if name != "text")
+    def classes(self) -> tuple[str, ...]:
+        """Names of that field's classes, by number; empty without labels."""
+        return self.names.get(self.label, ()) if self.label is not None else ()
+
+    @property
+    def array_fields(self) -> dict[str, FieldSpec]:
+        """The fields that the decoded cache holds, and so a batch: all but texts without a vocabulary."""
+        return {name: spec for name, spec in self.fields.items() if not isinstance(spec, Tokens) or spec.length}
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -144,12 +175,18 @@ class Manifest(Section):
         return sum(shard.num_samples for shard in self.shards_of(split))
 
 
+def _in_order(values: Any) -> Any:
+    """The fields by name, as they come back from a file."""
+    if isinstance(values, Mapping) and isinstance(values.get("fields"), Mapping):
+        return {**values, "fields": {name: values["fields"][name] for name in sorted(values["fields"], key=str)}}
+    return values
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json atomically: it is either whole or not there."""
     partial = folder / f".{MANIFEST}.partial"
-    values = manifest.model_dump(mode="json", exclude=None if manifest.left_out else {"left_out"})
     with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(values, indent=2, sort_keys=True) + "\n")
+        file.write(json.dumps(manifest.stored(), indent=2, sort_keys=True) + "\n")
         file.flush()
         os.fsync(file.fileno())
     partial.replace(folder / MANIFEST)

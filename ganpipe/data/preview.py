@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..fields import Picture
 from .images import decode_png_CHW
-from .manifest import Manifest, member_suffix
+from .manifest import Manifest
 from .tar import find_members
 
 NUM_SHOWN = 64
@@ -34,11 +35,12 @@ def preview(folder: Path, manifest: Manifest) -> tuple[np.ndarray, int]:
 
     With labels (at most 32 classes) a column is a class, and white where it has too few images.
     """
-    by_class = "label" in manifest.fields and manifest.num_classes <= MOST_COLUMNS
-    columns = manifest.num_classes if by_class else math.ceil(math.sqrt(min(NUM_SHOWN, manifest.num_samples("train"))))
+    num_classes = len(manifest.classes)
+    by_class = 0 < num_classes <= MOST_COLUMNS
+    columns = num_classes if by_class else math.ceil(math.sqrt(min(NUM_SHOWN, manifest.num_samples("train"))))
     rows = min(MOST_ROWS, max(2, NUM_SHOWN // columns)) if by_class else math.ceil(NUM_SHOWN / columns)
-    side = min(manifest.image_size, LARGEST_SIDE)
-    images_NCHW = np.full((rows * columns, manifest.channels, side, side), 255, np.uint8)
+    side = min(manifest.image.size, LARGEST_SIDE)
+    images_NCHW = np.full((rows * columns, manifest.image.channels, side, side), 255, np.uint8)
     filled: Counter[int] = Counter()
     for number, (label, content) in enumerate(_samples(folder, manifest)):
         if by_class:
@@ -46,7 +48,7 @@ def preview(folder: Path, manifest: Manifest) -> tuple[np.ndarray, int]:
         else:
             row, column = divmod(number, columns)
         if row < rows:
-            images_NCHW[row * columns + column] = _shown(content, manifest, side)
+            images_NCHW[row * columns + column] = _shown(content, manifest.image, side)
             filled[label] += 1
         if filled.total() == len(images_NCHW) or number + 1 == _MOST_SEARCHED:
             break
@@ -55,8 +57,9 @@ def preview(folder: Path, manifest: Manifest) -> tuple[np.ndarray, int]:
 
 
 def _samples(folder: Path, manifest: Manifest) -> Iterator[tuple[int, bytes]]:
-    """Label (0 without labels) and PNG of each training sample; of several images a sample the first field's."""
-    image_suffix, label_suffix = member_suffix(manifest.image_fields[0]), member_suffix("label")
+    """Label (0 without labels) and PNG of each training sample; of several images per sample the main field's."""
+    image_suffix, name = manifest.image.member(manifest.main), manifest.label
+    label_suffix = manifest.fields[name].member(name) if name is not None else None
     for shard in manifest.shards_of("train"):
         path = folder / shard.name
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -69,10 +72,10 @@ def _samples(folder: Path, manifest: Manifest) -> Iterator[tuple[int, bytes]]:
                     yield label, content[start:stop]
 
 
-def _shown(content: bytes, manifest: Manifest, side: int) -> np.ndarray:
-    image_CHW = decode_png_CHW(content, manifest.image_size, manifest.channels)
-    if side == manifest.image_size:
+def _shown(content: bytes, spec: Picture, side: int) -> np.ndarray:
+    image_CHW = decode_png_CHW(content, spec.size, spec.size, spec.channels)
+    if side == spec.size:
         return image_CHW
-    image = Image.fromarray(image_CHW[0] if manifest.channels == 1 else image_CHW.transpose(1, 2, 0))
+    image = Image.fromarray(image_CHW[0] if spec.channels == 1 else image_CHW.transpose(1, 2, 0))
     pixels = np.asarray(image.resize((side, side), Image.Resampling.LANCZOS))
-    return pixels[None] if manifest.channels == 1 else pixels.transpose(2, 0, 1)
+    return pixels[None] if spec.channels == 1 else pixels.transpose(2, 0, 1)

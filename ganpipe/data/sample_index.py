@@ -13,15 +13,21 @@ from .manifest import Split
 _PLACE = struct.Struct("<IQI")
 _ROWS_HELD = 1024
 _CACHE_KIB = 4096
-_COLUMNS = "digest, label, text, images"
+_LENGTH = struct.Struct("<I")
+_COLUMNS = "digest, label, contents, lengths, images"
 
 
 class Sample(NamedTuple):
-    """A sample and where its images lie; samples are ordered as in shards."""
+    """A sample and where its images lie; samples are ordered as in shards.
+
+    Attributes:
+        label: the class that is counted; -1 without labels.
+        values: members of the fields that are no pictures, in their order.
+    """
 
     digest: bytes
     label: int
-    text: str
+    values: tuple[bytes, ...]
     images: tuple[Place, ...]
 
 
@@ -39,21 +45,24 @@ class SampleIndex:
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
             self._database.execute(f"PRAGMA {setting}")
         self._database.execute(
-            "CREATE TABLE samples (split TEXT, digest BLOB, label INTEGER, text TEXT, images BLOB, given INTEGER)"
+            "CREATE TABLE samples (split TEXT, digest BLOB, label INTEGER, contents BLOB, lengths BLOB, images BLOB, "
+            "given INTEGER)"
         )
-        self._waiting: list[tuple[str, bytes, int, str, bytes, bool]] = []
+        self._waiting: list[tuple[str, bytes, int, bytes, bytes, bytes, bool]] = []
         self._numbers: dict[str, int] = {}
 
     def add(self, split: Split, sample: Sample, split_is_given: bool = False) -> None:
         """One more sample; where its split is given, it stays in it."""
         images = b"".join(_PLACE.pack(*place) for place in sample.images)
-        self._waiting.append((split, sample.digest, sample.label, sample.text, images, split_is_given))
+        lengths = b"".join(_LENGTH.pack(len(value)) for value in sample.values)
+        contents = b"".join(sample.values)
+        self._waiting.append((split, sample.digest, sample.label, contents, lengths, images, split_is_given))
         self._numbers[split] = self.num_samples(split) + 1
         if len(self._waiting) == _ROWS_HELD:
             self._insert()
 
     def _insert(self) -> None:
-        self._database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)", self._waiting)
+        self._database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", self._waiting)
         self._waiting.clear()
 
     def train_every_label(self) -> None:
@@ -92,8 +101,12 @@ class SampleIndex:
 
     def in_order(self, split: Split) -> Iterator[Sample]:
         rows = self._database.execute(f"SELECT {_COLUMNS} FROM samples WHERE split = ? ORDER BY {_COLUMNS}", (split,))
-        for digest, label, text, images in rows:
-            yield Sample(digest, label, text, tuple(_PLACE.iter_unpack(images)))
+        for digest, label, contents, lengths, images in rows:
+            values, start = [], 0
+            for (length,) in _LENGTH.iter_unpack(lengths):
+                values.append(contents[start : start + length])
+                start += length
+            yield Sample(digest, label, tuple(values), tuple(_PLACE.iter_unpack(images)))
 
     def digests(self) -> Iterator[tuple[bytes, int]]:
         """Every digest, and how many samples have it."""

@@ -8,6 +8,7 @@ from typing import Literal
 from PIL import ImageColor
 from pydantic import Field, field_validator
 
+from ..fields import MAX_WORDS
 from ..section import Section, nearest
 
 
@@ -44,6 +45,10 @@ class DataSettings(Section):
     the manifest."""
     max_pixels: int = Field(2**26, ge=1, le=2**27)
     """Images with more pixels than this (width times height, read from the header before decoding) are refused."""
+    max_words: int = Field(64, ge=1, le=MAX_WORDS)
+    """Words that a text may have; one with more stops the ingest, with its name."""
+    vocabulary_size: int = Field(10_000, ge=1, le=1_000_000)
+    """Words that get a number of their own: the most frequent of the training texts. All others share one."""
     samples_per_shard: int = Field(5000, ge=1, le=1_000_000)
     """Images in a shard (tar file)."""
 

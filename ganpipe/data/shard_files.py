@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from .conversion import Converted
-from .earlier import Earlier, FoundShard, NotedShard, Place, Signature
-from .manifest import member_suffix
+from .earlier import Earlier, FoundShard, Layout, NotedShard, Place, Signature
 from .sample_index import Sample
 from .tar import tar_ending, tar_member
 
@@ -30,8 +29,11 @@ class Store:
     """Images of samples: new ones in a file without a name, which no killed process leaves behind; others where they
     are."""
 
-    def __init__(self, folder: Path, earlier: Earlier) -> None:
-        self._earlier = earlier
+    def __init__(self, folder: Path, earlier: Earlier, label_at: int | None = None) -> None:
+        """Args:
+        label_at: where among a sample's values its class stands.
+        """
+        self._earlier, self._label_at = earlier, label_at
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self._number = len(earlier.shards)
         self._end = 0
@@ -48,8 +50,8 @@ class Store:
                 places.append((self._number, self._end, len(content)))
                 self._end += len(content)
             images = tuple(places)
-        label = -1 if converted.label is None else converted.label
-        return Sample(converted.digest, label, converted.text or "", images)
+        label = -1 if self._label_at is None else int(converted.values[self._label_at])
+        return Sample(converted.digest, label, converted.values, images)
 
     def flush(self) -> None:
         """Before the first read."""
@@ -139,18 +141,13 @@ def keyed(samples: Iterable[Sample]) -> Iterator[Keyed]:
         yield sample.digest.hex() + (f"_{copies}" if copies else ""), sample
 
 
-def _label_and_text(sample: Sample, fields: Sequence[str]) -> tuple[bytes | None, bytes | None]:
-    label = str(sample.label).encode() if "label" in fields else None
-    return label, sample.text.encode() if "text" in fields else None
-
-
-def unchanged(samples: Sequence[Keyed], fields: Sequence[str], earlier: Earlier) -> FoundShard | None:
+def unchanged(samples: Sequence[Keyed], earlier: Earlier) -> FoundShard | None:
     """The earlier shard whose bytes are those of a shard of these samples, if there is one."""
     if not earlier.shards:
         return None
     signature = Signature()
     for key, sample in samples:
-        signature.add(key, *_label_and_text(sample, fields))
+        signature.add(key, sample.values)
     return earlier.by_signature.get(signature.value)
 
 
@@ -164,24 +161,18 @@ def copy_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedS
     return shard.noted.model_copy(update={"name": name})
 
 
-def write_shard(samples: Sequence[Keyed], fields: Sequence[str], store: Store, path: Path, name: str) -> NotedShard:
+def write_shard(samples: Sequence[Keyed], layout: Layout, store: Store, path: Path, name: str) -> NotedShard:
     """Write samples as a tar to `path`.
 
     Raises:
         OSError: the disk is full, an earlier shard is gone.
     """
-    suffixes = [member_suffix(name) for name in fields if name not in ("label", "text")]
-    label_suffix, text_suffix = member_suffix("label"), member_suffix("text")
     file = _HashedFile(path)
     try:
         for key, sample in samples:
-            label, text = _label_and_text(sample, fields)
-            if label is not None:
-                file.write(tar_member(f"{key}.{label_suffix}", label))
-            for suffix, place in zip(suffixes, sample.images, strict=True):
-                file.write(tar_member(f"{key}.{suffix}", store.read(place)))
-            if text is not None:
-                file.write(tar_member(f"{key}.{text_suffix}", text))
+            for suffix, is_picture, number in layout.members:
+                content = store.read(sample.images[number]) if is_picture else sample.values[number]
+                file.write(tar_member(f"{key}.{suffix}", content))
         file.flush()
         file.write(tar_ending(file.num_bytes))
         file.flush()

@@ -24,17 +24,19 @@ from pathlib import Path
 
 from ..cpus import usable_cpus
 from ..errors import GanpipeError
+from ..fields import Fields, Label, Tokens
+from ..words import NUM_RESERVED, vocabulary, words_of
 from . import classes, value_range
 from .arrangement import shard_sizes
-from .conversion import Converted, conversion_key, convert, split_of
-from .earlier import Earlier, Memory, NotedShard, recall, write_note
+from .conversion import Converted, check_values, conversion_key, convert, split_of
+from .earlier import Earlier, Layout, Memory, NotedShard, recall, write_note
 from .left_out import lines
 from .manifest import MANIFEST, SHARD_PATTERN, LeftOut, Manifest, Shard, Split, read_manifest, verify, write_manifest
 from .parallel import ordered_map, progress
 from .sample_index import SampleIndex
 from .settings import DataSettings
 from .shard_files import Store, copy_shard, keyed, unchanged, write_shard
-from .sources.base import Description, Item, Items, Source
+from .sources.base import Classes, Description, Item, Items, Source, Texts
 
 __all__ = ["Manifest", "Memory", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
 
@@ -94,7 +96,7 @@ def _tasks(items: Iterable[Item]) -> Iterator[list[Item]]:
     held = 0
     for item in items:
         task.append(item)
-        held += sum(reference.held_bytes for reference in item.images.values())
+        held += sum(reference.held_bytes for name in item.images for reference in item.references(name))
         if len(task) == _ITEMS_PER_TASK or held > _HELD_BYTES_PER_TASK:
             yield task
             task, held = [], 0
@@ -186,7 +188,7 @@ def _gather(
         with contextlib.closing(_converted(chosen, function, num_processes, "ingest, more than 8 bits")) as results:
             for sample in results:
                 _keep(sample, settings, gathered, store)
-    if "label" in description.fields:
+    if description.classes:
         samples.train_every_label()
     samples.sort()
     return gathered
@@ -236,7 +238,7 @@ def _known_file(earlier: Earlier) -> Iterator[Path | None]:
 
 
 def _write_all(
-    samples: SampleIndex, samples_per_shard: int, fields: Sequence[str], store: Store, earlier: Earlier, out: Path
+    samples: SampleIndex, samples_per_shard: int, layout: Layout, store: Store, earlier: Earlier, out: Path
 ) -> _Written:
     """Write the shards under partial names."""
     written = _Written()
@@ -247,10 +249,10 @@ def _write_all(
         for number, size in enumerate(sizes):
             name, chosen = f"{split}-{number:06d}.tar", list(itertools.islice(waiting, size))
             path = out / f"{_PARTIAL}{name}"
-            if (same := unchanged(chosen, fields, earlier)) is not None:
+            if (same := unchanged(chosen, earlier)) is not None:
                 noted = copy_shard(same, out, path, name)
             else:
-                noted = write_shard(chosen, fields, store, path, name)
+                noted = write_shard(chosen, layout, store, path, name)
                 written.num_new += 1
             written.notes.append(noted)
             about = noted.model_dump(exclude={"md5"})
@@ -322,11 +324,16 @@ def write_shards(
     description = source.describe()
     items = _limited(source.items(), settings.limit)
     key = f"{settings.source}-{conversion_key(settings, description)}"
-    earlier = recall(memory, key, out, description.image_fields)
+    fields: Fields = description.specs(settings)
+    layout = Layout.of(fields)
+    if isinstance(items, Sized):  # what is wrong with a label or text is said before any image is read
+        for item in items:
+            check_values(item, description, settings)
+    earlier = recall(memory, key, out, layout)
     try:
         with (
             _partial_files(out),
-            contextlib.closing(Store(out, earlier)) as store,
+            contextlib.closing(Store(out, earlier, _label_at(description))) as store,
             contextlib.closing(SampleIndex()) as samples,
             _known_file(earlier) as known,
         ):
@@ -337,8 +344,9 @@ def write_shards(
             _require_training_images(settings, gathered)
             _report_classes(description.classes, samples, settings.limit)
             store.flush()
-            written = _write_all(samples, settings.samples_per_shard, description.fields, store, earlier, out)
-            manifest = _manifest(settings, description, written, gathered.skipped, source.left_out())
+            written = _write_all(samples, settings.samples_per_shard, layout, store, earlier, out)
+            fields, names = _as_found(fields, description, settings, samples)
+            manifest = _manifest(settings, description, fields, names, written, gathered.skipped, source.left_out())
             _publish(out, manifest)
             change = _change(earlier, gathered, written) if earlier.num_lost is not None else None
         if memory is not None:
@@ -354,9 +362,41 @@ def write_shards(
     return manifest
 
 
+def _label_at(description: Description) -> int | None:
+    """Where among a sample's values the class stands that is counted; None without labels."""
+    values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
+    labels = [name for name in values if isinstance(description.fields[name], Classes)]
+    return values.index(min(labels, key=lambda name: (name != Label.main_name, name))) if labels else None
+
+
+def _texts(samples: SampleIndex, split: Split, number: int) -> Iterator[str]:
+    for sample in samples.in_order(split):
+        yield sample.values[number].decode()
+
+
+def _as_found(
+    fields: Fields, description: Description, settings: DataSettings, samples: SampleIndex
+) -> tuple[Fields, dict[str, tuple[str, ...]]]:
+    """The fields with texts as long as they are, and the names of classes and words."""
+    found, names = dict(fields), dict[str, tuple[str, ...]]()
+    values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
+    for number, name in enumerate(values):
+        field = description.fields[name]
+        if isinstance(field, Classes):
+            names[name] = field.names
+            continue
+        train, validation = (functools.partial(_texts, samples, split, number) for split in SPLITS)
+        names[name] = vocabulary(train(), settings.vocabulary_size)
+        longest = max(len(words_of(text)) for text in itertools.chain(train(), validation()))
+        found[name] = Tokens(length=longest, num_words=len(names[name]) + NUM_RESERVED)
+    return found, names
+
+
 def _manifest(
     settings: DataSettings,
     description: Description,
+    fields: Fields,
+    names: Mapping[str, tuple[str, ...]],
     written: _Written,
     skipped: Iterable[Converted],
     left_out: tuple[LeftOut, ...],
@@ -366,10 +406,9 @@ def _manifest(
         description=description.text,
         homepage=description.homepage,
         licence=description.licence,
-        image_size=settings.image_size,
-        channels=settings.channels,
-        fields=description.fields,
-        classes=description.classes,
+        fields=dict(fields),
+        main=description.main,
+        names=dict(names),
         shards=tuple(written.shards),
         skipped=tuple(item.name for item in skipped),
         left_out=left_out,

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..data.cache import Dataset, ShardSet, open_dataset
 from ..data.parallel import progress as progress_bar
 from ..errors import GanpipeError
 from ..gans.base import Gan, Progress
+from ..gans.spec import FieldReader
 from . import figures, grids, metrics
 from .extractors import Extractor, load_extractor
 from .frechet import Gaussian, gaussian_distance
+from .given import read, reference_of, rows_of
 from .metrics import ClassFid
 from .protocol import Protocol
 from .reference import Reference, cached_reference, quick_reference, reference_protocol
@@ -94,9 +97,11 @@ def evaluate(
             f"{expected.hash}; run `ganpipe reference` again"
         )
     seeds = sample_seeds(settings.seed, settings.num_samples)
+    given = rows_of(gan, dataset, reference.indices_N, settings.seed, gan.given)
     labels_N = _labels(gan, reference, settings.num_samples)
+    reference = reference_of(gan, reference)
     with progress_bar("samples and their features", len(seeds), "image") as bar:
-        features_ND = _sample_features(gan, progress, extractor, seeds, labels_N, settings.batch_size, bar.update)
+        features_ND = _sample_features(gan, progress, extractor, seeds, given, settings.batch_size, bar.update)
     names = dataset.manifest.classes
     values, by_class = _metrics(reference, features_ND, labels_N, len(names), settings)
     return Evaluation(
@@ -104,18 +109,16 @@ def evaluate(
         protocol=protocol_of(gan, reference, settings, averaged=averaged),
         class_fids=dict(zip(names, by_class, strict=True)) if by_class else {},
         figures={
-            "samples.png": grids.png(figures.sample_grid(gan, progress, settings.num_grid_samples, settings.seed)),
-            "interpolation.png": grids.png(
-                figures.interpolation_figure(
-                    gan, progress, settings.num_interpolations, settings.num_interpolation_steps, settings.seed
-                )
+            "samples.png": grids.png(
+                figures.sample_grid(gan, progress, settings.num_grid_samples, settings.seed, dataset)
             ),
+            **_interpolation_png(gan, progress, settings),
             "nearest.png": _nearest_png(
                 gan,
                 progress,
                 features_ND,
                 seeds,
-                labels_N,
+                given,
                 training or dataset,
                 dataset,
                 reference,
@@ -124,6 +127,12 @@ def evaluate(
             ),
         },
     )
+
+
+def _interpolation_png(gan: Gan, progress: Progress, settings: EvaluateSettings) -> dict[str, bytes]:
+    num_rows, num_steps = settings.num_interpolations, settings.num_interpolation_steps
+    figure = figures.interpolation_figure(gan, progress, num_rows, num_steps, settings.seed)
+    return {} if figure is None else {"interpolation.png": grids.png(figure)}
 
 
 def rounded(value: float) -> float:
@@ -135,7 +144,7 @@ def protocol_of(
     gan: Gan, reference: Reference, settings: EvaluateSettings, quick: bool = False, averaged: bool = True
 ) -> Protocol:
     """The protocol of `evaluate`, or of the quick FID."""
-    labels = "none" if _labels(gan, reference, 1) is None else "as_reference"
+    labels = "as_reference" if gan.given else "none"
     common: dict[str, Any] = {"reference": reference.protocol, "averaged": averaged, "labels": labels}
     if quick:
         return Protocol(metric="quick", num_samples=settings.quick.num_samples, seed=settings.quick.seed, **common)
@@ -151,12 +160,8 @@ def protocol_of(
 
 
 def _labels(gan: Gan, reference: Reference, num_samples: int) -> np.ndarray | None:
-    if "label" not in gan.fields:
-        return None
-    labels_N = reference.labels_for(num_samples)
-    if labels_N is None:
-        raise GanpipeError(f"{type(gan).__name__} needs labels, and the reference was made of a dataset without")
-    return labels_N
+    """The class of each sample, where the generator is given it; None where not."""
+    return reference.labels_for(num_samples) if gan.data.label in gan.given else None
 
 
 def _sample_features(
@@ -164,7 +169,7 @@ def _sample_features(
     progress: Progress,
     extractor: Extractor,
     seeds: list[int],
-    labels_N: np.ndarray | None,
+    given: FieldReader,
     batch_size: int,
     advance: Callable[[int], object] = lambda num_images: None,
 ) -> np.ndarray:
@@ -173,8 +178,8 @@ def _sample_features(
     part = max(batch_size, _PART)  # enough for every thread of the extractor
     for start in range(0, len(seeds), part):
         rows = slice(start, start + part)
-        labels = None if labels_N is None else labels_N[rows]
-        images_NCHW = sample_images(gan, progress, seeds[rows], labels, batch_size=batch_size)
+        conditions = read(given, start, min(start + part, len(seeds)))
+        images_NCHW = sample_images(gan, progress, seeds[rows], conditions, batch_size=batch_size)
         features_ND[rows] = extractor.features(images_NCHW)
         advance(len(images_NCHW))
     return features_ND
@@ -210,7 +215,7 @@ def _nearest_png(
     progress: Progress,
     features_ND: np.ndarray,
     seeds: list[int],
-    labels_N: np.ndarray | None,
+    given: FieldReader,
     training: Dataset,
     dataset: Dataset,
     reference: Reference,
@@ -219,14 +224,15 @@ def _nearest_png(
 ) -> bytes:
     """Of all samples those that come nearest to a training image, where copies would be, and what they are near."""
     if training is not dataset:
-        reference = cached_reference(training, extractor, settings)
+        reference = reference_of(gan, cached_reference(training, extractor, settings))
     num_nearest = min(settings.num_nearest, len(reference.features_ND))
     positions_NK, distances_NK = metrics.nearest(features_ND, reference.features_ND, num_nearest)
     suspects = np.argsort(distances_NK[:, 0], kind="stable")[: settings.num_nearest_samples]
-    labels = None if labels_N is None else labels_N[suspects]
-    samples_NCHW = sample_images(gan, progress, [seeds[index] for index in suspects], labels)
+    conditions = [read(given, index, index + 1) for index in suspects.tolist()]
+    chosen = {name: torch.cat([one[name] for one in conditions]) for name in gan.given}
+    samples_NCHW = sample_images(gan, progress, [seeds[index] for index in suspects], chosen)
     indices = reference.indices_N[positions_NK[suspects]]
-    images = training.rows(indices.reshape(-1))["image"]
+    images = training.rows(indices.reshape(-1), [gan.data.main])[gan.data.main]
     return grids.png(figures.nearest_figure(samples_NCHW, images.reshape(*indices.shape, *images.shape[1:])))
 
 
@@ -242,7 +248,7 @@ class QuickFid:
     ) -> None:
         self._dataset, self._settings = dataset, settings
         self._given_extractor = extractor
-        self._ready: tuple[Extractor, Reference] | None = None
+        self._ready: tuple[Extractor, Reference, Dataset] | None = None
 
     @property
     def name(self) -> str:
@@ -255,13 +261,13 @@ class QuickFid:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    def _load(self, gan: Gan) -> tuple[Extractor, Reference]:
+    def _load(self, gan: Gan) -> tuple[Extractor, Reference, Dataset]:
         if self._ready is None:
             extractor = self._given_extractor or load_extractor(self._settings, place_of(gan)[0])
             dataset = self._dataset
             if not isinstance(dataset, Dataset):
                 dataset = open_dataset(dataset, self._settings.split)
-            self._ready = extractor, quick_reference(dataset, extractor, self._settings)
+            self._ready = extractor, quick_reference(dataset, extractor, self._settings), dataset
         return self._ready
 
     def protocol(self, gan: Gan) -> Protocol:
@@ -270,9 +276,9 @@ class QuickFid:
 
     def __call__(self, gan: Gan, progress: Progress) -> float:
         """Quick FID of the GAN's present weights."""
-        extractor, reference = self._load(gan)
+        extractor, reference, dataset = self._load(gan)
         quick = self._settings.quick
         seeds = sample_seeds(quick.seed, quick.num_samples)
-        labels_N = _labels(gan, reference, quick.num_samples)
-        features_ND = _sample_features(gan, progress, extractor, seeds, labels_N, self._settings.batch_size)
-        return rounded(gaussian_distance(reference.gaussian, Gaussian.of(features_ND)))
+        given = rows_of(gan, dataset, reference.indices_N, quick.seed, gan.given)
+        features_ND = _sample_features(gan, progress, extractor, seeds, given, self._settings.batch_size)
+        return rounded(gaussian_distance(reference_of(gan, reference).gaussian, Gaussian.of(features_ND)))

@@ -5,14 +5,23 @@ Legend: N images, K neighbours, C channels (1 or 3), H height, W width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from ..data.cache import Dataset, ShardSet, open_dataset
+from ..errors import GanpipeError
+from ..fields import Label, Picture
 from ..gans.base import Gan, Progress
+from ..gans.spec import View
+from .given import read, rows_of
 from .grids import grid, png
-from .sampling import interpolate, sample_images, sample_seeds
+from .reference import choose
+from .sampling import interpolate, quantise, sample_images, sample_seeds
+
+MOST_COLUMNS = 32
 
 
 def nearest_figure(samples_NCHW: np.ndarray, neighbours_NKCHW: np.ndarray) -> Image.Image:
@@ -22,24 +31,87 @@ def nearest_figure(samples_NCHW: np.ndarray, neighbours_NKCHW: np.ndarray) -> Im
     return grid(rows.reshape(num_rows * columns, *shape), columns, wide_gap_after=1)
 
 
-def grid_labels(gan: Gan, num_samples: int) -> list[int] | None:
-    """Labels of a grid's samples: the classes in turn; None for a GAN without labels."""
-    return [index % gan.data.num_classes for index in range(num_samples)] if "label" in gan.fields else None
+def classes_in_turn(gan: Gan, num_samples: int) -> dict[str, np.ndarray] | None:
+    """What a grid's samples are given where labels are all that the GAN takes: the classes in turn. Else None."""
+    labels = {name: spec for name, spec in gan.conditions.items() if name in gan.given and isinstance(spec, Label)}
+    if len(labels) < len(gan.given):
+        return None
+    return {name: np.arange(num_samples) % spec.num_classes for name, spec in labels.items()}
 
 
-def sample_grid(gan: Gan, progress: Progress, num_samples: int = 64, seed: int = 0) -> Image.Image:
-    """Samples in a square; for a GAN with labels (at most 32 of them) a column a class."""
-    labels = grid_labels(gan, num_samples)
-    columns = gan.data.num_classes if labels is not None and gan.data.num_classes <= 32 else None
-    return grid(sample_images(gan, progress, sample_seeds(seed, num_samples), labels), columns)
+def num_columns(gan: Gan) -> int | None:
+    """Columns of a grid whose samples have the classes in turn: one per class, for at most 32 of them."""
+    classes = [
+        spec.num_classes for name, spec in gan.conditions.items() if name in gan.given and isinstance(spec, Label)
+    ]
+    return classes[0] if len(classes) == 1 and classes[0] <= MOST_COLUMNS else None
 
 
-def interpolation_figure(gan: Gan, progress: Progress, num_rows: int, num_steps: int, seed: int = 0) -> Image.Image:
-    """A row for each pair of successive seeds: from the latent of the one to that of the other."""
+def sample_grid(
+    gan: Gan, progress: Progress, num_samples: int = 64, seed: int = 0, dataset: Dataset | None = None
+) -> Image.Image:
+    """Samples in a square; for a GAN with labels (at most 32 of them) a column per class.
+
+    For a GAN that is given pictures: each picture, what is made of it and, where the dataset has it, what it should be.
+
+    Args:
+        dataset: where rows of what the GAN is given come from; not needed for labels alone.
+    """
+    if (given := classes_in_turn(gan, num_samples)) is not None:
+        return grid(sample_images(gan, progress, sample_seeds(seed, num_samples), given), num_columns(gan))
+    if dataset is None:
+        raise GanpipeError(
+            f"{type(gan).__name__} is given {', '.join(gan.given)}; a grid of its samples needs a dataset"
+        )
+    return _example_grid(gan, progress, num_samples, seed, dataset)
+
+
+def _example_grid(gan: Gan, progress: Progress, num_pictures: int, seed: int, dataset: Dataset) -> Image.Image:
+    origins = gan.origins(gan.config, gan.data)
+    pictures = [name for name in gan.given if isinstance(gan.conditions[name], Picture)]
+    is_paired = not any(isinstance(origin, View) for origin in origins.values())
+    num_cells = len(pictures) + 1 + is_paired
+    num_examples = max(1, num_pictures // num_cells)
+    names = [*gan.given, *([gan.fields[0]] if is_paired else [])]
+    rows = read(rows_of(gan, dataset, choose(len(dataset), len(dataset), seed), seed, names), 0, num_examples)
+    made = sample_images(gan, progress, sample_seeds(seed, num_examples), {name: rows[name] for name in gan.given})
+    shown = [quantise(rows[name]) for name in pictures]
+    cells = [*shown, made, *([quantise(rows[gan.fields[0]])] if is_paired else [])]
+    alike = np.stack([_like(cell, made) for cell in cells], axis=1)
+    per_row = max(1, math.isqrt(num_pictures) // num_cells)
+    return grid(alike.reshape(-1, *made.shape[1:]), num_cells * per_row, wide_gap_every=num_cells)
+
+
+def _like(images_NCHW: np.ndarray, others_NCHW: np.ndarray) -> np.ndarray:
+    """Images of the size and channels of others: pixel by pixel, grey as RGB, RGB as grey."""
+    channels, side = others_NCHW.shape[1], others_NCHW.shape[2]
+    positions = np.arange(side) * images_NCHW.shape[2] // side
+    sized = images_NCHW[:, :, positions][:, :, :, positions]
+    if sized.shape[1] == channels:
+        return sized
+    return sized.repeat(3, axis=1) if channels == 3 else sized.mean(1, keepdims=True).round().astype(np.uint8)
+
+
+def interpolation_figure(
+    gan: Gan, progress: Progress, num_rows: int, num_steps: int, seed: int = 0
+) -> Image.Image | None:
+    """A row for each pair of successive seeds: from the latent of the one to that of the other.
+
+    None for a GAN without latents, or that is given more than labels.
+    """
+    given = classes_in_turn(gan, num_rows)
+    if not gan.has_latents or given is None:
+        return None
     seeds = sample_seeds(seed, num_rows + 1)
-    labels = grid_labels(gan, num_rows)
     rows = [
-        interpolate(gan, progress, seeds[row], seeds[row + 1], num_steps, None if labels is None else labels[row])
+        interpolate(
+            gan,
+            progress,
+            seeds[row],
+            seeds[row + 1],
+            num_steps,
+            {name: values[row : row + 1] for name, values in given.items()},
+        )
         for row in range(num_rows)
     ]
     return grid(np.concatenate(rows), num_steps)
@@ -47,11 +119,21 @@ def interpolation_figure(gan: Gan, progress: Progress, num_rows: int, num_steps:
 
 @dataclass(frozen=True)
 class SampleGrid:
-    """Draws the grid of the same latents again and again while a GAN trains; picklable."""
+    """Draws the grid of the same samples again and again while a GAN trains; picklable.
+
+    Attributes:
+        shards: where rows of what the GAN is given come from; not needed for labels alone.
+        split: of these shards.
+    """
 
     num_samples: int = 64
     seed: int = 0
+    shards: ShardSet | None = None
+    split: str = "train"
 
     def __call__(self, gan: Gan, progress: Progress) -> bytes:
         """The grid as a PNG file's content."""
-        return png(sample_grid(gan, progress, self.num_samples, self.seed))
+        dataset = None
+        if self.shards is not None and classes_in_turn(gan, 1) is None:
+            dataset = open_dataset(self.shards, self.split)
+        return png(sample_grid(gan, progress, self.num_samples, self.seed, dataset))

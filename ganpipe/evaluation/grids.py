@@ -16,11 +16,17 @@ _SHOWN_SIDE = 64
 """Smaller images are enlarged by a whole factor to about this side, pixel by pixel."""
 
 
-def grid(images_NCHW: np.ndarray, columns: int | None = None, wide_gap_after: int | None = None) -> Image.Image:
+def grid(
+    images_NCHW: np.ndarray,
+    columns: int | None = None,
+    wide_gap_after: int | None = None,
+    wide_gap_every: int | None = None,
+) -> Image.Image:
     """uint8 images in rows, the first at the top left; as many columns as rows where `columns` is left out.
 
     Args:
-        wide_gap_after: set the first so many columns apart from the others.
+        wide_gap_after: a wide gap after so many columns.
+        wide_gap_every: a wide gap after every so many columns.
     """
     num_images, channels, height, width = images_NCHW.shape
     columns = columns or math.ceil(math.sqrt(num_images))
@@ -28,13 +34,19 @@ def grid(images_NCHW: np.ndarray, columns: int | None = None, wide_gap_after: in
     factor = max(1, round(_SHOWN_SIDE / max(height, width)))
     enlarged = images_NCHW.repeat(factor, axis=2).repeat(factor, axis=3)
     height, width = height * factor, width * factor
-    apart = 4 * _GAP if wide_gap_after else 0
-    shape = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP + apart, channels)
+    gaps = (
+        [wide_gap_after]
+        if wide_gap_after
+        else list(range(wide_gap_every, columns, wide_gap_every))
+        if wide_gap_every
+        else []
+    )
+    shape = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP + 4 * _GAP * len(gaps), channels)
     canvas = np.full(shape, _BACKGROUND, np.uint8)
     for index, image_CHW in enumerate(enlarged):
         row, column = divmod(index, columns)
         top = _GAP + row * (height + _GAP)
-        left = _GAP + column * (width + _GAP) + (apart if wide_gap_after and column >= wide_gap_after else 0)
+        left = _GAP + column * (width + _GAP) + 4 * _GAP * sum(column >= gap for gap in gaps)
         canvas[top : top + height, left : left + width] = image_CHW.transpose(1, 2, 0)
     return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
 

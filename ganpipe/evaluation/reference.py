@@ -109,7 +109,7 @@ def reference_protocol(
 def compute_reference(
     dataset: Dataset, extractor: Extractor, settings: EvaluateSettings, quick: bool = False
 ) -> Reference:
-    """Features of at most `num_real` images of `dataset`, which is the split that `settings` name.
+    """Features of at most `num_real` images of `dataset`'s main field; `dataset` is the split that `settings` name.
 
     Args:
         quick: with `settings.quick`'s number of images and seed.
@@ -118,12 +118,14 @@ def compute_reference(
     indices_N = choose(len(dataset), protocol.num_real, protocol.seed)
     features_ND = np.empty((len(indices_N), extractor.num_features), np.float32)
     labels: list[np.ndarray] = []
+    main, label = dataset.manifest.main, dataset.manifest.label
+    wanted = [main, *([] if label is None else [label])]
     with progress_bar(f"features of real images ({dataset.split})", len(indices_N), "image") as bar:
         for start in range(0, len(indices_N), _BATCH):
-            rows = dataset.rows(indices_N[start : start + _BATCH])
-            features_ND[start : start + _BATCH] = extractor.features(rows["image"])
-            labels += [rows["label"]] if "label" in rows else []
-            bar.update(len(rows["image"]))
+            rows = dataset.rows(indices_N[start : start + _BATCH], wanted)
+            features_ND[start : start + _BATCH] = extractor.features(rows[main])
+            labels += [rows[label]] if label in rows else []
+            bar.update(len(rows[main]))
     return Reference(protocol, features_ND, indices_N, np.concatenate(labels) if labels else None)
 
 

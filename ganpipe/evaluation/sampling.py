@@ -1,4 +1,4 @@
-"""Images from a generator, as bytes: each is a function of its seed (and label) alone, up to rounding.
+"""Images from a generator, as bytes: each is a function of its seed and what it is given alone, up to rounding.
 
 Legend: N images, C channels, H height, W width.
 """
@@ -6,7 +6,7 @@ Legend: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from torch import Tensor
 from ..errors import GanpipeError
 from ..gans.base import Batch, Gan, Progress
 from ..gans.draws import Draws, InterpolatedDraws, SeededDraws, derive_seed
+from ..gans.spec import to_tensor
 
 SEEDS_APART = 1_000_000
+Given = Mapping[str, Tensor | np.ndarray | Sequence[int]]
+"""Rows by the names of a GAN's conditions."""
 
 
 def sample_seeds(seed: int, num_samples: int) -> list[int]:
@@ -45,7 +48,7 @@ def sample_images(
     gan: Gan,
     progress: Progress,
     seeds: Sequence[int],
-    labels: Sequence[int] | np.ndarray | None = None,
+    given: Given | None = None,
     truncation: float = 1.0,
     batch_size: int = 64,
     device: torch.device | str | None = None,
@@ -53,22 +56,23 @@ def sample_images(
     """One image a seed, uint8, (N, C, H, W).
 
     Args:
-        labels: one a seed, for a GAN with the field `label`; drawn from the seeds where left out.
+        given: rows of what the GAN's `conditions` name, one per seed: labels, pictures as bytes or in [-1, 1], tokens.
+            What can be drawn from the seeds, such as labels, is drawn where left out.
         device: where to compute; moves the GAN there. By default where it is.
 
     Raises:
-        GanpipeError: labels for a GAN that takes none, other numbers of labels than of seeds, or a GAN that needs
-            another field than labels.
+        GanpipeError: something is given that the GAN does not take, in another number than of seeds or out of range; or
+            it lacks what cannot be drawn.
     """
     if device is not None:
         gan.to(device)
-    labels_N = _labels(gan, seeds, labels)
-    parts = [np.empty((0, *gan.data.image_shape), np.uint8)]
+    conditions = conditions_of(gan, seeds, given or {})
+    parts = [np.empty((0, *gan.output.row_shape), np.uint8)]
     for start in range(0, len(seeds), batch_size):
         rows = slice(start, start + batch_size)
         draws = SeededDraws(seeds[rows])
-        label_rows = None if labels_N is None else labels_N[rows]
-        parts.append(_sample(gan, progress, draws, len(seeds[rows]), label_rows, truncation, seeds[start]))
+        chosen = {name: values[rows] for name, values in conditions.items()}
+        parts.append(_sample(gan, progress, draws, len(seeds[rows]), chosen, truncation, seeds[start]))
     return np.concatenate(parts)
 
 
@@ -78,47 +82,65 @@ def interpolate(
     seed: int,
     other_seed: int,
     num_steps: int = 10,
-    label: int | None = None,
+    given: Given | None = None,
     truncation: float = 1.0,
 ) -> np.ndarray:
-    """Images on the way from one latent to another under one label, both ends included, uint8, (num_steps, C, H, W).
+    """Images on the way from one latent to another under one condition, both ends included, as `sample_images` gives
+    them.
 
     Args:
-        label: drawn from `seed` where left out, for a GAN with labels.
+        given: one row of each; what can be drawn is drawn from `seed` where left out.
     """
-    labels_N = _labels(gan, [seed], None if label is None else [label])
+    conditions = conditions_of(gan, [seed], given or {})
     fractions = np.linspace(0, 1, num_steps).tolist()
-    repeated = None if labels_N is None else labels_N.expand(num_steps)
+    repeated = {name: values.expand(num_steps, *values.shape[1:]) for name, values in conditions.items()}
     draws = InterpolatedDraws(seed, other_seed, fractions)
     return _sample(gan, progress, draws, num_steps, repeated, truncation, seed)
 
 
-def _labels(gan: Gan, seeds: Sequence[int], labels: Sequence[int] | np.ndarray | None) -> Tensor | None:
-    needed = [name for name in gan.fields if name not in ("image", "label")]
-    if needed:
-        raise GanpipeError(f"{type(gan).__name__} needs the field {needed[0]!r}; only labels can be drawn for samples")
-    if "label" not in gan.fields:
-        if labels is not None:
-            raise GanpipeError(f"{type(gan).__name__} takes no labels; leave them out")
-        return None
-    if labels is None:
-        # A stream of their own: the latents of a seed are the same with a given and with a drawn label.
-        return SeededDraws([derive_seed("label", seed) for seed in seeds]).integers(gan.data.num_classes)
-    if len(labels) != len(seeds):
-        raise GanpipeError(f"{len(labels)} labels for {len(seeds)} seeds; give one a seed")
-    labels_N = torch.as_tensor(np.asarray(labels), dtype=torch.int64)
-    if len(labels_N) and (int(labels_N.min()) < 0 or int(labels_N.max()) >= gan.data.num_classes):
-        raise GanpipeError(
-            f"labels from {labels_N.min()} to {labels_N.max()}; expected 0 to {gan.data.num_classes - 1}"
-        )
-    return labels_N
+def conditions_of(gan: Gan, seeds: Sequence[int], given: Given) -> dict[str, Tensor]:
+    """What the GAN takes for these seeds, one row each.
+
+    Raises:
+        GanpipeError: see `sample_images`.
+    """
+    name_of_gan = type(gan).__name__
+    if unknown := [name for name in given if name not in gan.conditions]:
+        raise GanpipeError(f"{name_of_gan} takes no {unknown[0]}; leave it out")
+    found = {}
+    for name, spec in gan.conditions.items():
+        if name not in given:
+            # A stream of their own: the latents of a seed are the same with a given and with a drawn label.
+            rows = spec.drawn(SeededDraws([derive_seed(name, seed) for seed in seeds]))
+            if rows is None:
+                raise GanpipeError(f"{name_of_gan} needs a row of {name!r} for each seed")
+        else:
+            values = given[name]
+            rows = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values, spec.dtype))
+            if tuple(rows.shape) != (len(seeds), *spec.row_shape):
+                raise GanpipeError(
+                    f"{len(rows)} rows of {name!r} ({tuple(rows.shape[1:])}) for {len(seeds)} seeds; give one per "
+                    f"seed, of the shape {spec.row_shape}"
+                )
+            if (bounds := spec.bounds()) and len(rows) and not (bounds[0] <= rows.min() and rows.max() <= bounds[1]):
+                raise GanpipeError(
+                    f"{name} from {rows.min():g} to {rows.max():g}; expected {bounds[0]:g} to {bounds[1]:g}"
+                )
+        found[name] = rows
+    return found
 
 
 def _sample(
-    gan: Gan, progress: Progress, draws: Draws, num_samples: int, labels_N: Tensor | None, truncation: float, seed: int
+    gan: Gan,
+    progress: Progress,
+    draws: Draws,
+    num_samples: int,
+    given: Mapping[str, Tensor],
+    truncation: float,
+    seed: int,
 ) -> np.ndarray:
     device, dtype = place_of(gan)
-    fields = {} if labels_N is None else {"label": labels_N.to(device)}
+    fields = {name: to_tensor(rows, device, dtype) for name, rows in given.items()}
     conditions = Batch(num_samples, draws, fields, device, dtype, truncation)
     with evaluating(gan), torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed("sampling", seed))  # for what is no property of a sample: noise maps, dropout

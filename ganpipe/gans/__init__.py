@@ -3,16 +3,20 @@ the registry. `base.py` is the interface."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..catalogue import file_names, only_class
 from ..errors import GanpipeError
 from ..section import nearest
-from .base import Gan
 
-_NOT_GANS = {"base", "draws", "optimizers", "pair", "pools"}
+if TYPE_CHECKING:
+    from .base import Gan
+
+_NOT_GANS = {"base", "draws", "optimizers", "pair", "pools", "spec"}
 
 
 def names() -> list[str]:
-    """The names of all GANs, sorted; imports none of them."""
+    """The names of all GANs, sorted; imports none of them, nor torch."""
     return file_names(__path__, without=_NOT_GANS)
 
 
@@ -22,6 +26,8 @@ def load(name: str) -> type[Gan]:
     Raises:
         GanpipeError: no such file, or not exactly one GAN in it.
     """
+    from .base import Gan
+
     if name not in names():
         raise GanpipeError(f"train.gan: there is no GAN named {name!r}; {nearest(name, names())}")
     return only_class(f"{__name__}.{name}", Gan, f"ganpipe/gans/{name}.py")  # type: ignore[type-abstract]

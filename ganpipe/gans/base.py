@@ -18,10 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import GanpipeError
+from ..fields import Fields, FieldSpec, Frames, Picture, Tokens
 from ..section import Section, nearest, parse
 from .draws import Draws
 from .optimizers import KINDS, Optimizer
 from .pools import Pool, PoolSpec
+from .spec import DataSpec, Derived, Origin, Stored, View, kind_of
+
+__all__ = ["DataSpec", "Derived", "Origin", "Stored", "View"]
 
 Losses = dict[str, Tensor]
 
@@ -63,21 +67,6 @@ class GanConfig(Section):
             own = self.optimizer_of(player)
             updates[self.optimizer_keys[player]] = parse(type(own), {**own.model_dump(), **values}, prefix=player)
         return self.model_copy(update=updates)
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """What a GAN may know of the dataset before it sees a batch."""
-
-    image_size: int
-    channels: int
-    fields: tuple[str, ...] = ("image",)
-    num_classes: int = 0
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return self.channels, self.image_size, self.image_size
 
 
 @dataclass(frozen=True)
@@ -135,9 +124,9 @@ class Batch:
         """`tensor` where the networks are and in the type in which they compute."""
         return tensor.to(self.device, self.dtype, non_blocking=True)
 
-    def twice(self) -> Batch:
-        """Each sample's conditions two times, first all and then all again; for networks that draw nothing."""
-        fields = {name: torch.cat([value, value]) for name, value in self.fields.items() if name != "image"}
+    def doubled(self, names: Sequence[str]) -> Batch:
+        """The fields `names` two times, first all rows and then all again; for networks that draw nothing."""
+        fields = {name: torch.cat([self.fields[name]] * 2) for name in names}
         return Batch(2 * self.num_samples, self.draws, fields, self.device, self.dtype)
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -202,8 +191,13 @@ class Gan(nn.Module, ABC):
 
     Config: ClassVar[type[GanConfig]]
     """Its settings with the paper's defaults; their place in params.yaml is gans.<file name>."""
-    fields: ClassVar[tuple[str, ...]] = ("image",)
-    """What a batch holds in training: the dataset must have these, and no others are read."""
+    fields: ClassVar[tuple[str, ...]] = (Picture.main_name,)
+    """What a batch holds in training, and no more is read. The first field is what `sample` makes."""
+    given: ClassVar[tuple[str, ...]] = ()
+    """Those of the fields that `sample` needs: a label, a source, words. Evaluation takes rows of its split for them,
+    and the registered model has a column for each."""
+    has_latents: ClassVar[bool] = True
+    """Whether an image follows from a latent vector, so that there are images between two seeds, and a truncation."""
 
     def __init__(self, config: GanConfig, data: DataSpec) -> None:
         super().__init__()
@@ -216,12 +210,56 @@ class Gan(nn.Module, ABC):
     @classmethod
     def check(cls, config: GanConfig, data: DataSpec) -> None:
         """Raise GanpipeError, before any work, where this GAN cannot train on such data."""
-        missing = [name for name in cls.fields if name not in data.fields]
-        if missing:
-            raise GanpipeError(
-                f"{cls.__name__} needs the field {missing[0]!r}, which the dataset does not have "
-                f"(it has {', '.join(data.fields)}); choose another train.gan or data.source"
-            )
+        for origin in cls.origins(config, data).values():
+            needed = [origin.field, *([origin.label] if isinstance(origin, View) else [])]
+            if missing := [name for name in needed if name not in data.fields]:
+                raise GanpipeError(
+                    f"{cls.__name__} needs the field {missing[0]!r}, which the dataset does not have "
+                    f"(it has {', '.join(data.fields)}); choose another train.gan or data.source"
+                )
+            spec = data.fields[origin.field]
+            if isinstance(spec, Tokens) and not spec.length:
+                raise GanpipeError(
+                    f"{cls.__name__} needs the words of the field {origin.field!r}, and these shards have no "
+                    "vocabulary because an earlier ganpipe made them; run `ganpipe ingest` again"
+                )
+
+    @classmethod
+    def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:
+        """Where each of `fields` comes from; by default the dataset has a field of that name.
+
+        Raises:
+            GanpipeError: a view that the dataset cannot give.
+        """
+        return {name: Stored(name) for name in cls.fields}
+
+    @classmethod
+    def codes(cls, config: GanConfig) -> Fields:
+        """What `sample` takes beside `given` and no dataset has: drawn from the seed where nobody gives it."""
+        return {}
+
+    @classmethod
+    def conditions_for(cls, config: GanConfig, data: DataSpec) -> dict[str, FieldSpec]:
+        """What `sample` takes, by name: the kinds of `given`, then of `codes`."""
+        origins = cls.origins(config, data)
+        return {**{name: kind_of(origins[name], data) for name in cls.given}, **cls.codes(config)}
+
+    @classmethod
+    def output_for(cls, config: GanConfig, data: DataSpec) -> Picture | Frames:
+        """What `sample` makes."""
+        spec = kind_of(cls.origins(config, data)[cls.fields[0]], data)
+        assert isinstance(spec, Picture | Frames)
+        return spec
+
+    @property
+    def conditions(self) -> dict[str, FieldSpec]:
+        """What `sample` takes."""
+        return self.conditions_for(self.config, self.data)
+
+    @property
+    def output(self) -> Picture | Frames:
+        """What `sample` makes."""
+        return self.output_for(self.config, self.data)
 
     @abstractmethod
     def players(self) -> dict[str, Player]:
@@ -265,7 +303,7 @@ class Gan(nn.Module, ABC):
         """Images for evaluation and the registry, (N, C, H, W) in [-1, 1].
 
         Args:
-            conditions: holds the fields other than `image` that this GAN needs.
+            conditions: holds what `conditions` names.
         """
 
     def adapt(self, observed: Mapping[str, Tensor], progress: Progress) -> None:

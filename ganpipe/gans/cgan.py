@@ -47,6 +47,7 @@ class Cgan(AdversarialPair):
     config: CganSettings
     apart = False
     fields = ("image", "label")
+    given = ("label",)
 
     def __init__(self, config: CganSettings, data: DataSpec) -> None:
         super().__init__(config, data)

@@ -71,12 +71,12 @@ class AdversarialPair(Gan):
 
     def opponent_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
         """The same for given generated images."""
-        real_NCHW = batch["image"]
+        real_NCHW = batch[self.fields[0]]
         if self.apart:
             real_logits, fake_logits = self.judge(real_NCHW, batch), self.judge(fake_NCHW, batch)
         else:
             both_NCHW = torch.cat([real_NCHW, fake_NCHW.to(real_NCHW.dtype)])
-            real_logits, fake_logits = self.judge(both_NCHW, batch.twice()).chunk(2)
+            real_logits, fake_logits = self.judge(both_NCHW, batch.doubled(self.given)).chunk(2)
         batch.observe("score_real", self.score(real_logits))
         batch.observe("score_fake", self.score(fake_logits))
         return {"adversarial": self.opponent_loss(real_logits, fake_logits)}

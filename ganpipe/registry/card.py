@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import gans
+from ..fields import FieldSpec, Label, Number, Picture
+from ..gans.spec import DataSpec
 from .runlog import flatten
 
 CARD_FILE = "card.md"
@@ -76,8 +78,8 @@ def _summary(
 
 
 def _shape(trained: Mapping[str, Any]) -> str:
-    size = trained["data"]["image_size"]
-    return f"{size} x {size} {'grey' if trained['data']['channels'] == 1 else 'RGB'}"
+    image = DataSpec.from_json(trained["data"]).image
+    return f"{image.size} x {image.size} {'grey' if image.channels == 1 else 'RGB'}"
 
 
 def _table(head: tuple[str, str], rows: Sequence[tuple[Any, Any]]) -> str:
@@ -136,17 +138,26 @@ def _evaluation(metrics: Mapping[str, float], protocol: Mapping[str, Any]) -> st
 
 
 def _use(trained: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    conditional = "label" in gans.load(trained["gan"]).fields
+    gan_class = gans.load(trained["gan"])
+    config, spec = gan_class.Config.model_validate(trained["config"]), DataSpec.from_json(trained["data"])
     rows = [("seed", "an integer, 0 or more: the image is a function of it")]
-    if conditional:
-        rows.append(("label", f"the class, 0 to {len(data['classes']) - 1}; drawn from the seed where left out"))
-    rows.append(("truncation", "above 0, at most 1 (default): lower is less varied, and nearer to the typical image"))
+    rows += [(name, _column(kind)) for name, kind in gan_class.conditions_for(config, spec).items()]
+    if gan_class.has_latents:
+        text = "above 0, at most 1 (default): lower is less varied, and nearer to the typical image"
+        rows.append(("truncation", text))
     return "## Use\n\nRows in, uint8 images (rows, height, width, channels) out.\n\n" + _table(("column", ""), rows)
 
 
+def _column(kind: FieldSpec) -> str:
+    if isinstance(kind, Label):
+        return f"the class, 0 to {kind.num_classes - 1}; drawn from the seed where left out"
+    if isinstance(kind, Number):
+        return f"{kind.text}; drawn from the seed where left out"
+    return f"a PNG, {kind.text}" if isinstance(kind, Picture) else f"a text, {kind.text}"
+
+
 def _limits(trained: Mapping[str, Any], data: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
-    conditional = "label" in gans.load(trained["gan"]).fields
-    size = trained["data"]["image_size"]
+    gan_class, size = gans.load(trained["gan"]), DataSpec.from_json(trained["data"]).image_size
     points = [
         f"It knows images of the kind and in the shares of its data, at {size} x {size} pixels, and no other; what the "
         "data leaves out or shows wrongly, it does, too.",
@@ -158,7 +169,7 @@ def _limits(trained: Mapping[str, Any], data: Mapping[str, Any], protocol: Mappi
         "to look at before a release: no number above tells copies from new images.",
         f"Numbers from {protocol['num_samples']:,} samples under one seed; differences within their scatter are none.",
     ]
-    if not conditional:
+    if not gan_class.given:
         points.append("The class of an image cannot be chosen.")
     if protocol["truncation"] == 1:
         points.append("Measured at truncation 1 only.")

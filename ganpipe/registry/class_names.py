@@ -10,11 +10,17 @@ from ..section import nearest
 
 
 def class_names(description: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of a packaged generator's classes, by number; empty where its model.json holds none.
+    """Names of the classes that a packaged generator is given, by number; empty where its model.json holds none.
 
     Versions that were registered before the names were kept have none.
     """
-    names, num_classes = description.get("classes"), description["data"].get("num_classes")
+    from .served_model import conditions_of
+
+    labels = {name: spec for name, spec in conditions_of(description).items() if spec["kind"] == "label"}
+    if not labels:
+        return ()
+    name, spec = next(iter(labels.items()))
+    names, num_classes = description.get("names", {}).get(name, description.get("classes")), spec["num_classes"]
     if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
         return ()
     return tuple(names)

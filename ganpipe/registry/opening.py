@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import GanpipeError
+from ..gans.spec import DataSpec, Stored
 from .package import NotUsable, download_package
 from .reaching import as_default, patiently
 from .served_model import Generator, package_files
@@ -105,7 +106,27 @@ def load(name: str, folder: Path) -> Generator:
     if missing:
         raise NotUsable(f"{name}: no package of ganpipe: it has no {missing[0]}")
     try:
-        return Generator(files)
+        generator = Generator(files)
     except Exception as error:  # the package's own code runs: anything may come of it
         reason = error.message if isinstance(error, MlflowException) else repr(error)
         raise NotUsable(f"{name}: {reason[:1000]}") from error
+    if generator.description["format"] == 1:
+        _say_fields(generator)
+    return generator
+
+
+def _say_fields(generator: Generator) -> None:
+    """Let a generator whose code was packaged by an earlier ganpipe say its fields as today's do, so that it can be
+    measured and shown beside them."""
+    data = DataSpec.from_json(generator.description["data"])
+    given = tuple(generator.conditions)
+    said: dict[str, Any] = {
+        "data": data,
+        "given": given,
+        "has_latents": True,
+        "conditions": {name: data.fields[name] for name in given},
+        "output": data.image,
+        "origins": lambda config, data: {name: Stored(name) for name in (data.main, *given)},
+    }
+    for name, value in said.items():
+        object.__setattr__(generator.gan, name, value)

@@ -12,6 +12,7 @@ The same inputs give the same bytes: it is a DVC output.
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import shutil
 import sys
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .. import gans
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
+from ..gans.spec import DataSpec
 from ..imports import SOURCES, closure
 from ..redaction import redact
 from .card import CARD_FILE, SAMPLES_FILE
@@ -38,10 +40,9 @@ if TYPE_CHECKING:
 
     from .tracking import Tracker
 
-FORMAT = 1
 _MAX_DESCRIPTION_BYTES = 2**24
 _DOWNLOAD_SECONDS = 20.0
-_ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch")
+_ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torch")
 
 
 class NotUsable(GanpipeError):
@@ -102,7 +103,7 @@ def build_package(
     licence: str,
     card: str,
     samples_png: Path,
-    classes: Sequence[str] = (),
+    names: Mapping[str, Sequence[str]] | None = None,
     sources: Path = SOURCES,
 ) -> str:
     """Build `package_dir` anew from `train_dir`, try it, and return its digest (hex).
@@ -114,21 +115,16 @@ def build_package(
         licence: of the data, as the shards' manifest says.
         card: see `card.card`.
         samples_png: the evaluate stage's sample grid, which the card shows.
-        classes: names of the data's classes, by number; kept for a GAN that takes labels.
+        names: of the data's classes and words, by field and number; kept for what the GAN is given.
         sources: the directory of the package ganpipe.
 
     Raises:
         GanpipeError: something is missing, or the weights do not fit the networks.
     """
-    from .served_model import digest_of_tree, sha256_of
+    from .served_model import FORMAT, digest_of_tree, sha256_of
 
     trained = _read_trained(train_dir)
     files, _ = needed_sources(trained["gan"], sources)
-    if other := sorted(set(gans.load(trained["gan"]).fields) - {"image", "label"}):
-        raise GanpipeError(
-            f"the GAN {trained['gan']!r} samples from the field {other[0]!r}, which a registered model cannot be given "
-            "yet; only seeds and labels"
-        )
     shutil.rmtree(package_dir, ignore_errors=True)
     _copy(train_dir, package_dir, files, sources)
     description = {
@@ -142,14 +138,26 @@ def build_package(
         "licence": licence,
         "metrics": dict(metrics),
         "protocol": dict(protocol),
+        **_interface(trained, names),
     }
-    if "label" in gans.load(trained["gan"]).fields:
-        description["classes"] = list(classes)
     (package_dir / "model.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
     (package_dir / CARD_FILE).write_text(card, encoding="utf-8")
     shutil.copyfile(samples_png, package_dir / SAMPLES_FILE)
     _try(package_dir)
     return digest_of_tree(package_dir)
+
+
+def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]] | None) -> dict[str, Any]:
+    """What the generator takes and makes, for whoever opens the package without its code."""
+    gan_class = gans.load(trained["gan"])
+    config, data = gan_class.Config.model_validate(trained["config"]), DataSpec.from_json(trained["data"])
+    conditions = gan_class.conditions_for(config, data)
+    return {
+        "conditions": {name: spec.model_dump(mode="json") for name, spec in conditions.items()},
+        "output": gan_class.output_for(config, data).model_dump(mode="json"),
+        "has_latents": gan_class.has_latents,
+        "names": {name: list((names or {}).get(name, ())) for name in gan_class.given},
+    }
 
 
 def _copy(train_dir: Path, package_dir: Path, files: list[str], sources: Path) -> None:
@@ -164,14 +172,14 @@ def _copy(train_dir: Path, package_dir: Path, files: list[str], sources: Path) -
 
 def _try(package_dir: Path) -> None:
     """Generate two images, so that a package that cannot is never registered."""
-    import numpy as np
     import pandas as pd
     from mlflow.exceptions import MlflowException
 
     from .served_model import Generator, package_files
 
     try:
-        images = Generator(package_files(package_dir), "cpu").rows(pd.DataFrame({"seed": np.arange(2)}))
+        description = json.loads((package_dir / "model.json").read_text())
+        images = Generator(package_files(package_dir), "cpu").rows(pd.DataFrame(input_example(description)))
     except (MlflowException, NotImplementedError, ValueError) as error:
         raise GanpipeError(f"{package_dir}: the packaged generator does not work: {error}") from error
     if images.shape[0] != 2:
@@ -194,7 +202,7 @@ def digest_of_package(package_dir: Path) -> str:
 
 
 def signature(description: Mapping[str, Any]) -> ModelSignature:
-    """Rows of seed in, and where given label (conditional GANs), truncation, to_seed, mix; uint8 NHWC images out.
+    """Rows of seed in, what the GAN is given, and with latents truncation, to_seed, mix; uint8 NHWC images out.
 
     Whole numbers are columns of any type, which the model itself checks: of a column of type long MLflow would cut off
     a seed's fraction before the model sees it, and one of type double holds no seed above 2**53.
@@ -204,22 +212,57 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
     from mlflow.types.schema import AnyType
 
-    data = description["data"]
-    columns: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), "seed")]
-    if "label" in gans.load(description["gan"]).fields:
-        columns.append(ColSpec(AnyType(), "label", required=False))
-    columns.append(ColSpec(DataType.double, "truncation", required=False))
-    columns += [ColSpec(AnyType(), "to_seed", required=False), ColSpec(DataType.double, "mix", required=False)]
-    shape = (-1, data["image_size"], data["image_size"], data["channels"])
+    from .served_model import conditions_of, output_of
+
+    kinds: dict[str, tuple[AnyType | DataType, bool]] = {
+        "label": (AnyType(), False),
+        "number": (DataType.double, False),
+        "image": (DataType.binary, True),
+        "tokens": (DataType.string, True),
+    }
+    has_latents, output = description.get("has_latents", True), output_of(description)
+    columns: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), "seed", required=has_latents)]
+    for name, spec in conditions_of(description).items():
+        kind, is_required = kinds[spec["kind"]]
+        columns.append(ColSpec(kind, name, required=is_required))
+    if has_latents:
+        columns.append(ColSpec(DataType.double, "truncation", required=False))
+        columns += [ColSpec(AnyType(), "to_seed", required=False), ColSpec(DataType.double, "mix", required=False)]
+    shape = (-1, output["size"], output["size"], output["channels"])
     return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.uint8), shape)]))
 
 
 def input_example(description: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Columns of two rows that the model takes."""
-    rows: dict[str, list[Any]] = {"seed": [0, 1], "truncation": [1.0, 0.7]}
-    if "label" in signature(description).inputs.input_names():
-        rows["label"] = [0, description["data"]["num_classes"] - 1]
+    from .served_model import conditions_of
+
+    rows: dict[str, list[Any]] = {"seed": [0, 1]}
+    if description.get("has_latents", True):
+        rows["truncation"] = [1.0, 0.7]
+    for name, spec in conditions_of(description).items():
+        rows[name] = _example_values(spec, description.get("names", {}).get(name, ()))
     return rows
+
+
+def _example_values(spec: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """Two values of a condition."""
+    if spec["kind"] == "label":
+        return [0, spec["num_classes"] - 1]
+    if spec["kind"] == "number":
+        return [spec["low"], spec["high"]]
+    if spec["kind"] == "image":
+        shape = (spec["size"], spec["size"], 3)[: 2 if spec["channels"] == 1 else 3]
+        return [_grey_png(shape, level) for level in (0, 255)]
+    return [names[0], " ".join(names[:2])]
+
+
+def _grey_png(shape: tuple[int, ...], level: int) -> bytes:
+    import numpy as np
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.full(shape, level, np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
@@ -229,7 +272,6 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
         model_info: MLflow's own, for `mlflow.models.Model` (run_id, model_id, …).
     """
     import mlflow
-    import numpy as np
     import pandas as pd
 
     from .served_model import package_files
@@ -245,7 +287,7 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
             artifacts={name: str(file) for name, file in (package_files(package_dir) | papers(package_dir)).items()},
             signature=signature(description),
             model_config={"device": "auto"},  # MLflow lets only what stands here be chosen on loading
-            input_example=example.astype({name: np.int64 for name in ("seed", "label") if name in example}),
+            input_example=example,
             pip_requirements=requirements(description["gan"]),
             metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},
             mlflow_model=mlflow.models.Model(**model_info),

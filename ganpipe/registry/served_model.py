@@ -5,21 +5,25 @@ needs under `code/`, and they are imported under a name made from their digest: 
 does not interfere, and models of different versions live in one process. No pickle is read: weights are safetensors,
 settings are JSON.
 
-Rows in: `seed` (integer >= 0), `label` (integer, only where the GAN is conditional; left out, it is drawn from the
-seed), `truncation` (in (0, 1], default 1), `to_seed` with `mix` (an integer >= 0 and a number in [0, 1]; both or
-neither): the image between two latents, at mix 0 exactly that of `seed`, at mix 1 exactly that of `to_seed`. Images
-out: uint8, (N, H, W, C). Row i depends on row i alone (up to the rounding of matrix products of different sizes, at
-most one grey level).
+Rows in: `seed` (integer >= 0) and, by its name, what the GAN is given: a label (integer) or a number, each drawn from
+the seed where left out; an image (a PNG file's content, or that in base64); a text. For a GAN with latents also
+`truncation` (in (0, 1], default 1), and `to_seed` with `mix` (an integer >= 0 and a number in [0, 1]; both or neither):
+the image between two latents, at mix 0 exactly that of `seed`, at mix 1 exactly that of `to_seed`. Images out: uint8,
+(N, H, W, C). Row i depends on row i alone (up to the rounding of matrix products of different sizes, at most one grey
+level).
 
 Legend: N rows, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import importlib
 import importlib.abc
 import importlib.util
+import io
 import json
 import math
 import pkgutil
@@ -36,6 +40,7 @@ import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -47,6 +52,11 @@ ROWS_AT_ONCE = 256
 MAX_DESCRIPTION_BYTES = 2**24
 MAX_BYTES = 2**26
 """Bytes of images that one request may ask for: their answer as JSON is some four times as large."""
+MAX_PNG_BYTES = 2**25
+"""Bytes of an image that a row may hold."""
+MAX_TEXT_CHARACTERS = 10_000
+FORMAT = 2
+"""Of model.json. Format 1 had one size for all images, and nothing but labels was given."""
 
 
 def sha256_of(path: Path) -> str:
@@ -171,7 +181,7 @@ class Generator:
 
     Attributes:
         description: the package's model.json.
-        conditional: rows may have a label.
+        conditions: what rows may have beside the seed, by name: the field's kind and sizes, as in model.json.
         gan: the packaged code's Gan, with weights for sampling only.
     """
 
@@ -199,10 +209,14 @@ class Generator:
         gan_class = _gan_class(
             importlib.import_module(f"{self._code.__name__}.gans.{self.description['gan']}"), base.Gan
         )
+        self.conditions = conditions_of(self.description)
+        self.has_latents = self.description.get("has_latents", True)
         data = self.description["data"]
-        self.data = base.DataSpec(**{**data, "fields": tuple(data["fields"])})
+        if self.description["format"] == 1:
+            self.data = base.DataSpec(**{**data, "fields": tuple(data["fields"])})
+        else:
+            self.data = base.DataSpec.from_json(data)
         self.progress = base.Progress(**self.description["progress"])
-        self.conditional = "label" in gan_class.fields
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         with torch.random.fork_rng():  # initial weights are thrown away; the process's random numbers are not ours
             self.gan = gan_class(gan_class.Config.model_validate(self.description["config"]), self.data)
@@ -215,64 +229,107 @@ class Generator:
                 module.to(self.device)
         self.gan.eval().requires_grad_(False)
 
-    def label_of(self, seed: int) -> int:
-        """The label that a row without one gets: another draw than the latent's, so that giving this very label
-        changes nothing."""
-        return int(self._draws.derive_seed("label", seed) % self.data.num_classes)
+    @property
+    def label(self) -> str | None:
+        """The first condition that is a class; None where the GAN takes none."""
+        return next((name for name, spec in self.conditions.items() if spec["kind"] == "label"), None)
+
+    @property
+    def num_classes(self) -> int:
+        """Of that condition; 0 without labels."""
+        return int(self.conditions[self.label]["num_classes"]) if self.label is not None else 0
+
+    def drawn(self, name: str, seeds: Sequence[int]) -> list[Any]:
+        """What rows without a value for the condition `name` get: another draw than the latent's, so that giving this
+        very value changes nothing."""
+        numbers = [self._draws.derive_seed(name, seed) for seed in seeds]
+        if self.description["format"] == 1:
+            return [number % self.num_classes for number in numbers]
+        rows = self.gan.conditions[name].drawn(self._draws.SeededDraws(numbers))
+        if rows is None:
+            raise invalid(f"the column {name!r} is missing, and the GAN {self.description['gan']!r} needs it")
+        return list(rows.tolist())
 
     def images(
-        self, seeds: Sequence[int], labels: Sequence[int] | None = None, truncation: float = 1.0
+        self, seeds: Sequence[int], given: Mapping[str, Sequence[Any]] | None = None, truncation: float = 1.0
     ) -> torch.Tensor:
-        """One image a seed, float in [-1, 1], (N, C, H, W), on the CPU."""
-        if self.conditional and labels is None:
-            labels = [self.label_of(seed) for seed in seeds]
-        return self._sample(lambda rows: self._draws.SeededDraws(seeds[rows]), len(seeds), labels, truncation)
+        """One image per seed, float in [-1, 1], (N, C, H, W), on the CPU.
+
+        Args:
+            given: values of conditions, one per seed: numbers, or arrays of a field's rows.
+        """
+        return self._sample(lambda rows: self._draws.SeededDraws(seeds[rows]), seeds, given or {}, truncation)
 
     def between(
         self,
         seed: int,
         to_seed: int,
         mixes: Sequence[float],
-        labels: Sequence[int] | None = None,
+        given: Mapping[str, Sequence[Any]] | None = None,
         truncation: float = 1.0,
     ) -> torch.Tensor:
-        """One image a mix, on the way from the latent of one seed to that of another; as `images` otherwise.
+        """One image per mix, on the way from the latent of one seed to that of another; as `images` otherwise.
 
-        Labels left out are that of the nearer seed, as both ends demand.
+        What is not given is that of the nearer seed, as both ends demand.
         """
-        if self.conditional and labels is None:
-            labels = [self.label_of(seed if mix < 0.5 else to_seed) for mix in mixes]
+        nearer = [seed if mix < 0.5 else to_seed for mix in mixes]
         return self._sample(
-            lambda rows: self._draws.InterpolatedDraws(seed, to_seed, mixes[rows]), len(mixes), labels, truncation
+            lambda rows: self._draws.InterpolatedDraws(seed, to_seed, mixes[rows]), nearer, given or {}, truncation
         )
 
     @torch.inference_mode()
     def _sample(
-        self, draws: Callable[[slice], Any], num_rows: int, labels: Sequence[int] | None, truncation: float
+        self,
+        draws: Callable[[slice], Any],
+        seeds: Sequence[int],
+        given: Mapping[str, Sequence[Any]],
+        truncation: float,
     ) -> torch.Tensor:
-        parts = [torch.empty(0, *self.data.image_shape)]
-        for start in range(0, num_rows, ROWS_AT_ONCE):
-            rows = slice(start, min(start + ROWS_AT_ONCE, num_rows))
-            fields = {} if labels is None else {"label": torch.tensor(labels[rows]).to(self.device)}
+        values = {name: given[name] if name in given else self.drawn(name, seeds) for name in self.conditions}
+        parts: list[torch.Tensor] = []
+        for start in range(0, len(seeds), ROWS_AT_ONCE):
+            rows = slice(start, min(start + ROWS_AT_ONCE, len(seeds)))
+            fields = {name: self._tensor(found[rows]) for name, found in values.items()}
             conditions = self._batch(rows.stop - start, draws(rows), fields, device=self.device, truncation=truncation)
             parts.append(self.gan.sample(conditions, self.progress).float().cpu())
-        return torch.cat(parts)
+        return torch.cat(parts) if parts else torch.empty(0, *self.image_shape)
+
+    def _tensor(self, values: Sequence[Any]) -> torch.Tensor:
+        rows = torch.from_numpy(np.asarray(values))
+        if rows.dtype == torch.uint8:
+            return rows.to(self.device, torch.float32).div_(127.5).sub_(1)
+        return rows.to(self.device, torch.float32 if rows.dtype.is_floating_point else torch.int64)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that come out."""
+        output = output_of(self.description)
+        return output["channels"], output["size"], output["size"]
 
     def rows(self, frame: pd.DataFrame) -> np.ndarray:
-        """One image a row of seed, label, truncation, to_seed and mix: uint8, (N, H, W, C).
+        """One image per row of `frame`; see the top of this file. uint8, (N, H, W, C).
 
         Raises:
             MlflowException: naming the first row that is wrong, and what was expected.
         """
         seeds = _integers(frame, "seed", 0, MAX_SEED)
         if seeds is None:
-            raise invalid(f"the column 'seed' is missing; there are {', '.join(map(repr, frame.columns)) or 'none'}")
-        labels = _integers(frame, "label", 0, self.data.num_classes - 1)
-        if labels is not None and not self.conditional:
-            raise invalid(f"the GAN {self.description['gan']!r} takes no labels; leave the column 'label' out")
+            if self.has_latents:
+                raise invalid(
+                    f"the column 'seed' is missing; there are {', '.join(map(repr, frame.columns)) or 'none'}"
+                )
+            seeds = [0] * len(frame)
+        known = {"seed", *self.conditions, *(("truncation", "to_seed", "mix") if self.has_latents else ())}
+        if unknown := [str(name) for name in frame.columns if name not in known]:
+            raise invalid(f"the GAN {self.description['gan']!r} takes no {unknown[0]}; leave that column out")
+        given = {
+            name: values
+            for name, spec in self.conditions.items()
+            if (values := self._column(frame, name, spec)) is not None
+        }
         truncations = _numbers(frame, "truncation", _is_truncation, "a number above 0 and at most 1")
         ends, mixes = _ways(frame, seeds)
-        channels, height, width = self.data.image_shape
+        channels, height, width = self.image_shape
         images_NHWC = np.empty((len(seeds), height, width, channels), np.uint8)
         # One call of `sample` knows one truncation, and the draws between two seeds know one pair of them.
         calls: dict[tuple[float, tuple[int, int] | None], list[int]] = {}
@@ -280,13 +337,75 @@ class Generator:
             truncation = 1.0 if truncations is None else truncations[row]
             calls.setdefault((truncation, pair if 0 < mixes[row] < 1 else None), []).append(row)
         for (truncation, way), rows in calls.items():
-            chosen = None if labels is None else [labels[row] for row in rows]
+            chosen = {name: [values[row] for row in rows] for name, values in given.items()}
             if way is None:
                 found = self.images([ends[row][int(mixes[row])] for row in rows], chosen, truncation)
             else:
                 found = self.between(*way, [mixes[row] for row in rows], chosen, truncation)
             images_NHWC[rows] = to_uint8(found)
         return images_NHWC
+
+    def _column(self, frame: pd.DataFrame, name: str, spec: Mapping[str, Any]) -> list[Any] | None:
+        """The values of a condition, as `images` takes them; None where the column is missing."""
+        if name not in frame.columns:
+            return None
+        if spec["kind"] == "label":
+            return _integers(frame, name, 0, spec["num_classes"] - 1)
+        if spec["kind"] == "number":
+            low, high = spec["low"], spec["high"]
+            return _numbers(frame, name, lambda value: low <= value <= high, f"a number from {low:g} to {high:g}")
+        values = [_plain(value) for value in frame[name]]
+        if spec["kind"] == "image":
+            return [_image_CHW(name, row, value, spec["size"], spec["channels"]) for row, value in enumerate(values)]
+        return [self._tokens(name, row, value) for row, value in enumerate(values)]
+
+    def _tokens(self, name: str, row: int, value: Any) -> Any:
+        if not isinstance(value, str) or len(value) > MAX_TEXT_CHARACTERS:
+            raise _fault(name, row, value, f"a text of at most {MAX_TEXT_CHARACTERS} characters")
+        try:
+            return self.gan.conditions[name].parse(value, self.description["names"][name])
+        except ValueError as error:
+            raise invalid(f"row {row}: {name} {error}") from None
+
+
+def conditions_of(description: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a package's rows may have beside the seed, by name."""
+    if description["format"] != 1:
+        return dict(description["conditions"])
+    data = description["data"]
+    if description.get("protocol", {}).get("labels") != "as_reference" and "classes" not in description:
+        return {}
+    return {"label": {"kind": "label", "num_classes": data["num_classes"]}}
+
+
+def output_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The kind of images that a package makes: size and channels."""
+    if description["format"] != 1:
+        return dict(description["output"])
+    data = description["data"]
+    return {"kind": "image", "size": data["image_size"], "channels": data["channels"]}
+
+
+def _image_CHW(name: str, row: int, value: Any, size: int, channels: int) -> np.ndarray:
+    """A picture that a row holds, uint8, (C, H, W)."""
+    expected = f"{size} x {size} pixels, {'grey' if channels == 1 else 'RGB'}"
+    if isinstance(value, str):
+        if len(value) > 2 * MAX_PNG_BYTES:
+            raise invalid(f"row {row}: {name} has {len(value):,} characters, expected at most {2 * MAX_PNG_BYTES:,}")
+        try:
+            value = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            raise _fault(name, row, value, f"a PNG of {expected}, as bytes or in base64") from None
+    if not isinstance(value, bytes) or len(value) > MAX_PNG_BYTES:
+        raise invalid(f"row {row}: {name} is no PNG of at most {MAX_PNG_BYTES:,} bytes, as bytes or in base64")
+    try:
+        with Image.open(io.BytesIO(value), formats=("PNG",)) as image:
+            if image.size != (size, size):  # known from the header: nothing large is decoded
+                raise invalid(f"row {row}: {name} has {image.width} x {image.height} pixels, expected {size} x {size}")
+            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise invalid(f"row {row}: {name} is no sound PNG ({error}), expected one of {expected}") from None
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
 def to_uint8(images_NCHW: torch.Tensor) -> np.ndarray:
@@ -370,7 +489,7 @@ class ServedGan(PythonModel):
             raise invalid("the model is not loaded yet")
         if not isinstance(model_input, pd.DataFrame):
             model_input = pd.DataFrame(_columns(model_input))
-        most = MAX_BYTES // math.prod(self.generator.data.image_shape)
+        most = MAX_BYTES // math.prod(self.generator.image_shape)
         if not 1 <= len(model_input) <= most:
             raise invalid(f"there are {len(model_input)} rows; expected 1 to {most}: ask for more in several requests")
         return self.generator.rows(model_input)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..gans.spec import DataSpec
 from .package import NotUsable, description_of
 from .tracking import Tracker
 
@@ -58,9 +59,11 @@ def shape_of_package(description: Mapping[str, Any], classes: Sequence[str] = ()
         description: its model.json.
         classes: names of the data's classes, where they are known.
     """
-    data = description["data"]
-    conditional = description.get("protocol", {}).get("labels") == "as_reference"
-    return Shape(data["image_size"], data["channels"], data["num_classes"], conditional, digest_of_names(classes))
+    from .served_model import conditions_of, output_of
+
+    output, data = output_of(description), DataSpec.from_json(description["data"])
+    conditional = bool(conditions_of(description))
+    return Shape(output["size"], output["channels"], data.num_classes, conditional, digest_of_names(classes))
 
 
 def shape_of(tracker: Tracker, version: ModelVersion) -> Shape | None:

@@ -177,7 +177,7 @@ def page_row(items: list[tuple[str, str]], can: Abilities) -> Row:
 
 def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[str, Any]:
     """What the template shows."""
-    state, size = follower.state, version.description["data"]["image_size"]
+    state, size = follower.state, version.output["size"]
     return {
         "version": version,
         "word": subject(version.name, version.description["gan"]),
@@ -198,7 +198,7 @@ def model_content(follower: Follower, max_images: int) -> dict[str, Any]:
     state = follower.state
     version = state.version
     assert version is not None
-    data = version.description["data"]
+    output = version.output
     return {
         "name": version.name,
         "version": version.number,
@@ -207,7 +207,7 @@ def model_content(follower: Follower, max_images: int) -> dict[str, Any]:
         "replaced": state.replaced,
         "notes": state.notes,
         "gan": version.description["gan"],
-        "image": {"height": data["image_size"], "width": data["image_size"], "channels": data["channels"]},
+        "image": {"height": output["size"], "width": output["size"], "channels": output["channels"]},
         "parameters": list(version.can.columns),
         "num_labels": version.can.num_labels,
         "classes": list(version.can.classes),

@@ -20,6 +20,7 @@ import pandas as pd
 from ..errors import GanpipeError
 from ..registry.class_names import class_names
 from ..registry.package import NotUsable, download_package
+from ..registry.served_model import conditions_of, output_of
 from ..registry.tracking import Tracker
 from . import card
 from .query import Abilities, Row
@@ -67,6 +68,11 @@ class ServedVersion:
     def identity(self) -> str:
         """Differs wherever the images may."""
         return f"{self.number}.{self.created}"
+
+    @property
+    def output(self) -> dict[str, Any]:
+        """What its images are: size and channels."""
+        return output_of(self.description)
 
     def group(self, row: Row) -> tuple[Any, ...]:
         """Rows of equal group go through the network in one pass."""
@@ -127,12 +133,15 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
     # Versions registered before they had settings choose their device themselves, and MLflow logs that they do.
     model = mlflow.pyfunc.load_model(str(path), model_config=None if device == "auto" else {"device": device})
     columns = set(model.metadata.get_input_schema().input_names())
-    data = description["data"]
+    conditions, output = conditions_of(description), output_of(description)
+    labels = [spec for spec in conditions.values() if spec["kind"] == "label"]
+    if len(labels) < len(conditions):
+        raise NotServable(f"it is given {', '.join(conditions)}, which the page does not ask for")
     can = Abilities(
-        num_labels=data["num_classes"] if "label" in columns else None,
+        num_labels=labels[0]["num_classes"] if labels else None,
         truncation="truncation" in columns,
         interpolation={"to_seed", "mix"} <= columns,
-        classes=class_names(description) if "label" in columns else (),
+        classes=class_names(description),
     )
     html, pictures = card.read(package, dict(version.tags))
     served = ServedVersion(
@@ -148,6 +157,6 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
         _model=model,
     )
     shape = served.images([Row(0)]).shape
-    if shape != (1, data["image_size"], data["image_size"], data["channels"]):
+    if shape != (1, output["size"], output["size"], output["channels"]):
         raise NotServable(f"a row gave an array of the shape {shape}")
     return served

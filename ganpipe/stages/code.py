@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import gans
+from ..data import sources
 from ..documents import read_settings
 from ..errors import GanpipeError
 from ..imports import SOURCES, closure, digest
@@ -73,13 +75,12 @@ def _chosen(path: Path) -> tuple[str, str]:
         GanpipeError: the file is missing or no YAML, or names no such GAN or source.
     """
     params = read_settings(path)
-    return _file_named(params, "train", "gan", "gans"), _file_named(params, "data", "source", "data/sources")
+    return _chosen_name(params, "train", "gan", gans.names()), _chosen_name(params, "data", "source", sources.names())
 
 
-def _file_named(params: Mapping[str, Any], section: str, key: str, room: str) -> str:
+def _chosen_name(params: Mapping[str, Any], section: str, key: str, names: Sequence[str]) -> str:
     values = params.get(section)
     name = values.get(key) if isinstance(values, Mapping) else None
-    names = {path.stem for path in (SOURCES / room).glob("[!_]*.py")}
     if name not in names:
         raise GanpipeError(f"params.yaml: {section}.{key}: got {name!r}; {nearest(str(name), names)}")
     return str(name)

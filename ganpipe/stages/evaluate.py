@@ -18,6 +18,7 @@ from ..evaluation.protocol import Protocol
 from ..evaluation.reference import Reference, load_reference, reference_protocol, require_images
 from ..evaluation.sampling import place_of
 from ..evaluation.settings import EvaluateSettings
+from ..fields import FieldSpec
 from ..gans import load
 from ..gans.base import DataSpec, Gan, Progress
 from ..params import load_params
@@ -92,8 +93,7 @@ def trained_gan(trained: dict[str, Any]) -> Gan:
     """
     gan_class = load(trained["gan"])
     config = gan_class.Config.model_validate(trained["config"])
-    spec = DataSpec(**{**trained["data"], "fields": tuple(trained["data"]["fields"])})
-    gan = gan_class(config, spec).to("cuda" if torch.cuda.is_available() else "cpu")
+    gan = gan_class(config, DataSpec.from_json(trained["data"])).to("cuda" if torch.cuda.is_available() else "cpu")
     try:
         load_weights(gan, safetensors.torch.load_file(TRAIN / "generator.safetensors"))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
@@ -120,22 +120,29 @@ def protocol_here(gan: Gan, settings: EvaluateSettings, averaged: bool) -> Proto
 
 
 def _yardstick(gan: Gan, settings: EvaluateSettings) -> tuple[Dataset, Extractor, Reference]:
-    require_fitting(gan.data, "label" in gan.fields, read_manifest(SHARDS))
+    require_fitting(gan, read_manifest(SHARDS))
     dataset = open_dataset(SHARDS, settings.split)
     extractor = load_extractor(settings, place_of(gan)[0])
     return dataset, extractor, load_reference(REFERENCE, reference_protocol(dataset, extractor, settings))
 
 
-def require_fitting(spec: DataSpec, conditional: bool, manifest: Manifest) -> None:
-    """A generator that was trained on data of `spec` can be measured on the data here.
+def require_fitting(gan: Gan, manifest: Manifest) -> None:
+    """A generator can be measured on the data here: they have the fields that it makes and is given, of the same kinds.
 
     Raises:
         NotComparable: what differs.
     """
-    here = DataSpec(manifest.image_size, manifest.channels, manifest.fields, len(manifest.classes))
-    if spec.image_shape != here.image_shape or (conditional and spec.num_classes != here.num_classes):
-        raise NotComparable(
-            f"the generator makes {spec.image_size} px, {spec.channels} channel(s), {spec.num_classes} classes; the "
-            f"data in {SHARDS} have {here.image_size} px, {here.channels} channel(s), {here.num_classes} classes: "
-            "check out the commit that `ganpipe models` names for it, and its data with `dvc checkout`"
-        )
+    origins = gan.origins(gan.config, gan.data)
+    needed = {gan.data.main, *(origins[name].field for name in (gan.fields[0], *gan.given))}
+    for name in sorted(needed):
+        wanted, here = gan.data.fields[name], manifest.fields.get(name)
+        if wanted != here:
+            raise NotComparable(
+                f"the generator was made for {name}: {_in_words(wanted)}; the data in {SHARDS} have "
+                f"{_in_words(here)}: check out the commit that `ganpipe models` names for it, and its data with "
+                "`dvc checkout`"
+            )
+
+
+def _in_words(spec: FieldSpec | None) -> str:
+    return "no such field" if spec is None else spec.text

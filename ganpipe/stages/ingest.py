@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     REAL_IMAGES.parent.mkdir(parents=True, exist_ok=True)
     REAL_IMAGES.write_bytes(grids.png(grids.grid(*preview(SHARDS, manifest))))
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)
-    print(f"{SHARDS}: {counts} images of {manifest.image_size} pixels, {', '.join(manifest.fields)}")
+    print(f"{SHARDS}: {counts} images of {manifest.image.size} pixels, {', '.join(manifest.fields)}")
     print(f"{REAL_IMAGES}: some of them as they are trained on; look at it before a long training")
     return 0
 

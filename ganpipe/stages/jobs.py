@@ -135,7 +135,7 @@ def training_job(
         num_threads=max(1, int(params.cluster.cpus_per_worker)),
         score=score,
         score_name=score.name,
-        draw=SampleGrid(params.train.num_grid_samples, params.train.seed),
+        draw=SampleGrid(params.train.num_grid_samples, params.train.seed, shards, params.evaluate.split),
     )
 
 

@@ -19,7 +19,7 @@ from ..registry.opening import load
 from ..registry.package import build_package, download_package
 from ..registry.pages import version_page
 from ..registry.registration import register
-from ..registry.served_model import Generator
+from ..registry.served_model import Generator, read_description
 from ..registry.shapes import shape_of_package
 from ..registry.tracking import Tracker
 from ..registry.versions import no_champion
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         licence=manifest.licence,
         card=text,
         samples_png=EVALUATE / "samples.png",
-        classes=manifest.classes,
+        names=manifest.names,
     )
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("train", trained["run_key"], name=f"train {trained['gan']}") as run:
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
             Again(params.evaluate, tracker).measure,
             tags={
                 **run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE]),
-                **shape_of_package({**trained, "protocol": protocol}, manifest.classes).tag,
+                **shape_of_package(read_description(PACKAGE / "model.json"), manifest.classes).tag,
             },
         )
     page = version_page(tracker, params.register_.model_name, registration.version)

@@ -106,7 +106,7 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str) -
             "gan": job.gan,
             "config": job.config.model_dump(mode="json"),
             "averaged": job.settings.ema_half_life > 0,
-            "data": dataclasses.asdict(state.gan.data),
+            "data": state.gan.data.to_json(),
             "progress": dataclasses.asdict(state.progress),
             "run_key": key,
             "data_digest": data_digest,

@@ -5,7 +5,7 @@ Legend: N samples, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -15,43 +15,42 @@ from torch import Tensor
 from ..data.cache import Dataset
 from ..data.manifest import Manifest
 from ..data.order import SampleOrder
-from ..gans.base import DataSpec
+from ..gans.draws import derive_seed
+from ..gans.spec import DataSpec, FieldReader, Order, Origin, to_tensor
 from .loop import Fetch
 
 
 def spec_of(manifest: Manifest) -> DataSpec:
     """What a GAN may know of a dataset."""
-    return DataSpec(manifest.image_size, manifest.channels, manifest.array_fields, manifest.num_classes)
+    return DataSpec(manifest.array_fields, manifest.main)
 
 
 class Feed:
-    """Positions of the stream -> those fields on the device: images in [-1, 1] (N, C, H, W), labels (N,) int64."""
+    """Positions of the stream -> a GAN's fields on the device: images in [-1, 1] (N, C, H, W), labels (N,) int64."""
 
     def __init__(
         self,
         dataset: Dataset,
-        fields: Sequence[str],
+        origins: Mapping[str, Origin],
         seed: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        self._dataset, self._fields = dataset, fields
-        self._order = SampleOrder(len(dataset), seed)
+        def order(num_samples: int, group: str) -> Order:
+            return SampleOrder(num_samples, derive_seed("order", group, seed) if group else seed).indices
+
+        self._reader = FieldReader(origins, dataset, order, seed)
         self._device, self._dtype, self._memory_format = device, dtype, memory_format
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:
-        rows = self._dataset.rows(self._order.indices(start, stop), self._fields)
-        return {name: self._tensor(torch.from_numpy(array)) for name, array in rows.items()}
+        return self._reader.read(start, stop, self._place)
 
-    def _tensor(self, array: Tensor) -> Tensor:
+    def _place(self, rows: Tensor) -> Tensor:
         if self._device.type == "cuda":
-            array = array.pin_memory()
-        tensor = array.to(self._device, non_blocking=True)
-        if tensor.dtype != torch.uint8:
-            return tensor
-        scaled = tensor.to(self._dtype).div_(127.5).sub_(1)
-        return scaled.contiguous(memory_format=self._memory_format) if scaled.dim() == 4 else scaled
+            rows = rows.pin_memory()
+        tensor = to_tensor(rows, self._device, self._dtype)
+        return tensor.contiguous(memory_format=self._memory_format) if tensor.dim() == 4 else tensor
 
 
 Copied = tuple[dict[str, Tensor], torch.cuda.Event | None]

@@ -99,7 +99,8 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         if newest:
             checkpoints.report(state)  # it may have been stopped between the last checkpoint and its report
         observers += [checkpoints, StopWhenAsked(world, job.store, checkpoints)]
-        feed = Feed(dataset, state.gan.fields, job.settings.seed, state.device, state.dtype, state.memory_format)
+        origins = state.gan.origins(job.config, state.gan.data)
+        feed = Feed(dataset, origins, job.settings.seed, state.device, state.dtype, state.memory_format)
         with fetched_ahead(feed, job.settings.batch_size, state.device) as fetch:
             Loop(state, fetch, job.settings, world).run(observers)
     return state

@@ -29,6 +29,8 @@ LIGHT = {
     "services",
     "events",
     "tracked",
+    "fields",
+    "words",
     "imports",
     "",
 }

@@ -18,6 +18,7 @@ from ganpipe.data.cache import open_dataset
 from ganpipe.data.manifest import read_manifest
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import write_shards
+from ganpipe.data.sources.base import Pictures
 from ganpipe.data.sources.folder import Folder, FolderSettings
 from ganpipe.errors import GanpipeError
 
@@ -28,30 +29,30 @@ MakeFolder = Callable[..., Folder]
 def test_flat(flat_folder: Path, folder_source: MakeFolder) -> None:
     source = folder_source(flat_folder, licence="mine")
     description = source.describe()
-    assert (description.fields, description.classes, description.licence) == (("image",), (), "mine")
+    assert (list(description.fields), description.classes, description.licence) == (["image"], (), "mine")
     items = list(source.items())
     assert [item.name for item in items] == [f"{number:03d}.png" for number in range(60)]
-    assert all(item.label is None for item in items)
+    assert all(item.values.get("label") is None for item in items)
 
 
 def test_class_folders(class_folder: Path, folder_source: MakeFolder) -> None:
     source = folder_source(class_folder)
     description = source.describe()
-    assert (description.fields, description.classes) == (("image", "label"), ("a", "b", "c"))
+    assert (list(description.fields), description.classes) == (["image", "label"], ("a", "b", "c"))
     items = list(source.items())
     assert len(items) == 36
-    assert all(item.name.startswith("abc"[item.label]) for item in items)
+    assert all(item.name.startswith("abc"[item.values.get("label")]) for item in items)
     assert [item.name for item in items] == sorted(item.name for item in items)
 
 
 def test_labels_can_be_left_out(class_folder: Path, folder_source: MakeFolder) -> None:
-    assert folder_source(class_folder, labels="none").describe().fields == ("image",)
+    assert folder_source(class_folder, labels="none").describe().fields == {"image": Pictures()}
 
 
 def test_nested_files_belong_to_the_outer_class(tmp_path: Path, draw: Draw, folder_source: MakeFolder) -> None:
     draw(tmp_path / "cats" / "young" / "1.png")
     draw(tmp_path / "dogs" / "2.png")
-    assert [(item.name, item.label) for item in folder_source(tmp_path).items()] == [
+    assert [(item.name, item.values.get("label")) for item in folder_source(tmp_path).items()] == [
         ("cats/young/1.png", 0),
         ("dogs/2.png", 1),
     ]

@@ -22,6 +22,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from manifest_parts import of_images
 from PIL import Image
 
 from ganpipe.data.cache import open_dataset
@@ -76,9 +77,8 @@ def manifest_of(content: bytes, num_samples: int = 3) -> Manifest:
         split="train",
     )
     return Manifest(
-        source="folder", description="Noise.", licence="CC0", image_size=8, channels=3,
-        fields=("image", "label"), classes=("a", "b", "c"), shards=(one,),
-    )  # fmt: skip
+        source="folder", description="Noise.", licence="CC0", shards=(one,), **of_images(8, 3, ("a", "b", "c"))
+    )
 
 
 # --- how it is spoilt
@@ -234,8 +234,8 @@ def try_foreign(content: bytes) -> None:
         only_clear(source.check)
         for item in only_clear(lambda: list(source.items())) or ():
             assert item.name.isprintable()
-            assert item.label is not None
-            assert isinstance(item.text, str)
+            assert item.values.get("label") is not None
+            assert isinstance(item.values.get("text"), str)
             only_clear(item.images["image"].read)
         assert [path.name for path in Path(folder).iterdir()] == ["x.tar"]
 
@@ -261,7 +261,7 @@ def try_idx(content: bytes) -> None:
 def try_image(content: bytes) -> None:
     image = only_clear(lambda: decode(content, 1000), UnreadableImage)
     assert image is None or image.width * image.height <= 1000
-    pixels = only_clear(lambda: decode_png_CHW(content, 8, 3), UnreadableImage)
+    pixels = only_clear(lambda: decode_png_CHW(content, 8, 8, 3), UnreadableImage)
     assert pixels is None or pixels.shape == (3, 8, 8)
 
 

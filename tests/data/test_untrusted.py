@@ -43,6 +43,9 @@ def shards(
     return tmp_path / "shards"
 
 
+PICTURE = {"kind": "image", "size": 16, "channels": 3}
+
+
 def set_in_manifest(shards: Path, **changes: Any) -> None:
     values = json.loads((shards / MANIFEST).read_text())
     for dotted, value in changes.items():
@@ -57,14 +60,21 @@ def set_in_manifest(shards: Path, **changes: Any) -> None:
         ({"shard_name": "../train-000000.tar"}, r"shards\.0\.name: got '\.\./train"),
         ({"shard_name": "/train-000000.tar"}, r"shards\.0\.name"),
         ({"shard_name": "train-000000.tar\n"}, r"shards\.0\.name"),
-        ({"fields": ["image", "../../x"]}, r"fields\.1: got '\.\./\.\./x'"),
-        ({"fields": ["image", "/x"]}, r"fields\.1"),
-        ({"fields": ["image", "image"]}, "a field is listed twice"),
-        ({"fields": [f"f{number}" for number in range(51)]}, "fields: .*at most 50 items"),
+        ({"fields": {"image": PICTURE, "../../x": PICTURE}}, r"fields\.\.\./\.\./x"),
+        ({"fields": {"image": PICTURE, "/x": PICTURE}}, r"fields\./x"),
+        ({"fields": {f"f{number}": PICTURE for number in range(51)}}, "fields: .*at most 50 items"),
+        ({"fields": {"image": {**PICTURE, "size": 2**31}}}, r"fields\.image.*size"),
+        (
+            {"fields": {"image": PICTURE, "label": {"kind": "label", "num_classes": 2**40}}},
+            r"fields\.label.*num_classes",
+        ),
+        ({"fields": {"image": PICTURE, "x": {"kind": "program"}}}, r"fields\.x"),
+        ({"fields": ["image"]}, "fields"),
+        ({"main": "label"}, "main is 'label'; expected one of the fields that are images"),
         ({"shard_num_samples": 2**62}, "do not fit into"),
         ({"shard_num_bytes": 2**62}, r"shards\.0\.num_bytes"),
-        ({"image_size": 2**31}, "image_size"),
-        ({"classes": ["c"] * 100_001}, "classes: .*at most 100000 items"),
+        ({"names": {"label": ["c"] * 100_001}}, "names.label: 100001 names, which do not fit a field"),
+        ({"names": {"nobody": ["c"]}}, "names.nobody"),
     ],
     ids=str,
 )
@@ -326,7 +336,7 @@ def test_pictures_that_are_larger_than_they_look(content: Callable[[], bytes]) -
     with pytest.raises(UnreadableImage):
         decode(made, 2**20)
     with pytest.raises(UnreadableImage):
-        decode_png_CHW(made, 8, 3)
+        decode_png_CHW(made, 8, 8, 3)
 
 
 def test_a_sound_picture_with_a_text_still_is_one() -> None:
@@ -335,7 +345,7 @@ def test_a_sound_picture_with_a_text_still_is_one() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "png", pnginfo=text)
     assert decode(buffer.getvalue(), 64).size == (8, 8)
-    assert decode_png_CHW(buffer.getvalue(), 8, 3).shape == (3, 8, 8)
+    assert decode_png_CHW(buffer.getvalue(), 8, 8, 3).shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import Memory, read_manifest, write_shards
-from ganpipe.data.sources.base import Description, InMemory, Item, Source, SourceSettings
+from ganpipe.data.sources.base import Description, InMemory, Item, Pictures, Source, SourceSettings
 from ganpipe.data.sources.folder import Folder
 from ganpipe.errors import GanpipeError
 from ganpipe.section import parse
@@ -142,7 +142,7 @@ class Stream(Source):
         return str(len(self._contents))
 
     def describe(self) -> Description:
-        return Description(fields=("image",), classes=(), text="A stream.", licence="CC0")
+        return Description({"image": Pictures()}, text="A stream.", licence="CC0")
 
     def items(self) -> Iterator[Item]:
         self.times += 1

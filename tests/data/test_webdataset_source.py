@@ -90,14 +90,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_local_shards(shards: Path) -> None:
     source = source_of(shards, label="cls", text="txt", licence="CC0")
     description = source.describe()
-    assert (description.fields, description.classes) == (("image", "label", "text"), ("0", "1", "2"))
+    assert (list(description.fields), description.classes) == (["image", "label", "text"], ("0", "1", "2"))
     items = list(source.items())
     assert [item.name for item in items[:5]] == [
         *(f"data-000000.tar: part/000{number}" for number in range(4)),
         "data-000001.tar: part/0004",
     ]
-    assert [item.label for item in items] == [number % 3 for number in range(12)]
-    assert items[7].text == "image 7"
+    assert [item.values.get("label") for item in items] == [number % 3 for number in range(12)]
+    assert items[7].values["text"] == "image 7"
     reference = items[7].images["image"]
     np.testing.assert_array_equal(np.asarray(reference.decode(reference.read(), DataSettings())), image(7))
     assert pickle.loads(pickle.dumps(items)) == items  # noqa: S301 - made here
@@ -116,8 +116,8 @@ def test_the_mapping(label: str | None, text: str | None, classes: tuple[str, ..
     source = source_of(shards, label=label, text=text)
     assert source.describe().classes == classes
     item = list(source.items())[4]
-    assert item.label == (1 if label else None)
-    assert item.text == {"txt": "image 4", "json:about.caption": "the 4th", None: None}[text]
+    assert item.values.get("label") == (1 if label else None)
+    assert item.values.get("text") == {"txt": "image 4", "json:about.caption": "the 4th", None: None}[text]
 
 
 def test_patterns(shards: Path, tmp_path: Path) -> None:
@@ -382,7 +382,9 @@ def test_members_that_lie_apart_are_put_together(packed: bool, served: str, shar
     ):
         source.check()
         items = list(source.items())
-        assert [(item.name.split(": ")[1], item.label) for item in items] == [(f"./{n}", n % 2) for n in range(8)]
+        assert [(item.name.split(": ")[1], item.values.get("label")) for item in items] == [
+            (f"./{n}", n % 2) for n in range(8)
+        ]
         assert [item.images["image"].read() for item in items] == [png(n) for n in range(8)]
 
 
@@ -399,7 +401,7 @@ def test_more_than_memory_allows_is_to_be_packed_again(tmp_path: Path, monkeypat
     for step in command.split("; "):
         subprocess.run(step.split(), cwd=path.parent, check=True)
     items = list(source_of(tmp_path / "in", "NEW.tar", label="cls").items())
-    assert [(item.name, item.label) for item in items] == [(f"NEW.tar: ./{n}", n % 2) for n in range(6)]
+    assert [(item.name, item.values.get("label")) for item in items] == [(f"NEW.tar: ./{n}", n % 2) for n in range(6)]
 
 
 def test_keys_with_dots(tmp_path: Path) -> None:
@@ -492,7 +494,7 @@ def test_members_that_are_not_taken_are_counted(tmp_path: Path, settings_of: Mak
 def test_classes_given(shards: Path, served: str) -> None:
     source = source_of(shards, label="cls", classes=["ant", "bee", "cat"])
     assert source.describe().classes == ("ant", "bee", "cat")
-    assert [item.label for item in source.items()][:4] == [0, 1, 2, 0]
+    assert [item.values.get("label") for item in source.items()][:4] == [0, 1, 2, 0]
     with pytest.raises(GanpipeError, match=rf"classes: not set; {served}/x\.tar is not on this machine"):
         source_of(None, f"{served}/x.tar", label="cls").describe()
     assert source_of(None, f"{served}/x.tar", label="cls", classes=10).describe().classes[-1] == "9"
@@ -536,4 +538,4 @@ def test_fingerprint(shards: Path, served: str) -> None:
 def test_the_names_of_json_members_are_free(tmp_path: Path) -> None:
     write(tmp_path / "x.tar", {"__key__": "k", "png": image(1), "meta.json": {"a.b": "dotted", "a": {"b": "nested"}}})
     (item,) = source_of(tmp_path, text="meta.json:a.b").items()
-    assert item.text == "dotted"
+    assert item.values.get("text") == "dotted"

@@ -125,11 +125,11 @@ def test_going_on_from_a_checkpoint_is_as_if_nothing_had_happened(name: str, tmp
 def test_it_learns(name: str) -> None:
     """After a short training its samples are several times nearer to the data than before."""
     loop = make_loop(name, settings=QUICK)
-    labels = [number % 2 for number in range(128)] if "label" in loop.state.gan.fields else None
+    given = {"label": [number % 2 for number in range(128)]} if "label" in loop.state.gan.given else {}
 
     def distance() -> float:
         with loop.state.averaged() as gan:
-            return distance_from_data(sample_images(gan, loop.state.progress, range(128), labels))
+            return distance_from_data(sample_images(gan, loop.state.progress, range(128), given))
 
     before = distance()
     for _ in range(700):
@@ -140,14 +140,16 @@ def test_it_learns(name: str) -> None:
 @every_gan
 def test_a_conditional_gan_obeys_its_label(name: str) -> None:
     loop = make_loop(name, settings=QUICK)
-    if "label" not in loop.state.gan.fields:
-        with loop.state.averaged() as gan, pytest.raises(Exception, match="takes no labels"):
-            sample_images(gan, loop.state.progress, range(2), [0, 1])
+    if "label" not in loop.state.gan.given:
+        with loop.state.averaged() as gan, pytest.raises(Exception, match="takes no label"):
+            sample_images(gan, loop.state.progress, range(2), {"label": [0, 1]})
         return
     for _ in range(1000):
         loop.step()
     with loop.state.averaged() as gan:
-        left, right = (sample_images(gan, loop.state.progress, range(64), [k] * 64).mean((0, 1, 2)) for k in (0, 1))
+        left, right = (
+            sample_images(gan, loop.state.progress, range(64), {"label": [k] * 64}).mean((0, 1, 2)) for k in (0, 1)
+        )
     assert left[:8].mean() > 2 * left[8:].mean()
     assert right[8:].mean() > 2 * right[:8].mean()
 
@@ -157,10 +159,10 @@ def test_the_package_makes_the_same_images(name: str, tmp_path: Path) -> None:
     loop = make_loop(name, settings={"precision": "fp32"})
     loop.step()
     state, package = loop.state, packaged(loop, tmp_path)
-    labels = [0, 1, 1, 0] if "label" in state.gan.fields else None
-    found = Generator(package_files(package), "cpu").images([1, 2, 3, 4], labels)
+    given = {"label": [0, 1, 1, 0]} if "label" in state.gan.given else {}
+    found = Generator(package_files(package), "cpu").images([1, 2, 3, 4], given)
     with state.averaged() as gan:
-        own = sample_images(gan, state.progress, [1, 2, 3, 4], labels)
+        own = sample_images(gan, state.progress, [1, 2, 3, 4], given)
     assert np.array_equal(((found.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy(), own)
 
 
@@ -181,7 +183,7 @@ def test_networks_are_seeded_as_by_torch() -> None:
 
 
 def test_the_notes_networks_are_exactly_the_notes() -> None:
-    gan = gans.load("gan")(gans.load("gan").Config(), DataSpec(28, 1, ("image",)))
+    gan = gans.load("gan")(gans.load("gan").Config(), DataSpec.images(28, 1))
 
     def shapes(module: nn.Module) -> list[tuple[int, int]]:
         return [(layer.in_features, layer.out_features) for layer in module.modules() if isinstance(layer, nn.Linear)]
@@ -202,7 +204,7 @@ def test_the_notes_networks_are_exactly_the_notes() -> None:
 def test_dcgan_at_every_size(size: int, channels: int) -> None:
     dcgan = gans.load("dcgan")
     config = dcgan.Config.model_validate({"generator_width": 2, "discriminator_width": 2, "num_latents": 4})
-    gan = dcgan(config, DataSpec(size, channels)).eval()
+    gan = dcgan(config, DataSpec.images(size, channels)).eval()
     batch = Batch(2, BatchDraws(0, 2, 0, 2))
     images = gan.sample(batch, Progress(0, 1))
     assert images.shape == (2, channels, size, size)
@@ -217,13 +219,13 @@ def test_dcgan_at_every_size(size: int, channels: int) -> None:
 def test_an_image_size_that_a_gan_cannot_do_is_an_error(name: str, config: dict[str, str], size: int) -> None:
     gan = gans.load(name)
     with pytest.raises(Exception, match=f"data.image_size: got {size}.*power of two from 16 to 256"):
-        gan.check(gan.Config.model_validate(config), DataSpec(size, 1))
+        gan.check(gan.Config.model_validate(config), DataSpec.images(size, 1))
 
 
 def test_labels_that_are_not_there_are_an_error() -> None:
     cgan = gans.load("cgan")
     with pytest.raises(Exception, match="needs the field 'label'.*choose another train.gan or data.source"):
-        cgan.check(cgan.Config(), DataSpec(28, 1, ("image",)))
+        cgan.check(cgan.Config(), DataSpec.images(28, 1))
 
 
 def test_an_unknown_gan_names_the_nearest() -> None:
@@ -233,7 +235,7 @@ def test_an_unknown_gan_names_the_nearest() -> None:
 
 def test_the_convolutional_wgan_gp_has_no_batch_norm_in_its_critic() -> None:
     wgan = gans.load("wgan_gp")
-    gan = wgan(wgan.Config.model_validate({"architecture": "convolutional"}), DataSpec(32, 1))
+    gan = wgan(wgan.Config.model_validate({"architecture": "convolutional"}), DataSpec.images(32, 1))
     assert not has_batch_norm(gan.critic)  # type: ignore[arg-type]
     assert has_batch_norm(gan.generator)  # type: ignore[arg-type]
 

@@ -49,8 +49,8 @@ class Blobs:
 def loop_on(device: str, name: str, **settings: object) -> Loop:
     """A training that is fed as Ray's workers are, on `device`."""
     loop = make_loop(name, World(device=torch.device(device)), {**SETTINGS, **settings})
-    fields = loop.state.gan.fields
-    loop.fetch = Feed(Blobs(), fields, seed=1, device=loop.state.device, dtype=loop.state.dtype)  # type: ignore[arg-type]
+    origins = loop.state.gan.origins(loop.state.gan.config, loop.state.gan.data)
+    loop.fetch = Feed(Blobs(), origins, seed=1, device=loop.state.device, dtype=loop.state.dtype)  # type: ignore[arg-type]
     return loop
 
 

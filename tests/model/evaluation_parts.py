@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from manifest_parts import of_images
 from sklearn.datasets import load_digits
 
 from ganpipe import gans
@@ -31,11 +32,8 @@ def digits_dataset(num_images: int = 300, start: int = 0, sha256: str = "0" * 64
         source="digits",
         description="handwritten digits",
         licence="CC BY 4.0",
-        image_size=SIZE,
-        channels=1,
-        fields=("image", "label"),
-        classes=tuple("0123456789"),
         shards=(shard,),
+        **of_images(SIZE, 1, "0123456789"),
     )
     rows = slice(start, start + num_images)
     return Dataset(manifest, split, {"image": images_NCHW[rows], "label": labels_N[rows]})
@@ -44,4 +42,4 @@ def digits_dataset(num_images: int = 300, start: int = 0, sha256: str = "0" * 64
 def new_gan(name: str) -> Gan:
     """A GAN with its first weights."""
     gan_class = gans.load(name)
-    return gan_class(gan_class.Config(), DataSpec(SIZE, 1, ("image", "label"), 10))
+    return gan_class(gan_class.Config(), DataSpec.images(SIZE, 1, 10))

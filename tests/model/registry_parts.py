@@ -42,7 +42,7 @@ PROGRESS = Progress(images_seen=640, num_images=640, step=10)
 
 def make_gan(name: str, *, image_size: int = 16, seed: int = 0) -> Gan:
     """A small GAN with random weights and, where it has batch norm, statistics that are not the initial ones."""
-    data = DataSpec(image_size=image_size, channels=1, fields=("image", "label"), num_classes=10)
+    data = DataSpec.images(image_size, 1, 10)
     gan_class = gans.load(name)
     torch.manual_seed(seed)
     gan = gan_class(gan_class.Config.model_validate(SMALL[name]), data)
@@ -65,7 +65,7 @@ def write_trained(gan: Gan, name: str, train_dir: Path) -> Path:
     trained = {
         "gan": name,
         "config": gan.config.model_dump(mode="json"),
-        "data": {**asdict(gan.data), "fields": list(gan.data.fields)},
+        "data": gan.data.to_json(),
         "progress": asdict(PROGRESS),
         "averaged": True,
         "run_key": "ab12",
@@ -91,7 +91,9 @@ def build(
     """A package of a small GAN; returns its directory."""
     train_dir = write_trained(make_gan(name, seed=seed), name, tmp_path / "train")
     package_dir = tmp_path / "package"
-    build_package(train_dir, package_dir, **{**KEEP, "metrics": metrics or KEEP["metrics"], "classes": classes})
+    build_package(
+        train_dir, package_dir, **{**KEEP, "metrics": metrics or KEEP["metrics"], "names": {"label": classes}}
+    )
     return package_dir
 
 

@@ -180,17 +180,17 @@ def test_sampling_leaves_modes_and_random_state_as_they_were() -> None:
 
 def test_labels_choose_the_class_and_are_checked() -> None:
     gan = new_gan("cgan")
-    zeros, ones = (sample_images(gan, PROGRESS, [1, 2], [label, label]) for label in (0, 1))
+    zeros, ones = (sample_images(gan, PROGRESS, [1, 2], {"label": [label, label]}) for label in (0, 1))
     assert (zeros != ones).any()
     drawn = sample_images(gan, PROGRESS, [1, 2])
-    choices = np.stack([sample_images(gan, PROGRESS, [1, 2], [label, label]) for label in range(10)])
+    choices = np.stack([sample_images(gan, PROGRESS, [1, 2], {"label": [label, label]}) for label in range(10)])
     assert (choices == drawn).all((2, 3, 4)).any(0).all()  # a drawn label leaves the latents of the seed as they are
-    with pytest.raises(GanpipeError, match="1 labels for 2 seeds"):
-        sample_images(gan, PROGRESS, [1, 2], [3])
+    with pytest.raises(GanpipeError, match="1 rows of 'label' .* for 2 seeds"):
+        sample_images(gan, PROGRESS, [1, 2], {"label": [3]})
     with pytest.raises(GanpipeError, match="expected 0 to 9"):
-        sample_images(gan, PROGRESS, [1], [10])
-    with pytest.raises(GanpipeError, match="takes no labels"):
-        sample_images(new_gan("gan"), PROGRESS, [1], [0])
+        sample_images(gan, PROGRESS, [1], {"label": [10]})
+    with pytest.raises(GanpipeError, match="takes no label"):
+        sample_images(new_gan("gan"), PROGRESS, [1], {"label": [0]})
 
 
 def test_quantised_as_in_a_png() -> None:

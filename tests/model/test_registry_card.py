@@ -6,6 +6,7 @@ from typing import Any
 
 from registry_parts import make_gan
 
+from ganpipe.gans.base import DataSpec
 from ganpipe.registry.card import card, in_short, paper_of
 
 PROTOCOL: dict[str, Any] = {
@@ -30,7 +31,7 @@ def text(gan: str = "cgan", description: str = "MNIST, handwritten digits.", **c
         "gan": gan,
         "config": config,
         "averaged": True,
-        "data": {"image_size": 32, "channels": 1},
+        "data": DataSpec.images(32, 1, 10).to_json(),
         "progress": {"images_seen": 120000, "num_images": 120000, "step": 1875},
         "run_key": "69b4ff7f86062ef2",
     }

@@ -98,7 +98,7 @@ def test_an_absolute_import_of_ganpipe_is_refused(tmp_path: Path) -> None:
 
 def test_requirements_are_pinned_without_a_builds_suffix() -> None:
     pinned = dict(line.split("==") for line in requirements("gan"))
-    assert set(pinned) == {"mlflow", "numpy", "pandas", "pydantic", "safetensors", "torch"}
+    assert set(pinned) == {"mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torch"}
     assert pinned["torch"] == torch.__version__.split("+")[0]
 
 
@@ -123,12 +123,12 @@ def test_other_metrics_give_another_digest(package: Path, tmp_path: Path) -> Non
 def test_images_are_those_of_ganpipe(name: str, truncation: float, tmp_path: Path) -> None:
     gan = make_gan(name)
     build_package(write_trained(gan, name, tmp_path / "train"), tmp_path / "package", **KEEP)
-    labels = [3, 0, 9, 5] if "label" in gan.fields else None
-    frame = pd.DataFrame({"seed": SEEDS, "truncation": truncation} | ({"label": labels} if labels else {}))
+    given = {"label": [3, 0, 9, 5]} if "label" in gan.given else {}
+    frame = pd.DataFrame({"seed": SEEDS, "truncation": truncation} | given)
     images = generator(tmp_path / "package").rows(frame)
     assert images.dtype == np.uint8
     assert images.shape == (4, 16, 16, 1)
-    np.testing.assert_array_equal(images, own_samples(gan, SEEDS, labels, truncation).numpy())
+    np.testing.assert_array_equal(images, own_samples(gan, SEEDS, given.get("label"), truncation).numpy())
     assert len({image.tobytes() for image in images}) == 4
 
 
@@ -151,7 +151,7 @@ def test_each_row_has_its_own_truncation(package: Path) -> None:
 
 def test_a_label_left_out_is_drawn_from_the_seed(conditional: Path) -> None:
     model = generator(conditional)
-    drawn = [model.label_of(seed) for seed in range(40)]
+    drawn = model.drawn("label", range(40))
     assert len(set(drawn)) > 5
     images = model.rows(pd.DataFrame({"seed": range(40)}))
     np.testing.assert_array_equal(images, model.rows(pd.DataFrame({"seed": range(40), "label": drawn})))
@@ -162,7 +162,7 @@ def test_images_between_two_seeds(name: str, tmp_path: Path) -> None:
     gan = make_gan(name)
     build_package(write_trained(gan, name, tmp_path / "train"), tmp_path / "package", **KEEP)
     model = generator(tmp_path / "package")
-    label = {"label": [3] * 4} if model.conditional else {}
+    label = {"label": [3] * 4} if model.label else {}
     mixes = [0.0, 0.25, 0.75, 1.0]
     frame = pd.DataFrame({"seed": 5, "to_seed": 9, "mix": mixes, "truncation": 0.8} | label)
     images = model.rows(frame)
@@ -188,9 +188,10 @@ def test_rows_on_several_ways_keep_their_places(package: Path) -> None:
 
 def test_a_label_left_out_between_two_seeds_is_the_nearer_ones(conditional: Path) -> None:
     model = generator(conditional)
-    first, second = 0, next(seed for seed in range(1, 40) if model.label_of(seed) != model.label_of(0))
+    drawn = model.drawn("label", range(40))
+    first, second = 0, next(seed for seed in range(1, 40) if drawn[seed] != drawn[0])
     mixes = [0.0, 0.3, 0.7, 1.0]
-    labels = [model.label_of(first)] * 2 + [model.label_of(second)] * 2
+    labels = [drawn[first]] * 2 + [drawn[second]] * 2
     frame = pd.DataFrame({"seed": first, "to_seed": second, "mix": mixes})
     np.testing.assert_array_equal(model.rows(frame), model.rows(frame.assign(label=labels)))
 
@@ -221,7 +222,7 @@ def test_bad_rows_are_named(conditional: Path, rows: dict[str, list[object]], me
 
 
 def test_a_label_for_a_gan_without_is_refused(package: Path) -> None:
-    with pytest.raises(MlflowException, match="the GAN 'gan' takes no labels"):
+    with pytest.raises(MlflowException, match="the GAN 'gan' takes no label"):
         generator(package).rows(pd.DataFrame({"seed": [0], "label": [1]}))
 
 

@@ -129,7 +129,7 @@ def test_an_environment_that_was_made_at_another_place_is_made_anew(tmp_path: Pa
     here.mkdir()
     (here / ".installed").touch()
 
-    # As called from a shell: the make that runs these tests would otherwise be this make's parent, and change what it says.
+    # As called from a shell: the make that runs these tests would be this make's parent, and change what it says.
     outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
 
     def make(*arguments: str) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...catalogue import file_names, only_class
 from ...errors import GanpipeError
 from ...section import nearest
-from .base import Source
+
+if TYPE_CHECKING:
+    from .base import Source
 
 _NOT_SOURCES = {"base"}
 
@@ -21,6 +25,8 @@ def load(name: str) -> type[Source]:
     Raises:
         GanpipeError: no such file, or not exactly one source in it.
     """
+    from .base import Source
+
     if name not in names():
         raise GanpipeError(f"data.source: there is no source named {name!r}; {nearest(name, names())}")
     return only_class(f"{__name__}.{name}", Source, f"ganpipe/data/sources/{name}.py")  # type: ignore[type-abstract]

@@ -18,12 +18,15 @@ from typing import ClassVar, NamedTuple
 
 from PIL import Image
 
+from ...fields import MAX_WORDS, Frames, Label, Picture, Tokens
 from ...section import Section
+from ...words import NUM_RESERVED
 from ..images import UnreadableImage, check_size, decode, kind_of
-from ..manifest import LeftOut, Split, image_fields
+from ..manifest import LeftOut, Split
 from ..settings import DataSettings
 from ..value_range import Kind
 
+_NO_VALUES: Mapping[str, int | str] = {}
 _MAX_FILE_BYTES = 2**30  # the largest image that data.max_pixels allows, uncompressed
 
 
@@ -193,17 +196,20 @@ class Item(NamedTuple):
 
     Attributes:
         name: unique within the source and stable; what messages call it.
-        images: by field.
-        label: class number, where the source has labels.
-        text: what the sample is called or shows, where the source has texts.
+        images: by field; of a field of frames, one reference per frame.
+        values: class numbers and texts, by field.
         split: where the source itself says which split it belongs to; else its content decides.
     """
 
     name: str
-    images: Mapping[str, ImageReference]
-    label: int | None = None
-    text: str | None = None
+    images: Mapping[str, ImageReference | tuple[ImageReference, ...]]
+    values: Mapping[str, int | str] = _NO_VALUES
     split: Split | None = None
+
+    def references(self, field: str) -> tuple[ImageReference, ...]:
+        """The images of a field: one, or those of its frames."""
+        images = self.images[field]
+        return images if isinstance(images, tuple) else (images,)
 
 
 @dataclass(frozen=True)
@@ -221,26 +227,85 @@ class Items(Iterable[Item]):
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """A field of a source's items that is an image.
+
+    Attributes:
+        size: height and width after ingest; data.image_size when None.
+    """
+
+    size: int | None = None
+
+    def spec(self, settings: DataSettings) -> Picture:
+        return Picture(size=self.size or settings.image_size, channels=settings.channels)
+
+
+@dataclass(frozen=True)
+class Films:
+    """A field of frames of data.image_size."""
+
+    num_frames: int
+
+    def spec(self, settings: DataSettings) -> Frames:
+        return Frames(num_frames=self.num_frames, size=settings.image_size, channels=settings.channels)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A field of labels, with the classes' names by number."""
+
+    names: tuple[str, ...]
+
+    def spec(self, settings: DataSettings) -> Label:
+        return Label(num_classes=len(self.names))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A field of texts."""
+
+    def spec(self, settings: DataSettings) -> Tokens:
+        """With the most words that there may be: how many there are is known when all were read."""
+        num_words = settings.vocabulary_size + NUM_RESERVED
+        return Tokens(length=min(settings.max_words, MAX_WORDS), num_words=num_words)
+
+
+@dataclass(frozen=True)
 class Description:
     """What is known of a source's images before any is read.
 
     Attributes:
-        fields: what every item has; `label`, `text`, and names of images.
-        classes: names of the classes, by number; empty without labels.
+        fields: what every item has, by name.
         text: one sentence.
+        main: the field with the images that generators make; the first field of images by default.
         num_images: how many, where it is known; an upper bound will do.
     """
 
-    fields: tuple[str, ...]
-    classes: tuple[str, ...]
+    fields: Mapping[str, Pictures | Films | Classes | Texts]
     text: str
     licence: str
     homepage: str = ""
     num_images: int | None = None
+    main: str = ""
+
+    def __post_init__(self) -> None:
+        first = next(name for name, field in self.fields.items() if isinstance(field, Pictures))
+        object.__setattr__(self, "main", self.main or first)
+
+    def specs(self, settings: DataSettings) -> dict[str, Picture | Frames | Label | Tokens]:
+        """The fields as the manifest will have them under these settings."""
+        return {name: field.spec(settings) for name, field in self.fields.items()}
 
     @property
-    def image_fields(self) -> tuple[str, ...]:
-        return image_fields(self.fields)
+    def picture_fields(self) -> tuple[str, ...]:
+        """Names of the fields of images and frames, in order."""
+        return tuple(name for name, field in self.fields.items() if isinstance(field, Pictures | Films))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by number, of the field that `Manifest.label` names; empty without labels."""
+        found = {name: field.names for name, field in self.fields.items() if isinstance(field, Classes)}
+        return found[min(found, key=lambda name: (name != Label.main_name, name))] if found else ()
 
 
 class Source(ABC):

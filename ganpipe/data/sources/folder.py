@@ -11,7 +11,7 @@ from ...errors import GanpipeError
 from .. import files
 from ..left_out import Tally, lines
 from ..manifest import LeftOut
-from .base import Description, EncodedFile, Item, Items, Source, SourceSettings
+from .base import Classes, Description, EncodedFile, Item, Items, Pictures, Source, SourceSettings
 
 
 class FolderSettings(SourceSettings):
@@ -91,8 +91,10 @@ class Folder(Source):
     def describe(self) -> Description:
         classes = self._classes()
         return Description(
-            fields=("image", "label") if classes else ("image",),
-            classes=tuple(files.printable(name) for name in classes),
+            fields={
+                "image": Pictures(),
+                **({"label": Classes(tuple(files.printable(name) for name in classes))} if classes else {}),
+            },
             text=self._settings.description,
             licence=self._settings.licence,
             num_images=len(self._images()),
@@ -107,7 +109,7 @@ class Folder(Source):
                 yield Item(
                     name=files.printable("/".join(parts)),
                     images={"image": EncodedFile(root.joinpath(*parts))},
-                    label=numbers[parts[0]] if numbers else None,
+                    values={"label": numbers[parts[0]]} if numbers else {},
                 )
 
         return Items(len(images), make)

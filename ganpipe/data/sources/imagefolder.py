@@ -14,7 +14,7 @@ from ...errors import GanpipeError
 from .. import files, metadata
 from ..left_out import OTHER_SUBSET, UNNAMED, Tally, lines
 from ..manifest import SUBSETS, LeftOut, Split, Subset
-from .base import Description, EncodedFile, Item, Items, Source, SourceSettings
+from .base import Classes, Description, EncodedFile, Item, Items, Pictures, Source, SourceSettings, Texts
 
 Parts = tuple[str, ...]
 _KEY = "sources.imagefolder"
@@ -191,28 +191,30 @@ class Imagefolder(Source):
             raise GanpipeError(f"{_KEY}.{wish} needs a table, but {self._root()} has no metadata.csv or metadata.jsonl")
         return image.row
 
-    def _text(self, image: _Image) -> str | None:
+    def _texts(self, image: _Image) -> dict[str, int | str]:
         column = self._settings.text_column
         if column is None:
-            return None
+            return {}
         row = self._row(image, f"text_column: {column}")
         value = row.value(column)
         if not isinstance(value, str):
             raise GanpipeError(f"{row.where}: {column} is {value!r}; expected a text")
-        return value
+        return {"text": value}
 
     def check(self) -> None:
         self._labels()
         for image in self._images():
-            self._text(image)
+            self._texts(image)
 
     def describe(self) -> Description:
         self.check()
         labels = self._labels()
-        fields = ["image", *(["label"] if labels else []), *(["text"] if self._settings.text_column else [])]
         return Description(
-            fields=tuple(fields),
-            classes=_in_order(labels or []),
+            fields={
+                "image": Pictures(),
+                **({"label": Classes(_in_order(labels))} if labels else {}),
+                **({"text": Texts()} if self._settings.text_column else {}),
+            },
             text=self._settings.description,
             licence=self._settings.licence,
             num_images=len(self._images()),
@@ -232,8 +234,7 @@ class Imagefolder(Source):
                 yield Item(
                     name=files.printable("/".join(image.parts)),
                     images={"image": EncodedFile(root.joinpath(*image.parts))},
-                    label=numbers[labels[position]] if labels else None,
-                    text=self._text(image),
+                    values={**({"label": numbers[labels[position]]} if labels else {}), **self._texts(image)},
                     split=self._split(image),
                 )
 

@@ -25,9 +25,10 @@ from .. import files
 from ..download import KnownFile, fetch
 from ..places import host_cache
 from ..unpacking import Unpacked
-from .base import Description, Item, Items, RawGrey, Source, SourceSettings
+from .base import Classes, Description, Item, Items, Pictures, RawGrey, Source, SourceSettings
 
 Part = Literal["train", "test"]
+_DIGITS = tuple(map(str, range(10)))
 _STEMS: dict[Part, str] = {"train": "train", "test": "t10k"}
 _KNOWN = {
     file.name: file
@@ -223,20 +224,17 @@ class Mnist(Source):
                 raise GanpipeError(f"{images}: {num_images} images, but {labels} has {num_labels} labels")
 
     def describe(self) -> Description:
-        num_classes = 10
         if self._settings.path is not None:
             self.check()
             labels = [_read_labels(self._local(part, "labels")) for part in self._settings.parts]
-            num_classes = max(num_classes, *(max(part) + 1 for part in labels))
+            num_classes = max(len(_DIGITS), *(max(part) + 1 for part in labels))
             return Description(
-                fields=("image", "label"),
-                classes=tuple(str(number) for number in range(num_classes)),
+                fields={"image": Pictures(), "label": Classes(tuple(map(str, range(num_classes))))},
                 text="Grey images from local IDX files.",
                 licence="unknown (local IDX files)",
             )
         return Description(
-            fields=("image", "label"),
-            classes=tuple(str(number) for number in range(num_classes)),
+            fields={"image": Pictures(), "label": Classes(_DIGITS)},
             text="MNIST, handwritten digits by Y. LeCun, C. Cortes and C. J. C. Burges.",
             licence="CC BY-SA 3.0",
             homepage="https://yann.lecun.com/exdb/mnist/",
@@ -269,7 +267,7 @@ class Mnist(Source):
                 _, height, width = header.sizes
                 for number, label in enumerate(labels[part]):
                     reference = RawGrey(path, header.num_bytes + number * height * width, height, width)
-                    yield Item(f"{part}/{number:05d}", {"image": reference}, label)
+                    yield Item(f"{part}/{number:05d}", {"image": reference}, {"label": label})
 
         return Items(sum(map(len, labels.values())), make)
 

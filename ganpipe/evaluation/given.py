@@ -1,0 +1,62 @@
+"""What a generator is given while it is measured: rows of the evaluation's split, the same for every measurement.
+
+Legend: N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.cache import Dataset
+from ..errors import GanpipeError
+from ..gans.base import Gan
+from ..gans.spec import FieldReader, Order, View, to_tensor
+from .reference import Reference, choose
+
+
+def rows_of(gan: Gan, dataset: Dataset, indices_N: np.ndarray, seed: int, names: Sequence[str]) -> FieldReader:
+    """Reads fields of `gan` from the evaluation's split: row i belongs to sample i.
+
+    Args:
+        indices_N: the reference's images. Their order is that of the rows, which begin again with the first where there
+            are more samples; those of a view come in a random order of their own.
+        seed: of the reference.
+    """
+    origins = gan.origins(gan.config, gan.data)
+
+    def order(num_samples: int, group: str) -> Order:
+        chosen = choose(num_samples, num_samples, seed) if group else indices_N
+        return lambda start, stop: chosen[np.arange(start, stop) % len(chosen)]
+
+    return FieldReader({name: origins[name] for name in names}, dataset, order, seed)
+
+
+def read(reader: FieldReader, start: int, stop: int) -> dict[str, Tensor]:
+    """Rows [start, stop), pictures in [-1, 1], on the CPU."""
+    return reader.read(start, stop, lambda rows: to_tensor(rows, torch.device("cpu"), torch.float32))
+
+
+def reference_of(gan: Gan, reference: Reference) -> Reference:
+    """The real images with which `gan`'s are compared: all, or those of the domain that it makes.
+
+    Raises:
+        GanpipeError: it makes images of a field that is not the dataset's main one, or of a domain without images.
+    """
+    origin = gan.origins(gan.config, gan.data)[gan.fields[0]]
+    if origin.field != gan.data.main:
+        raise GanpipeError(
+            f"{type(gan).__name__} makes images of the field {origin.field!r}; they are measured against the dataset's "
+            f"main field, which is {gan.data.main!r}"
+        )
+    if not isinstance(origin, View):
+        return reference
+    if reference.labels_N is None or not (mask_N := reference.labels_N == origin.number).sum() >= 2:
+        raise GanpipeError(
+            f"{type(gan).__name__} makes images of class {origin.number}, of which the reference has fewer than 2; "
+            "raise evaluate.num_real"
+        )
+    return Reference(reference.protocol, reference.features_ND[mask_N], reference.indices_N[mask_N], None)
