@@ -74,8 +74,8 @@ def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> f
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
-def packaged(loop: Loop, folder: Path) -> Path:
-    """The loop's generator as the package that is registered, built below `folder`."""
+def packaged(loop: Loop, folder: Path, **more: Any) -> Path:
+    """The loop's generator as the package that is registered, built below `folder`; `more` stands in model.json."""
     state, train = loop.state, folder / "train"
     trained = {
         "gan": loop.settings.gan,
@@ -85,6 +85,7 @@ def packaged(loop: Loop, folder: Path) -> Path:
         "progress": dataclasses.asdict(state.progress),
         "run_key": "0" * 16,
         "data_digest": "0" * 64,
+        **more,
     }
     train.mkdir()
     (train / "model.json").write_text(json.dumps(trained))

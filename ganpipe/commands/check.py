@@ -31,6 +31,7 @@ from ..stages.common import require_no_arguments
 from ..stages.ingest import dvc_stores
 from ..stages.jobs import needs_of
 from ..stages.spread import require_shared
+from ..stages.start import find_weights
 from ..stages.storage import require_writable
 from ..training import cluster, hosts, job_api
 from ..training.search import searched, space_by_player
@@ -112,7 +113,7 @@ def _is_ignored_by_dvc(path: str) -> bool:
 
 
 def check_gan_and_data(params: Params) -> None:
-    """The source is there, and the GAN can train on what it gives.
+    """The source is there, the GAN can train on what it gives, and there are such weights as it is to start from.
 
     Raises:
         GanpipeError: what does not fit.
@@ -122,7 +123,9 @@ def check_gan_and_data(params: Params) -> None:
     found = source.describe()
     for line in classes.odd_names(found.classes):
         print(f"warning: {line}", file=sys.stderr)
-    load(params.train.gan).check(params.gan_config, data_spec(found, params))
+    spec = data_spec(found, params)
+    load(params.train.gan).check(params.gan_config, spec)
+    find_weights(params, spec, Tracker.at(environment.home(), params.register_.experiment))
     space_by_player(params.tune, params.gan_config.players)
     if params.tune.num_trials:
         searched(params.gan_config, params.tune)

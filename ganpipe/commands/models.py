@@ -81,6 +81,8 @@ def _table(versions: list[VersionInfo], metric: str) -> list[str]:
     lines = []
     for at, row in enumerate([head, *rows]):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if at and versions[at - 1].start:
+            lines.append(f"    Started from {versions[at - 1].start}.")
         if at and versions[at - 1].why:
             lines.append(f"    {versions[at - 1].why}")
     return lines

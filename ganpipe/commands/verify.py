@@ -15,7 +15,8 @@ from ..data.manifest import verify as verify_shards
 from ..errors import GanpipeError
 from ..params import Params, load_params
 from ..registry import lineage
-from ..registry.package import NotUsable, digest_of_package, download_package
+from ..registry.fetching import NotUsable
+from ..registry.package import digest_of_package, download_package
 from ..registry.reaching import patiently
 from ..registry.registration import content_digest
 from ..registry.runlog import flatten

@@ -31,7 +31,8 @@ def card(
     """The card as Markdown; it shows the picture `samples.png`, which lies beside it.
 
     Args:
-        trained: the train stage's model.json: gan, config, averaged, data (image_size, channels, …), progress, run_key.
+        trained: the train stage's model.json: gan, config, averaged, data (image_size, channels, …), progress, run_key;
+            where it started from other weights, start (from, sha256).
         data: source, description, homepage, licence, digest, num_train, num_validation, classes.
         training: settings of the section `train` of params.yaml that decide what is learned.
         metrics: of the evaluation, by name.
@@ -177,8 +178,14 @@ def _limits(trained: Mapping[str, Any], data: Mapping[str, Any], protocol: Mappi
 
 
 def _origin(trained: Mapping[str, Any]) -> str:
+    start = trained.get("start")
+    began = (
+        ""
+        if start is None
+        else f"The training started from the weights of `{_line(start['from'])}` (SHA-256 `{start['sha256']}`). "
+    )
     return (
-        "## Origin\n\n"
+        f"## Origin\n\n{began}"
         f"Run key `{trained['run_key']}`: the MLflow run with this key has code, environment, curves and checkpoints' "
         "scores. Digests of generator, code and data are in `model.json` beside this file."
     )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import GanpipeError
 from ..gans.spec import DataSpec, Stored
-from .package import NotUsable, download_package
+from .fetching import NotUsable
+from .package import download_package
 from .reaching import as_default, patiently
 from .served_model import Generator, package_files
 from .tracking import Tracker

@@ -26,10 +26,9 @@ from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from ..gans.spec import DataSpec
 from ..imports import SOURCES, closure
-from ..redaction import redact
 from .card import CARD_FILE, SAMPLES_FILE
-from .reaching import as_default, patiently
-from .relocation import local_path
+from .fetching import NotUsable, fetched
+from .reaching import as_default
 from .stored import check_stored
 
 if TYPE_CHECKING:
@@ -41,12 +40,7 @@ if TYPE_CHECKING:
     from .tracking import Tracker
 
 _MAX_DESCRIPTION_BYTES = 2**24
-_DOWNLOAD_SECONDS = 20.0
 _ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torch")
-
-
-class NotUsable(GanpipeError):
-    """A package that is there by name only: its files are gone or damaged, or ganpipe did not make it."""
 
 
 # --- the sources that a GAN needs
@@ -130,6 +124,7 @@ def build_package(
     description = {
         "format": FORMAT,
         **{key: trained[key] for key in ("gan", "config", "averaged", "data", "progress", "run_key")},
+        **{key: trained[key] for key in ("start",) if key in trained},
         "digests": {
             "code": digest_of_tree(package_dir / "code"),
             "data": trained["data_digest"],
@@ -341,7 +336,7 @@ def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> P
         UnavailableError: MLflow or its artifact store does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = _fetched(tracker, version, "", folder)
+    path = fetched(tracker, version, "", folder)
     # MLflow keeps the file that it runs apart from the others: together they are what was built.
     if (path / "model.py").is_file():  # another maker's model has none, and is refused by who opens it
         (path / "artifacts").mkdir(exist_ok=True)
@@ -361,41 +356,8 @@ def description_of(tracker: Tracker, version: ModelVersion) -> dict[str, Any]:
     from .served_model import read_description
 
     with tempfile.TemporaryDirectory() as folder:
-        path = _fetched(tracker, version, "artifacts/model.json", Path(folder))
+        path = fetched(tracker, version, "artifacts/model.json", Path(folder))
         try:
             return read_description(path)
         except MlflowException as error:
             raise NotUsable(f"models:/{version.name}/{version.version}: {error.message}") from None
-
-
-def _fetched(tracker: Tracker, version: ModelVersion, part: str, folder: Path) -> Path:
-    """A copy of a version's files, or of one of them."""
-    from mlflow.artifacts import download_artifacts, list_artifacts
-    from mlflow.exceptions import MlflowException
-
-    name = f"models:/{version.name}/{version.version}"
-    remedy = "bring that folder back, or choose another version (`ganpipe models`)"
-    client = tracker.client()
-    try:
-        # Not version.source: MLflow would look its models:/… up in the process's default tracking URI.
-        uri = patiently(lambda: client.get_model_version_download_uri(version.name, version.version), tracker.uri)
-    except GanpipeError as error:
-        if getattr(error.__cause__, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise NotUsable(f"{name}: MLflow no longer knows where its files are; choose another version") from error
-    wanted = f"{uri.rstrip('/')}/{part}" if part else uri
-
-    def fetch() -> Path:
-        try:
-            return Path(download_artifacts(wanted, dst_path=str(folder), tracking_uri=tracker.uri))
-        except (MlflowException, OSError) as error:
-            # A store that is away does not answer this either; one that answers says what is gone for good.
-            if not list_artifacts(uri, tracking_uri=tracker.uri):
-                place = local_path(uri) or redact(uri)
-                raise NotUsable(f"{name}: its files are not in {place}, where MLflow left them; {remedy}") from error
-            beside = list_artifacts(wanted.rpartition("/")[0], tracking_uri=tracker.uri) if part else []
-            if part and Path(part).name not in {Path(item.path).name for item in beside}:
-                raise NotUsable(f"{name}: no package of ganpipe: it has no {Path(part).name}") from error
-            raise
-
-    return patiently(fetch, tracker.uri, _DOWNLOAD_SECONDS)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import GanpipeError, UnavailableError
+from .fetching import NotUsable
 from .gate import Decision, NotComparable, Scores, decide, decide_apart, metric_of
-from .package import NotUsable
 from .reaching import patiently
 from .settings import RegisterSettings
 from .shapes import difference, shape_of

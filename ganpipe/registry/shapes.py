@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..gans.spec import DataSpec
-from .package import NotUsable, description_of
+from .fetching import NotUsable
+from .package import description_of
 from .tracking import Tracker
 
 if TYPE_CHECKING:

@@ -172,6 +172,7 @@ class VersionInfo:
         metrics: as measured before it was registered, under `protocol` (a hash).
         commit: git commit that registered it, `dirty` where tracked files differed from it.
         why: what the gate said.
+        start: the version, package or checkpoint whose weights its training started from; empty where random ones did.
     """
 
     version: int
@@ -188,6 +189,7 @@ class VersionInfo:
     run_id: str
     why: str
     uri: str
+    start: str
 
 
 def describe_versions(client: MlflowClient, tracker: Tracker, name: str) -> list[VersionInfo]:
@@ -220,4 +222,5 @@ def _info(item: ModelVersion, aliases: list[str]) -> VersionInfo:
         run_id=item.run_id or "",
         why=tags.get(REASONS_TAG, ""),
         uri=f"models:/{item.name}/{item.version}",
+        start=tags.get("ganpipe.start.from", ""),
     )

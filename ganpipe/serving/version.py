@@ -19,7 +19,8 @@ import pandas as pd
 
 from ..errors import GanpipeError
 from ..registry.class_names import class_names
-from ..registry.package import NotUsable, download_package
+from ..registry.fetching import NotUsable
+from ..registry.package import download_package
 from ..registry.served_model import conditions_of, output_of
 from ..registry.tracking import Tracker
 from . import card

@@ -22,6 +22,7 @@ from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
 from ..training import cluster, job_api
 from ..training.feed import spec_of
+from ..training.start import Start
 from ..training.worker import TrainingJob
 from .common import SHARDS, require_no_arguments
 from .spread import shards_for_all
@@ -111,13 +112,19 @@ def beside(opening: Callable[[], RunT], work: Callable[[], ResultT]) -> tuple[Ru
 
 
 def training_job(
-    params: Params, manifest: Manifest, config: GanConfig, folder: str, shards: ShardSet | None = None
+    params: Params,
+    manifest: Manifest,
+    config: GanConfig,
+    folder: str,
+    shards: ShardSet | None = None,
+    start: Start | None = None,
 ) -> TrainingJob:
     """The job of params.yaml.
 
     Args:
         folder: of the training's work.
         shards: as the hosts of the cluster find them; by default, as this host does.
+        start: weights to start from.
 
     Raises:
         GanpipeError: the GAN cannot train on such data.
@@ -136,6 +143,7 @@ def training_job(
         score=score,
         score_name=score.name,
         draw=SampleGrid(params.train.num_grid_samples, params.train.seed, shards, params.evaluate.split),
+        start=start,
     )
 
 

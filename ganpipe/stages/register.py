@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
             run.run_id,
             Again(params.evaluate, tracker).measure,
             tags={
-                **run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE]),
+                **run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE], trained.get("start")),
                 **shape_of_package(read_description(PACKAGE / "model.json"), manifest.classes).tag,
             },
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,14 @@ def run_key(stage: str, gan: str, *parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run_tags(params: Params, manifest: Manifest, inputs: Sequence[Path]) -> dict[str, str]:
-    """What an MLflow run was made from: commit, DVC digests of `inputs`, environment, GAN and data."""
+def run_tags(
+    params: Params, manifest: Manifest, inputs: Sequence[Path], start: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """What an MLflow run was made from: commit, DVC digests of `inputs`, environment, GAN, data, first weights.
+
+    Args:
+        start: `from` and `sha256` of the weights that the training starts from; None where it starts at random.
+    """
     return {
         **lineage.git_tags(Path.cwd()),
         **lineage.dvc_tags(Path.cwd(), inputs),
@@ -29,4 +35,5 @@ def run_tags(params: Params, manifest: Manifest, inputs: Sequence[Path]) -> dict
         "ganpipe.gan": params.train.gan,
         "ganpipe.data.source": manifest.source,
         "ganpipe.data.digest": manifest.digest,
+        **{f"ganpipe.start.{key}": value for key, value in (start or {}).items()},
     }

@@ -28,6 +28,7 @@ from ..registry.tracking import Tracker
 from ..training import cluster, hosts, job_api
 from ..training.failures import SAME_AGAIN, described, may_pass
 from ..training.search import SearchResult, Trial, search
+from ..training.start import Start
 from ..training.worker import train
 from .common import SHARDS
 from .jobs import OpenTraining, OpenTrial, needs_of, training_job
@@ -51,6 +52,7 @@ class Work:
         shards: as hosts elsewhere find them.
         no_urls: why `shards` has no URLs, where it has none.
         tracker: where MLflow is, for the cluster's hosts.
+        start: weights to start from.
     """
 
     stage: str
@@ -62,6 +64,7 @@ class Work:
     shards: ShardSet
     no_urls: str
     tracker: Tracker
+    start: Start | None = None
 
     def describe(self) -> str:
         """As JSON."""
@@ -70,6 +73,7 @@ class Work:
         values["shards"] = dataclasses.asdict(self.shards) | {
             "manifest": self.shards.read_manifest().model_dump(mode="json")
         }
+        values["start"] = self.start and dataclasses.asdict(self.start)
         values["tracker"] = {"uri": without_user_info(self.tracker.uri), "experiment": self.tracker.experiment}
         return json.dumps(values)
 
@@ -86,6 +90,7 @@ class Work:
             | {
                 "params": Params.model_validate(values["params"]),
                 "shards": ShardSet(manifest=manifest, **values["shards"]),
+                "start": values["start"] and Start(**values["start"]),
                 "tracker": Tracker(uri, values["tracker"]["experiment"], spool),
             }
         )
@@ -94,12 +99,14 @@ class Work:
 def submit(
     address: str, stage: str, params: Params, manifest: Manifest, folder: str, key: str, tracker: Tracker, run_id: str,
     adam: Mapping[str, Mapping[str, float]] | None = None, ask_to_stop: Callable[[], None] | None = None,
+    start: Start | None = None,
 ) -> SearchResult | None:  # fmt: skip
     """Run the Ray part of `stage` as a job at `address`; a job of the same run key is found again.
 
     Args:
         adam: what the search found, for a training.
         ask_to_stop: makes the work end by itself, at a checkpoint.
+        start: weights to start from, in `folder`.
 
     Returns:
         What a search found; None for a training, whose checkpoints lie in `folder`.
@@ -109,7 +116,7 @@ def submit(
     """
     require_shared(params.cluster, tracker.uri, [f"the cluster at {address}"])
     shards, no_urls = in_dvc_remote(ShardSet(str(SHARDS.absolute()), manifest))
-    work = Work(stage, params, adam or {}, folder, key, run_id, shards, no_urls, tracker)
+    work = Work(stage, params, adam or {}, folder, key, run_id, shards, no_urls, tracker, start)
     filesystem, place = fsspec.core.url_to_fs(f"{folder}/{RESULT}")
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / DESCRIPTION).write_text(work.describe(), encoding="utf-8")
@@ -145,7 +152,7 @@ def run_described(work: Work) -> SearchResult | None:
         require_reachable(work.shards, work.no_urls, lacking)
     manifest = work.shards.read_manifest()
     config = work.params.gan_config.with_optimizers(work.adam)
-    job = training_job(work.params, manifest, config, work.folder, work.shards)
+    job = training_job(work.params, manifest, config, work.folder, work.shards, work.start)
     if work.stage == "tune":
         trials = OpenTrial(work.tracker, work.key, work.run_id, work.params.train.gan)
         return search(job, work.params.tune, work.params.cluster, trials)

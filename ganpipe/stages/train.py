@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import fsspec
@@ -23,6 +24,7 @@ from ..training.worker import TrainingJob, train
 from .common import REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
 from .jobs import OpenTraining, begin, beside, job_server, needs_of, reach_ray, training_job
 from .runs import run_key, run_tags
+from .start import find_weights
 from .submitted import submit
 from .work import done, work_folder
 
@@ -34,14 +36,18 @@ def main(argv: list[str]) -> int:
     params, manifest = begin(argv, "train", __doc__)
     config = searched_config(params)
     settings = training_settings(params, config)
+    tracker = Tracker.at(environment.home(), params.register_.experiment)
+    found = find_weights(params, spec_of(manifest), tracker)
+    origin = None if found is None else found.description
+    settings |= {} if origin is None else {"start": origin}
     key = run_key("train", params.train.gan, manifest.digest, settings)
     folder = work_folder(params.cluster.storage_path, "train", key)
     job = training_job(params, manifest, config, folder)
-    tracker = Tracker.at(environment.home(), params.register_.experiment)
+    start = None if found is None else found.put(folder)
     address, is_there = job_server(), job.store.newest() >= params.train.num_images
 
     def open_run() -> RunLog:
-        tags = run_tags(params, manifest, [SHARDS, TUNE])
+        tags = run_tags(params, manifest, [SHARDS, TUNE], origin)
         return tracker.run("train", key, name=f"train {params.train.gan}", tags=tags)
 
     def reach() -> ShardSet | None:
@@ -54,13 +60,14 @@ def main(argv: list[str]) -> int:
             print("the training is there already, of a run that did not come to its end or had the same work")
         elif address:
             adam = read_json(TUNE / "best.json", made_by="tune")
-            submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam, job.store.ask_to_stop)
+            stop = job.store.ask_to_stop
+            submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam, stop, start)
         else:
-            placed = training_job(params, manifest, config, folder, shards.result())
+            placed = training_job(params, manifest, config, folder, shards.result(), start)
             with processes.asked_first(job.store.ask_to_stop, GRACE_SECONDS):
                 train(dataclasses.replace(placed, open_tracker=OpenTraining(tracker, run.run_id)), params.cluster)
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
-        chosen = _write(job, state, key, manifest.digest)
+        chosen = _write(job, state, key, manifest.digest, origin)
         run.log_artifact(TRAIN / "curves.csv")
         if REAL_IMAGES.is_file():  # not where shards of an earlier ganpipe are trained on by hand
             run.log_artifact(REAL_IMAGES)
@@ -85,7 +92,7 @@ def training_settings(params: Params, config: GanConfig) -> dict[str, Any]:
     }
 
 
-def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str) -> int:
+def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, start: Mapping[str, str] | None) -> int:
     """Write the outs from the last or best checkpoint. Returns the images that the chosen generator has seen."""
     last = job.store.list()[-1]
     state.load_state_dict(job.store.load(last))
@@ -110,6 +117,7 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str) -
             "progress": dataclasses.asdict(state.progress),
             "run_key": key,
             "data_digest": data_digest,
+            **({} if start is None else {"start": start}),
         },
     )
     return state.progress.images_seen

@@ -7,16 +7,18 @@ from ..data.shard_set import ShardSet
 from ..registry.pages import run_page
 from ..registry.runlog import RunLog
 from ..registry.tracking import Tracker
+from ..training.feed import spec_of
 from ..training.search import SearchResult, search
 from ..training.search_figure import draw_trials
 from .common import SHARDS, TUNE, leave_note, write_json, write_text
 from .jobs import OpenTrial, begin, beside, job_server, needs_of, reach_ray, training_job
 from .runs import run_key, run_tags
+from .start import find_weights
 from .submitted import submit
 from .work import done, work_folder
 
-OF_TRAIN = ("gan", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "compile", "deterministic",
-            "max_gradient_norm", "schedule", "ema_half_life", "ema_ramp_up")  # fmt: skip
+OF_TRAIN = ("gan", "start_from", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "compile",
+            "deterministic", "max_gradient_norm", "schedule", "ema_half_life", "ema_ramp_up")  # fmt: skip
 """What of `train` a trial depends on; the rest may change without a new search. dvc.yaml names the same."""
 
 
@@ -26,6 +28,9 @@ def main(argv: list[str]) -> int:
     if params.tune.num_trials == 0:
         print("tune: tune.num_trials is 0; the GAN keeps its own settings")
         return _write(None)
+    tracker = Tracker.at(environment.home(), params.register_.experiment)
+    found = find_weights(params, spec_of(manifest), tracker)
+    origin = None if found is None else found.description
     key = run_key(
         "tune",
         params.train.gan,
@@ -34,13 +39,15 @@ def main(argv: list[str]) -> int:
         params.train.model_dump(mode="json", include=set(OF_TRAIN)),
         params.gan_config.model_dump(mode="json"),
         params.evaluate.quick.model_dump(mode="json"),
+        origin,
     )
     folder = work_folder(params.cluster.storage_path, "tune", key)
-    tracker = Tracker.at(environment.home(), params.register_.experiment)
+    start = None if found is None else found.put(folder)
     address = job_server()
 
     def open_run() -> RunLog:
-        return tracker.run("tune", key, name=f"tune {params.train.gan}", tags=run_tags(params, manifest, [SHARDS]))
+        tags = run_tags(params, manifest, [SHARDS], origin)
+        return tracker.run("tune", key, name=f"tune {params.train.gan}", tags=tags)
 
     def reach() -> ShardSet | None:
         return None if address else reach_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
@@ -49,10 +56,10 @@ def main(argv: list[str]) -> int:
     with opened as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
         if address:
-            result = submit(address, "tune", params, manifest, folder, key, tracker, run.run_id)
+            result = submit(address, "tune", params, manifest, folder, key, tracker, run.run_id, start=start)
         else:
             result = search(
-                training_job(params, manifest, params.gan_config, folder, shards.result()),
+                training_job(params, manifest, params.gan_config, folder, shards.result(), start),
                 params.tune,
                 params.cluster,
                 OpenTrial(tracker, key, run.run_id, params.train.gan),

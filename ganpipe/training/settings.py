@@ -17,6 +17,9 @@ class TrainSettings(Section):
 
     gan: str = "dcgan"
     """Which GAN: the name of a file in ganpipe/gans/."""
+    start_from: int | str | None = None
+    """Weights to start from: a registered version (models:/NAME/NUMBER, or only the NUMBER, then of
+    register.model_name), a package's folder, or a checkpoint's file or folder; a path may be a URL. null: random."""
     num_images: int = Field(default=120_000, ge=1)
     """Length of the training. MNIST's training images are 60,000."""
     batch_size: int = Field(default=64, ge=1)
@@ -57,6 +60,16 @@ class TrainSettings(Section):
     """How many of the last checkpoints are kept, beside the best."""
     select: Literal["last", "best"] = "last"
     """Which checkpoint becomes the generator: the last, or the best by quick FID."""
+
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _number_or_place(cls, value: Any) -> Any:
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if value is not None and not is_number and not (isinstance(value, str) and value.strip()):
+            raise ValueError(
+                "expected null, models:/NAME/NUMBER, a version's number, or the path or URL of a package or checkpoint"
+            )
+        return value
 
 
 class ClusterSettings(Section):

@@ -244,6 +244,26 @@ def listed(filesystem: fsspec.AbstractFileSystem, folder: str, pattern: str) -> 
     return sorted(path for path in paths if fnmatch.fnmatchcase(path.rsplit("/", 1)[-1], pattern))
 
 
+def read_checkpoint(
+    filesystem: fsspec.AbstractFileSystem, path: str, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """The state dict in a checkpoint's file.
+
+    Raises:
+        UnavailableError: the file cannot be read.
+        DamagedCheckpoint: it was read, and is no checkpoint.
+    """
+    try:
+        content = filesystem.cat_file(path)
+    except Exception as error:  # each storage has errors of its own kinds
+        raise UnavailableError(f"{path}: cannot be read: {error}") from error
+    try:
+        return restoring.read(content, device)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise DamagedCheckpoint(f"{path}: cannot be read as a checkpoint ({reason})") from error
+
+
 class CheckpointStore:
     """Checkpoints of one training in a folder or at a URL: the last `keep`, and the best by score.
 
@@ -342,17 +362,7 @@ class CheckpointStore:
             UnavailableError: the file cannot be read.
             DamagedCheckpoint: it was read, and is no checkpoint.
         """
-        path = self._path(images_seen)
-        try:
-            content = self._filesystem.cat_file(path)
-        except Exception as error:  # each storage has errors of its own kinds
-            raise UnavailableError(f"{path}: cannot be read: {error}") from error
-        try:
-            state = restoring.read(content, device)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise DamagedCheckpoint(f"{path}: cannot be read as a checkpoint ({reason})") from error
-        return state
+        return read_checkpoint(self._filesystem, self._path(images_seen), device)
 
     # --- ending a training early: whoever started it asks, its workers look
 

@@ -22,6 +22,7 @@ from .feed import Feed, fetched_ahead, spec_of
 from .loop import Loop
 from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, StopWhenAsked, Tracker, log_again, sparing
 from .settings import ClusterSettings, TrainSettings
+from .start import Start, start_from
 from .state import CheckpointStore, Diverged, Stopped, TrainingState
 
 
@@ -38,6 +39,7 @@ class TrainingJob:
         score, score_name: scores a generator at each checkpoint; its metric's name.
         draw: draws sample grids.
         open_tracker: called on rank 0.
+        start: weights to start from, where it does not start at random.
     """
 
     name: str
@@ -51,6 +53,7 @@ class TrainingJob:
     score_name: str = "score"
     draw: Draw | None = None
     open_tracker: Callable[[], Tracker] | None = None
+    start: Start | None = None
 
     @property
     def store(self) -> CheckpointStore:
@@ -85,6 +88,8 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
             state.load_state_dict(job.store.load(newest, world.device))
             if world.rank == 0:
                 print(f"{job.name}: going on from {newest:,} images", flush=True)
+        elif job.start is not None:
+            start_from(state, job.start)
         world.broadcast(state.gan.parameters())
         tracker = None
         if job.open_tracker is not None and world.rank == 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
+import json
 import os
 import re
 import shutil
@@ -16,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
+from training_parts import SMALL, make_loop
 
 from ganpipe import prefect_api
 from ganpipe.cli import main
@@ -133,6 +137,10 @@ def test_no_commit_to_name_as_the_origin(
             "tune.workers_per_trial: got 2, more than train.batch_s",
         ),
         ({"tune__space": {}}, "tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0"),
+        (
+            {"train__start_from": "artifacts/none"},
+            "train.start_from: got 'artifacts/none'; there is no such file",
+        ),
         ({"data__limit": 1}, "data.limit: got 1, and at least 4 images are needed, 4 of them in the train split"),
         (
             {"evaluate__num_neighbours": 1000},
@@ -163,6 +171,24 @@ def test_what_does_not_fit_is_said_in_one_line(
 ) -> None:
     write(workplace, **changes)
     assert message in error_of("check", capsys)
+
+
+def test_weights_to_start_from_are_compared_with_the_networks(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for gan in ("gan", "dcgan"):
+        (workplace / gan).mkdir()
+        save_file(make_loop(gan).state.generator_state(), workplace / gan / "generator.safetensors")
+        digest = hashlib.sha256((workplace / gan / "generator.safetensors").read_bytes()).hexdigest()
+        (workplace / gan / "model.json").write_text(json.dumps({"gan": gan, "digests": {"generator": digest}}))
+    small = {f"gans__gan__{key}": value for key, value in SMALL["gan"].items()}
+    write(workplace, train__start_from="gan", **small)
+    assert main(["check"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("train.start_from: gan (a package of gan): ")
+    assert said[1].startswith("  6 start at random, because it has no such name and shape: discriminator.")
+    write(workplace, train__start_from="dcgan")
+    assert "dcgan (a package of dcgan): its weights fit nowhere in the networks of" in error_of("check", capsys)
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_ingest(

@@ -94,6 +94,13 @@ def test_every_field_is_documented() -> None:
         ({"gans__dcgam": {}}, "gans.dcgam: unknown key; did you mean 'dcgan'?"),
         ({"train__batch_size": "many"}, "train.batch_size: got 'many'; input should be a valid integer"),
         ({"train__batch_size": 6.5}, "train.batch_size: got 6.5; input should be a valid integer"),
+        (
+            {"train__start_from": True},
+            "train.start_from: got True; expected null, models:/NAME/NUMBER, a version's number",
+        ),
+        ({"train__start_from": 0}, "train.start_from: got 0; expected null, models:/NAME/NUMBER"),
+        ({"train__start_from": " "}, "train.start_from: got ' '; expected null, models:/NAME/NUMBER"),
+        ({"train__start_from": "s3://me:password@host/p"}, "train.start_from: the URL holds a password"),
         ({"train__batch_size": 0}, "train.batch_size: got 0; input should be greater than or equal to 1"),
         ({"cluster__num_workers": 0}, "cluster.num_workers: got 0; expected a whole number of at least 1, or .fewest"),
         ({"cluster__num_workers": [2, 1]}, "cluster.num_workers: got .2, 1.; expected a whole number of at least 1"),

@@ -56,6 +56,15 @@ def test_models_lists_versions_and_why(desktop: Path, capsys: Capture) -> None:
     assert lines[6].split()[:3] == ["1", "@champion", "40"]
 
 
+def test_models_tells_what_a_version_started_from(desktop: Path, capsys: Capture) -> None:
+    tracker_in(desktop).client().set_model_version_tag("tests", "3", "ganpipe.start.from", "models:/tests/1")
+    lines = ran(capsys, "models").splitlines()
+    assert lines[3:5] == ["    Started from models:/tests/1.", "    The gate saw 50."]
+    assert not [line for line in lines[5:] if "Started" in line]
+    found = json.loads(ran(capsys, "models", "--json"))["versions"]
+    assert [item["start"] for item in found] == ["models:/tests/1", "", ""]
+
+
 def test_models_for_programs_and_its_trail(desktop: Path, capsys: Capture) -> None:
     found = json.loads(ran(capsys, "models", "--json"))
     assert [(item["version"], item["aliases"]) for item in found["versions"]] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -26,6 +27,7 @@ from ganpipe.stages.common import SHARDS
 from ganpipe.stages.spread import in_dvc_remote, require_reachable, require_shared
 from ganpipe.stages.submitted import DESCRIPTION, RESULT, Work, main
 from ganpipe.training.settings import ClusterSettings
+from ganpipe.training.start import Start
 
 SECRET = "a-secret-of-the-driver"
 
@@ -97,12 +99,15 @@ def test_hosts_are_told_where_the_remote_is_and_never_its_secrets(
     assert found.options == {"client_kwargs": {"endpoint_url": "http://127.0.0.1:1"}}
     assert all(url.startswith("s3://bucket/path/files/md5/") for url in found.urls.values())
     tracker = Tracker("https://me:password@mlflow.example", "ganpipe", "spool")
-    work = Work("train", load_params(), {}, "s3://bucket/work", "0123", "run", found, "", tracker)
+    start = Start("models:/digits/3", "ab" * 32, "s3://bucket/work/start.safetensors")
+    work = Work("train", load_params(), {}, "s3://bucket/work", "0123", "run", found, "", tracker, start)
     described = work.describe()
     assert SECRET not in described
     assert json.loads(described)["tracker"]["uri"] == "https://mlflow.example"
     again = Work.described(described)
     assert (again.shards, again.params, again.folder) == (work.shards, work.params, work.folder)
+    assert again.start == start
+    assert Work.described(dataclasses.replace(work, start=None).describe()).start is None
 
 
 def test_an_error_of_the_code_in_a_job_is_told_to_the_driver(
