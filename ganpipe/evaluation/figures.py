@@ -13,9 +13,8 @@ from PIL import Image
 
 from ..data.cache import Dataset, ShardSet, open_dataset
 from ..errors import GanpipeError
-from ..fields import Label, Picture
 from ..gans.base import Gan, Progress
-from ..gans.spec import View
+from ..gans.spec import is_view
 from .given import read, rows_of
 from .grids import grid, png
 from .reference import choose
@@ -33,7 +32,7 @@ def nearest_figure(samples_NCHW: np.ndarray, neighbours_NKCHW: np.ndarray) -> Im
 
 def classes_in_turn(gan: Gan, num_samples: int) -> dict[str, np.ndarray] | None:
     """What a grid's samples are given where labels are all that the GAN takes: the classes in turn. Else None."""
-    labels = {name: spec for name, spec in gan.conditions.items() if name in gan.given and isinstance(spec, Label)}
+    labels = {name: spec for name, spec in gan.conditions.items() if name in gan.given and spec.kind == "label"}
     if len(labels) < len(gan.given):
         return None
     return {name: np.arange(num_samples) % spec.num_classes for name, spec in labels.items()}
@@ -41,9 +40,7 @@ def classes_in_turn(gan: Gan, num_samples: int) -> dict[str, np.ndarray] | None:
 
 def num_columns(gan: Gan) -> int | None:
     """Columns of a grid whose samples have the classes in turn: one per class, for at most 32 of them."""
-    classes = [
-        spec.num_classes for name, spec in gan.conditions.items() if name in gan.given and isinstance(spec, Label)
-    ]
+    classes = [spec.num_classes for name, spec in gan.conditions.items() if name in gan.given and spec.kind == "label"]
     return classes[0] if len(classes) == 1 and classes[0] <= MOST_COLUMNS else None
 
 
@@ -68,8 +65,8 @@ def sample_grid(
 
 def _example_grid(gan: Gan, progress: Progress, num_pictures: int, seed: int, dataset: Dataset) -> Image.Image:
     origins = gan.origins(gan.config, gan.data)
-    pictures = [name for name in gan.given if isinstance(gan.conditions[name], Picture)]
-    is_paired = not any(isinstance(origin, View) for origin in origins.values())
+    pictures = [name for name in gan.given if gan.conditions[name].kind == "image"]
+    is_paired = not any(is_view(origin) for origin in origins.values())
     num_cells = len(pictures) + 1 + is_paired
     num_examples = max(1, num_pictures // num_cells)
     names = [*gan.given, *([gan.fields[0]] if is_paired else [])]

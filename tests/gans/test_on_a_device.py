@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pretend_device
 import pytest
 import torch
-from training_parts import blobs, largest_difference, make_loop, packaged, weights_of
+from training_parts import case_of, given_to, largest_difference, make_loop, packaged, weights_of
 
 from ganpipe import gans
 from ganpipe.evaluation.extractors import efficientnet_lite0
-from ganpipe.evaluation.figures import SampleGrid
+from ganpipe.evaluation.figures import sample_grid
+from ganpipe.evaluation.grids import png
 from ganpipe.evaluation.sampling import interpolate, sample_images
 from ganpipe.registry.served_model import Generator, package_files
 from ganpipe.training.distributed import World
@@ -29,28 +31,11 @@ every_gan = pytest.mark.parametrize("name", gans.names())
 SETTINGS = {"precision": "fp32", "max_gradient_norm": 1.0, "ema_half_life": 100, "log_every": 64}
 
 
-class Blobs:
-    """The blobs as a decoded dataset: rows by number, images as bytes."""
-
-    def __init__(self) -> None:
-        fields = blobs(64)
-        self._arrays = {
-            "image": ((fields["image"].numpy() + 1) * 127.5).round().astype(np.uint8),
-            "label": fields["label"].numpy(),
-        }
-
-    def __len__(self) -> int:
-        return 64
-
-    def rows(self, indices: np.ndarray, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-        return {name: self._arrays[name][indices] for name in fields}
-
-
 def loop_on(device: str, name: str, **settings: object) -> Loop:
     """A training that is fed as Ray's workers are, on `device`."""
     loop = make_loop(name, World(device=torch.device(device)), {**SETTINGS, **settings})
     origins = loop.state.gan.origins(loop.state.gan.config, loop.state.gan.data)
-    loop.fetch = Feed(Blobs(), origins, seed=1, device=loop.state.device, dtype=loop.state.dtype)  # type: ignore[arg-type]
+    loop.fetch = Feed(case_of(name).dataset(), origins, seed=1, device=loop.state.device, dtype=loop.state.dtype)  # type: ignore[arg-type]
     return loop
 
 
@@ -91,13 +76,16 @@ def test_samples_are_those_of_the_cpu(name: str) -> None:
     for loop in (on_device, on_cpu):
         loop.step()
     with on_device.state.averaged() as gan, on_cpu.state.averaged() as same:
+        given = given_to(same, name, 6)
+        first = {key: values[:1] for key, values in given.items()}
         for draw in (
-            lambda gan, progress: sample_images(gan, progress, range(6), truncation=0.7),
-            lambda gan, progress: interpolate(gan, progress, 0, 1, 3),
+            lambda gan, progress: sample_images(gan, progress, range(6), given, truncation=0.7),
+            lambda gan, progress: interpolate(gan, progress, 0, 1, 3, first),
         ):
             found, expected = draw(gan, on_device.state.progress), draw(same, on_cpu.state.progress)
             assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
-        assert SampleGrid(4)(gan, on_device.state.progress).startswith(b"\x89PNG")
+        dataset: Any = case_of(name).dataset()
+        assert png(sample_grid(gan, on_device.state.progress, 4, dataset=dataset)).startswith(b"\x89PNG")
 
 
 @every_gan
@@ -123,8 +111,9 @@ def test_a_checkpoint_goes_on_there(name: str, tmp_path: Path) -> None:
 def test_the_packaged_model_generates_there(name: str, tmp_path: Path) -> None:
     loop = loop_on("cpu", name)
     files = package_files(packaged(loop, tmp_path))
-    on_cpu = Generator(files, "cpu").images([1, 2, 3])
-    on_device = Generator(files, pretend_device.DEVICE).images([1, 2, 3])
+    given = {key: list(values.numpy()) for key, values in given_to(loop.state.gan, name, 3).items()}
+    on_cpu = Generator(files, "cpu").images([1, 2, 3], given)
+    on_device = Generator(files, pretend_device.DEVICE).images([1, 2, 3], given)
     assert on_device.device.type == "cpu"
     assert torch.allclose(on_cpu, on_device, atol=1e-5)
 

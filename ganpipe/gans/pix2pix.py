@@ -1,0 +1,93 @@
+"""pix2pix: image-to-image translation with conditional adversarial networks (Isola 2017, arXiv 1611.07004).
+
+Legend: N samples, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..errors import GanpipeError
+from ..fields import Picture
+from ..networks import dcgan, unet
+from .base import Batch, DataSpec, GanConfig, Losses, Player, Progress, linear_decay
+from .optimizers import Adam
+from .pair import AdversarialPair
+
+
+class Pix2pixSettings(GanConfig):
+    """Section 3.3 and the appendix."""
+
+    generator_width: int = Field(default=32, ge=1)
+    """Feature maps of the U-Net's first block; deeper blocks have up to 8 times as many. 64 in the paper, at 256
+    pixels."""
+    discriminator_width: int = Field(default=32, ge=1)
+    """Feature maps of the discriminator's first layer; 64 in the paper."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Chance that a unit of the decoder's inner blocks is left out: the paper's only noise, in sampling, too."""
+    reconstruction_weight: float = Field(default=100.0, ge=0)
+    """lambda, the weight of the L1 distance to the target."""
+    decay_from: float = Field(default=0.5, ge=0, le=1)
+    """Share of the training after which learning rates fall linearly, to zero at its end."""
+    adam_generator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The generator's optimiser."""
+    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The discriminator's optimiser."""
+
+
+class Pix2pix(AdversarialPair):
+    """A U-Net makes the target of a source; the discriminator sees the source beside the target, patch by patch."""
+
+    Config = Pix2pixSettings
+    config: Pix2pixSettings
+    fields = ("target", "source")
+    given = ("source",)
+    has_latents = False
+    apart = False
+    generator: unet.UNet
+
+    def __init__(self, config: Pix2pixSettings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        target, source = data.fields["target"], data.fields["source"]
+        assert isinstance(target, Picture)
+        assert isinstance(source, Picture)
+        self.generator = unet.UNet(
+            target.size, source.channels, target.channels, config.generator_width, config.dropout
+        )
+        self.discriminator = unet.patch_discriminator(
+            target.size, source.channels + target.channels, config.discriminator_width
+        )
+        dcgan.initialise(self)
+
+    @classmethod
+    def check(cls, config: GanConfig, data: DataSpec) -> None:
+        super().check(config, data)
+        target, source = data.fields["target"], data.fields["source"]
+        if not isinstance(target, Picture) or not isinstance(source, Picture) or target.size != source.size:
+            raise GanpipeError(f"pix2pix needs source and target of one size, got {source.text} and {target.text}")
+        dcgan.check_image_size(target.size, "pix2pix")
+
+    def players(self) -> dict[str, Player]:
+        decay = linear_decay(self.config.decay_from)
+        return {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
+
+    def generate(self, batch: Batch) -> Tensor:
+        noise = [batch.to_device(batch.draws.uniform(*shape)) for shape in self.generator.mask_shapes]
+        images_NCHW: Tensor = self.generator(batch["source"], noise)
+        return images_NCHW
+
+    def judge(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = self.discriminator(torch.cat([batch["source"], images_NCHW.to(batch["source"].dtype)], dim=1))
+        return logits
+
+    def opponent_losses(self, batch: Batch, progress: Progress) -> Losses:
+        # Halved, which slows the discriminator down (section 3.3).
+        return {name: loss / 2 for name, loss in super().opponent_losses(batch, progress).items()}
+
+    def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
+        distance = (self._generated(batch).float() - batch["target"].float()).abs().mean()
+        return {**super().generator_losses(batch, progress), "l1": self.config.reconstruction_weight * distance}

@@ -1,0 +1,141 @@
+"""SRGAN: photo-realistic single image super-resolution (Ledig 2017, arXiv 1609.04802).
+
+Legend: N samples, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..fields import Picture
+from ..networks import dcgan, efficientnet, srgan
+from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Phase, Player, Progress, Stored
+from .draws import Draws
+from .optimizers import Adam, Optimizer
+from .pair import AdversarialPair
+
+
+class SrganSettings(GanConfig):
+    """Sections 2.2 and 3.2."""
+
+    factor: Literal[2, 4, 8] = 4
+    """How many times larger, in height and width."""
+    generator_width: int = Field(default=32, ge=1)
+    """Feature maps of the generator; 64 in the paper, which took days on a GPU."""
+    num_blocks: int = Field(default=5, ge=1)
+    """Residual blocks of the generator; 16 in the paper."""
+    discriminator_width: int = Field(default=32, ge=1)
+    """Feature maps of the discriminator's first layer; 64 in the paper."""
+    pretraining: float = Field(default=0.5, ge=0, le=1)
+    """Share of the training in which the generator learns by the mean squared error alone (SRResNet). 1: all of it."""
+    content_weight: float = Field(default=6e-3, ge=0)
+    """Weight of the mean squared distance of a classifier's feature maps (section 3.2 rescales VGG's so)."""
+    pixel_weight: float = Field(default=1.0, ge=0)
+    """Weight of the mean squared error beside it; 0 in the paper."""
+    adversarial_weight: float = Field(default=1e-3, ge=0)
+    """Weight of the adversarial loss (eq. 3)."""
+    adam_generator: Adam = Adam(lr=1e-4, beta1=0.9, beta2=0.999)
+    """The generator's optimiser."""
+    adam_discriminator: Adam = Adam(lr=1e-4, beta1=0.9, beta2=0.999)
+    """The discriminator's optimiser."""
+
+
+class Srgan(AdversarialPair):
+    """First the mean squared error alone, then a perceptual loss of content and adversary.
+
+    Departs from the paper in the network of the content loss, EfficientNet-Lite0 in place of VGG-19, and in the pixels'
+    error beside it, because that network's maps at an eighth of a small image's size say little of its colours.
+    """
+
+    Config = SrganSettings
+    config: SrganSettings
+    fields = ("image", "source")
+    given = ("source",)
+    has_latents = False
+
+    def __init__(self, config: SrganSettings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        size, channels = data.image_size, data.channels
+        self.generator = srgan.SrResNet(channels, config.factor, config.generator_width, config.num_blocks)
+        self.discriminator = srgan.discriminator(size, channels, config.discriminator_width)
+
+    @classmethod
+    def check(cls, config: GanConfig, data: DataSpec) -> None:
+        super().check(config, data)
+        dcgan.check_image_size(data.image_size, "srgan")
+
+    @classmethod
+    def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:
+        assert isinstance(config, SrganSettings)
+        small = Picture.model_validate({"size": data.image_size // config.factor, "channels": data.channels})
+        return {"image": Stored(data.main), "source": Derived(data.main, _Reduced(config.factor), small)}
+
+    def frozen_networks(self) -> dict[str, Callable[[], nn.Module]]:
+        return {"classifier": efficientnet.published}
+
+    def stage(self, progress: Progress) -> int:
+        return int(progress.fraction >= self.config.pretraining)
+
+    def players(self) -> dict[str, Player]:
+        players = super().players()
+        return {name: dataclasses.replace(player, over_time=self._rate) for name, player in players.items()}
+
+    def _rate(self, settings: Optimizer, progress: Progress) -> Optimizer:
+        """A tenth in the second half of the adversarial training (section 3.2)."""
+        halfway = (1 + self.config.pretraining) / 2
+        is_late = self.stage(progress) == 1 and progress.fraction >= halfway
+        return settings.model_copy(update={"lr": settings.lr * 0.1}) if is_late else settings
+
+    def phases(self, progress: Progress) -> list[Phase]:
+        if self.stage(progress) == 0:
+            return [Phase("generator", self.pretraining_losses)]
+        return super().phases(progress)
+
+    def generate(self, batch: Batch) -> Tensor:
+        images_NCHW: Tensor = self.generator(batch["source"])
+        return images_NCHW
+
+    def pretraining_losses(self, batch: Batch, progress: Progress) -> Losses:
+        """Equation 4."""
+        return {"pixels": _squared(self._generated(batch), batch["image"])}
+
+    def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
+        """Equation 3."""
+        made = self._generated(batch)
+        with torch.no_grad():
+            wanted = self._content(batch["image"])
+        adversarial = super().generator_losses(batch, progress)["adversarial"]
+        return {
+            "content": self.config.content_weight * _squared(self._content(made), wanted),
+            "pixels": self.config.pixel_weight * _squared(made, batch["image"]),
+            "adversarial": self.config.adversarial_weight * adversarial,
+        }
+
+    def _content(self, images_NCHW: Tensor) -> Tensor:
+        classifier = self.frozen["classifier"]
+        assert isinstance(classifier, efficientnet.EfficientNetLite0)
+        return classifier.inner_features(images_NCHW.expand(-1, 3, -1, -1))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reduced:
+    """Images made smaller by `factor`, bicubic, as bytes hold them."""
+
+    factor: int
+
+    def __call__(self, images_NCHW: Tensor, draws: Draws) -> Tensor:
+        small = nn.functional.interpolate(
+            images_NCHW.float(), scale_factor=1 / self.factor, mode="bicubic", antialias=True
+        ).clamp(-1, 1)
+        # The registered model is given a PNG: training sees the same 256 levels.
+        return (((small + 1) * 127.5).round() / 127.5 - 1).to(images_NCHW.dtype)
+
+
+def _squared(first: Tensor, second: Tensor) -> Tensor:
+    return (first.float() - second.float()).square().mean()

@@ -1,0 +1,166 @@
+"""The networks of ProGAN (Karras 2017, arXiv 1710.10196, section 2 and table 2), which grow from 4 x 4 pixels.
+
+Legend: N samples, Z latent size, C channels, H = W image size, S size of a level.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+START = 4
+"""Side of the first level."""
+
+
+class EqualizedConv2d(nn.Module):
+    """A convolution whose weights are scaled by He's constant each time it is used (section 4.1)."""
+
+    def __init__(self, num_in: int, num_out: int, kernel: int, gain: float = 2**0.5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_out, num_in, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(num_out))
+        self.scale, self.padding = gain / math.sqrt(num_in * kernel**2), kernel // 2
+
+    def forward(self, hidden_NCHW: Tensor) -> Tensor:
+        return F.conv2d(hidden_NCHW, self.weight * self.scale, self.bias, padding=self.padding)
+
+
+class EqualizedLinear(nn.Module):
+    """The same for a fully connected layer."""
+
+    def __init__(self, num_in: int, num_out: int, gain: float = 2**0.5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_out, num_in))
+        self.bias = nn.Parameter(torch.zeros(num_out))
+        self.scale = gain / math.sqrt(num_in)
+
+    def forward(self, hidden_ND: Tensor) -> Tensor:
+        return F.linear(hidden_ND, self.weight * self.scale, self.bias)
+
+
+def pixel_norm(hidden: Tensor) -> Tensor:
+    """Each position's features with a mean square of 1 (section 4.2)."""
+    return hidden * torch.rsqrt(hidden.square().mean(1, keepdim=True) + 1e-8)
+
+
+def _leaky(hidden: Tensor) -> Tensor:
+    return F.leaky_relu(hidden, 0.2)
+
+
+def _activated(hidden: Tensor) -> Tensor:
+    return pixel_norm(_leaky(hidden))
+
+
+def num_levels(image_size: int) -> int:
+    """From 4 x 4 to `image_size`."""
+    return int(math.log2(image_size // START)) + 1
+
+
+def _widths(image_size: int, width: int) -> list[int]:
+    """Feature maps of each level: `width` at the largest, doubling towards 4 x 4, at most 8 times `width`."""
+    levels = num_levels(image_size)
+    return [width * min(8, 2 ** (levels - 1 - level)) for level in range(levels)]
+
+
+class _Level(nn.Module):
+    """The two convolutions of a size."""
+
+    def __init__(self, first: EqualizedConv2d, second: EqualizedConv2d) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, hidden_NCHW: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+        return activation(self.second(activation(self.first(hidden_NCHW))))
+
+
+class Generator(nn.Module):
+    """Latents (N, Z) -> images in about [-1, 1], (N, C, H, W), of the size of the last level whatever level is on."""
+
+    def __init__(self, num_latents: int, image_size: int, channels: int, width: int) -> None:
+        super().__init__()
+        widths = _widths(image_size, width)
+        self.image_size = image_size
+        self.first = EqualizedLinear(num_latents, widths[0] * START**2, gain=2**0.5 / 4)
+        self.start = EqualizedConv2d(widths[0], widths[0], 3)
+        self.levels = nn.ModuleList(
+            _Level(EqualizedConv2d(before, after, 3), EqualizedConv2d(after, after, 3))
+            for before, after in itertools.pairwise(widths)
+        )
+        self.to_image = nn.ModuleList(EqualizedConv2d(maps, channels, 1, gain=1) for maps in widths)
+
+    def forward(self, z_NZ: Tensor, level: int, fade: float) -> Tensor:
+        """Args:
+        level: the largest level that is on, from 0.
+        fade: in (0, 1], how far it has replaced the level before (figure 2).
+        """
+        hidden = _activated(self.first(pixel_norm(z_NZ)).unflatten(1, (-1, START, START)))
+        hidden = before = _activated(self.start(hidden))
+        for layers in list(self.levels)[:level]:
+            before = _double(hidden)
+            hidden = layers(before, _activated)
+        images_NCHW: Tensor = self.to_image[level](hidden)
+        if level and fade < 1:
+            images_NCHW = torch.lerp(self.to_image[level - 1](before), images_NCHW, fade)
+        return F.interpolate(images_NCHW, (self.image_size, self.image_size), mode="nearest")
+
+
+class Discriminator(nn.Module):
+    """Images (N, C, H, W) of the last level's size -> scores (N,)."""
+
+    def __init__(self, image_size: int, channels: int, width: int) -> None:
+        super().__init__()
+        widths = _widths(image_size, width)
+        self.from_image = nn.ModuleList(EqualizedConv2d(channels, maps, 1) for maps in widths)
+        self.levels = nn.ModuleList(
+            _Level(EqualizedConv2d(after, after, 3), EqualizedConv2d(after, before, 3))
+            for before, after in itertools.pairwise(widths)
+        )
+        self.last = EqualizedConv2d(widths[0] + 1, widths[0], 3)
+        self.dense = EqualizedLinear(widths[0] * START**2, widths[0])
+        self.score = EqualizedLinear(widths[0], 1, gain=1)
+
+    def forward(self, images_NCHW: Tensor, level: int, fade: float) -> Tensor:
+        """Args as the generator's."""
+        images = F.adaptive_avg_pool2d(images_NCHW, START * 2**level)
+        hidden = _leaky(self.from_image[level](images))
+        for number in range(level, 0, -1):
+            hidden = F.avg_pool2d(self.levels[number - 1](hidden, _leaky), 2)
+            if number == level and fade < 1:
+                halved = _leaky(self.from_image[level - 1](F.avg_pool2d(images, 2)))
+                hidden = torch.lerp(halved, hidden, fade)
+        hidden = _leaky(self.last(with_deviation(hidden)))
+        scores_N: Tensor = self.score(_leaky(self.dense(hidden.flatten(1)))).flatten()
+        return scores_N
+
+
+def with_deviation(hidden_NCHW: Tensor, group: int = 4) -> Tensor:
+    """One more map: the standard deviation over groups of the batch, averaged over maps and positions (section 3).
+
+    Args:
+        group: samples of a group; all of the batch where it does not divide it.
+    """
+    num = len(hidden_NCHW)
+    size = group if num % group == 0 else num
+    grouped = hidden_NCHW.float().reshape(size, num // size, *hidden_NCHW.shape[1:])
+    deviation = (grouped.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
+    maps = deviation.repeat(size).reshape(num, 1, 1, 1).expand(-1, 1, *hidden_NCHW.shape[2:])
+    return torch.cat([hidden_NCHW, maps.to(hidden_NCHW.dtype)], dim=1)
+
+
+def faded(images_NCHW: Tensor, level: int, fade: float) -> Tensor:
+    """Real images as they are while a level is faded in: between half and full sharpness of that level."""
+    if not level or fade >= 1:
+        return images_NCHW
+    size = START * 2**level
+    sharp = F.adaptive_avg_pool2d(images_NCHW, size)
+    soft = _double(F.avg_pool2d(sharp, 2))
+    return F.interpolate(torch.lerp(soft, sharp, fade), images_NCHW.shape[2:], mode="nearest")
+
+
+def _double(hidden_NCHW: Tensor) -> Tensor:
+    return F.interpolate(hidden_NCHW, scale_factor=2, mode="nearest")

@@ -1,0 +1,52 @@
+"""The generator of CycleGAN (Zhu 2017, arXiv 1703.10593, appendix 7.2), after Johnson 2016 (arXiv 1603.08155).
+
+Legend: N samples, C channels, H = W image size.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def _norm_relu(maps: int) -> list[nn.Module]:
+    return [nn.InstanceNorm2d(maps, affine=True), nn.ReLU()]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions of `maps` feature maps, with reflected borders."""
+
+    def __init__(self, maps: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv2d(maps, maps, 3, 1, 1, padding_mode="reflect", bias=False),
+            *_norm_relu(maps),
+            nn.Conv2d(maps, maps, 3, 1, 1, padding_mode="reflect", bias=False),
+            nn.InstanceNorm2d(maps, affine=True),
+        )
+
+    def forward(self, hidden_NCHW: Tensor) -> Tensor:
+        added: Tensor = self.block(hidden_NCHW)
+        return hidden_NCHW + added
+
+
+def generator(channels: int, width: int, num_blocks: int) -> nn.Sequential:
+    """Images (N, C, H, W) -> images in [-1, 1], (N, C, H, W); H is a multiple of 4.
+
+    The paper's c7s1-64, d128, d256, residual blocks, u128, u64, c7s1-3, with `width` for 64. No bias before a norm, which
+    takes it away again: its gradient is rounding alone, of which Adam makes whole steps.
+    """
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 7, 1, 3, padding_mode="reflect", bias=False),
+        *_norm_relu(width),
+        nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False),
+        *_norm_relu(2 * width),
+        nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=False),
+        *_norm_relu(4 * width),
+        *[ResidualBlock(4 * width) for _ in range(num_blocks)],
+        nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, output_padding=1, bias=False),
+        *_norm_relu(2 * width),
+        nn.ConvTranspose2d(2 * width, width, 3, 2, 1, output_padding=1, bias=False),
+        *_norm_relu(width),
+        nn.Conv2d(width, channels, 7, 1, 3, padding_mode="reflect"),
+        nn.Tanh(),
+    )
