@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_parts import blobs, largest_difference, make_loop, packaged, weights_of
+from training_parts import SMALL, blobs, largest_difference, make_loop, packaged, weights_of
 
 from ganpipe import gans
 from ganpipe.data.order import share
@@ -17,8 +18,9 @@ from ganpipe.gans.base import Batch, DataSpec, Progress
 from ganpipe.gans.draws import BatchDraws, seed_networks
 from ganpipe.gans.optimizers import Adam
 from ganpipe.registry.served_model import Generator, package_files
+from ganpipe.training.loop import Loop
 
-QUICK = {"precision": "fp32", "batch_size": 32, "ema_half_life": 1000}
+QUICK = {"precision": "fp32", "batch_size": 32, "ema_half_life": 500}
 every_gan = pytest.mark.parametrize("name", gans.names())
 
 
@@ -121,10 +123,15 @@ def test_going_on_from_a_checkpoint_is_as_if_nothing_had_happened(name: str, tmp
     assert all(torch.equal(averages[key], expected[key]) for key in expected)
 
 
-@every_gan
-def test_it_learns(name: str) -> None:
-    """After a short training its samples are several times nearer to the data than before."""
-    loop = make_loop(name, settings=QUICK)
+@cache
+def trained(name: str) -> tuple[Loop, float, float]:
+    """A training of 200 steps, the distance of its samples from the data before it, and after it.
+
+    At twice the GAN's own learning rates, because the whole table may take some 10 s for each GAN.
+    """
+    own = gans.load(name).Config.model_validate(SMALL.get(name, {}))
+    faster = own.with_optimizers({player: {"lr": 2 * own.optimizer_of(player).lr} for player in own.players})
+    loop = make_loop(name, settings=QUICK, **faster.model_dump())
     given = {"label": [number % 2 for number in range(128)]} if "label" in loop.state.gan.given else {}
 
     def distance() -> float:
@@ -132,20 +139,27 @@ def test_it_learns(name: str) -> None:
             return distance_from_data(sample_images(gan, loop.state.progress, range(128), given))
 
     before = distance()
-    for _ in range(700):
+    for _ in range(200):
         loop.step()
-    assert distance() < before / 6
+    return loop, before, distance()
+
+
+@every_gan
+def test_it_learns(name: str) -> None:
+    """After a short training its samples are three times nearer to the data than before; black images would be 2.6
+    times nearer. With other seeds it was four to eighteen times."""
+    _, before, after = trained(name)
+    assert after < before / 3
 
 
 @every_gan
 def test_a_conditional_gan_obeys_its_label(name: str) -> None:
-    loop = make_loop(name, settings=QUICK)
+    loop = make_loop(name)
     if "label" not in loop.state.gan.given:
         with loop.state.averaged() as gan, pytest.raises(Exception, match="takes no label"):
             sample_images(gan, loop.state.progress, range(2), {"label": [0, 1]})
         return
-    for _ in range(1000):
-        loop.step()
+    loop, _, _ = trained(name)
     with loop.state.averaged() as gan:
         left, right = (
             sample_images(gan, loop.state.progress, range(64), {"label": [k] * 64}).mean((0, 1, 2)) for k in (0, 1)
