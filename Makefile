@@ -50,7 +50,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 run: $(INSTALLED) ## the whole pipeline on this machine; again: only what changed
 	@$(BIN)/python -m pipelines
 
-# One process for each CPU, 4 at most (tests/groups.py): each with one OpenMP thread, because the networks are small.
+# One process for each CPU, 4 at most (tests/groups.py); each with one OpenMP thread, because the networks are small.
 test: $(INSTALLED) ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 

@@ -93,6 +93,40 @@ def test_all_three_start_answer_are_found_again_and_stop(root):
     assert services.stop(root) == []
 
 
+WITH_CHILD = """
+import http.server, subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def test_a_service_that_was_killed_starts_again_where_its_users_look_for_it(root, monkeypatch):
+    """Also where the port that it prefers is taken; MLflow itself is a slow test."""
+
+    def launch(_: Path, last_port: int | None) -> Launch:
+        port = free_port(last_port or taken.getsockname()[1])
+        url = f"http://127.0.0.1:{port}"
+        return Launch([sys.executable, "-c", WITH_CHILD, str(port)], {}, url, url, lambda: url)
+
+    monkeypatch.setitem(KINDS, "mlflow", Kind("MLFLOW_TRACKING_URI", launch, lambda url, _: url, grace_seconds=0.2))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        try:
+            first = services.ensure("mlflow", root)
+            assert not first.url.endswith(f":{taken.getsockname()[1]}")
+            leader, *children = processes.tree(first.pid or 0)
+            leader.kill()
+            leader.wait(timeout=10)
+            assert services.running("mlflow", root) is None
+            second = services.ensure("mlflow", root)
+            assert second.pid != first.pid
+            assert second.url == first.url
+            assert children
+            assert not [child for child in children if child.is_running() and processes.is_alive(child.pid)]
+        finally:
+            assert services.stop(root) == ["mlflow"]
+
+
+@pytest.mark.slow
 def test_mlflow_starts_again_after_a_kill_and_a_taken_port_is_no_hindrance(root):
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
