@@ -31,6 +31,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> groups.
     return groups.ByGroup(config, log)
 
 
+@pytest.hookimpl(trylast=True)  # when the test processes are gone
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """After Ctrl-C pytest-xdist gives its processes no time to stop the services that their fixtures started."""
+    if exitstatus == pytest.ExitCode.INTERRUPTED and session.config.getoption("numprocesses"):
+        from ganpipe import services
+
+        for state in session.config._tmp_path_factory.getbasetemp().glob(f"popen-*/**/{services.STATE}"):  # type: ignore[attr-defined]
+            services.stop(state.parents[1])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: groups.turn(item.nodeid))
 
