@@ -50,8 +50,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 run: $(INSTALLED) ## the whole pipeline on this machine; again: only what changed
 	@$(BIN)/python -m pipelines
 
+# One process for each CPU, 4 at most (tests/groups.py); each with one OpenMP thread, because the networks are small.
 test: $(INSTALLED) ## the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 
 # Those of infra/ need root (network namespaces), and install PostgreSQL from Debian where it is missing.
 test-slow: $(INSTALLED) ## the tests that take minutes; on a machine with a GPU also: pytest -m gpu

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ import psutil
 from . import environment, processes
 from .errors import GanpipeError, UnavailableError
 from .redaction import without_user_info
-from .service_kinds import KINDS, Kind, prefect_home
+from .service_kinds import KINDS, Kind, Launch, prefect_home
 
 STATE = Path(".ganpipe") / "services"
 START_TIMEOUT_SECONDS = 120.0
@@ -223,9 +224,20 @@ def _log(name: str, root: Path) -> Path:
     return root / STATE / f"{name}.log"
 
 
+class _PortTakenError(UnavailableError):
+    """Another program listens where the service was to."""
+
+
 def _start(name: str, root: Path, timeout_seconds: float) -> Running:
-    launch = KINDS[name].launch(root, _last_port(name, root))
-    log_path = _log(name, root)
+    kind = KINDS[name]
+    try:
+        return _launched(name, root, kind.launch(root, _last_port(name, root)), timeout_seconds)
+    except _PortTakenError:  # it was free a moment ago: another checkout's service started at the same time
+        return _launched(name, root, kind.launch(root, None), timeout_seconds)
+
+
+def _launched(name: str, root: Path, launch: Launch, timeout_seconds: float) -> Running:
+    log_path, port = _log(name, root), _port_of(launch.url)
     variables = {**os.environ, **environment.NO_TELEMETRY, **environment.past_proxies(os.environ)}
     variables |= {"PYTHONUNBUFFERED": "1", processes.SERVICE: name} | launch.environment
     # It is there for all runs, not only for a workspace's whose code starts it.
@@ -249,7 +261,9 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
     address = None
     try:
         # Whoever else took the port in the meantime, another checkout's server for one, would answer as well.
-        while address is None or not (_answers(launch.health) and processes.listens(process.pid, _port_of(launch.url))):
+        while address is None or not (_answers(launch.health) and processes.listens(process.pid, port)):
+            if _is_open(port) and not processes.listens(process.pid, port):
+                raise _PortTakenError(f"{name}: another program took port {port} while {name} was starting")
             if process.poll() is not None:
                 raise GanpipeError(f"{name} ended with exit code {process.returncode} while starting.{_tail(log_path)}")
             if time.monotonic() > deadline:
@@ -261,7 +275,7 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
         raise
     service = replace(unfinished, address=address)
     _write_record(root, service)
-    (root / STATE / f"{name}.port").write_text(str(_port_of(launch.url)), encoding="utf-8")
+    (root / STATE / f"{name}.port").write_text(str(port), encoding="utf-8")
     return service
 
 
@@ -319,6 +333,12 @@ def _write_record(root: Path, service: Running) -> None:
 
 def _health(service: Running) -> str:
     return KINDS[service.name].health(service.url, service.address)
+
+
+def _is_open(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2.0):
+        return True
+    return False
 
 
 def _answers(url: str) -> bool:

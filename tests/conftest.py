@@ -1,5 +1,5 @@
 """Helper modules beside the tests are importable from every folder of tests; the browser and the Ray head that tests
-share."""
+share; how they are spread over processes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,37 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import groups
 from ray_parts import ray_head, shards  # noqa: F401
+
+from ganpipe.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from browser import Browser
+    from xdist.remote import Producer
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means: a process for each CPU that this one may use, within reason."""
+    return min(usable_cpus(), groups.MOST_PROCESSES)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> groups.ByGroup:
+    return groups.ByGroup(config, log)
+
+
+@pytest.hookimpl(trylast=True)  # when the test processes are gone
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """After Ctrl-C pytest-xdist gives its processes no time to stop the services that their fixtures started."""
+    if exitstatus == pytest.ExitCode.INTERRUPTED and session.config.getoption("numprocesses"):
+        from ganpipe import services
+
+        for state in session.config._tmp_path_factory.getbasetemp().glob(f"popen-*/**/{services.STATE}"):  # type: ignore[attr-defined]
+            services.stop(state.parents[1])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: groups.turn(item.nodeid))
 
 
 @pytest.fixture(scope="session")

@@ -79,15 +79,14 @@ class Case:
         config: settings under which it trains quickly.
         fields: (number of samples, seed) -> the dataset, pictures in [-1, 1].
         spec: what these fields are.
-        num_steps, factor: after so many steps its samples are so many times nearer to the data than before.
+        num_batches: of a training after which its samples are several times nearer to the data than before.
         sees_the_batch: a sample's losses depend on the others of its batch, beside batch norm.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     fields: Callable[[int, int], dict[str, Tensor]] = blobs
     spec: DataSpec = SPEC
-    num_steps: int = 700
-    factor: float = 6.0
+    num_batches: int = 200
     sees_the_batch: bool = False
 
     def dataset(self, num_samples: int = 64) -> InMemory:
@@ -101,15 +100,15 @@ CASES: dict[str, Case] = {
     "gan": Case({"generator_width": 64, "discriminator_width": 64, "num_latents": 16}),
     "dcgan": Case({**_WIDTHS, "num_latents": 16}),
     "cgan": Case({"latent_width": 64, "label_width": 64, "generator_width": 256, "discriminator_width": 100}),
-    "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}),
-    "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "recognition_width": 16}, num_steps=500),
-    "progan": Case(
-        {"generator_width": 4, "critic_width": 4, "num_latents": 16}, num_steps=400, factor=3.0, sees_the_batch=True
+    "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}, num_batches=1000),
+    "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "recognition_width": 16}),
+    "progan": Case({"generator_width": 4, "critic_width": 4, "num_latents": 16}, num_batches=300, sees_the_batch=True),
+    "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_batches=300),
+    "cyclegan": Case(
+        {"generator_width": 4, "discriminator_width": 4, "num_blocks": 1}, inverted_blobs, num_batches=100
     ),
-    "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_steps=120),
-    "cyclegan": Case({**_WIDTHS, "num_blocks": 1}, inverted_blobs, num_steps=150),
     "srgan": Case(
-        {**_WIDTHS, "num_blocks": 1, "adam_generator": {"lr": 2e-3, "beta1": 0.9, "beta2": 0.999}}, num_steps=200
+        {**_WIDTHS, "num_blocks": 1, "adam_generator": {"lr": 2e-3, "beta1": 0.9, "beta2": 0.999}}, num_batches=150
     ),
 }
 """A GAN that is not here is trained on blobs with its own settings."""

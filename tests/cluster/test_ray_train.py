@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -90,14 +90,15 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(ray_head: str, s
     def kill_a_worker() -> None:
         while not job.store.list():
             time.sleep(0.02)
-        for process in psutil.process_iter(["cmdline", "pid"]):
-            # Of this test's own Ray only: its raylet, the worker's parent, is told the head's address.
-            if any("RayTrainWorker" in part for part in process.info["cmdline"] or []) and any(
-                ray_head in part for part in process.parent().cmdline()
-            ):
-                killed.append(process.info["pid"])
-                os.kill(process.info["pid"], signal.SIGKILL)
-                return
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess):  # others come and go
+                parent = process.parent()
+                # Of this test's own Ray only: its raylet, the worker's parent, is told the head's address.
+                own = parent is not None and any(ray_head in part for part in parent.cmdline())
+                if own and any("RayTrainWorker" in part for part in process.cmdline()):
+                    process.kill()
+                    killed.append(process.pid)
+                    return
 
     killer = threading.Thread(target=kill_a_worker)
     killer.start()

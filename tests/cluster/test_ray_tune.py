@@ -52,9 +52,16 @@ def settings(**values: Any) -> TuneSettings:
     return TuneSettings.model_validate({"num_trials": 4, "num_images": 1600, "space": space, **values})
 
 
-def test_a_random_search_is_the_same_twice_and_finds_the_best(ray_head: str, shards: Path, tmp_path: Path) -> None:
-    first = search(make_job(shards, tmp_path / "a"), settings(), ClusterSettings())
-    again = search(make_job(shards, tmp_path / "b"), settings(), ClusterSettings())
+@pytest.fixture(scope="module")
+def first(ray_head: str, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    """A search in which nothing went wrong."""
+    return search(make_job(shards, tmp_path_factory.mktemp("first")), settings(), ClusterSettings())
+
+
+def test_a_random_search_is_the_same_twice_and_finds_the_best(
+    first: SearchResult, shards: Path, tmp_path: Path
+) -> None:
+    again = search(make_job(shards, tmp_path), settings(), ClusterSettings())
     assert first == again
     assert len(first.trials) == 4
     assert first.trials[0].adam["generator"] == {"lr": 2e-4, "beta1": 0.5}, "the GAN's own settings come first"
@@ -64,7 +71,7 @@ def test_a_random_search_is_the_same_twice_and_finds_the_best(ray_head: str, sha
     assert all(trial.images_seen == 1600 for trial in first.trials)
 
 
-@pytest.mark.parametrize("searcher", ["random", "tpe"])
+@pytest.mark.parametrize("searcher", [pytest.param("random", marks=pytest.mark.slow), "tpe"])
 def test_asha_stops_poor_trials_early(searcher: str, ray_head: str, shards: Path, tmp_path: Path) -> None:
     result = search(
         make_job(shards, tmp_path),
@@ -122,7 +129,7 @@ class Counting(Score):
         return len(self.calls.read_text())
 
 
-def test_a_search_whose_trial_was_killed_goes_on(ray_head: str, shards: Path, tmp_path: Path) -> None:
+def test_a_search_whose_trial_was_killed_goes_on(first: SearchResult, shards: Path, tmp_path: Path) -> None:
     score = Counting(tmp_path / "calls", fatal=3)
     job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
     one_by_one = settings(max_concurrent_trials=1)
@@ -131,17 +138,16 @@ def test_a_search_whose_trial_was_killed_goes_on(ray_head: str, shards: Path, tm
     assert score.num_calls() == 4
     result = search(job, one_by_one, ClusterSettings())
     assert score.num_calls() == 5, "trials that had finished were run again"
-    straight = search(make_job(shards, tmp_path / "straight"), settings(), ClusterSettings())
-    assert result == straight, "one after the other is not as side by side"
+    assert result == first, "one after the other is not as side by side"
 
 
 @pytest.mark.slow
-def test_a_trial_whose_process_was_killed_starts_again(ray_head: str, shards: Path, tmp_path: Path) -> None:
+def test_a_trial_whose_process_was_killed_starts_again(first: SearchResult, shards: Path, tmp_path: Path) -> None:
     score = Counting(tmp_path / "calls", fatal=3)
     job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
     result = search(job, settings(max_concurrent_trials=1), ClusterSettings(max_failures=1))
     assert score.num_calls() == 5, "one scoring was cut short, and none beside it done again"
-    assert result == search(make_job(shards, tmp_path / "straight"), settings(), ClusterSettings())
+    assert result == first
 
 
 class Failing(Counting):

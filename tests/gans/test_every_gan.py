@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from ganpipe.gans.base import Batch, DataSpec, Progress
 from ganpipe.gans.draws import BatchDraws, seed_networks
 from ganpipe.gans.optimizers import Adam
 from ganpipe.registry.served_model import Generator, package_files
+from ganpipe.training.loop import Loop
 
-QUICK = {"precision": "fp32", "batch_size": 32, "ema_half_life": 1000}
+QUICK = {"precision": "fp32", "batch_size": 32, "ema_half_life": 500}
 every_gan = pytest.mark.parametrize("name", gans.names())
 
 
@@ -131,11 +133,16 @@ def test_going_on_from_a_checkpoint_is_as_if_nothing_had_happened(name: str, tmp
     assert all(torch.equal(averages[key], expected[key]) for key in expected)
 
 
-@every_gan
-def test_it_learns(name: str) -> None:
-    """After a short training its samples are several times nearer to the data than before."""
+@cache
+def trained(name: str) -> tuple[Loop, float, float]:
+    """A short training, the distance of its samples from the data before it, and after it.
+
+    At twice the GAN's own learning rates, because the whole table may take some 10 s for each GAN.
+    """
     case = case_of(name)
-    loop = make_loop(name, settings={**QUICK, "num_images": 32 * case.num_steps})
+    own = gans.load(name).Config.model_validate(case.config)
+    faster = own.with_optimizers({player: {"lr": 2 * own.optimizer_of(player).lr} for player in own.players})
+    loop = make_loop(name, settings={**QUICK, "num_images": 32 * case.num_batches}, **faster.model_dump())
     gan = loop.state.gan
     rows = rows_of(gan, case.dataset(512), np.arange(512), 0, gan.fields[:1])  # type: ignore[arg-type]
     real = ((read(rows, 0, 512)[gan.fields[0]].numpy() + 1) * 127.5).reshape(512, -1)
@@ -148,18 +155,34 @@ def test_it_learns(name: str) -> None:
     before = distance()
     while loop.state.progress.images_seen < loop.state.progress.num_images:
         loop.step()
-    assert distance() < before / case.factor
+    return loop, before, distance()
+
+
+@every_gan
+def test_it_learns(name: str) -> None:
+    """After a short training its samples are three times nearer to the data than before; of blobs, black images would
+    be 2.6 times nearer."""
+    _, before, after = trained(name)
+    assert after < before / 3
 
 
 @every_gan
 def test_a_conditional_gan_obeys_its_label(name: str) -> None:
-    loop = make_loop(name, settings=QUICK)
+    loop, _, _ = trained(name)
     if "label" not in loop.state.gan.given:
         with loop.state.averaged() as gan, pytest.raises(Exception, match="takes no label"):
             sample_images(gan, loop.state.progress, range(2), {"label": [0, 1]})
         return
-    for _ in range(1000):
-        loop.step()
+
+
+@every_gan
+def test_a_conditional_gan_obeys_its_label(name: str) -> None:
+    loop = make_loop(name)
+    if "label" not in loop.state.gan.given:
+        with loop.state.averaged() as gan, pytest.raises(Exception, match="takes no label"):
+            sample_images(gan, loop.state.progress, range(2), {"label": [0, 1]})
+        return
+    loop, _, _ = trained(name)
     with loop.state.averaged() as gan:
         left, right = (
             sample_images(gan, loop.state.progress, range(64), {"label": [k] * 64}).mean((0, 1, 2)) for k in (0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -21,17 +22,23 @@ if TYPE_CHECKING:
 Make = Callable[..., Path]
 
 
+@pytest.fixture(scope="session")
+def empty_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `dvc init` makes; it is copied, because starting DVC takes longer than many a test."""
+    root = tmp_path_factory.mktemp("empty")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+    return root
+
+
 @pytest.fixture
-def make_repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+def make_repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_repo: Path) -> Make:
     """A function `(dvc_yaml, **files)` that makes a DVC repository and changes into it.
 
     `PYTHON` in its dvc.yaml is this interpreter; a file's name is given with `__` for its last dot.
     """
 
     def make(dvc_yaml: str, **files: str) -> Path:
-        root = tmp_path / "repo"
-        root.mkdir()
-        subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+        root = Path(shutil.copytree(empty_repo, tmp_path / "repo"))
         (root / "dvc.yaml").write_text(textwrap.dedent(dvc_yaml).replace("PYTHON", sys.executable))
         for name, text in files.items():
             (root / name.replace("__", ".")).write_text(textwrap.dedent(text))

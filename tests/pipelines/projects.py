@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import subprocess
@@ -80,8 +80,12 @@ class Project:
         return self.run("dvc", *arguments)
 
     def stale(self) -> list[str]:
-        """The stages that `dvc status` names, in the graph's order."""
-        changed = json.loads(self.dvc("status", "--json"))
+        """The stages that `dvc status` names, in the graph's order; asked in this process, because starting DVC takes
+        longer than its answer."""
+        from dvc.repo import Repo
+
+        with contextlib.chdir(self.root), Repo() as repo:
+            changed = repo.status()
         assert set(changed) <= set(STAGES)
         return [name for name in STAGES if name in changed]
 
@@ -123,6 +127,8 @@ def environment_of(root: Path) -> dict[str, str]:
         "GANPIPE_CACHE": str(cache),
         "DVC_NO_ANALYTICS": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
+        # Ray's workers yield to all others by default: beside the tests of another process they would hardly run.
+        "RAY_worker_niceness": "0",
     } | {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in
          (("NAME", "A person"), ("EMAIL", "person@example.org"))}  # fmt: skip
     return environment

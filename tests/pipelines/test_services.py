@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -92,9 +93,41 @@ def test_all_three_start_answer_are_found_again_and_stop(root):
     assert services.stop(root) == []
 
 
-def test_mlflow_starts_again_after_a_kill_and_a_taken_port_is_no_hindrance(root):
-    import socket
+WITH_CHILD = """
+import http.server, subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
 
+
+def test_a_service_that_was_killed_starts_again_where_its_users_look_for_it(root, monkeypatch):
+    """Also where the port that it prefers is taken; MLflow itself is a slow test."""
+
+    def launch(_: Path, last_port: int | None) -> Launch:
+        port = free_port(last_port or taken.getsockname()[1])
+        url = f"http://127.0.0.1:{port}"
+        return Launch([sys.executable, "-c", WITH_CHILD, str(port)], {}, url, url, lambda: url)
+
+    monkeypatch.setitem(KINDS, "mlflow", Kind("MLFLOW_TRACKING_URI", launch, lambda url, _: url, grace_seconds=0.2))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        try:
+            first = services.ensure("mlflow", root)
+            assert not first.url.endswith(f":{taken.getsockname()[1]}")
+            leader, *children = processes.tree(first.pid or 0)
+            leader.kill()
+            leader.wait(timeout=10)
+            assert services.running("mlflow", root) is None
+            second = services.ensure("mlflow", root)
+            assert second.pid != first.pid
+            assert second.url == first.url
+            assert children
+            assert not [child for child in children if child.is_running() and processes.is_alive(child.pid)]
+        finally:
+            assert services.stop(root) == ["mlflow"]
+
+
+@pytest.mark.slow
+def test_mlflow_starts_again_after_a_kill_and_a_taken_port_is_no_hindrance(root):
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):  # someone else has it: as good
@@ -136,7 +169,7 @@ def test_a_service_named_in_the_environment_is_used_and_not_started(root, monkey
 def test_a_service_that_dies_shows_the_end_of_its_log(root, monkeypatch):
     def launch(*_: object) -> Launch:
         code = "import sys; print('loading'); sys.exit('database is locked')"
-        return Launch([sys.executable, "-c", code], {}, "http://x", "http://127.0.0.1:9/", lambda: None)
+        return Launch([sys.executable, "-c", code], {}, "http://127.0.0.1:9", "http://127.0.0.1:9/", lambda: None)
 
     monkeypatch.setitem(KINDS, "mlflow", Kind("MLFLOW_TRACKING_URI", launch, lambda *_: ""))
     with pytest.raises(GanpipeError, match=r"(?s)mlflow ended with exit code 1 while starting.*database is locked"):
@@ -149,7 +182,7 @@ def test_a_service_that_never_answers_is_ended(root, monkeypatch):
 
     def launch(*_: object) -> Launch:
         code = f"import os, pathlib, time; pathlib.Path({str(pids)!r}).write_text(str(os.getpid())); time.sleep(300)"
-        return Launch([sys.executable, "-c", code], {}, "http://x", "http://127.0.0.1:9/", lambda: None)
+        return Launch([sys.executable, "-c", code], {}, "http://127.0.0.1:9", "http://127.0.0.1:9/", lambda: None)
 
     monkeypatch.setitem(KINDS, "ray", Kind("RAY_ADDRESS", launch, lambda *_: ""))
     with pytest.raises(GanpipeError, match="ray did not answer within 2 s"):
@@ -340,6 +373,26 @@ def test_a_copied_checkout_leaves_the_others_services_alone_and_a_moved_one_keep
         processes.end_tree(first.pid or 0)
 
 
+@pytest.mark.parametrize("first", [["-c", "exit(1)"], ["-c", "import time; time.sleep(60)"]], ids=["ends", "waits"])
+def test_a_port_that_another_program_takes_while_a_service_starts(root, monkeypatch, first):
+    """As when two checkouts start their services at once; without its port, MLflow ends and Ray's page does not."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken, free = other.getsockname()[1], free_port()
+        second = ["-m", "http.server", "--bind", "127.0.0.1", str(free)]
+        tries = iter([(taken, first), (free, second)])
+
+        def launch(*_: object) -> Launch:
+            port, arguments = next(tries)
+            url = f"http://127.0.0.1:{port}"
+            return Launch([sys.executable, *arguments], {}, url, f"{url}/", lambda: f"127.0.0.1:{port}")
+
+        monkeypatch.setitem(KINDS, "ray", Kind("RAY_ADDRESS", launch, lambda url, _: f"{url}/"))
+        try:
+            assert services.ensure("ray", root).address == f"127.0.0.1:{free}"
+        finally:
+            assert services.stop(root) == ["ray"]
+
+
 def test_a_service_that_a_workspaces_stage_starts_does_not_run_its_code(root, monkeypatch):
     def launch(*_: object) -> Launch:
         script = "import os, pathlib; pathlib.Path('path').write_text(os.environ['PYTHONPATH'])"
@@ -412,5 +465,5 @@ def anything() -> Iterator[int]:
 def test_the_server_that_answers_has_to_be_the_one_that_was_started(root, monkeypatch, anything):
     """Another program takes the port between the choice and the start."""
     monkeypatch.setattr("ganpipe.service_kinds.free_port", lambda *_: anything)
-    with pytest.raises(GanpipeError, match="mlflow ended with exit code"):
+    with pytest.raises(GanpipeError, match=rf"mlflow: another program took port {anything} while mlflow"):
         services.ensure("mlflow", root)
