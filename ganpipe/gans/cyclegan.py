@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import GanpipeError
 from ..losses.adversarial import least_squares_discriminator, least_squares_generator
+from ..losses.reconstruction import l1
 from ..networks import dcgan, resnet, unet
 from .base import Batch, DataSpec, Gan, GanConfig, Losses, Origin, Phase, Player, Progress, View, linear_decay
 from .optimizers import Adam
@@ -117,14 +118,14 @@ class Cyclegan(Gan):
         """Equation 3, and the identity loss of section 5.2."""
         a, b = batch["a"], batch["b"]
         made_a, made_b = self._made("a", batch), self._made("b", batch)
-        cycle = _l1(self.b_to_a(made_b), a) + _l1(self.a_to_b(made_a), b)
+        cycle = l1(self.b_to_a(made_b), a) + l1(self.a_to_b(made_a), b)
         losses = {
             "adversarial_a": least_squares_generator(self.discriminator_a(made_a)),
             "adversarial_b": least_squares_generator(self.discriminator_b(made_b)),
             "cycle": self.config.cycle_weight * cycle,
         }
         if weight := self.config.cycle_weight * self.config.identity_weight:
-            losses["identity"] = weight * (_l1(self.b_to_a(a), a) + _l1(self.a_to_b(b), b))
+            losses["identity"] = weight * (l1(self.b_to_a(a), a) + l1(self.a_to_b(b), b))
         return losses
 
     def _discriminator_losses(self, domain: str, batch: Batch) -> Losses:
@@ -141,7 +142,3 @@ class Cyclegan(Gan):
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:
         images_NCHW: Tensor = self.a_to_b(conditions["a"])
         return images_NCHW
-
-
-def _l1(first: Tensor, second: Tensor) -> Tensor:
-    return (first.float() - second.float()).abs().mean()

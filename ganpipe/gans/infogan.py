@@ -105,8 +105,8 @@ class Infogan(AdversarialPair):
         return torch.stack([self._code(name, batch) for name in names], dim=1).to(batch.dtype)
 
     def generate(self, batch: Batch) -> Tensor:
-        category_NK = F.one_hot(self._code("category", batch), self.config.num_categories).to(batch.dtype)
         z_NZ = batch.latent(self.config.num_latents)
+        category_NK = F.one_hot(self._code("category", batch), self.config.num_categories).to(batch.dtype)
         images_NCHW: Tensor = self.generator(torch.cat([z_NZ, category_NK, self._numbers(batch)], dim=1))
         return images_NCHW
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import GanpipeError
 from ..fields import Picture
+from ..losses.reconstruction import l1
 from ..networks import dcgan, unet
 from .base import Batch, DataSpec, GanConfig, Losses, Player, Progress, linear_decay
 from .optimizers import Adam
@@ -89,5 +90,5 @@ class Pix2pix(AdversarialPair):
         return {name: loss / 2 for name, loss in super().opponent_losses(batch, progress).items()}
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
-        distance = (self._generated(batch).float() - batch["target"].float()).abs().mean()
+        distance = l1(self._generated(batch), batch["target"])
         return {**super().generator_losses(batch, progress), "l1": self.config.reconstruction_weight * distance}

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..fields import Picture
+from ..losses.reconstruction import squared
 from ..networks import dcgan, efficientnet, srgan
 from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Phase, Player, Progress, Stored
 from .draws import Draws
@@ -103,7 +104,7 @@ class Srgan(AdversarialPair):
 
     def pretraining_losses(self, batch: Batch, progress: Progress) -> Losses:
         """Equation 4."""
-        return {"pixels": _squared(self._generated(batch), batch["image"])}
+        return {"pixels": squared(self._generated(batch), batch["image"])}
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         """Equation 3."""
@@ -112,15 +113,15 @@ class Srgan(AdversarialPair):
             wanted = self._content(batch["image"])
         adversarial = super().generator_losses(batch, progress)["adversarial"]
         return {
-            "content": self.config.content_weight * _squared(self._content(made), wanted),
-            "pixels": self.config.pixel_weight * _squared(made, batch["image"]),
+            "content": self.config.content_weight * squared(self._content(made), wanted),
+            "pixels": self.config.pixel_weight * squared(made, batch["image"]),
             "adversarial": self.config.adversarial_weight * adversarial,
         }
 
     def _content(self, images_NCHW: Tensor) -> Tensor:
         classifier = self.frozen["classifier"]
         assert isinstance(classifier, efficientnet.EfficientNetLite0)
-        return classifier.inner_features(images_NCHW.expand(-1, 3, -1, -1))
+        return classifier.inner_features(images_NCHW.float().expand(-1, 3, -1, -1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +136,3 @@ class _Reduced:
         ).clamp(-1, 1)
         # The registered model is given a PNG: training sees the same 256 levels.
         return (((small + 1) * 127.5).round() / 127.5 - 1).to(images_NCHW.dtype)
-
-
-def _squared(first: Tensor, second: Tensor) -> Tensor:
-    return (first.float() - second.float()).square().mean()

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .norms import instance_norm
+
 
 def _norm_relu(maps: int) -> list[nn.Module]:
-    return [nn.InstanceNorm2d(maps, affine=True), nn.ReLU()]
+    return [instance_norm(maps), nn.ReLU()]
 
 
 class ResidualBlock(nn.Module):
@@ -21,7 +23,7 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(maps, maps, 3, 1, 1, padding_mode="reflect", bias=False),
             *_norm_relu(maps),
             nn.Conv2d(maps, maps, 3, 1, 1, padding_mode="reflect", bias=False),
-            nn.InstanceNorm2d(maps, affine=True),
+            instance_norm(maps),
         )
 
     def forward(self, hidden_NCHW: Tensor) -> Tensor:
@@ -32,8 +34,8 @@ class ResidualBlock(nn.Module):
 def generator(channels: int, width: int, num_blocks: int) -> nn.Sequential:
     """Images (N, C, H, W) -> images in [-1, 1], (N, C, H, W); H is a multiple of 4.
 
-    The paper's c7s1-64, d128, d256, residual blocks, u128, u64, c7s1-3, with `width` for 64. No bias before a norm, because
-    its gradient would be rounding alone, of which Adam makes whole steps.
+    The paper's c7s1-64, d128, d256, residual blocks, u128, u64, c7s1-3, with `width` for 64. No bias before a norm,
+    because its gradient would be rounding alone, of which Adam makes whole steps.
     """
     return nn.Sequential(
         nn.Conv2d(channels, width, 7, 1, 3, padding_mode="reflect", bias=False),

@@ -168,15 +168,6 @@ def test_it_learns(name: str) -> None:
 
 @every_gan
 def test_a_conditional_gan_obeys_its_label(name: str) -> None:
-    loop, _, _ = trained(name)
-    if "label" not in loop.state.gan.given:
-        with loop.state.averaged() as gan, pytest.raises(Exception, match="takes no label"):
-            sample_images(gan, loop.state.progress, range(2), {"label": [0, 1]})
-        return
-
-
-@every_gan
-def test_a_conditional_gan_obeys_its_label(name: str) -> None:
     loop = make_loop(name)
     if "label" not in loop.state.gan.given:
         with loop.state.averaged() as gan, pytest.raises(Exception, match="takes no label"):
