@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ganpipe.evaluation.figures import SampleGrid
+from ganpipe.evaluation.sample_grids import SampleGrid
 from ganpipe.gans import load
 from ganpipe.gans.base import DataSpec
 from ganpipe.registry.package import build_package

@@ -16,7 +16,7 @@ from training_parts import blobs, largest_difference, make_loop, packaged, weigh
 
 from ganpipe import gans
 from ganpipe.evaluation.extractors import efficientnet_lite0
-from ganpipe.evaluation.figures import SampleGrid
+from ganpipe.evaluation.sample_grids import SampleGrid
 from ganpipe.evaluation.sampling import interpolate, sample_images
 from ganpipe.registry.served_model import Generator, package_files
 from ganpipe.training.distributed import World
