@@ -203,8 +203,8 @@ def test_a_metric_applies_by_the_fields_that_are_there(gan: type[Gan], applying:
     assert {metric.name() for metric in metrics.applying(gan, GanConfig(), data)} == applying
 
 
-def test_ssim_needs_images_as_large_as_its_window() -> None:
-    small = DataSpec({**DATA, "photo": Picture(size=10, channels=3)}, "photo")
+def test_ssim_needs_images_that_half_a_window_fits_into() -> None:
+    small = DataSpec({**DATA, "photo": Picture(size=5, channels=3)}, "photo")
     found = {metric.name() for metric in metrics.applying(gan_of(("photo", "sketch")), GanConfig(), small)}
     assert found == (OF_FEATURES | OF_PAIRS) - {"ssim"}
 
@@ -244,14 +244,15 @@ def test_ssim_of_equal_images_is_one_and_otherwise_that_of_the_definition() -> N
 
 
 def ssim_of(first: np.ndarray, second: np.ndarray) -> float:
-    """Equation 13 of the paper with its weights, window by window, over the windows that lie within the image."""
+    """Equation 13 of the paper with its weights, window by window; around the image, its reflection."""
     distances = np.arange(-5, 6)
     weights = np.exp(-(distances[:, None] ** 2 + distances[None] ** 2) / (2 * 1.5**2))
     weights /= weights.sum()
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     found = []
-    for row, column in np.ndindex(first.shape[0] - 10, first.shape[1] - 10):
-        x, y = (image[row : row + 11, column : column + 11].astype(float) for image in (first, second))
+    padded = [np.pad(image.astype(float), 5, mode="reflect") for image in (first, second)]
+    for row, column in np.ndindex(*first.shape):
+        x, y = (image[row : row + 11, column : column + 11] for image in padded)
         mean_x, mean_y = (weights * x).sum(), (weights * y).sum()
         var_x, var_y = (weights * (x - mean_x) ** 2).sum(), (weights * (y - mean_y) ** 2).sum()
         covariance = (weights * (x - mean_x) * (y - mean_y)).sum()

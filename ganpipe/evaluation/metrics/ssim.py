@@ -16,11 +16,12 @@ _NUM_AT_ONCE = 32
 
 
 class Ssim(PairMetric):
-    """With the paper's constants and its Gaussian window of 11 x 11 pixels; colour images by channel."""
+    """With the paper's constants and its Gaussian window of 11 x 11 pixels, one around each pixel: at its
+    border the image is reflected. Colour images by channel."""
 
     better = "higher"
     tells = "Structural similarity of each generated image to the image that it should be, 1 for equal images"
-    least_side = 11
+    least_side = 6  # half a window is reflected
 
     def of_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
         from torchmetrics.functional.image import structural_similarity_index_measure
