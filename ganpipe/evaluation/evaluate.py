@@ -67,7 +67,7 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
     """All metrics and figures that apply to the GAN, and FID of each class for a GAN with labels.
 
     Raises:
-        GanpipeError: the reference does not belong to dataset, extractor and settings.
+        GanpipeError: the reference does not belong to dataset, extractor and settings, or has too few images.
     """
     settings, extractor = subject.settings, subject.extractor
     expected = reference_protocol(subject.dataset, extractor, settings)
@@ -76,7 +76,12 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
             f"the reference has protocol {subject.reference.protocol.hash}, but dataset, extractor and settings say "
             f"{expected.hash}; run `ganpipe reference` again"
         )
-    gan = subject.gan
+    gan, num_real = subject.gan, len(subject.real.features_ND)
+    if num_real < settings.least_real:  # of a domain; `require_images` has counted the others
+        raise GanpipeError(
+            f"{type(gan).__name__} is compared with {num_real} real images, and evaluate.num_neighbours "
+            f"{settings.num_neighbours} needs {settings.least_real}; raise evaluate.num_real"
+        )
     applying = metrics.applying(type(gan), gan.config, gan.data)
     measured = _measured(subject, [metric for metric in applying if isinstance(metric, PairMetric)])
     values = {metric.full_name(extractor.name): metric.compute(measured) for metric in applying}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ganpipe.data.cache import Dataset
 from ganpipe.data.manifest import Manifest, Shard
+from ganpipe.errors import GanpipeError
 from ganpipe.evaluation import figures, measuring
 from ganpipe.evaluation.evaluate import Evaluation, evaluate
 from ganpipe.evaluation.extractors import Extractor, efficientnet_lite0
@@ -24,9 +25,9 @@ from ganpipe.gans.base import Batch, DataSpec, Gan, GanConfig, Origin, Phase, Pl
 
 SETTINGS = EvaluateSettings(
     resize=32,
-    num_samples=50,
+    num_samples=90,
     batch_size=8,
-    num_real=40,
+    num_real=80,
     kid_subsets=2,
     kid_subset_size=20,
     num_grid_samples=12,
@@ -141,7 +142,7 @@ def test_a_gan_that_is_given_an_image_is_compared_with_what_it_should_make(
     found = evaluated(dark, computed, extractor)
     clipped = dataset_of_pairs().rows(computed.indices_N)["image"].astype(float)
     errors = np.square(clipped - (clipped - 20).clip(0)).mean((1, 2, 3))
-    of_samples = 10 * np.log10(255**2 / errors)[np.arange(50) % 40]  # the first 10 images are given again
+    of_samples = 10 * np.log10(255**2 / errors)[np.arange(90) % 80]  # the first 10 images are given again
     assert found.metrics["psnr"] == pytest.approx(of_samples.mean(), rel=1e-4)
     assert found.metrics["ssim"] < 1
     assert found.metrics["feature_distance_efficientnet_lite0"] > 1e-3
@@ -154,6 +155,17 @@ def test_a_gan_between_domains_is_compared_with_the_domain_that_it_makes(
     assert set(found.metrics) == {f"{name}_efficientnet_lite0" for name in ("fid", "kid", "precision", "recall")}
     assert found.metrics["precision_efficientnet_lite0"] < 0.5  # zeros are no ones
     assert not found.class_fids
+
+
+def test_a_domain_with_too_few_images_is_said_before_samples_are_made(
+    computed: Reference, extractor: Extractor
+) -> None:
+    assert computed.labels_N is not None
+    labels_N = computed.labels_N.copy()
+    labels_N[np.flatnonzero(labels_N == 1)[3:]] = 2
+    few = Reference(computed.protocol, computed.features_ND, computed.indices_N, labels_N)
+    with pytest.raises(GanpipeError, match="compared with 3 real images, and evaluate.num_neighbours 3 needs 4; raise"):
+        evaluated(BetweenDomains(), few, extractor)
 
 
 def test_a_traversal_changes_one_code_a_row(computed: Reference, extractor: Extractor) -> None:
