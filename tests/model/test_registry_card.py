@@ -61,7 +61,7 @@ def test_it_says_what_the_issue_asks_for() -> None:
         "| gans.cgan.adam_generator.lr | 0.0004 |",
         "| train.batch_size | 64 |",
         "| train.max_gradient_norm | none |",
-        "| fid_x | 44.1087 |\n| recall_x | 0.5 |",
+        "| fid_x | 44.1087 | lower | Fréchet distance between features of generated and of real images |\n| recall_x | 0.5 | higher |",
         "Protocol `d1d6d9a846dc7941`: features of efficientnet_lite0",
         "10,000 samples against 5,000 images of the train split",
         "](samples.png)",
