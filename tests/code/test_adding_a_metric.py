@@ -13,6 +13,7 @@ from page_parts import blocks
 
 ROOT = Path(__file__).parents[2]
 PAGE = "adding-a-metric.md"
+TABLE = "tests/model/test_evaluation_metrics.py"
 MEASURE = """
 import json, sys
 from pathlib import Path
@@ -73,7 +74,7 @@ def run(folder: Path, *arguments: str) -> str:
 def test_the_page_tells_the_whole_way() -> None:
     assert [attributes["file"] for _, attributes, _ in blocks(PAGE) if "file" in attributes] == [
         "ganpipe/evaluation/metrics/coverage.py",
-        "tests/model/test_evaluation_metrics.py",
+        TABLE,
     ]
 
 
@@ -81,13 +82,11 @@ def test_the_new_metric_is_measured_and_on_the_card(copy: Path) -> None:
     run(copy, "-c", MEASURE.format(root=str(copy)))
     measured = json.loads((copy / "evaluate" / "metrics.json").read_text())
     assert {"coverage_efficientnet_lite0", "fid_efficientnet_lite0"} <= set(measured)
-    assert 0 <= measured["coverage_efficientnet_lite0"] <= 1
-    row = f"| coverage_efficientnet_lite0 | {measured['coverage_efficientnet_lite0']:g} | higher | Share of real images near"
+    value = measured["coverage_efficientnet_lite0"]
+    row = f"| coverage_efficientnet_lite0 | {value:g} | higher | Share of real images near which there is a generated one |"
     assert row in (copy / "card.md").read_text()
 
 
 def test_the_projects_own_tests_find_it_and_pass(copy: Path) -> None:
-    said = run(
-        copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/model/test_evaluation_metrics.py", "-k", "coverage"
-    )
+    said = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", TABLE, "-k", "coverage")
     assert "2 passed" in said
