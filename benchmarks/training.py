@@ -28,7 +28,7 @@ from ganpipe.data.manifest import read_manifest
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shard_set import ShardSet
 from ganpipe.errors import GanpipeError
-from ganpipe.evaluation.figures import SampleGrid
+from ganpipe.evaluation.sample_grids import SampleGrid
 from ganpipe.gans import load
 from ganpipe.registry.tracking import Tracker
 from ganpipe.training import cluster

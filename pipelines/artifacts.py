@@ -15,7 +15,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from . import report
-from .graph import PICTURES, Stage
+from .graph import Stage
 
 NOTES = Path(".ganpipe") / "notes"
 """Folder of one JSON file a stage, which the stage writes when it runs: see `Note`."""
@@ -30,10 +30,12 @@ class Note:
     Attributes:
         about: one sentence on how its numbers were measured: their protocol.
         links: pages by title; a page that is not up has its address in words.
+        metrics: by name: which values are `better`, and what the number `tells`.
     """
 
     about: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def read_note(root: Path, stage: str) -> Note:
@@ -42,16 +44,19 @@ def read_note(root: Path, stage: str) -> Note:
         values = json.loads((root / NOTES / f"{stage}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Note()
-    return Note(str(values.get("about", "")), {str(text): str(url) for text, url in values.get("links", {}).items()})
+    return Note(
+        str(values.get("about", "")),
+        {str(text): str(url) for text, url in values.get("links", {}).items()},
+        {str(name): dict(told) for name, told in values.get("metrics", {}).items()},
+    )
 
 
 def publish(root: Path, stage: Stage) -> None:
     """Artifacts of the stage's task run: its metrics with their protocol, its pictures, its links."""
     note = read_note(root, stage.name)
     for file in stage.metrics:
-        publish_metrics(_key(stage.name, Path(file).stem), read_metrics(root / file), note.about)
-    files = [report.newest(root / path) for path in stage.pictures]
-    shown = [path for path in files if path.suffix.lower() in PICTURES and path.is_file()]
+        publish_metrics(_key(stage.name, Path(file).stem), read_metrics(root / file), note)
+    shown = [shown for path in stage.pictures for shown in report.shown(root / path)]
     if shown:
         text = "\n\n".join(f"**{path.relative_to(root)}**\n\n{report.picture(path)}" for path in shown)
         _show(
@@ -65,11 +70,15 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return dict(report.flat(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def publish_metrics(key: str, metrics: Mapping[str, Any], about: str) -> None:
-    """A table, each number beside the protocol that it was measured under."""
-    protocol = {"protocol": about} if about else {}
-    rows = [{"metric": name, "value": value, **protocol} for name, value in metrics.items()]
-    _show(create_table_artifact, key, rows, description=about or None)
+def publish_metrics(key: str, metrics: Mapping[str, Any], note: Note) -> None:
+    """A table, each number beside what it tells and the protocol that it was measured under."""
+    protocol = {"protocol": note.about} if note.about else {}
+    columns = ("better", "tells") if note.metrics else ()
+    rows = []
+    for name, value in metrics.items():
+        told = note.metrics.get(name, {})
+        rows.append({"metric": name, "value": value, **{key: told.get(key, "") for key in columns}, **protocol})
+    _show(create_table_artifact, key, rows, description=note.about or None)
 
 
 def publish_links(name: str, links: Mapping[str, str]) -> None:

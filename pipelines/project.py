@@ -35,7 +35,8 @@ def summary(root: Path, checkout: Path) -> dict[str, Any]:
     text = _run("summary", "--json", root=root, checkout=checkout)
     values: dict[str, Any] = json.loads(text) if text else {}
     if values:
-        artifacts.publish_metrics("pipeline-metrics", values["metrics"], values["protocol"])
+        note = artifacts.Note(about=values["protocol"], metrics=values["told"])
+        artifacts.publish_metrics("pipeline-metrics", values["metrics"], note)
         artifacts.publish_links("pipeline", values["links"])
     return values
 

@@ -37,14 +37,13 @@ def markdown(root: Path, rows: Sequence[tuple[str, str]], seconds: Mapping[str, 
     parts += [f"| {name} | {state} | {seconds.get(name, '')} |" for name, state in rows]
     with open_repo(root) as repo:
         metrics = list(_metrics(repo))
-        pictures = [newest(root / path).relative_to(root) for path in pictures_of(repo)]
+        pictures = [found.relative_to(root) for path in pictures_of(repo) for found in shown(root / path)]
     if metrics:
         parts += ["", "## Metrics", "", "| file | metric | value |", "|---|---|---|"]
         parts += [f"| {file} | {name} | {value} |" for file, name, value in metrics]
-    shown = [path for path in pictures if path.suffix.lower() in PICTURES and (root / path).is_file()]
-    if shown:
+    if pictures:
         parts += ["", "## Pictures"]
-        for path in shown:
+        for path in pictures:
             parts += ["", f"**{path}**", "", picture(root / path)]
     return "\n".join(parts) + "\n"
 
@@ -64,9 +63,12 @@ def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, values
 
 
-def newest(path: Path) -> Path:
-    """Of a folder of samples the last one, which tells how it ended; else the file itself."""
-    return max(path.iterdir(), default=path) if path.is_dir() else path
+def shown(path: Path) -> list[Path]:
+    """The pictures that are shown of a picture, or of a folder of them: all, but of numbered ones, which follow each
+    other in time, only the last, which tells how it ended."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    pictures = [file for file in files if file.suffix.lower() in PICTURES and file.is_file()]
+    return pictures[-1:] if all(picture.stem.isdecimal() for picture in pictures) else pictures
 
 
 def picture(path: Path) -> str:

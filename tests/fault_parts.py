@@ -20,7 +20,7 @@ from training_parts import SMALL, blobs
 
 from ganpipe.data.manifest import read_manifest
 from ganpipe.data.shard_set import ShardSet
-from ganpipe.evaluation.figures import SampleGrid
+from ganpipe.evaluation.sample_grids import SampleGrid
 from ganpipe.evaluation.sampling import sample_images
 from ganpipe.gans import load
 from ganpipe.gans.base import Gan, Progress

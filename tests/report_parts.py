@@ -20,14 +20,15 @@ from model.registry_parts import PROGRESS, SMALL, make_gan, write_trained
 
 from ganpipe.data.manifest import Manifest, Shard, write_manifest
 from ganpipe.environment import STAGE_SECONDS
+from ganpipe.evaluation.class_fids import ClassFid
 from ganpipe.evaluation.evaluate import Evaluation
 from ganpipe.evaluation.grids import grid, png
-from ganpipe.evaluation.metrics import ClassFid
 from ganpipe.evaluation.protocol import Protocol, ReferenceProtocol
 from ganpipe.params import load_params
 from ganpipe.registry.package import build_package
 from ganpipe.registry.registration import register
 from ganpipe.registry.tracking import Tracker
+from ganpipe.stages.train import write_curves
 from ganpipe.training.search import SearchResult, Trial
 
 SOURCE = Path(__file__).parents[1]
@@ -134,10 +135,18 @@ def write_training(root: Path) -> None:
     folder = root / "artifacts" / "train"
     write_trained(make_gan("cgan"), "cgan", folder)
     steps = range(1, PROGRESS.step + 1)
-    losses = [[step, 64 * step, 0.6 + 0.01 * step, 0.7, 0.3, 5.0 / step] for step in steps]
-    losses[4][2] = "nan"  # type: ignore[call-overload]
-    names = ["discriminator_adversarial", "score_real", "score_fake", "generator_adversarial"]
-    write_table(folder / "curves.csv", ["step", "images_seen", *names], losses)
+    rows = [
+        {
+            "step": step,
+            "images_seen": 64 * step,
+            "discriminator_adversarial": float("nan") if step == 5 else 0.6 + 0.01 * step,
+            "score_real": 0.7,
+            "score_fake": 0.3,
+            "generator_adversarial": 5.0 / step,
+        }
+        for step in steps
+    ]
+    write_curves(folder / "curves", rows)
     write_table(folder / "scores.csv", ["images_seen", OBJECTIVE], [(320, 900.0), (640, 12.5)])
     (folder / "samples").mkdir()
     for step in (1, 5, 10):
@@ -157,7 +166,7 @@ def write_evaluation(root: Path) -> Protocol:
     )  # fmt: skip
     fids = {f"class {number}": ClassFid(10.0 + number, 9, 6) for number in range(9)} | {HOSTILE: ClassFid(99.5, 9, 6)}
     picture = png(grid(np.full((4, 1, 8, 8), 128, np.uint8)))
-    figures = {f"{name}.png": picture for name in ("samples", "nearest", "interpolation")}
+    figures = dict.fromkeys(("samples", "nearest", "interpolation"), picture)
     Evaluation(METRICS, protocol, fids, figures).save(root / "artifacts" / "evaluate")
     return protocol
 
@@ -169,7 +178,7 @@ def register_version(root: Path, protocol: Protocol) -> str:
     build_package(
         root / "artifacts" / "train", package, metrics=METRICS,
         protocol={"hash": protocol.hash, **protocol.model_dump(mode="json")}, licence=HOSTILE,
-        card=f"# {HOSTILE}\n\n{HOSTILE}\n", samples_png=root / "artifacts" / "evaluate" / "samples.png",
+        card=f"# {HOSTILE}\n\n{HOSTILE}\n", samples_png=root / "artifacts" / "evaluate" / "figures" / "samples.png",
     )  # fmt: skip
     tracker = Tracker.at(root, params.register_.experiment)
     tags = {"ganpipe.git.commit": "f" * 40, "ganpipe.git.dirty": "true", "env.torch": "2.13.0"}

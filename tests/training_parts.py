@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ganpipe.evaluation.figures import sample_grid
 from ganpipe.evaluation.given import read, rows_of
 from ganpipe.evaluation.grids import png
+from ganpipe.evaluation.sample_grids import sample_grid
 from ganpipe.fields import Picture
 from ganpipe.gans import load
 from ganpipe.gans.base import DataSpec, Gan

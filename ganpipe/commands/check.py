@@ -18,6 +18,7 @@ from ..data import classes, sources
 from ..data.places import host_cache
 from ..data.sources.base import Description
 from ..errors import GanpipeError
+from ..evaluation import metrics
 from ..evaluation.extractors import load_extractor
 from ..gans import load
 from ..gans.base import DataSpec
@@ -36,8 +37,6 @@ from ..stages.storage import require_writable
 from ..training import cluster, hosts, job_api
 from ..training.search import searched, space_by_player
 
-METRICS = ("fid", "kid", "precision", "recall")
-METRICS_WITH_LABELS = (*METRICS, "fid_intra")
 CHECKPOINT_BYTES = 2**30
 """Room for checkpoints and outputs beside the images: those of the largest GAN here are below 300 MB each."""
 
@@ -177,9 +176,8 @@ def check_metrics(params: Params) -> None:
     """
     load_extractor(params.evaluate)
     found = sources.load(params.data.source)(params.source_settings).describe()
-    is_labelled = data_spec(found, params).label in load(params.train.gan).given
-    metrics = METRICS_WITH_LABELS if is_labelled else METRICS
-    measured = [f"{metric}_{params.evaluate.extractor}" for metric in metrics]
+    applying = metrics.applying(load(params.train.gan), params.gan_config, data_spec(found, params))
+    measured = [metric.full_name(params.evaluate.extractor) for metric in applying]
     asked = {"register.metric": params.register_.metric}
     asked |= {f"register.conditions.{name}": name for name in params.register_.conditions}
     for key, name in asked.items():

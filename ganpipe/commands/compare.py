@@ -11,7 +11,7 @@ from PIL import Image
 
 from .. import environment
 from ..errors import GanpipeError
-from ..evaluation import figures, grids
+from ..evaluation import grids, sample_grids
 from ..evaluation.sampling import sample_seeds
 from ..params import Params, load_params
 from ..registry.comparison import as_html, as_text, compare
@@ -68,8 +68,8 @@ def side_by_side(first: Opened, second: Opened, num: int, seed: int) -> Image.Im
     alike = all(item.label is not None for item in generators) and len({item.num_classes for item in generators}) == 1
     sides = []
     for generator in generators:
-        given = figures.classes_in_turn(generator.gan, num) if alike else None
-        columns = figures.num_columns(generator.gan) if alike else None
+        given = sample_grids.classes_in_turn(generator.gan, num) if alike else None
+        columns = sample_grids.num_columns(generator.gan) if alike else None
         chosen = {name: values.tolist() for name, values in (given or {}).items()}
         images_NHWC = to_uint8(generator.images(sample_seeds(seed, num), chosen))
         sides.append(grids.grid(images_NHWC.transpose(0, 3, 1, 2), columns).convert("RGB"))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from .. import environment
 from ..errors import GanpipeError
-from ..evaluation import figures, grids
+from ..evaluation import grids, sample_grids
 from ..evaluation.sampling import sample_seeds
 from ..params import load_params
 from ..registry.class_names import class_names, class_number
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
             raise GanpipeError(
                 f"--label: the GAN {generator.description['gan']!r} of {model.name} takes no labels; leave --label out"
             )
-        given, shown = figures.classes_in_turn(generator.gan, options.num), ""
+        given, shown = sample_grids.classes_in_turn(generator.gan, options.num), ""
         if given is None:
             raise GanpipeError(
                 f"{model.name}: the GAN {generator.description['gan']!r} is given {', '.join(generator.conditions)}; "
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
         else:
             # As in the evaluation's grid: a column a class, where the classes are shown in turn.
             images_NCHW = np.concatenate(list(parts))
-            columns = figures.num_columns(generator.gan) if options.label is None else None
+            columns = sample_grids.num_columns(generator.gan) if options.label is None else None
             output.write(options.out, grids.png(grids.grid(images_NCHW, columns)))
     print(f"{options.out}: {options.num} images of {model.name}{shown}, seeds {seeds[0]} to {seeds[-1]}")
     return 0

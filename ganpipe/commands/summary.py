@@ -7,15 +7,17 @@ import json
 from typing import Any
 
 from .. import environment
+from ..evaluation import figures, metrics
 from ..evaluation.protocol import Protocol
 from ..params import load_params
+from ..registry.card import SAMPLES_FILE
 from ..registry.package import digest_of_package
 from ..registry.pages import run_page, version_page
 from ..registry.registration import content_digest
 from ..registry.replay import waiting
 from ..registry.tracking import Tracker, run_of
 from ..registry.versions import CHAMPION, by_alias, find_version, no_champion
-from ..stages.common import EVALUATE, PACKAGE, TRAIN, read_json
+from ..stages.common import CURVES, EVALUATE, PACKAGE, TRAIN, read_json
 
 RUN_LINK = "MLflow run of the training"
 
@@ -35,8 +37,8 @@ def main(argv: list[str]) -> int:
     value = found["metrics"].get(found["metric"])
     shown = "was not measured" if value is None else f"{value:.2f}"
     print(f"{found['metric']} {shown}  {found['protocol']}")
-    print(f"samples  {EVALUATE / 'samples.png'}, while training: {TRAIN / 'samples'}/")
-    print(f"curves   {TRAIN / 'curves.csv'}: `dvc plots show` draws them")
+    print(f"samples  {EVALUATE / figures.FOLDER / SAMPLES_FILE}, while training: {TRAIN / 'samples'}/")
+    print(f"curves   {TRAIN / CURVES}/: `dvc plots show` draws them")
     if found["version"] is not None and RUN_LINK not in found["links"]:
         print("MLflow   no longer has the run of the training; the model version is still there")
     if left := waiting(environment.home()):
@@ -50,19 +52,20 @@ def facts() -> dict[str, Any]:
     Returns:
         `model_name`, `version` (None where this registry does not have it), `aliases`, `champion` (its version),
         `no_champion` (why there is no champion, and what to do; empty where there is one), `metric` (the gate's),
-        `metrics`, `protocol` (one line), `links` (pages by title).
+        `metrics`, `told` (of each, which values are better and what it tells), `protocol` (one line), `links` (pages by
+        title).
 
     Raises:
         GanpipeError: a stage has not run yet, or MLflow does not answer.
     """
     settings = load_params().register_
-    metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")
+    values = read_json(EVALUATE / "metrics.json", made_by="evaluate")
     protocol = read_json(EVALUATE / "protocol.json", made_by="evaluate")
     protocol_hash = protocol.pop("hash")
     tracker = Tracker.at(environment.home(), settings.experiment)
     tracker.check()
     client = tracker.client()
-    content = content_digest(digest_of_package(PACKAGE), metrics, protocol_hash)
+    content = content_digest(digest_of_package(PACKAGE), values, protocol_hash)
     version = find_version(client, tracker, settings.model_name, content)
     champion = None if version is None else by_alias(client, tracker, settings.model_name, CHAMPION)
     nobody = no_champion(client, tracker, settings.model_name) if version is not None and champion is None else ""
@@ -79,7 +82,8 @@ def facts() -> dict[str, Any]:
         "champion": None if champion is None else int(champion.version),
         "no_champion": nobody,
         "metric": settings.metric,
-        "metrics": metrics,
+        "metrics": values,
+        "told": metrics.told(values),
         "protocol": Protocol.model_validate(protocol).text,
         "links": links,
     }

@@ -10,7 +10,7 @@ that tr (C1 C2)^(1/2) is the sum of these singular values. This needs no root of
 singular covariances as they come, keeps full precision where a root of small eigenvalues would keep half of the digits,
 and with N < D samples works in the space of the samples.
 
-Legend: N samples, D features, R rows of a factor (its rank, or more).
+Legend: N, M samples, D features, R rows of a factor (its rank, or more).
 """
 
 from __future__ import annotations
@@ -101,6 +101,11 @@ def _compress(rows_RD: np.ndarray) -> np.ndarray:
 def gaussian_distance(first: Gaussian, second: Gaussian) -> float:
     """Squared Fréchet distance (that is, FID) of two fitted Gaussians; at least 0."""
     return _distance(first.mean_D, first.factor_RD, second.mean_D, second.factor_RD)
+
+
+def fid(real_ND: np.ndarray, generated_MD: np.ndarray) -> float:
+    """Fréchet distance of features (Heusel 2017, arXiv 1706.08500)."""
+    return gaussian_distance(Gaussian.of(real_ND), Gaussian.of(generated_MD))
 
 
 def frechet_distance(mean1_D: np.ndarray, cov1_DD: np.ndarray, mean2_D: np.ndarray, cov2_DD: np.ndarray) -> float:

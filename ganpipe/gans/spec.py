@@ -138,7 +138,7 @@ def _is_derived(origin: Origin) -> TypeGuard[Derived]:
 
 def kind_of(origin: Origin, data: DataSpec) -> FieldSpec:
     """What kind of field comes from `origin`."""
-    return origin.spec if isinstance(origin, Derived) else data.fields[origin.field]
+    return origin.spec if _is_derived(origin) else data.fields[origin.field]
 
 
 def to_tensor(rows: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import gans
+from ..evaluation.metrics import direction_of, meaning_of
 from ..fields import FieldSpec, Label, Number, Picture
 from ..gans.spec import DataSpec
 from .runlog import flatten
@@ -83,8 +84,8 @@ def _shape(trained: Mapping[str, Any]) -> str:
     return f"{image.size} x {image.size} {'grey' if image.channels == 1 else 'RGB'}"
 
 
-def _table(head: tuple[str, str], rows: Sequence[tuple[Any, Any]]) -> str:
-    lines = [f"| {_cell(left)} | {_cell(right)} |" for left, right in [head, ("---", "---"), *rows]]
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(map(_cell, row))} |" for row in [head, ["---"] * len(head), *rows]]
     return "\n".join(lines)
 
 
@@ -128,13 +129,14 @@ def _training(trained: Mapping[str, Any], training: Mapping[str, Any]) -> str:
 
 def _evaluation(metrics: Mapping[str, float], protocol: Mapping[str, Any]) -> str:
     real = protocol["reference"]
-    table = _table(("metric", "value"), [(name, f"{value:g}") for name, value in sorted(metrics.items())])
+    rows = [(name, f"{value:g}", direction_of(name) or "", meaning_of(name)) for name, value in sorted(metrics.items())]
+    table = _table(("metric", "value", "better", "what it tells"), rows)
     return (
         f"## Evaluation\n\n{table}\n\nProtocol `{protocol['hash']}`: features of {real['extractor']} (weights "
         f"`{real['weights_sha256'][:8]}`) at {real['resize']} px, {protocol['num_samples']:,} samples against "
         f"{real['num_real']:,} images of the {real['split']} split of data `{real['data_digest'][:8]}`, seed "
-        f"{protocol['seed']}, truncation {protocol['truncation']:g}. FID and KID: lower is better; precision and "
-        "recall: higher. Numbers compare only with numbers of the same protocol."
+        f"{protocol['seed']}, truncation {protocol['truncation']:g}. Numbers compare only with numbers of the same "
+        "protocol."
     )
 
 
@@ -165,9 +167,9 @@ def _limits(trained: Mapping[str, Any], data: Mapping[str, Any], protocol: Mappi
         "Its images are invented. They are no evidence of anything, and who shows them says that they are generated.",
         f"What its images may be used for follows from the licence of the data ({data['licence']}); ask before you "
         "publish them under another.",
-        "Copies of training images: the evaluation's `nearest.png` (in the MLflow run and artifacts/evaluate) shows, "
-        "of all samples measured, those that come nearest to a training image, beside these images. It is for a person "
-        "to look at before a release: no number above tells copies from new images.",
+        "Copies of training images: the evaluation's `nearest.png` (in the MLflow run and artifacts/evaluate/figures) "
+        "shows, of all samples measured, those that come nearest to a training image, beside these images. It is for a "
+        "person to look at before a release: no number above tells copies from new images.",
         f"Numbers from {protocol['num_samples']:,} samples under one seed; differences within their scatter are none.",
     ]
     if not gan_class.given:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.metrics import direction_of
 from .runlog import flatten
-from .settings import direction_of
 
 Row = tuple[str, str, str]
 """What, of the first, of the second."""

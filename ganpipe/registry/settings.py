@@ -6,18 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ..evaluation.metrics import direction_of
 from ..section import Section
-
-_LOWER = {"fid", "sfid", "kid", "mmd", "swd", "lpips", "ppl", "nnd", "mse", "mae", "rmse"}
-_HIGHER = {"precision", "recall", "density", "coverage", "f1", "inception", "psnr", "ssim", "accuracy"}
-
-
-def direction_of(metric: str) -> Literal["lower", "higher"] | None:
-    """Which way `metric` is better, by its first word (`fid_inception`: lower, `recall`: higher); None if unknown."""
-    word = metric.split("_")[0].lower()
-    if word in _LOWER:
-        return "lower"
-    return "higher" if word in _HIGHER else None
 
 
 class Condition(Section):
@@ -50,7 +40,7 @@ class RegisterSettings(Section):
     metric: str = Field("fid_efficientnet_lite0", min_length=1)
     """Which of the evaluation's metrics the gate compares."""
     better: Literal["auto", "lower", "higher"] = "auto"
-    """Whether lower or higher values of `metric` are better; `auto` knows FID, KID, precision, recall and the like."""
+    """Whether lower or higher values of `metric` are better; `auto` asks the metric itself."""
     minimum_improvement: float = Field(0.0, ge=0, lt=1)
     """How much better than the champion a challenger must be, as a fraction of the champion's value: with 0.02, a
     champion's FID of 50 is beaten by less than 49. With 0, any strictly better value wins; an equal one never does."""

@@ -63,6 +63,16 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A picture of the evaluation."""
+
+    title: str
+    tells: str
+    """What it shows, in one sentence; empty for a figure that this ganpipe does not know."""
+    picture: Picture
+
+
+@dataclass(frozen=True)
 class SampleGrid:
     """Samples of the same latents at one moment of training."""
 
@@ -126,6 +136,8 @@ class Metric:
     better: Literal["lower", "higher"] | None
     wanted: str
     """The bounds that the gate sets, in words."""
+    tells: str
+    """What it says, in one sentence; empty for a metric that this ganpipe does not know."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +228,8 @@ class Report:
     scores: Sequence[Curve]
     grids: Sequence[SampleGrid]
     evaluation: Evaluation | None
-    pictures: Mapping[str, Picture]
-    """samples, nearest, interpolation: those that are there."""
+    figures: Sequence[Figure]
+    """Those that the evaluation drew, the samples first."""
     real: Picture | None
     """Some of the real images, as ingest made them."""
     registered: Registered | None

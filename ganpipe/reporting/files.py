@@ -52,6 +52,13 @@ class Reader:
         """An output of the stage `made_by` is not there."""
         self._absent.setdefault(made_by, []).append(str(path))
 
+    def files(self, folder: Path, pattern: str, made_by: str) -> list[Path]:
+        """The files in a folder that fit `pattern`, sorted, relative to the checkout; none where there is no folder."""
+        if not (self.root / folder).is_dir():
+            self.absent(folder, made_by)
+            return []
+        return sorted(path.relative_to(self.root) for path in (self.root / folder).glob(pattern))
+
     def json(self, path: Path, made_by: str) -> dict[str, Any] | None:
         """A JSON object; None where there is none."""
 

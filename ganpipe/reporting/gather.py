@@ -10,19 +10,22 @@ from typing import Any
 from .. import __version__, environment
 from ..data.manifest import read_manifest
 from ..errors import GanpipeError
+from ..evaluation import figures
+from ..evaluation.metrics import direction_of, meaning_of
 from ..params import Params
 from ..redaction import without_password
 from ..registry import lineage
+from ..registry.card import SAMPLES_FILE
 from ..registry.runlog import flatten
-from ..registry.settings import Condition, RegisterSettings, direction_of
+from ..registry.settings import Condition, RegisterSettings
 from ..registry.tracking import Tracker
-from ..stages.common import EVALUATE, PACKAGE, REAL_IMAGES, SHARDS, TRAIN, TUNE
+from ..stages.common import CURVES, EVALUATE, PACKAGE, REAL_IMAGES, SHARDS, TRAIN, TUNE
 from .contents import (
     Curve,
     Data,
     Evaluation,
+    Figure,
     Metric,
-    Picture,
     Registered,
     Report,
     SampleGrid,
@@ -34,8 +37,6 @@ from .contents import (
 from .dvc_state import read_stages
 from .files import Reader, Rows, number
 from .mlflow_state import reach, read_registered, read_run
-
-PICTURES = ("samples", "nearest", "interpolation")
 
 
 def gather(root: Path, params: Params) -> Report:
@@ -58,11 +59,11 @@ def gather(root: Path, params: Params) -> Report:
         data=_data(reader),
         search=_search(reader),
         training=training,
-        curves=_curves(reader.rows(TRAIN / "curves.csv", "train", "images_seen")),
+        curves=_all_curves(reader),
         scores=_curves(reader.rows(TRAIN / "scores.csv", "train", "images_seen")),
         grids=_grids(reader, training),
         evaluation=None if metrics is None else _evaluation(reader, metrics, protocol or {}, params.register_),
-        pictures=_pictures(reader),
+        figures=_figures(reader),
         real=reader.picture(REAL_IMAGES, "ingest"),
         registered=registered,
         run=run,
@@ -106,6 +107,11 @@ def _training(values: Mapping[str, Any]) -> Training:
     )
 
 
+def _all_curves(reader: Reader) -> list[Curve]:
+    tables = [reader.rows(path, "train", "images_seen") for path in reader.files(TRAIN / CURVES, "*.csv", "train")]
+    return [curve for table in tables for curve in _curves(table)]
+
+
 def _curves(rows: Rows | None) -> list[Curve]:
     names = [name for name in (rows[0] if rows else {}) if name not in ("step", "images_seen")]
     curves = []
@@ -116,13 +122,9 @@ def _curves(rows: Rows | None) -> list[Curve]:
 
 
 def _grids(reader: Reader, training: Training | None) -> list[SampleGrid]:
-    folder = reader.root / TRAIN / "samples"
-    if not folder.is_dir():
-        reader.absent(TRAIN / "samples", "train")
-        return []
     grids = []
-    for file in sorted(folder.glob("*.png")):
-        picture = reader.picture(file.relative_to(reader.root), "train")
+    for file in reader.files(TRAIN / "samples", "*.png", "train"):
+        picture = reader.picture(file, "train")
         if picture is not None:
             step = int(file.stem) if file.stem.isdecimal() else None
             known = training is not None and training.step > 0 and step is not None
@@ -157,7 +159,7 @@ def _evaluation(
     pairs = [(row.get("class") or "", number(row.get("fid"))) for row in rows]
     return Evaluation(
         metrics=[
-            Metric(name, number(value), direction_of(name), _bounds(settings.conditions.get(name)))
+            Metric(name, number(value), direction_of(name), _bounds(settings.conditions.get(name)), meaning_of(name))
             for name, value in metrics.items()
         ],
         protocol=flatten(protocol),
@@ -173,9 +175,16 @@ def _bounds(condition: Condition | None) -> str:
     return ", ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
 
 
-def _pictures(reader: Reader) -> dict[str, Picture]:
-    found = {name: reader.picture(EVALUATE / f"{name}.png", "evaluate") for name in PICTURES}
-    return {name: picture for name, picture in found.items() if picture is not None}
+def _figures(reader: Reader) -> list[Figure]:
+    found = []
+    paths = reader.files(EVALUATE / figures.FOLDER, "*.png", "evaluate")
+    for path in sorted(paths, key=lambda path: (path.name != SAMPLES_FILE, path.name)):
+        picture = reader.picture(path, "evaluate")
+        if picture is not None:
+            known = figures.load(path.stem) if path.stem in figures.names() else None
+            title = path.stem.replace("_", " ") if known is None else known.title
+            found.append(Figure(title, "" if known is None else known.tells, picture))
+    return found
 
 
 def _from_mlflow(

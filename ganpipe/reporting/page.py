@@ -20,19 +20,6 @@ from .svg import compact
 
 MOST_BARS = 40
 """Classes in the bar chart: of more, those with the worst FID. The table beneath has them all."""
-MEANINGS = {
-    "fid": "Fréchet distance between features of generated and of real images",
-    "kid": "Kernel distance between features of generated and of real images",
-    "precision": "Share of generated images that lie among real ones: fidelity",
-    "recall": "Share of real images that lie among generated ones: diversity",
-    "fid_intra": "FID within each class, averaged over the classes",
-}
-"""By the beginning of a metric's name; the longest one that fits counts."""
-FOR_PEOPLE = {
-    "samples": ("Samples", "Generated images, none picked by hand"),
-    "nearest": ("Nearest training images", "Left: generated images; right of each, the training images nearest to it"),
-    "interpolation": ("Interpolation", "Each row goes from one latent to another in equal steps"),
-}
 
 
 def render(report: Report) -> str:
@@ -66,8 +53,6 @@ def render(report: Report) -> str:
         scatters=scatters(report.search),
         class_bars=class_bars(report),
         missing=by_part(report),
-        meanings={metric.name: meaning(metric) for metric in metrics(report)},
-        pictures=[(*FOR_PEOPLE[name], picture) for name, picture in report.pictures.items()],
         params=list(stage_params(list(report.stages))),
         commits=commits(report),
     )
@@ -123,12 +108,6 @@ def size(num_bytes: int | None) -> str:
 
 def metrics(report: Report) -> Sequence[Metric]:
     return report.evaluation.metrics if report.evaluation else ()
-
-
-def meaning(metric: Metric) -> str:
-    """What a metric says; empty for one that is not known here."""
-    fitting = [name for name in MEANINGS if metric.name == name or metric.name.startswith(f"{name}_")]
-    return MEANINGS[max(fitting, key=len)] if fitting else ""
 
 
 def headline(report: Report) -> list[tuple[str, str, str]]:

@@ -39,6 +39,11 @@ SETTINGS = {
     "gans": "gans/{gan}.py",
 }
 """Section -> the file that defines it, and all that this file chooses by name."""
+ALL_OF: dict[str, tuple[str, ...]] = {
+    "evaluate": ("evaluation/metrics", "evaluation/figures"),
+    "register": ("evaluation/metrics",),
+}
+"""Stage -> the folders of which it uses every file, without importing any by name."""
 
 
 def main(argv: list[str]) -> int:
@@ -59,6 +64,8 @@ def code_of(stage: str, gan: str, source: str = "", sources: Path = SOURCES) -> 
         sources: the folder of the package ganpipe.
     """
     starts = {SETTINGS[section].format(gan=gan, source=source) for section in READS[stage]}
+    found = [path for folder in ALL_OF.get(stage, ()) for path in (sources / folder).glob("*.py")]
+    starts |= {path.relative_to(sources).as_posix() for path in found}
     files = closure([f"stages/{stage}.py", *sorted(starts)], sources, gathering=GATHERING).files
     return {f"{sources.name}/{name}": digest(sources / name) for name in files}
 

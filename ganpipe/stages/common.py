@@ -16,6 +16,8 @@ REAL_IMAGES = Path("artifacts/ingest/real.png")
 REFERENCE = Path("artifacts/reference")
 TUNE = Path("artifacts/tune")
 TRAIN = Path("artifacts/train")
+CURVES = "curves"
+"""In TRAIN: the folder with a table per quantity."""
 EVALUATE = Path("artifacts/evaluate")
 PACKAGE = Path("artifacts/package")
 NOTES = Path(".ganpipe/notes")
@@ -49,14 +51,20 @@ def read_json(path: Path, made_by: str) -> Any:
         ) from None
 
 
-def leave_note(stage: str, about: str = "", links: Mapping[str, str] | None = None) -> None:
+def leave_note(
+    stage: str,
+    about: str = "",
+    links: Mapping[str, str] | None = None,
+    metrics: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
     """What Prefect shows on the page of the stage's run, beside its outputs (`pipelines/artifacts.py` reads it).
 
     Args:
         about: one sentence on what its numbers mean.
         links: pages by title.
+        metrics: by name: which values are `better`, and what the number `tells`.
     """
-    write_json(NOTES / f"{stage}.json", {"about": about, "links": dict(links or {})})
+    write_json(NOTES / f"{stage}.json", {"about": about, "links": dict(links or {}), "metrics": dict(metrics or {})})
 
 
 def require_no_arguments(argv: list[str], command: str, about: str | None, more: str = "") -> None:

@@ -12,8 +12,11 @@ from .. import environment
 from ..data.cache import Dataset, open_dataset
 from ..data.manifest import Manifest, read_manifest, verify
 from ..errors import GanpipeError
-from ..evaluation.evaluate import Evaluation, evaluate, protocol_of
+from ..evaluation import metrics
+from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.extractors import Extractor, load_extractor
+from ..evaluation.measured import Subject
+from ..evaluation.measuring import protocol_of
 from ..evaluation.protocol import Protocol
 from ..evaluation.reference import Reference, load_reference, reference_protocol, require_images
 from ..evaluation.sampling import place_of
@@ -53,7 +56,7 @@ def main(argv: list[str]) -> int:
             evaluation.save(EVALUATE)
             _log(evaluation, run, progress.images_seen)
             links = {"MLflow run of the evaluation": run_page(tracker, run.run_id, run.experiment_id)}
-            leave_note("evaluate", about=protocol.text, links=links)
+            leave_note("evaluate", about=protocol.text, links=links, metrics=metrics.told(evaluation.metrics))
     for name, value in evaluation.metrics.items():
         print(f"{name} {value:g}")
     print(protocol.text)
@@ -81,8 +84,9 @@ def _log(evaluation: Evaluation, run: RunLog, images_seen: int) -> None:
     run.set_tags({"ganpipe.protocol": evaluation.protocol.hash, **own})
     run.log_params({"protocol": evaluation.protocol.model_dump(mode="json")})
     run.log_metrics(evaluation.metrics, step=images_seen)
-    for path in sorted(EVALUATE.iterdir()):
-        run.log_artifact(path)
+    for path in sorted(path for path in EVALUATE.rglob("*") if path.is_file()):
+        folder = path.parent.relative_to(EVALUATE).as_posix()
+        run.log_artifact(path, "" if folder == "." else folder)
 
 
 def trained_gan(trained: dict[str, Any]) -> Gan:
@@ -103,7 +107,9 @@ def trained_gan(trained: dict[str, Any]) -> Gan:
     return gan.eval()
 
 
-def measure(gan: Gan, progress: Progress, settings: EvaluateSettings, averaged: bool) -> Evaluation:
+def measure(
+    gan: Gan, progress: Progress, settings: EvaluateSettings, averaged: bool, with_figures: bool = True
+) -> Evaluation:
     """Evaluate `gan` against the reference that the stage `reference` left.
 
     Raises:
@@ -111,7 +117,8 @@ def measure(gan: Gan, progress: Progress, settings: EvaluateSettings, averaged: 
     """
     dataset, extractor, reference = _yardstick(gan, settings)
     training = dataset if settings.split == "train" else open_dataset(SHARDS, "train")
-    return evaluate(gan, progress, dataset, reference, extractor, settings, training, averaged)
+    subject = Subject(gan, progress, dataset, reference, extractor, settings, averaged, training)
+    return evaluate(subject, with_figures)
 
 
 def protocol_here(gan: Gan, settings: EvaluateSettings, averaged: bool) -> Protocol:

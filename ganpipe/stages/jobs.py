@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from .. import environment, services
 from ..data.manifest import Manifest, verify
 from ..data.shard_set import ShardSet
-from ..evaluation.evaluate import QuickFid
-from ..evaluation.figures import SampleGrid
+from ..evaluation.quick_fid import QuickFid
 from ..evaluation.reference import require_images
+from ..evaluation.sample_grids import SampleGrid
 from ..gans import load
 from ..gans.base import GanConfig
 from ..params import Params, load_params

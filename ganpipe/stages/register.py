@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import environment
 from ..data.manifest import Manifest, read_manifest
+from ..evaluation import figures
 from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
 from ..params import Params, load_params
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
         protocol=protocol,
         licence=manifest.licence,
         card=text,
-        samples_png=EVALUATE / "samples.png",
+        samples_png=EVALUATE / figures.FOLDER / SAMPLES_FILE,
         names=manifest.names,
     )
     tracker = Tracker.at(environment.home(), params.register_.experiment)
@@ -115,7 +116,8 @@ class Again:
         with self._generator(version) as generator:
             description = generator.description
             progress = Progress(**description["progress"])
-            return measure(generator.gan, progress, self._settings, description["averaged"]).metrics
+            averaged = description["averaged"]
+            return measure(generator.gan, progress, self._settings, averaged, with_figures=False).metrics
 
     def protocol(self, version: ModelVersion) -> str:
         """Hash of the protocol under which `measure` measures a version."""

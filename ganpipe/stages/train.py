@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -21,7 +23,7 @@ from ..registry.tracking import Tracker
 from ..training.feed import spec_of
 from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
-from .common import REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
+from .common import CURVES, REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
 from .jobs import OpenTraining, begin, beside, job_server, needs_of, reach_ray, training_job
 from .runs import run_key, run_tags
 from .start import find_weights
@@ -68,7 +70,8 @@ def main(argv: list[str]) -> int:
                 train(dataclasses.replace(placed, open_tracker=OpenTraining(tracker, run.run_id)), params.cluster)
         state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest, origin)
-        run.log_artifact(TRAIN / "curves.csv")
+        for path in sorted((TRAIN / CURVES).iterdir()):
+            run.log_artifact(path, CURVES)
         if REAL_IMAGES.is_file():  # not where shards of an earlier ganpipe are trained on by hand
             run.log_artifact(REAL_IMAGES)
         leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id, run.experiment_id)})
@@ -104,7 +107,7 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, s
     filesystem, path = fsspec.core.url_to_fs(f"{job.folder}/samples")
     for name in listed(filesystem, path, "*.png"):
         (TRAIN / "samples" / name.rsplit("/", 1)[-1]).write_bytes(filesystem.cat_file(name))
-    write_text(TRAIN / "curves.csv", _csv(rows))
+    write_curves(TRAIN / CURVES, rows)
     write_text(TRAIN / "scores.csv", _csv([{"images_seen": seen, job.score_name: s} for seen, s in scores.items()]))
     safetensors.torch.save_file(state.generator_state(), TRAIN / "generator.safetensors")
     write_json(
@@ -121,6 +124,16 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, s
         },
     )
     return state.progress.images_seen
+
+
+def write_curves(folder: Path, rows: Sequence[dict[str, float]]) -> None:
+    """A table per quantity, `<quantity>.csv`: step, images_seen and its values; what was there before goes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    counts = ("step", "images_seen")
+    for name in dict.fromkeys(name for row in rows for name in row if name not in counts):
+        table = [{key: row[key] for key in (*counts, name)} for row in rows if name in row]
+        write_text(folder / f"{name.replace('/', '_')}.csv", _csv(table))
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

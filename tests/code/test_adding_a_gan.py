@@ -8,19 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import page_parts
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(?P<language>\w+)(?P<attributes>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks() -> list[tuple[str, dict[str, str], str]]:
-    """(language, attributes, text) of each code block of the page."""
-    page = (ROOT / "docs" / "adding-a-gan.md").read_text(encoding="utf-8")
-    return [
-        (found["language"], dict(re.findall(r"([\w-]+)=(\S+)", found["attributes"])), found["text"])
-        for found in BLOCK.finditer(page)
-    ]
+    """The page's code blocks."""
+    return page_parts.blocks("adding-a-gan.md")
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from training_parts import case_of, given_to, largest_difference, make_loop, pac
 
 from ganpipe import gans
 from ganpipe.evaluation.extractors import efficientnet_lite0
-from ganpipe.evaluation.figures import sample_grid
 from ganpipe.evaluation.grids import png
+from ganpipe.evaluation.sample_grids import sample_grid
 from ganpipe.evaluation.sampling import interpolate, sample_images
 from ganpipe.registry.served_model import Generator, package_files
 from ganpipe.training.distributed import World

@@ -146,7 +146,7 @@ def test_a_deployment_runs_the_whole_pipeline_on_the_services(stack: Stack) -> N
     models = json.loads(worker.run("ganpipe", "models", "--json", variables=environment))
     assert "champion" in json.dumps(models)
     keys = objects(stack)
-    assert [name for name in ("model.json", "generator.safetensors", "curves.csv") if not any(
+    assert [name for name in ("model.json", "generator.safetensors", "score_real.csv") if not any(
         key.startswith("mlflow/") and key.endswith(f"/{name}") for key in keys)] == []  # fmt: skip
     # Ray leaves an empty object for the folder itself.
     assert not [key for key in keys if key.startswith("work/") and key != "work/"]

@@ -14,11 +14,15 @@ from evaluation_parts import PROGRESS, SIZE, digits, digits_dataset, new_gan
 from PIL import Image
 
 from ganpipe.errors import GanpipeError
-from ganpipe.evaluation import evaluate as evaluation_module
-from ganpipe.evaluation import figures, metrics, reference
-from ganpipe.evaluation.evaluate import Evaluation, QuickFid, evaluate
+from ganpipe.evaluation import measuring, reference, sample_grids
+from ganpipe.evaluation.evaluate import Evaluation, evaluate
 from ganpipe.evaluation.extractors import Extractor, efficientnet_lite0
+from ganpipe.evaluation.frechet import fid
+from ganpipe.evaluation.grids import grid
+from ganpipe.evaluation.measured import Subject
+from ganpipe.evaluation.metrics.kid import kid
 from ganpipe.evaluation.protocol import Protocol, ReferenceProtocol
+from ganpipe.evaluation.quick_fid import QuickFid
 from ganpipe.evaluation.reference import (
     Reference,
     cached_reference,
@@ -126,7 +130,7 @@ def test_the_cache_computes_once_and_mends_damage(
 
 @pytest.mark.parametrize("name", ReferenceProtocol.model_fields)
 def test_every_field_of_the_reference_is_in_the_protocols_hash(name: str, computed: Reference) -> None:
-    protocol = evaluation_module.protocol_of(new_gan("gan"), computed, SETTINGS)
+    protocol = measuring.protocol_of(new_gan("gan"), computed, SETTINGS)
     value = getattr(computed.protocol, name)
     changed = computed.protocol.model_copy(update={name: value + 1 if isinstance(value, int) else f"{value}x"})
     assert changed.hash != computed.protocol.hash
@@ -135,20 +139,41 @@ def test_every_field_of_the_reference_is_in_the_protocols_hash(name: str, comput
 
 @pytest.mark.parametrize("name", [name for name in Protocol.model_fields if name != "reference"])
 def test_every_field_is_in_the_protocols_hash(name: str, computed: Reference) -> None:
-    protocol = evaluation_module.protocol_of(new_gan("gan"), computed, SETTINGS)
+    protocol = measuring.protocol_of(new_gan("gan"), computed, SETTINGS)
     value = getattr(protocol, name)
     changed = not value if isinstance(value, bool) else f"{value}x" if isinstance(value, str) else value + 1
     assert protocol.model_copy(update={name: changed}).hash != protocol.hash
     assert protocol.model_copy().hash == protocol.hash
 
 
+def test_a_measurement_has_the_hash_that_it_always_had() -> None:
+    """Numbers that were registered before stay comparable, however many metrics there are."""
+    real = ReferenceProtocol(
+        extractor="efficientnet_lite0",
+        weights_sha256="ab" * 32,
+        resize=64,
+        resampling="bilinear_antialiased",
+        data_digest="cd" * 32,
+        split="train",
+        num_real=10_000,
+        seed=0,
+    )
+    found = Reference(real, np.zeros((2, 2), np.float32), np.arange(2), None)
+    assert real.hash == "edf2e762292c8a04"
+    hashes = {
+        name: [measuring.protocol_of(new_gan(name), found, EvaluateSettings(), quick).hash for quick in (False, True)]
+        for name in ("dcgan", "cgan")
+    }
+    assert hashes == {
+        "dcgan": ["ddf5367dbd41777c", "6a5d56cf5b4d2a5d"],
+        "cgan": ["0dd51cd104e889b5", "8a8493ce3d2ccc39"],
+    }
+
+
 def test_batch_size_and_figures_are_not_in_the_protocol(computed: Reference) -> None:
     gan = new_gan("gan")
     other = SETTINGS.model_copy(update={"batch_size": 7, "num_grid_samples": 4, "num_nearest": 2})
-    assert (
-        evaluation_module.protocol_of(gan, computed, SETTINGS).hash
-        == evaluation_module.protocol_of(gan, computed, other).hash
-    )
+    assert measuring.protocol_of(gan, computed, SETTINGS).hash == measuring.protocol_of(gan, computed, other).hash
 
 
 # -- sampling
@@ -219,18 +244,18 @@ def test_seeds_of_an_evaluation() -> None:
 
 def test_a_grid_holds_every_image_in_order() -> None:
     images = digits()[0][:7]
-    picture = np.asarray(figures.grid(images, 3))
+    picture = np.asarray(grid(images, 3))
     factor = 4  # 16 to 64 pixels
     assert picture.shape == (3 * (64 + 2) + 2, 3 * (64 + 2) + 2)
     for index, image in enumerate(images):
         top, left = 2 + index // 3 * 66, 2 + index % 3 * 66
         np.testing.assert_array_equal(picture[top : top + 64 : factor, left : left + 64 : factor], image[0])
     colour = np.random.default_rng(0).integers(0, 256, (2, 3, 70, 70), dtype=np.uint8)
-    np.testing.assert_array_equal(np.asarray(figures.grid(colour, 2))[2:72, 2:72], colour[0].transpose(1, 2, 0))
+    np.testing.assert_array_equal(np.asarray(grid(colour, 2))[2:72, 2:72], colour[0].transpose(1, 2, 0))
 
 
 def test_pictures_are_png_without_anything_but_pixels() -> None:
-    draw = pickle.loads(pickle.dumps(figures.SampleGrid(9)))  # noqa: S301
+    draw = pickle.loads(pickle.dumps(sample_grids.SampleGrid(9)))  # noqa: S301
     content = draw(new_gan("dcgan"), PROGRESS)
     picture = Image.open(io.BytesIO(content))
     assert picture.format == "PNG"
@@ -247,15 +272,15 @@ def test_fid_orders_real_noisy_and_noise(extractor: Extractor) -> None:
     noisy = np.clip(images[300:500] + random.normal(0, 40, (200, 1, SIZE, SIZE)), 0, 255).astype(np.uint8)
     noise = random.integers(0, 256, (200, 1, SIZE, SIZE), dtype=np.uint8)
     real = extractor.features(images[:300])
-    values = [metrics.fid(real, extractor.features(other)) for other in (images[300:500], noisy, noise)]
+    values = [fid(real, extractor.features(other)) for other in (images[300:500], noisy, noise)]
     assert values[0] < 0.5 * values[1] < 0.5 * values[2]
-    kids = [metrics.kid(real, extractor.features(other), 10, 100).mean for other in (images[300:500], noisy, noise)]
+    kids = [kid(real, extractor.features(other), 10, 100) for other in (images[300:500], noisy, noise)]
     assert kids[0] < 0.5 * kids[1] < 0.5 * kids[2]
 
 
 @pytest.fixture(scope="module")
 def conditional(computed: Reference, extractor: Extractor) -> Evaluation:
-    return evaluate(new_gan_with_seed("cgan"), PROGRESS, digits_dataset(), computed, extractor, SETTINGS)
+    return evaluate(Subject(new_gan_with_seed("cgan"), PROGRESS, digits_dataset(), computed, extractor, SETTINGS))
 
 
 def new_gan_with_seed(name: str) -> Gan:
@@ -266,7 +291,8 @@ def new_gan_with_seed(name: str) -> Gan:
 
 def test_an_evaluation_has_metrics_protocol_and_figures(conditional: Evaluation, tmp_path: Path) -> None:
     assert set(conditional.metrics) == {
-        f"{name}_efficientnet_lite0" for name in ("fid", "kid", "precision", "recall", "fid_intra")
+        f"{name}_efficientnet_lite0"
+        for name in ("fid", "kid", "precision", "recall", "fid_intra", "class_accuracy", "class_accuracy_of_real")
     }
     assert set(conditional.class_fids) == set("0123456789")
     conditional.save(tmp_path)
@@ -279,14 +305,19 @@ def test_an_evaluation_has_metrics_protocol_and_figures(conditional: Evaluation,
     lines = (tmp_path / "class_fid.csv").read_text().splitlines()
     assert lines[0] == "class,fid,real,generated"
     assert len(lines) == 11
-    for name in ("samples.png", "nearest.png", "interpolation.png"):
-        Image.open(tmp_path / name).verify()
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        "samples.png",
+        "nearest.png",
+        "interpolation.png",
+    }
+    for path in (tmp_path / "figures").iterdir():
+        Image.open(path).verify()
 
 
 def test_the_same_evaluation_gives_the_same_numbers(
     conditional: Evaluation, computed: Reference, extractor: Extractor
 ) -> None:
-    again = evaluate(new_gan_with_seed("cgan"), PROGRESS, digits_dataset(), computed, extractor, SETTINGS)
+    again = evaluate(Subject(new_gan_with_seed("cgan"), PROGRESS, digits_dataset(), computed, extractor, SETTINGS))
     assert again == conditional
 
 
@@ -297,14 +328,15 @@ def test_a_generator_that_copies_is_found_out(
     dataset = digits_dataset()
     originals = dataset.rows(computed.indices_N)["image"]
     monkeypatch.setattr(
-        evaluation_module, "sample_images", lambda gan, progress, seeds, labels=None, **_: originals[list(seeds)]
+        measuring, "sample_images", lambda gan, progress, seeds, labels=None, **_: originals[list(seeds)]
     )
+    monkeypatch.setattr(Subject, "images", lambda subject, samples: originals[list(samples)])
     settings = SETTINGS.model_copy(update={"num_samples": 150})
-    found = evaluate(new_gan("gan"), PROGRESS, dataset, computed, extractor, settings)
+    found = evaluate(Subject(new_gan("gan"), PROGRESS, dataset, computed, extractor, settings))
     assert found.metrics["fid_efficientnet_lite0"] < 1e-3
     assert found.metrics["precision_efficientnet_lite0"] == found.metrics["recall_efficientnet_lite0"] == 1
     assert not found.class_fids
-    picture = np.asarray(Image.open(io.BytesIO(found.figures["nearest.png"])))
+    picture = np.asarray(Image.open(io.BytesIO(found.figures["nearest"])))
     for row in range(settings.num_nearest_samples):
         rows = slice(2 + row * 66, 2 + row * 66 + 64)
         np.testing.assert_array_equal(picture[rows, 2:66], picture[rows, 2 + 66 + 8 : 2 + 66 + 8 + 64])
@@ -313,7 +345,7 @@ def test_a_generator_that_copies_is_found_out(
 def test_a_reference_of_other_settings_is_refused(computed: Reference, extractor: Extractor) -> None:
     settings = SETTINGS.model_copy(update={"num_real": 100})
     with pytest.raises(GanpipeError, match="run `ganpipe reference` again"):
-        evaluate(new_gan("gan"), PROGRESS, digits_dataset(), computed, extractor, settings)
+        evaluate(Subject(new_gan("gan"), PROGRESS, digits_dataset(), computed, extractor, settings))
 
 
 def test_nearest_are_training_images_where_validation_is_the_reference(
@@ -323,7 +355,7 @@ def test_nearest_are_training_images_where_validation_is_the_reference(
     settings = SETTINGS.model_copy(update={"split": "validation", "num_real": 60})
     validation, training = digits_dataset(100, start=500, split="validation"), digits_dataset()
     computed = compute_reference(validation, extractor, settings)
-    found = evaluate(new_gan("gan"), PROGRESS, validation, computed, extractor, settings, training)
+    found = evaluate(Subject(new_gan("gan"), PROGRESS, validation, computed, extractor, settings, training=training))
     assert found.protocol.reference.split == "validation"
     [entry] = (tmp_path / "reference").glob("*/protocol.json")
     assert json.loads(entry.read_text())["protocol"]["split"] == "train"

@@ -15,8 +15,8 @@ from registry_parts import DIGITS, NAME, Desk, build, make_gan, own_samples, tra
 
 from ganpipe.cli import main
 from ganpipe.errors import EXIT_UNAVAILABLE
-from ganpipe.evaluation.figures import sample_grid
 from ganpipe.evaluation.grids import grid
+from ganpipe.evaluation.sample_grids import sample_grid
 from ganpipe.serving.follower import Source
 
 Capture = pytest.CaptureFixture[str]

@@ -41,11 +41,13 @@ def test_dag_metrics_and_plots(project: Project) -> None:
     page = Path(project.dvc("plots", "show").strip().removeprefix("file://"))
     try:
         text = page.read_text(encoding="utf-8")
-        titles = ["What the players minimise", "What the opponent thinks", "Quick FID while", "Quick FID of each trial"]
+        curves = [f"curves/{name}.csv" for name in ("generator_adversarial", "discriminator_adversarial", "score_real")]
+        titles = [*curves, "Quick FID while", "Quick FID of each trial"]
         assert [title for title in titles if title not in text] == []
         pictures = {path.name for path in page.parent.rglob("*.png")}
         assert len(pictures) >= 4, pictures
         assert any(name.endswith("real.png") for name in pictures), pictures
+        assert any(name.endswith("nearest.png") for name in pictures), pictures
         assert project.run("git", "status", "--porcelain") == ""
     finally:
         shutil.rmtree(page.parent)
@@ -96,9 +98,8 @@ NEW_FILES = {
     "ganpipe/networks/another.py": "class Network: ...\n",
     "ganpipe/losses/another.py": "def loss(): ...\n",
     "ganpipe/data/sources/another.py": "from .base import Source\n",
-    "ganpipe/evaluation/another.py": "def metric(): ...\n",
 }
-"""A GAN with a network and a loss of its own, a source, a metric."""
+"""A GAN with a network and a loss of its own, a source."""
 
 
 def test_code_that_a_stage_does_not_use_and_words_leave_everything_done(project: Project, tmp_path: Path) -> None:
@@ -120,6 +121,18 @@ def test_code_that_a_stage_does_not_use_and_words_leave_everything_done(project:
         f"Stage '{name}' didn't change, skipping" for name in STAGES if name != "code"
     ]
     assert changed.stale() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "stale"), [("metrics/another.py", ["evaluate", "register"]), ("figures/another.py", ["evaluate"])]
+)
+def test_another_metric_or_figure_is_measured_and_nothing_is_trained(
+    project: Project, tmp_path: Path, file: str, stale: list[str]
+) -> None:
+    changed = project.copy(tmp_path / "project")
+    (changed.root / "ganpipe" / "evaluation" / file).write_text("from .base import *\n")
+    changed.dvc("repro", "code")
+    assert changed.stale() == stale
 
 
 @pytest.mark.parametrize(

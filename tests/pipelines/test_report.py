@@ -69,7 +69,8 @@ def test_a_finished_run_is_gathered_whole(finished: Checkout) -> None:
     assert {metric.name: metric.value for metric in report.evaluation.metrics} == METRICS
     assert report.evaluation.class_fids[0] == (HOSTILE, 99.5)
     assert report.evaluation.protocol["reference.extractor"] == "efficientnet_lite0"
-    assert set(report.pictures) == {"samples", "nearest", "interpolation"}
+    assert [figure.title for figure in report.figures] == ["Samples", "Interpolation", "Nearest training images"]
+    assert [metric.tells for metric in report.evaluation.metrics if not metric.tells] == []
     assert report.real is not None
     assert f'src="{report.real.uri}"' in render(report)
 
@@ -143,7 +144,7 @@ def test_after_ingest_alone_the_page_says_what_the_rest_would_add(
     states = {stage.name: stage.state for stage in report_of(tmp_path).stages}
     assert states == {name: "up to date" if name == "ingest" else "not run" for name in STAGES}
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "artifacts/train/curves.csv" in page
+    assert "artifacts/train/curves" in page
     assert "<code>dvc repro train</code>" in page
 
 
@@ -202,8 +203,8 @@ DAMAGE = {
     "artifacts/evaluate/metrics.json": ('{"fid', "cannot be read"),
     "artifacts/evaluate/protocol.json": ("[1]", "holds a list"),
     "artifacts/evaluate/class_fid.csv": ("name,value\n1,2\n", "no column class, fid"),
-    "artifacts/evaluate/nearest.png": ("no picture", "cannot identify image file"),
-    "artifacts/train/curves.csv": ("images_seen,a\n1,2,3\n", "a row has more values than the header names"),
+    "artifacts/evaluate/figures/nearest.png": ("no picture", "cannot identify image file"),
+    "artifacts/train/curves/score_real.csv": ("images_seen,a\n1,2,3\n", "a row has more values than the header names"),
     "artifacts/train/model.json": ("", "cannot be read"),
     "artifacts/tune/trials.csv": ("\0", "no column images_seen, trial"),
     "artifacts/shards/manifest.json": ("{}", "not a manifest of this version"),
@@ -243,10 +244,10 @@ def test_a_large_picture_goes_in_smaller(checkout: Path) -> None:
     from PIL import Image
 
     noise = np.random.default_rng(0).integers(0, 255, (2000, 1000, 3), np.uint8)
-    path = checkout / "artifacts" / "evaluate" / "samples.png"
+    path = checkout / "artifacts" / "evaluate" / "figures" / "samples.png"
     path.unlink()
     Image.fromarray(noise).save(path)
-    picture = report_of(checkout).pictures["samples"]
+    picture = report_of(checkout).figures[0].picture
     assert (picture.width, picture.height) == (700, 1400)
     assert picture.uri.startswith("data:image/jpeg;base64,")
     assert len(picture.uri) < path.stat().st_size

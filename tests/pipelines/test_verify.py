@@ -88,7 +88,7 @@ def test_a_pinned_choice_trains_the_same_generator(project: Project, tmp_path: P
     finally:
         services.stop(pinned.root)
     made = pinned.files()
-    for name in ("generator.safetensors", "model.json", "curves.csv"):
+    for name in ("generator.safetensors", "model.json", "curves/generator_adversarial.csv"):
         assert made[f"artifacts/train/{name}"] == before[f"artifacts/train/{name}"], name
 
 

@@ -99,7 +99,7 @@ def test_a_run_with_all_that_is_shared_in_a_bucket(s3: ObjectStore, tmp_path: Pa
         assert [key for key in s3.keys("work/") if key != "work/"] == [], "an ended stage leaves nothing behind"
         # MLflow: the packaged model and the sample grids, through the server.
         kept = s3.keys("mlflow/")
-        assert [name for name in ("model.json", "generator.safetensors", "samples.png", "curves.csv") if not any(
+        assert [name for name in ("model.json", "generator.safetensors", "samples.png", "score_real.csv") if not any(
             key.endswith(f"/{name}") for key in kept)] == []  # fmt: skip
         grid = tmp_path / "grid.png"
         project.run("ganpipe", "sample", "--model", "@champion", "--num", "4", "--seed", "7", "--out", str(grid))

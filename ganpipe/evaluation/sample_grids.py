@@ -1,6 +1,6 @@
-"""Pictures of samples.
+"""Grids of samples: those of the evaluation, and those that are drawn again and again in a training.
 
-Legend: N images, K neighbours, C channels (1 or 3), H height, W width.
+Legend: N images, C channels (1 or 3), H height, W width.
 """
 
 from __future__ import annotations
@@ -18,16 +18,9 @@ from ..gans.spec import is_view
 from .given import read, rows_of
 from .grids import grid, png
 from .reference import choose
-from .sampling import interpolate, quantise, sample_images, sample_seeds
+from .sampling import quantise, sample_images, sample_seeds
 
 MOST_COLUMNS = 32
-
-
-def nearest_figure(samples_NCHW: np.ndarray, neighbours_NKCHW: np.ndarray) -> Image.Image:
-    """A row a sample: the sample, a gap, and the training images nearest to it, nearest first."""
-    rows = np.concatenate([samples_NCHW[:, None], neighbours_NKCHW], axis=1)
-    num_rows, columns, *shape = rows.shape
-    return grid(rows.reshape(num_rows * columns, *shape), columns, wide_gap_after=1)
 
 
 def classes_in_turn(gan: Gan, num_samples: int) -> dict[str, np.ndarray] | None:
@@ -87,31 +80,6 @@ def _like(images_NCHW: np.ndarray, others_NCHW: np.ndarray) -> np.ndarray:
     if sized.shape[1] == channels:
         return sized
     return sized.repeat(3, axis=1) if channels == 3 else sized.mean(1, keepdims=True).round().astype(np.uint8)
-
-
-def interpolation_figure(
-    gan: Gan, progress: Progress, num_rows: int, num_steps: int, seed: int = 0
-) -> Image.Image | None:
-    """A row for each pair of successive seeds: from the latent of the one to that of the other.
-
-    None for a GAN without latents, or that is given more than labels.
-    """
-    given = classes_in_turn(gan, num_rows)
-    if not gan.has_latents or given is None:
-        return None
-    seeds = sample_seeds(seed, num_rows + 1)
-    rows = [
-        interpolate(
-            gan,
-            progress,
-            seeds[row],
-            seeds[row + 1],
-            num_steps,
-            {name: values[row : row + 1] for name, values in given.items()},
-        )
-        for row in range(num_rows)
-    ]
-    return grid(np.concatenate(rows), num_steps)
 
 
 @dataclass(frozen=True)

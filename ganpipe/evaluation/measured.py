@@ -1,0 +1,109 @@
+"""What is measured, and what metrics and figures are made from.
+
+Legend: N real images, M samples, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.cache import Dataset
+from ..gans.base import Gan, Progress
+from ..gans.spec import FieldReader
+from .class_fids import ClassFid, class_fids
+from .classifier import fitted_and_tested
+from .extractors import Extractor
+from .given import read, reference_of, rows_of
+from .reference import Reference
+from .sampling import sample_images, sample_seeds
+from .settings import EvaluateSettings
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A generator that is measured, and what it is measured with.
+
+    Attributes:
+        gan: with the weights to be measured: as they will be released.
+        dataset: the split that `settings` name, from which `reference` was computed.
+        reference: all real images that are compared with; `real` has those of the domain that the generator makes.
+        averaged: whether these weights are a moving average (EMA); for the protocol.
+        training: the training split, for the nearest training images; by default `dataset`.
+    """
+
+    gan: Gan
+    progress: Progress
+    dataset: Dataset
+    reference: Reference
+    extractor: Extractor
+    settings: EvaluateSettings
+    averaged: bool = True
+    training: Dataset | None = None
+
+    @cached_property
+    def real(self) -> Reference:
+        """The real images that the generator's are compared with."""
+        return reference_of(self.gan, self.reference)
+
+    @cached_property
+    def seeds(self) -> Sequence[int]:
+        """Of the samples, M."""
+        return sample_seeds(self.settings.seed, self.settings.num_samples)
+
+    def given(self, names: Sequence[str]) -> FieldReader:
+        """Reads fields of the GAN: row i belongs to sample i."""
+        return rows_of(self.gan, self.dataset, self.reference.indices_N, self.settings.seed, names)
+
+    def conditions(self, samples: Sequence[int]) -> dict[str, Tensor]:
+        """What the samples of these numbers are given."""
+        reader = self.given(self.gan.given)
+        rows = [read(reader, number, number + 1) for number in samples]
+        return {name: torch.cat([row[name] for row in rows]) for name in self.gan.given}
+
+    def images(self, samples: Sequence[int]) -> np.ndarray:
+        """The samples of these numbers, uint8, (number of samples, C, H, W)."""
+        seeds = [self.seeds[number] for number in samples]
+        return sample_images(self.gan, self.progress, seeds, self.conditions(samples))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Samples in feature space beside real images: plain arrays, from which metrics are computed.
+
+    Attributes:
+        real: features of real images, and their classes.
+        features_MD: of the samples.
+        settings: how metrics are computed.
+        labels_M: the classes that the samples were given; None without.
+        num_classes: of the dataset.
+        values_of_pairs: metric -> its value for each sample and the image that it should be, (M,).
+    """
+
+    real: Reference
+    features_MD: np.ndarray
+    settings: EvaluateSettings
+    labels_M: np.ndarray | None = None
+    num_classes: int = 0
+    values_of_pairs: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def class_fids(self) -> list[ClassFid]:
+        """By class number; empty without labels."""
+        if self.labels_M is None or self.real.labels_N is None:
+            return []
+        return class_fids(self.real.features_ND, self.real.labels_N, self.features_MD, self.labels_M, self.num_classes)
+
+    @cached_property
+    def class_accuracies(self) -> tuple[float, float] | None:
+        """Accuracy of a classifier of real images on the samples, and on real images that it has not seen; None
+        without labels."""
+        if self.labels_M is None or self.real.labels_N is None:
+            return None
+        classifier, on_real = fitted_and_tested(self.real.features_ND, self.real.labels_N)
+        return classifier.accuracy(self.features_MD, self.labels_M), on_real

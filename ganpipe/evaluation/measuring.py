@@ -1,0 +1,79 @@
+"""What every measurement of a generator does: features of its samples, its protocol, rounding.
+
+Legend: N images, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..gans.base import Gan, Progress
+from ..gans.spec import FieldReader
+from .extractors import Extractor
+from .given import read
+from .protocol import Protocol
+from .reference import Reference
+from .sampling import sample_images
+from .settings import EvaluateSettings
+
+_SIGNIFICANT_DIGITS = 6
+_PART = 512
+
+Part = Callable[[slice, np.ndarray, dict[str, Tensor]], object]
+"""(rows, images (N, C, H, W), the fields that were read for them); called for one part of the samples at a time."""
+
+
+def rounded(value: float) -> float:
+    """To 6 significant digits."""
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
+
+
+def protocol_of(
+    gan: Gan, reference: Reference, settings: EvaluateSettings, quick: bool = False, averaged: bool = True
+) -> Protocol:
+    """The protocol of `evaluate`, or of the quick FID."""
+    labels = "as_reference" if gan.given else "none"
+    common: dict[str, Any] = {"reference": reference.protocol, "averaged": averaged, "labels": labels}
+    if quick:
+        return Protocol(metric="quick", num_samples=settings.quick.num_samples, seed=settings.quick.seed, **common)
+    return Protocol(
+        metric="full",
+        num_samples=settings.num_samples,
+        seed=settings.seed,
+        kid_subsets=settings.kid_subsets,
+        kid_subset_size=settings.kid_subset_size,
+        num_neighbours=settings.num_neighbours,
+        **common,
+    )
+
+
+def sample_features(
+    gan: Gan,
+    progress: Progress,
+    extractor: Extractor,
+    seeds: Sequence[int],
+    fields: FieldReader,
+    batch_size: int,
+    part_done: Part | None = None,
+) -> np.ndarray:
+    """Features of generated images, (N, D); only a part of the images is in memory at a time.
+
+    Args:
+        fields: reads what the GAN is given, and whatever else `part_done` needs.
+        part_done: sees each part of the images.
+    """
+    features_ND = np.empty((len(seeds), extractor.num_features), np.float32)
+    size = max(batch_size, _PART)  # enough for every thread of the extractor
+    for start in range(0, len(seeds), size):
+        rows = slice(start, min(start + size, len(seeds)))
+        found = read(fields, rows.start, rows.stop)
+        conditions = {name: found[name] for name in gan.given}
+        images_NCHW = sample_images(gan, progress, seeds[rows], conditions, batch_size=batch_size)
+        features_ND[rows] = extractor.features(images_NCHW)
+        if part_done is not None:
+            part_done(rows, images_NCHW, found)
+    return features_ND

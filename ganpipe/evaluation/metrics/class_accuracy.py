@@ -1,0 +1,23 @@
+"""How often a classifier of real images finds the class that a sample was given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .base import Metric
+
+if TYPE_CHECKING:
+    from ..measured import Measured
+
+
+class ClassAccuracy(Metric):
+    """Of `classifier.LinearDiscriminant`, fitted to features of real images. `class_accuracy_of_real` says how far to
+    trust it: the same classifier's accuracy on real images that it has not seen."""
+
+    better = "higher"
+    needs = frozenset({"features", "labels"})
+    tells = "Share of generated images in which a classifier of real images finds the class that they were given"
+
+    def compute(self, measured: Measured) -> float | None:
+        accuracies = measured.class_accuracies
+        return None if accuracies is None else accuracies[0]

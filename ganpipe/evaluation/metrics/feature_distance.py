@@ -1,0 +1,41 @@
+"""Distance of paired images in the extractor's feature space, after the idea of LPIPS (Zhang 2018, arXiv 1801.03924).
+
+Legend: N, M images, D features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .base import Metric
+
+if TYPE_CHECKING:
+    from ..measured import Measured
+
+
+class FeatureDistance(Metric):
+    """As LPIPS it compares features of unit length. It is not LPIPS: it sees only the features of the extractor's last
+    layer, averaged over positions, and no weights were fitted to what people find alike."""
+
+    better = "lower"
+    needs = frozenset({"features", "pairs"})
+    tells = "Distance between features of each generated image and of the image that it should be, from 0 to 4"
+
+    def compute(self, measured: Measured) -> float:
+        # Sample i is paired with the reference's image i, where these begin again with the first one.
+        positions_M = np.arange(len(measured.features_MD)) % len(measured.real.features_ND)
+        return feature_distance(measured.features_MD, measured.real.features_ND[positions_M])
+
+
+def feature_distance(first_ND: np.ndarray, second_ND: np.ndarray) -> float:
+    """Squared Euclidean distance of feature vectors that are scaled to unit length, averaged over the pairs."""
+    first_ND, second_ND = (_unit(np.asarray(features, np.float64)) for features in (first_ND, second_ND))
+    return float(np.square(first_ND - second_ND).sum(1).mean())
+
+
+def _unit(features_ND: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(features_ND, axis=1, keepdims=True)
+    scaled: np.ndarray = features_ND / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return scaled

@@ -1,0 +1,23 @@
+"""Improved recall (Kynkäänniemi 2019, arXiv 1904.06991)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..neighbours import share_on_manifold
+from .base import Metric
+
+if TYPE_CHECKING:
+    from ..measured import Measured
+
+
+class Recall(Metric):
+    """Of as many samples as there are real images, or as many real images as samples."""
+
+    better = "higher"
+    needs = frozenset({"features"})
+    tells = "Share of real images that lie among generated ones: diversity"
+
+    def compute(self, measured: Measured) -> float:
+        real_ND, num_neighbours = measured.real.features_ND, measured.settings.num_neighbours
+        return share_on_manifold(real_ND, measured.features_MD, num_neighbours, real_ND)
