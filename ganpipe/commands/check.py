@@ -100,8 +100,8 @@ def check_watched_folders(params: Params) -> None:
     """
     if not (Path(".dvc").is_dir() and Path("dvc.yaml").is_file()):
         return
-    names = re.findall(r"\$\{sources\.(\w+)\.path\}", Path("dvc.yaml").read_text(encoding="utf-8"))
-    given = ((params.sources.get(name) or {}).get("path") for name in names)
+    found = re.findall(r"\$\{sources\.(\w+)\.(\w+)\}", Path("dvc.yaml").read_text(encoding="utf-8"))
+    given = ((params.sources.get(name) or {}).get(key) for name, key in found)
     tracked.require_fit([Path(path).expanduser() for path in given if path], _is_ignored_by_dvc)
 
 
@@ -120,6 +120,7 @@ def check_gan_and_data(params: Params) -> None:
     """
     source = sources.load(params.data.source)(params.source_settings)
     source.check()
+    source.check_against(params.data)
     found = source.describe()
     for line in classes.odd_names(found.classes):
         print(f"warning: {line}", file=sys.stderr)
