@@ -289,6 +289,10 @@ def test_a_file_that_dvc_stops_at(workplace: Path, capsys: pytest.CaptureFixture
     )
     (workplace / ".dvcignore").write_text("gone.png\n")
     assert main(["check"]) == 0
+    (workplace / "masks").mkdir()
+    (workplace / "masks" / "lost.png").symlink_to("elsewhere.png")
+    write(workplace, sources__pairs__source_path="masks")
+    assert "masks/lost.png: a link to elsewhere.png, which is not there. DVC watches masks" in error_of("check", capsys)
 
 
 def test_mlflow_that_does_not_answer(

@@ -97,18 +97,43 @@ def test_the_shards_hold_both_styles(tarball: Path, tmp_path: Path) -> None:
     assert reds == {(number * 40, 0, 0) for number in (0, 1, 2, 4)}
 
 
+def use_npm(folder: Path, tarball: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An npm command that gives this tarball for the package."""
+    npm = folder / "npm"
+    folder.mkdir()
+    copy = f'{shutil.which("cat")} {tarball} > "$4/{tarball.name}"'
+    npm.write_text(f'#!/bin/sh\n[ "$1 $2 $3" = "pack emoji-datasource-google@16.0.0 --pack-destination" ] && {copy}\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return npm
+
+
 def test_npm_fetches_the_package_once_and_the_cache_keeps_the_drawings_only(
     tarball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host_cache_of_the_test: Path
 ) -> None:
-    npm, cat = tmp_path / "bin" / "npm", shutil.which("cat")
-    npm.parent.mkdir()
-    npm.write_text(f'#!/bin/sh\n[ "$2" = emoji-datasource-google@16.0.0 ] && {cat} {tarball} > "$4/{tarball.name}"\n')
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", str(npm.parent), prepend=os.pathsep)
+    npm = use_npm(tmp_path / "bin", tarball, monkeypatch)
     names = [item.name for item in source_of().items()]
     npm.unlink()
     assert [item.name for item in source_of().items()] == names
     assert [path.name for path in (host_cache_of_the_test / "emoji_styles").glob("[!.]*")] == ["noto-64.tar"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("cut", r"emoji-datasource-google-16\.0\.0\.tgz has [0-9,]+ bytes and not those"),
+        ("edit", "has another SHA-256"),
+    ],
+)
+def test_a_registry_with_another_package_is_not_believed(
+    tarball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, message: str
+) -> None:
+    content = bytearray(tarball.read_bytes())
+    content[-1] ^= 1
+    tarball.write_bytes(content[:-1] if change == "cut" else content)
+    use_npm(tmp_path / "bin", tarball, monkeypatch)
+    with pytest.raises(GanpipeError, match=rf"Noto's emoji could not be fetched from any mirror: npm:emoji.*{message}"):
+        source_of().items()
 
 
 def test_another_package_is_refused(tarball: Path, tmp_path: Path) -> None:
