@@ -99,8 +99,8 @@ def check_watched_folders(params: Params) -> None:
     """
     if not (Path(".dvc").is_dir() and Path("dvc.yaml").is_file()):
         return
-    names = re.findall(r"\$\{sources\.(\w+)\.path\}", Path("dvc.yaml").read_text(encoding="utf-8"))
-    given = ((params.sources.get(name) or {}).get("path") for name in names)
+    found = re.findall(r"\$\{sources\.(\w+)\.(\w+)\}", Path("dvc.yaml").read_text(encoding="utf-8"))
+    given = ((params.sources.get(name) or {}).get(key) for name, key in found)
     tracked.require_fit([Path(path).expanduser() for path in given if path], _is_ignored_by_dvc)
 
 
@@ -119,6 +119,7 @@ def check_gan_and_data(params: Params) -> None:
     """
     source = sources.load(params.data.source)(params.source_settings)
     source.check()
+    source.check_against(params.data)
     found = source.describe()
     for line in classes.odd_names(found.classes):
         print(f"warning: {line}", file=sys.stderr)
@@ -139,8 +140,11 @@ def check_gan_and_data(params: Params) -> None:
 
 
 def data_spec(found: Description, params: Params) -> DataSpec:
-    """What the GAN will know of the dataset, as far as the source knows it before its images are read."""
-    return DataSpec(found.specs(params.data), found.main)
+    """What the GAN will know of the dataset, as far as the source knows it before its images are read.
+
+    In the order in which a manifest has its fields, so that training says the same of them.
+    """
+    return DataSpec(dict(sorted(found.specs(params.data).items())), found.main)
 
 
 def check_number_of_images(params: Params) -> None:

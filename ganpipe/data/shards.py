@@ -321,6 +321,7 @@ def write_shards(
         GanpipeError: nothing to ingest, an image is unreadable (under `unreadable: error`), the disk is full.
     """
     source.check()
+    source.check_against(settings)
     description = source.describe()
     items = _limited(source.items(), settings.limit)
     key = f"{settings.source}-{conversion_key(settings, description)}"

@@ -209,7 +209,7 @@ class Generator:
         gan_class = _gan_class(
             importlib.import_module(f"{self._code.__name__}.gans.{self.description['gan']}"), base.Gan
         )
-        self.conditions = conditions_of(self.description)
+        self.conditions = conditions_of(self.description, "label" in gan_class.fields)
         self.has_latents = self.description.get("has_latents", True)
         data = self.description["data"]
         if self.description["format"] == 1:
@@ -368,12 +368,17 @@ class Generator:
             raise invalid(f"row {row}: {name} {error}") from None
 
 
-def conditions_of(description: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a package's rows may have beside the seed, by name."""
+def conditions_of(description: Mapping[str, Any], takes_label: bool = False) -> dict[str, dict[str, Any]]:
+    """What a package's rows may have beside the seed, by name.
+
+    Args:
+        takes_label: whether something else says that a package of format 1 takes a label: its code, its columns. The
+            model.json of the first ones does not.
+    """
     if description["format"] != 1:
         return dict(description["conditions"])
-    data = description["data"]
-    if description.get("protocol", {}).get("labels") != "as_reference" and "classes" not in description:
+    data, protocol = description["data"], description.get("protocol", {})
+    if not takes_label and protocol.get("labels") != "as_reference" and "classes" not in description:
         return {}
     return {"label": {"kind": "label", "num_classes": data["num_classes"]}}
 

@@ -134,7 +134,7 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
     # Versions registered before they had settings choose their device themselves, and MLflow logs that they do.
     model = mlflow.pyfunc.load_model(str(path), model_config=None if device == "auto" else {"device": device})
     columns = set(model.metadata.get_input_schema().input_names())
-    conditions, output = conditions_of(description), output_of(description)
+    conditions, output = conditions_of(description, "label" in columns), output_of(description)
     labels = [spec for spec in conditions.values() if spec["kind"] == "label"]
     if len(labels) < len(conditions):
         raise NotServable(f"it is given {', '.join(conditions)}, which the page does not ask for")

@@ -16,14 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
 from training_parts import SMALL, make_loop
 
-from ganpipe import prefect_api
+from ganpipe import gans, prefect_api
 from ganpipe.cli import main
-from ganpipe.errors import EXIT_UNAVAILABLE
+from ganpipe.commands.check import check_gan_and_data
+from ganpipe.data.manifest import Manifest
+from ganpipe.data.shards import write_shards
+from ganpipe.data.sources.folder import Folder
+from ganpipe.data.sources.openmoji import Openmoji
+from ganpipe.errors import EXIT_UNAVAILABLE, GanpipeError
+from ganpipe.gans.base import View
+from ganpipe.params import Params, load_params
+from ganpipe.training.feed import spec_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,6 +114,10 @@ def test_no_commit_to_name_as_the_origin(
         (
             {"data__source": "imagefolder", "sources__imagefolder__text_column": "caption"},
             "sources.imagefolder.text_column: caption needs a table, but images has no metadata.csv or metadata.jsonl",
+        ),
+        (
+            {"data__source": "pairs", "sources__pairs__target_path": "targets"},
+            "sources.pairs.target_path: targets does not exist",
         ),
         ({"data__source": "webdataset"}, "sources.webdataset.shards: '*.tar' fits no file in images"),
         (
@@ -276,6 +289,10 @@ def test_a_file_that_dvc_stops_at(workplace: Path, capsys: pytest.CaptureFixture
     )
     (workplace / ".dvcignore").write_text("gone.png\n")
     assert main(["check"]) == 0
+    (workplace / "masks").mkdir()
+    (workplace / "masks" / "lost.png").symlink_to("elsewhere.png")
+    write(workplace, sources__pairs__source_path="masks")
+    assert "masks/lost.png: a link to elsewhere.png, which is not there. DVC watches masks" in error_of("check", capsys)
 
 
 def test_mlflow_that_does_not_answer(
@@ -472,3 +489,57 @@ def test_no_search_leaves_the_gans_own_settings(workplace: Path) -> None:
     tune = workplace / "artifacts" / "tune"
     assert (tune / "best.json").read_text() == "{}\n"
     assert (tune / "trials.png").read_bytes().startswith(b"\x89PNG")
+
+
+def said_by_check(params: Params) -> str | None:
+    """What the check of GAN and data refuses; None where it passes."""
+    try:
+        check_gan_and_data(params)
+    except GanpipeError as error:
+        return str(error)
+    return None
+
+
+def said_by_train(params: Params, manifest: Manifest) -> str | None:
+    """What the networks of a training on these shards refuse."""
+    try:
+        with torch.device("meta"):  # without their weights
+            gans.load(params.train.gan)(params.gan_config, spec_of(manifest))
+    except GanpipeError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(("fields", "labels"), [("image", "group"), ("sketch", "none")])
+def test_check_and_training_agree_on_what_a_gan_can_have(workplace: Path, fields: str, labels: str) -> None:
+    settings = {"fields": fields, "labels": labels, "groups": ["activities"], "skin_tones": False}
+    write(workplace, data__source="openmoji", data__limit=20, sources__openmoji=settings)
+    params = load_params()
+    manifest = write_shards(params.data, Openmoji(params.source_settings), workplace / "shards")
+    said = {}
+    for name in gans.names():
+        write(workplace, train__gan=name)
+        params = load_params()
+        said[name] = said_by_check(params)
+        assert said_by_train(params, manifest) == said[name]
+    if fields == "image":
+        assert [said[name] for name in ("gan", "dcgan", "wgan_gp", "cgan")] == [None] * 4
+    else:
+        there = "the dataset does not have (it has source, target, text)"
+        assert (
+            said["gan"]
+            == f"OriginalGan needs the field 'image', which {there}; choose another train.gan or data.source"
+        )
+
+
+def test_check_and_training_agree_on_views(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GAN of two domains needs labels: both say so in the same words."""
+    gan = gans.load("gan")
+    views = {"horse": View("image", "label", 0), "zebra": View("image", "label", 1)}
+    monkeypatch.setattr(gan, "origins", classmethod(lambda cls, config, data: views))
+    params = load_params()
+    manifest = write_shards(params.data, Folder(params.source_settings), workplace / "shards")
+    said = said_by_check(params)
+    assert said is not None
+    assert said.startswith("OriginalGan needs the field 'label', which the dataset does not have (it has image)")
+    assert said_by_train(params, manifest) == said

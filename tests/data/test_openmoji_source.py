@@ -18,8 +18,9 @@ from ganpipe.data.cache import open_dataset
 from ganpipe.data.images import UnreadableImage
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards import write_shards
+from ganpipe.data.sources import openmoji
 from ganpipe.data.sources.base import Pictures, Texts
-from ganpipe.data.sources.openmoji import Openmoji, OpenmojiSettings, Svg
+from ganpipe.data.sources.openmoji import Openmoji, OpenmojiSettings, Svg, line_layer
 from ganpipe.data.unicode_groups import block_of, group_of, has_skin_tone, name_of
 from ganpipe.errors import GanpipeError
 from ganpipe.section import parse
@@ -136,6 +137,48 @@ def test_shards_of_emoji_on_a_background(tmp_path: Path) -> None:
     assert dataset.fields == ("image", "label", "text")
     assert dataset.rows(np.arange(3))["image"].shape == (3, 3, 48, 48)
     assert "designed by OpenMoji" in manifest.licence
+
+
+def test_sketches_and_what_they_show(tmp_path: Path) -> None:
+    source = source_of(groups=["food-drink"], fields="sketch")
+    settings = DataSettings(
+        source="openmoji", image_size=48, channels=3, background="white", validation_fraction=0.2, limit=12
+    )
+    manifest = write_shards(settings, source, tmp_path / "out", num_processes=1)
+    assert (manifest.main, sorted(manifest.fields)) == ("target", ["label", "source", "target", "text"])
+    assert manifest.fields["source"] == manifest.fields["target"]
+    for split in manifest.splits:
+        dataset = open_dataset(tmp_path / "out", split)
+        rows = dataset.rows(np.arange(len(dataset)))
+        grey = rows["source"].astype(int)
+        assert (grey.max(1) - grey.min(1)).max() == 0  # black lines on white, and no colour
+        assert (rows["target"].max(1) > rows["target"].min(1)).any((1, 2)).all()
+        drawn = grey[:, 0] < 32  # the lines are those of the drawing, at the same place
+        assert drawn.any((1, 2)).all()
+        assert (rows["target"].max(1)[drawn] < 64).mean() > 0.9
+
+
+def test_a_drawing_without_lines_is_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, circle = b'<svg viewBox="0 0 72 72" xmlns="http://www.w3.org/2000/svg">', b'<circle cx="9" cy="9" r="9"/>'
+    drawings = {
+        "1F34E": head + b'<g id="color">' + circle + b"</g></svg>",
+        "1F34F": head + b'<g id="color">' + circle + b'</g><g id="line"/></svg>',
+        "1F350": head + b'<g id="color"/><g id="line">' + circle + b"</g></svg>",
+        "1F351": head + b"<g id=",
+    }
+    for name, content in drawings.items():
+        (tmp_path / f"{name}.svg").write_bytes(content)
+    found = [((int(name, 16),), tmp_path / f"{name}.svg") for name in drawings]
+    monkeypatch.setattr(openmoji, "drawings", lambda groups, skin_tones: found)
+    source = source_of(fields="sketch")
+    assert [item.name for item in source.items()] == ["1F350", "1F351"]
+    (left_out,) = source.left_out()
+    assert (left_out.kind, left_out.names) == ("drawings without a line layer", ("1F34E.svg", "1F34F.svg"))
+    assert line_layer(drawings["1F350"]) != line_layer(drawings["1F34F"]) is None
+    broken = source.items()[1].images["source"]
+    with pytest.raises(UnreadableImage, match="resvg cannot draw it"):
+        broken.decode(broken.read(), DataSettings())
+    assert len(source_of().items()) == 4
 
 
 def test_a_drawing_is_rasterised_at_the_size_that_is_wanted() -> None:

@@ -66,6 +66,10 @@ class Registry:
             self.client.log_model_artifacts(model.model_id, str(place.parent))
         return self.add_logged(model.model_id, tags)
 
+    def add_package(self, built: Path, gan: str) -> int:
+        """Register a package as it is."""
+        return self.add_logged(package.log_model(self.client, self._run_id, built, gan).model_id)
+
     def add_without_interpolation(self, seed: int = 0) -> int:
         """A version as they were before the columns `to_seed` and `mix`: its signature lacks them."""
         whole = package.signature

@@ -215,7 +215,13 @@ def test_every_local_folder_of_a_source_is_a_dependency_of_ingest() -> None:
     """What cannot be one: MNIST's own files, whose digests are known, URLs, and packages."""
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["ingest"]["deps"]
     sources = yaml.safe_load((ROOT / "params.yaml").read_text())["sources"]
-    folders = {name: section["path"] for name, section in sources.items() if section.get("path") is not None}
-    assert set(folders) == {"folder", "imagefolder", "webdataset"}
-    assert {f"${{sources.{name}.path}}" for name in folders} <= set(deps)
+    folders = {
+        f"{name}.{key}": section[key]
+        for name, section in sources.items()
+        for key in section
+        if key.endswith("path") and section[key] is not None
+    }
+    pairs = {"pairs.path", "pairs.source_path", "pairs.target_path"}
+    assert set(folders) == {"folder.path", "imagefolder.path", "webdataset.path", *pairs}
+    assert {f"${{sources.{key}}}" for key in folders} <= set(deps)
     assert all((ROOT / path).is_dir() for path in folders.values())

@@ -43,7 +43,7 @@ def save(path: Path, number: int) -> None:
 
 @pytest.fixture
 def workplace(make_repo: Callable[..., Path]) -> Path:
-    """What the page speaks of: an image folder, shards, photos, and photos to come."""
+    """What the page speaks of: image folders, images side by side, shards, photos, and photos to come."""
     root = make_repo(DVC_YAML, params__yaml="data: {image_size: 16, channels: 3}\nsources: {}\n")
     for number in range(12):
         subset = "train" if number < 9 else "validation"
@@ -51,6 +51,8 @@ def workplace(make_repo: Callable[..., Path]) -> Path:
         with (root / "faces" / subset / "metadata.csv").open("a") as file:
             file.write("file_name,label,caption\n" if number in (0, 9) else "")
             file.write(f"{number}.png,{'ab'[number % 2]},face {number}\n")
+    for number in range(12):
+        save(root / "facades" / ("train" if number < 9 else "val") / f"{number}.png", number)
     (root / "tars").mkdir()
     for shard in range(2):
         with webdataset.TarWriter(str(root / "tars" / f"part-{shard:06d}.tar")) as writer:
@@ -96,8 +98,9 @@ def test_the_page(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
                     said += run(line, workplace)
             manifest = read_manifest(workplace / "artifacts" / "shards")
             counts = {split: manifest.num_samples(split) for split in manifest.splits}
-            seen[manifest.source] = (manifest.fields, counts)
+            seen[manifest.source] = (tuple(manifest.fields), counts)
     assert seen["imagefolder"] == (("image", "label", "text"), {"train": 9, "validation": 3})
+    assert seen["pairs"] == (("source", "target"), {"train": 9, "validation": 3})
     assert sum(seen["webdataset"][1].values()) == 8
     assert seen["openmoji"][0] == ("image", "label", "text")
     assert sum(seen["folder"][1].values()) == 82

@@ -320,6 +320,10 @@ class Source(ABC):
     def check(self) -> None:
         """Raise GanpipeError for what is wrong and can be known without a network and in a moment."""
 
+    def check_against(self, settings: DataSettings) -> None:
+        """Raise GanpipeError for what cannot become what `settings` ask for; called after `check`."""
+        return None
+
     @abstractmethod
     def describe(self) -> Description:
         """Fields, classes, licence; without a network and in a moment.

