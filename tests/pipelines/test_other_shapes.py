@@ -53,7 +53,11 @@ def test_another_size(trained: Project) -> None:
     assert "data.image_size" in said(trained, "compare", "1", "@champion", "--out", "pair.html")
     # Back to what the first champion was made from: it is the one that fits no longer.
     assert "champion moved from version 3 to version 1" in said(trained, "rollback")
+    # The setting decides in `promote`, too.
+    trained.set("register.not_comparable", "challenger")
     assert "Not comparable: the champion makes 16 px" in trained.run("ganpipe", "promote", "--version", "2", code=1)
+    trained.set("register.not_comparable", "replace")  # as the stages were made with
+    assert "champion moved from version 1 to version 2" in said(trained, "promote", "--version", "2")
 
 
 def test_advice_of_an_empty_registry_helps(trained: Project) -> None:
