@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from . import __version__
-from .environment import apply_defaults, code_here, require_fit, with_code_of
+from .environment import apply_defaults, code_here, require_usable_path, with_code_of
 from .errors import EXIT_MENDABLE, EXIT_UNAVAILABLE, GanpipeError, UnavailableError
 from .processes import exit_on_sigterm
 from .redaction import redact
@@ -76,7 +76,7 @@ def _run(command: str, arguments: list[str]) -> int:
     module = COMMANDS[command][0]
     shared = sum(other == module for other, _ in COMMANDS.values()) > 1
     for folder in (Path.cwd(), Path(sys.prefix)):
-        require_fit(folder)
+        require_usable_path(folder)
     apply_defaults()
     exit_on_sigterm()
     main = importlib.import_module(f".{module}", __package__).main

@@ -59,7 +59,7 @@ ADDED_FOR_USER: dict[str, str] = {}
 """What `missing_user` found for this process: a `dvc` or `prefect` that this user types has none of it."""
 
 
-def require_fit(path: Path) -> None:
+def require_usable_path(path: Path) -> None:
     """Refuse a folder whose path the pipeline's tools do not all take; spaces, quotes ('), accents, # and & are fine.
 
     Raises:

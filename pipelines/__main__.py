@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.apply_defaults()
     try:
         root = environment.repo_root()
-        environment.require_fit(root)
+        environment.require_usable_path(root)
         os.chdir(root)  # DVC names stages as seen from here
         with turns.own(root, "make run", _say):
             _run(root, options.targets, options.force)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A conditional GAN at 16 px on two classes is the champion."""
     project = make_project(tmp_path_factory.mktemp("shapes") / "project")
     for key, value in {"train.gan": "cgan", "train.num_images": 320, "tune.num_trials": 0}.items():
@@ -22,8 +23,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.set("gans.cgan.generator_width", 32)
     project.set("gans.cgan.latent_width", 32)
     project.set("gans.cgan.label_width", 32)
-    project.dvc("repro")
-    return project
+    try:
+        project.dvc("repro")
+        yield project
+    finally:
+        project.run("ganpipe", "down")  # the Ray that its stages started
 
 
 def test_one_more_class(trained: Project) -> None:
@@ -53,7 +57,11 @@ def test_another_size(trained: Project) -> None:
     assert "data.image_size" in said(trained, "compare", "1", "@champion", "--out", "pair.html")
     # Back to what the first champion was made from: it is the one that fits no longer.
     assert "champion moved from version 3 to version 1" in said(trained, "rollback")
+    # The setting decides in `promote`, too.
+    trained.set("register.not_comparable", "challenger")
     assert "Not comparable: the champion makes 16 px" in trained.run("ganpipe", "promote", "--version", "2", code=1)
+    trained.set("register.not_comparable", "replace")  # as the stages were made with
+    assert "champion moved from version 1 to version 2" in said(trained, "promote", "--version", "2")
 
 
 def test_advice_of_an_empty_registry_helps(trained: Project) -> None:

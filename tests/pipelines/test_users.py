@@ -25,7 +25,9 @@ def as_nobody(*command: str) -> list[str]:
     """`command` as a uid that stands in no /etc/passwd. Where the interpreter lies in a folder that only root may
     enter, the process may enter and read every folder; what it may write is the uid's alone."""
     became = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
-    if subprocess.run([*became, sys.executable, "-c", ""], capture_output=True, check=False).returncode != 0:
+    # By a process of the uid: what setpriv itself starts is found with root's permissions.
+    look = [*became, "sh", "-c", 'exec "$0" -c ""', sys.executable]
+    if subprocess.run(look, capture_output=True, check=False).returncode != 0:
         became += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return [*became, *command]
 
