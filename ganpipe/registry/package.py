@@ -149,7 +149,9 @@ def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]] | 
     conditions = gan_class.inputs_for(config, data)
     return {
         "conditions": {name: spec.model_dump(mode="json") for name, spec in conditions.items()},
-        "directions": {name: {"takes": taken, "makes": made} for name, (taken, made) in gan_class.directions.items()},
+        "directions": [
+            {"name": name, "takes": taken, "makes": made} for name, (taken, made) in gan_class.directions.items()
+        ],
         "output": gan_class.output_for(config, data).model_dump(mode="json"),
         "has_latents": gan_class.has_latents,
         "names": {name: list((names or {}).get(name, ())) for name in gan_class.given},
@@ -176,7 +178,8 @@ def _try(package_dir: Path) -> None:
     try:
         description = json.loads((package_dir / "model.json").read_text())
         generator = Generator(package_files(package_dir), "cpu")
-        for direction in description["directions"] or [None]:
+        directions: list[str | None] = [*generator.choices]
+        for direction in directions or [None]:
             images = generator.rows(pd.DataFrame(input_example(description, direction)))
             if images.shape[0] != 2:
                 raise GanpipeError(f"{package_dir}: two seeds gave {images.shape[0]} images")
@@ -220,7 +223,7 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
     }
     has_latents, output = description.get("has_latents", True), output_of(description)
     columns: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), "seed", required=has_latents)]
-    choices = {direction["takes"] for direction in directions_of(description).values()}
+    choices = set(directions_of(description).values())
     for name, spec in conditions_of(description).items():
         kind, is_required = kinds[spec["kind"]]
         columns.append(ColSpec(kind, name, required=is_required and name not in choices))
@@ -235,8 +238,9 @@ def input_example(description: Mapping[str, Any], direction: str | None = None) 
     """Columns of two rows that the model takes, in a direction or the first of them."""
     from .served_model import conditions_of, directions_of
 
-    takes = [each["takes"] for name, each in directions_of(description).items() if direction in (None, name)]
-    others = {each["takes"] for each in directions_of(description).values()} - set(takes[:1])
+    directions = directions_of(description)
+    taken = directions[direction] if direction is not None else next(iter(directions.values()), None)
+    others = set(directions.values()) - {taken}
     rows: dict[str, list[Any]] = {"seed": [0, 1]}
     if description.get("has_latents", True):
         rows["truncation"] = [1.0, 0.7]

@@ -189,7 +189,8 @@ class Generator:
     Attributes:
         description: the package's model.json.
         conditions: what rows may have beside the seed, by name: the field's kind and sizes, as in model.json.
-        choices: those of the conditions of which a row has exactly one, by direction; empty where there is one.
+        choices: those of the conditions of which a row has exactly one, by direction; empty where there is one
+            direction.
         gan: the packaged code's Gan, with weights for sampling only.
     """
 
@@ -218,7 +219,7 @@ class Generator:
             importlib.import_module(f"{self._code.__name__}.gans.{self.description['gan']}"), base.Gan
         )
         self.conditions = conditions_of(self.description)
-        self.choices = {name: each["takes"] for name, each in directions_of(self.description).items()}
+        self.choices = directions_of(self.description)
         self.has_latents = self.description.get("has_latents", True)
         data = self.description["data"]
         if self.description["format"] == 1:
@@ -412,10 +413,10 @@ def conditions_of(description: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {"label": {"kind": "label", "num_classes": data["num_classes"]}}
 
 
-def directions_of(description: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The directions of a package's GAN, by name: the condition that each takes, the field that it makes. Empty where
-    there is one."""
-    return dict(description.get("directions", {}))
+def directions_of(description: Mapping[str, Any]) -> dict[str, str]:
+    """The directions of a package's GAN in their order: name -> the condition that it takes. Empty where there is one
+    direction."""
+    return {direction["name"]: direction["takes"] for direction in description.get("directions", ())}
 
 
 def output_of(description: Mapping[str, Any]) -> dict[str, Any]:

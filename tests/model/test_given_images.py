@@ -286,10 +286,10 @@ def test_a_row_has_the_image_of_one_direction(mirror: Generator, columns: dict[s
 
 def test_a_package_says_its_directions(packages: dict[str, Path], mirror: Generator) -> None:
     description = json.loads((packages["toy_mirror"] / "model.json").read_text())
-    assert description["directions"] == {
-        "a_to_b": {"takes": "a", "makes": "b"},
-        "b_to_a": {"takes": "b", "makes": "a"},
-    }
+    assert description["directions"] == [
+        {"name": "there", "takes": "a", "makes": "b"},
+        {"name": "back", "takes": "b", "makes": "a"},
+    ]
     assert list(description["conditions"]) == ["a", "b"]
     columns = [(column.name, column.required) for column in signature(description).inputs]
     assert columns == [("seed", False), ("a", False), ("b", False)]

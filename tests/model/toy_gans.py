@@ -71,7 +71,7 @@ SOURCES = {
     fields = ("b", "a")
     given = ("a",)
     has_latents = False
-    directions = {"a_to_b": ("a", "b"), "b_to_a": ("b", "a")}
+    directions = {"there": ("a", "b"), "back": ("b", "a")}
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:
         if "a" in conditions.fields:
@@ -95,20 +95,6 @@ SOURCES = {
         cut_NH1 = (rows_H[None] == conditions["stripe"][:, None])[:, :, None]
         return image_NHW.masked_fill(cut_NH1, 1.0)[:, None].clamp(-1, 1)
 """,
-    # What InfoGAN asks for: latents and codes, and nothing of the dataset.
-    "toy_coder": """
-    @classmethod
-    def codes(cls, config):
-        return {"tilt": Number(low=-2.0, high=2.0), "stripe": Label(num_classes=3)}
-
-    def sample(self, conditions: Batch, progress: Progress) -> Tensor:
-        level_N = 0.3 * self.generator.weight * conditions.latent(1)[:, 0]
-        slope_W = torch.linspace(-1, 1, 16, device=level_N.device)
-        image_NHW = level_N[:, None, None] + (conditions["tilt"][:, None] * slope_W)[:, None, :].expand(-1, 16, -1)
-        rows_H = torch.arange(16, device=level_N.device) % 3
-        cut_NH1 = (rows_H[None] == conditions["stripe"][:, None])[:, :, None]
-        return image_NHW.masked_fill(cut_NH1, 1.0)[:, None].clamp(-1, 1)
-""",
 }
 WORDS = ("red", "fox", "blue", "sea")
 DATA: Mapping[str, DataSpec] = {
@@ -121,7 +107,6 @@ DATA: Mapping[str, DataSpec] = {
     ),
     "toy_mirror": DataSpec({"a": Picture(size=16, channels=3), "b": Picture(size=16, channels=3)}, main="b"),
     "toy_sayer": DataSpec({"image": Picture(size=16, channels=1), "text": Tokens(length=3, num_words=len(WORDS) + 2)}),
-    "toy_coder": DataSpec.images(16, 1),
 }
 NAMES: Mapping[str, Sequence[str]] = {"text": WORDS, "label": ("dawn", "noon", "dusk", "night")}
 
