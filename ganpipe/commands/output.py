@@ -39,10 +39,22 @@ def is_folder(out: Path, suffix: str) -> bool:
     return folder
 
 
-def _require_writable(there: Path, out: Path) -> None:
+def require_folder(out: Path, option: str) -> None:
+    """Raise GanpipeError where `out` is no folder that this user can write to, or make."""
+    try:
+        there = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+        is_folder = stat.S_ISDIR(os.stat(there).st_mode)
+    except OSError as error:
+        raise GanpipeError(f"{option}: {out}: {error.strerror}; choose another place") from None
+    if not is_folder:
+        raise GanpipeError(f"{option}: {there} is a file; expected a folder")
+    _require_writable(there, out, option)
+
+
+def _require_writable(there: Path, out: Path, option: str = "--out") -> None:
     needed = os.W_OK | os.X_OK if there.is_dir() else os.W_OK
     if not os.access(there, needed):
-        raise GanpipeError(f"--out: {out}: this user may not write to {there}; choose another place")
+        raise GanpipeError(f"{option}: {out}: this user may not write to {there}; choose another place")
 
 
 def write(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,12 @@ from ..errors import GanpipeError
 from ..evaluation import grids, sample_grids
 from ..evaluation.sampling import sample_seeds
 from ..params import load_params
-from ..registry.class_names import class_names, class_number
+from ..registry.class_names import class_names
 from ..registry.opening import opened
 from ..registry.served_model import MAX_SEED, ROWS_AT_ONCE, Generator
 from ..registry.tracking import Tracker
 from ..registry.versions import CHAMPION
-from . import output
+from . import given, output
 
 MAX_IN_A_GRID = 10_000
 
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--num", type=int, default=64, help="how many images; default: 64")
     parser.add_argument("--seed", type=int, default=0, help="as evaluate.seed: 0 gives the evaluation's first images")
-    parser.add_argument("--label", help="class of all images, by its number or name; default: the classes in turn")
+    given.add_options(parser, without_label="the classes in turn")
     parser.add_argument(
         "--truncation", type=float, default=1.0, help="above 0, at most 1 (default): less is less varied"
     )
@@ -51,20 +52,17 @@ def main(argv: list[str]) -> int:
     settings = load_params().register_
     with opened(options.model, Tracker.at(environment.home(), settings.experiment), settings.model_name) as model:
         generator = model.generator
-        if options.label is not None and generator.label is None:
+        if pictures := given.pictures_of(model):
             raise GanpipeError(
-                f"--label: the GAN {generator.description['gan']!r} of {model.name} takes no labels; leave --label out"
+                f"{model.name}: the GAN {generator.description['gan']!r} makes images of other images "
+                f"({', '.join(pictures)}); `ganpipe translate --model {options.model} --input DIR --output DIR` gives "
+                "it yours"
             )
-        given, shown = sample_grids.classes_in_turn(generator.gan, options.num), ""
-        if given is None:
-            raise GanpipeError(
-                f"{model.name}: the GAN {generator.description['gan']!r} is given {', '.join(generator.conditions)}; "
-                "it makes no image of a seed alone"
-            )
-        if options.label is not None and generator.label is not None:
-            label, shown = _label(generator, options.label)
-            given = {generator.label: np.full(options.num, label)}
-        parts = _images(generator, seeds, given, options.truncation)
+        chosen = given.values_of(model, options)
+        in_turn = sample_grids.classes_in_turn(generator.gan, options.num) or {}
+        values = in_turn | {name: np.full(options.num, value) for name, value in chosen.items()}
+        shown = _shown(generator, chosen) if options.label is not None else ""
+        parts = _images(generator, seeds, values, options.truncation)
         if single:
             _write_single(options.out, parts, seeds)
         else:
@@ -76,14 +74,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _label(generator: Generator, text: str) -> tuple[int, str]:
-    """The class that --label means, and how to call it."""
-    names = class_names(generator.description)
-    try:
-        number = class_number(text, generator.num_classes, names)
-    except GanpipeError as error:
-        raise GanpipeError(f"--label: {error}") from None
-    return number, f", class {number}{f' ({names[number]})' if names else ''}"
+def _shown(generator: Generator, chosen: Mapping[str, Any]) -> str:
+    """The class of all images, as people call it."""
+    assert generator.label is not None
+    number, names = chosen[generator.label], class_names(generator.description)
+    return f", class {number}{f' ({names[number]})' if names else ''}"
 
 
 def _seeds(seed: int, num: int, single: bool) -> list[int]:
@@ -98,12 +93,12 @@ def _seeds(seed: int, num: int, single: bool) -> list[int]:
 
 
 def _images(
-    generator: Generator, seeds: list[int], given: Mapping[str, np.ndarray], truncation: float
+    generator: Generator, seeds: list[int], values: Mapping[str, np.ndarray], truncation: float
 ) -> Iterator[np.ndarray]:
     """uint8 images (N, C, H, W), some at a time."""
     for start in range(0, len(seeds), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        frame = pd.DataFrame({"seed": seeds[rows], **{name: values[rows] for name, values in given.items()}})
+        frame = pd.DataFrame({"seed": seeds[rows], **{name: column[rows] for name, column in values.items()}})
         if generator.has_latents:
             frame["truncation"] = truncation
         try:

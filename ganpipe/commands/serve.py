@@ -16,6 +16,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ganpipe serve",
         description="Serve a page with samples of a registered generator, and a JSON API (/api/model, /api/images, "
+        "/api/translate, "
         "/healthz, /readyz). It follows the alias: a new champion is shown without a restart.",
         epilog="Whoever may write to the registry decides which code this command runs. There is no login: beyond "
         "this machine put it behind a proxy that has one.",
@@ -39,6 +40,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=own.rate, help="images a second that a client may ask for")
     parser.add_argument("--burst", type=int, default=own.burst, help="images at once that a client may ask for")
     parser.add_argument("--queue", type=int, default=own.queue, help="images that may wait; beyond, 503 is answered")
+    parser.add_argument(
+        "--max-upload-bytes", type=int, default=own.max_upload_bytes, help="of a picture that is sent to be translated"
+    )
+    parser.add_argument(
+        "--max-upload-pixels",
+        type=int,
+        default=own.max_upload_pixels,
+        help="width times height of such a picture, known before it is decoded",
+    )
     parser.add_argument(
         "--grace-seconds", type=int, default=own.grace_seconds, help="for requests under way at SIGTERM"
     )

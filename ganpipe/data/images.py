@@ -45,6 +45,7 @@ _DARKEST, _BRIGHTEST, _FLATTEST = 16, 239, 4
 
 _TURNED = range(5, 9)
 """EXIF's orientations that exchange width and height."""
+MAX_PIXELS = "data.max_pixels"
 NUM_BYTES_TO_TELL = 32
 _JPEG_2000 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", _JPEG_2000)
@@ -101,7 +102,7 @@ def begins_as_image(content: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _decoding(max_pixels: int = 0, content: bytes = b"") -> Iterator[None]:
+def _decoding(max_pixels: int = 0, content: bytes = b"", limit: str = MAX_PIXELS) -> Iterator[None]:
     """What Pillow raises, and warns of, as UnreadableImage."""
     try:
         with warnings.catch_warnings():
@@ -115,7 +116,7 @@ def _decoding(max_pixels: int = 0, content: bytes = b"") -> Iterator[None]:
     except Image.DecompressionBombError as error:  # Pillow's own limit, above the largest data.max_pixels
         size = re.search(r"\d+", str(error))
         pixels = f"{int(size.group()):,} pixels" if size else "too many pixels"
-        raise UnreadableImage(f"{pixels}, more than data.max_pixels = {max_pixels:,}") from None
+        raise UnreadableImage(f"{pixels}, more than {limit} = {max_pixels:,}") from None
     except Image.UnidentifiedImageError:
         if content[4:8] == b"ftyp" and content[8:12] in _BRANDS:
             raise UnreadableImage("a HEIF image; `pip install pillow-heif` to read them") from None
@@ -126,31 +127,35 @@ def _decoding(max_pixels: int = 0, content: bytes = b"") -> Iterator[None]:
         raise UnreadableImage(f"cannot be decoded: {str(error) or type(error).__name__}") from error
 
 
-def decode(content: bytes, max_pixels: int) -> Image.Image:
+def decode(
+    content: bytes, max_pixels: int, allowed: tuple[str, ...] | None = None, limit: str = MAX_PIXELS
+) -> Image.Image:
     """Decode an image file held in memory: its first frame, upright (EXIF orientation applied), in the file's mode.
+
+    Args:
+        allowed: formats, as Pillow calls them; None for all of `formats`.
+        limit: what a message calls `max_pixels`.
 
     Raises:
         UnreadableImage: saying why, without the image's name.
     """
     if not content:
         raise UnreadableImage("the file is empty")
-    with _decoding(max_pixels, content):
-        image = Image.open(io.BytesIO(content), formats=formats())
-        check_size(image.width, image.height, max_pixels)
+    with _decoding(max_pixels, content, limit):
+        image = Image.open(io.BytesIO(content), formats=formats() if allowed is None else allowed)
+        check_size(image.width, image.height, max_pixels, limit)
         deep = deep_images.remember(image, content)
         image.load()
-        check_size(image.width, image.height, max_pixels)  # an icon's picture may be larger than its header says
+        check_size(image.width, image.height, max_pixels, limit)  # an icon's picture may be larger than its header says
         upright = ImageOps.exif_transpose(image)
         deep_images.mark(upright, deep)
         return upright
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
+def check_size(width: int, height: int, max_pixels: int, limit: str = MAX_PIXELS) -> None:
     """Raise UnreadableImage for an image with more pixels than allowed."""
     if width * height > max_pixels:
-        raise UnreadableImage(
-            f"{width} x {height} = {width * height:,} pixels, more than data.max_pixels = {max_pixels:,}"
-        )
+        raise UnreadableImage(f"{width} x {height} = {width * height:,} pixels, more than {limit} = {max_pixels:,}")
 
 
 def size_of(path: Path) -> tuple[int, int] | None:

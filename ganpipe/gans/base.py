@@ -210,6 +210,11 @@ class Gan(nn.Module, ABC):
     given: ClassVar[tuple[str, ...]] = ()
     """Those of the fields that `sample` needs: a label, a source, words. Evaluation takes rows of its split for them,
     and the registered model has a column for each."""
+    directions: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    """Where `sample` works in several directions, such as a -> b and b -> a: name -> (the field that it is given, the
+    field that it then makes). `sample` sees the direction by which of these fields it is given; there is exactly one.
+    The first direction is that of `given` and `fields`: it is measured. All make images of one size. Empty: one
+    direction."""
     has_latents: ClassVar[bool] = True
     """Whether an image follows from a latent vector, so that there are images between two seeds, and a truncation."""
 
@@ -237,6 +242,12 @@ class Gan(nn.Module, ABC):
                     f"{cls.__name__} needs the words of the field {origin.field!r}, and these shards have no "
                     "vocabulary because an earlier ganpipe made them; run `ganpipe ingest` again"
                 )
+        origins = cls.origins(config, data)
+        if len(made := {kind_of(origins[field], data).text for _, field in cls.directions.values()}) > 1:
+            raise GanpipeError(
+                f"{cls.__name__} makes images of one size and number of channels in all its directions, and these "
+                f"fields have several: {', '.join(sorted(made))}"
+            )
 
     @classmethod
     def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:
@@ -257,6 +268,13 @@ class Gan(nn.Module, ABC):
         """What `sample` takes, by name: the kinds of `given`, then of `codes`."""
         origins = cls.origins(config, data)
         return {**{name: kind_of(origins[name], data) for name in cls.given}, **cls.codes(config)}
+
+    @classmethod
+    def inputs_for(cls, config: GanConfig, data: DataSpec) -> dict[str, FieldSpec]:
+        """What the registered model takes: `conditions_for`, and what `sample` is given in its other directions."""
+        origins = cls.origins(config, data)
+        pictures = {field: kind_of(origins[field], data) for field, _ in cls.directions.values()}
+        return {**pictures, **cls.conditions_for(config, data)}
 
     @classmethod
     def output_for(cls, config: GanConfig, data: DataSpec) -> Picture | Frames:
@@ -317,7 +335,7 @@ class Gan(nn.Module, ABC):
         """Images for evaluation and the registry, (N, C, H, W) in [-1, 1].
 
         Args:
-            conditions: holds what `conditions` names.
+            conditions: holds what `conditions` names; in another direction than the first, that direction's field.
         """
 
     def adapt(self, observed: Mapping[str, Tensor], progress: Progress) -> None:

@@ -5,6 +5,9 @@ Legend: N samples, C channels, H height, W width. a and b are two domains, whose
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -55,6 +58,7 @@ class Cyclegan(Gan):
     fields = ("b", "a")
     given = ("a",)
     has_latents = False
+    directions: ClassVar[Mapping[str, tuple[str, str]]] = {"a_to_b": ("a", "b"), "b_to_a": ("b", "a")}
 
     def __init__(self, config: CycleganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -140,5 +144,5 @@ class Cyclegan(Gan):
         return {"adversarial": least_squares_discriminator(real_scores, fake_scores) / 2}
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:
-        images_NCHW: Tensor = self.a_to_b(conditions["a"])
+        images_NCHW: Tensor = self.b_to_a(conditions["b"]) if "b" in conditions.fields else self.a_to_b(conditions["a"])
         return images_NCHW

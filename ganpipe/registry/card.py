@@ -144,7 +144,7 @@ def _use(trained: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     gan_class = gans.load(trained["gan"])
     config, spec = gan_class.Config.model_validate(trained["config"]), DataSpec.from_json(trained["data"])
     rows = [("seed", "an integer, 0 or more: the image is a function of it")]
-    rows += [(name, _column(kind)) for name, kind in gan_class.conditions_for(config, spec).items()]
+    rows += [(name, _column(kind)) for name, kind in gan_class.inputs_for(config, spec).items()]
     if gan_class.has_latents:
         text = "above 0, at most 1 (default): lower is less varied, and nearer to the typical image"
         rows.append(("truncation", text))

@@ -9,14 +9,21 @@ from ..errors import GanpipeError
 from ..section import nearest
 
 
-def class_names(description: Mapping[str, Any]) -> tuple[str, ...]:
+def class_names(description: Mapping[str, Any], field: str | None = None) -> tuple[str, ...]:
     """Names of the classes that a packaged generator is given, by number; empty where its model.json holds none.
 
     Versions that were registered before the names were kept have none.
+
+    Args:
+        field: the condition that is a class; None for the first.
     """
     from .served_model import conditions_of
 
-    labels = {name: spec for name, spec in conditions_of(description).items() if spec["kind"] == "label"}
+    labels = {
+        name: spec
+        for name, spec in conditions_of(description).items()
+        if spec["kind"] == "label" and field in (None, name)
+    }
     if not labels:
         return ()
     name, spec = next(iter(labels.items()))

@@ -146,9 +146,12 @@ def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]] | 
     """What the generator takes and makes, for whoever opens the package without its code."""
     gan_class = gans.load(trained["gan"])
     config, data = gan_class.Config.model_validate(trained["config"]), DataSpec.from_json(trained["data"])
-    conditions = gan_class.conditions_for(config, data)
+    conditions = gan_class.inputs_for(config, data)
     return {
         "conditions": {name: spec.model_dump(mode="json") for name, spec in conditions.items()},
+        "directions": [
+            {"name": name, "takes": taken, "makes": made} for name, (taken, made) in gan_class.directions.items()
+        ],
         "output": gan_class.output_for(config, data).model_dump(mode="json"),
         "has_latents": gan_class.has_latents,
         "names": {name: list((names or {}).get(name, ())) for name in gan_class.given},
@@ -166,7 +169,7 @@ def _copy(train_dir: Path, package_dir: Path, files: list[str], sources: Path) -
 
 
 def _try(package_dir: Path) -> None:
-    """Generate two images, so that a package that cannot is never registered."""
+    """Generate two images in each direction, so that a package that cannot is never registered."""
     import pandas as pd
     from mlflow.exceptions import MlflowException
 
@@ -174,11 +177,14 @@ def _try(package_dir: Path) -> None:
 
     try:
         description = json.loads((package_dir / "model.json").read_text())
-        images = Generator(package_files(package_dir), "cpu").rows(pd.DataFrame(input_example(description)))
+        generator = Generator(package_files(package_dir), "cpu")
+        directions: list[str | None] = [*generator.choices]
+        for direction in directions or [None]:
+            images = generator.rows(pd.DataFrame(input_example(description, direction)))
+            if images.shape[0] != 2:
+                raise GanpipeError(f"{package_dir}: two seeds gave {images.shape[0]} images")
     except (MlflowException, NotImplementedError, ValueError) as error:
         raise GanpipeError(f"{package_dir}: the packaged generator does not work: {error}") from error
-    if images.shape[0] != 2:
-        raise GanpipeError(f"{package_dir}: two seeds gave {images.shape[0]} images")
 
 
 def papers(package_dir: Path) -> dict[str, Path]:
@@ -207,7 +213,7 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
     from mlflow.types.schema import AnyType
 
-    from .served_model import conditions_of, output_of
+    from .served_model import conditions_of, directions_of, output_of
 
     kinds: dict[str, tuple[AnyType | DataType, bool]] = {
         "label": (AnyType(), False),
@@ -217,9 +223,10 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
     }
     has_latents, output = description.get("has_latents", True), output_of(description)
     columns: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), "seed", required=has_latents)]
+    choices = set(directions_of(description).values())
     for name, spec in conditions_of(description).items():
         kind, is_required = kinds[spec["kind"]]
-        columns.append(ColSpec(kind, name, required=is_required))
+        columns.append(ColSpec(kind, name, required=is_required and name not in choices))
     if has_latents:
         columns.append(ColSpec(DataType.double, "truncation", required=False))
         columns += [ColSpec(AnyType(), "to_seed", required=False), ColSpec(DataType.double, "mix", required=False)]
@@ -227,14 +234,19 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
     return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.uint8), shape)]))
 
 
-def input_example(description: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Columns of two rows that the model takes."""
-    from .served_model import conditions_of
+def input_example(description: Mapping[str, Any], direction: str | None = None) -> dict[str, list[Any]]:
+    """Columns of two rows that the model takes, in a direction or the first of them."""
+    from .served_model import conditions_of, directions_of
 
+    directions = directions_of(description)
+    taken = directions[direction] if direction is not None else next(iter(directions.values()), None)
+    others = set(directions.values()) - {taken}
     rows: dict[str, list[Any]] = {"seed": [0, 1]}
     if description.get("has_latents", True):
         rows["truncation"] = [1.0, 0.7]
     for name, spec in conditions_of(description).items():
+        if name in others:
+            continue
         rows[name] = _example_values(spec, description.get("names", {}).get(name, ()))
     return rows
 
@@ -283,7 +295,7 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
             signature=signature(description),
             model_config={"device": "auto"},  # MLflow lets only what stands here be chosen on loading
             input_example=example,
-            pip_requirements=requirements(description["gan"]),
+            pip_requirements=requirements(description["gan"], package_dir / "code"),
             metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},
             mlflow_model=mlflow.models.Model(**model_info),
         )

@@ -6,7 +6,8 @@ does not interfere, and models of different versions live in one process. No pic
 settings are JSON.
 
 Rows in: `seed` (integer >= 0) and, by its name, what the GAN is given: a label (integer) or a number, each drawn from
-the seed where left out; an image (a PNG file's content, or that in base64); a text. For a GAN with latents also
+the seed where left out; an image (a PNG file's content, or that in base64); a text. A GAN with several directions is
+given the image of exactly one of them. For a GAN with latents also
 `truncation` (in (0, 1], default 1), and `to_seed` with `mix` (an integer >= 0 and a number in [0, 1]; both or neither):
 the image between two latents, at mix 0 exactly that of `seed`, at mix 1 exactly that of `to_seed`. Images out: uint8,
 (N, H, W, C). Row i depends on row i alone (up to the rounding of matrix products of different sizes, at most one grey
@@ -27,6 +28,7 @@ import io
 import json
 import math
 import pkgutil
+import struct
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
@@ -51,9 +53,14 @@ ROWS_AT_ONCE = 256
 """Rows generated in one call of the network, so that a large request does not need much memory."""
 MAX_DESCRIPTION_BYTES = 2**24
 MAX_BYTES = 2**26
-"""Bytes of images that one request may ask for: their answer as JSON is some four times as large."""
+"""Bytes of images that one request may ask for, and of decoded ones that it may bring: as JSON, images are some four
+times as large."""
 MAX_PNG_BYTES = 2**25
 """Bytes of an image that a row may hold."""
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_IN_BASE64 = b"iVBORw0KGgo"
+_PNG_HEADER = struct.Struct(">8s4x4sIIB")
+"""Signature, the first chunk's type, width, height, bits a channel."""
 MAX_TEXT_CHARACTERS = 10_000
 FORMAT = 2
 """Of model.json. Format 1 had one size for all images, and nothing but labels was given."""
@@ -182,6 +189,8 @@ class Generator:
     Attributes:
         description: the package's model.json.
         conditions: what rows may have beside the seed, by name: the field's kind and sizes, as in model.json.
+        choices: those of the conditions of which a row has exactly one, by direction; empty where there is one
+            direction.
         gan: the packaged code's Gan, with weights for sampling only.
     """
 
@@ -210,6 +219,7 @@ class Generator:
             importlib.import_module(f"{self._code.__name__}.gans.{self.description['gan']}"), base.Gan
         )
         self.conditions = conditions_of(self.description, "label" in gan_class.fields)
+        self.choices = directions_of(self.description)
         self.has_latents = self.description.get("has_latents", True)
         data = self.description["data"]
         if self.description["format"] == 1:
@@ -285,7 +295,13 @@ class Generator:
         given: Mapping[str, Sequence[Any]],
         truncation: float,
     ) -> torch.Tensor:
-        values = {name: given[name] if name in given else self.drawn(name, seeds) for name in self.conditions}
+        chosen = [name for name in self.choices.values() if name in given]
+        others = set(self.choices.values()) - set(chosen) if chosen else set()
+        values = {
+            name: given[name] if name in given else self.drawn(name, seeds)
+            for name in self.conditions
+            if name not in others
+        }
         parts: list[torch.Tensor] = []
         for start in range(0, len(seeds), ROWS_AT_ONCE):
             rows = slice(start, min(start + ROWS_AT_ONCE, len(seeds)))
@@ -331,19 +347,34 @@ class Generator:
         ends, mixes = _ways(frame, seeds)
         channels, height, width = self.image_shape
         images_NHWC = np.empty((len(seeds), height, width, channels), np.uint8)
-        # One call of `sample` knows one truncation, and the draws between two seeds know one pair of them.
-        calls: dict[tuple[float, tuple[int, int] | None], list[int]] = {}
+        others = self._others(given, len(seeds))
+        # One call of `sample` knows one truncation and direction, and the draws between two seeds one pair of them.
+        calls: dict[tuple[float, tuple[int, int] | None, frozenset[str]], list[int]] = {}
         for row, pair in enumerate(ends):
             truncation = 1.0 if truncations is None else truncations[row]
-            calls.setdefault((truncation, pair if 0 < mixes[row] < 1 else None), []).append(row)
-        for (truncation, way), rows in calls.items():
-            chosen = {name: [values[row] for row in rows] for name, values in given.items()}
+            calls.setdefault((truncation, pair if 0 < mixes[row] < 1 else None, others[row]), []).append(row)
+        for (truncation, way, left_out), rows in calls.items():
+            chosen = {name: [values[row] for row in rows] for name, values in given.items() if name not in left_out}
             if way is None:
                 found = self.images([ends[row][int(mixes[row])] for row in rows], chosen, truncation)
             else:
                 found = self.between(*way, [mixes[row] for row in rows], chosen, truncation)
             images_NHWC[rows] = to_uint8(found)
         return images_NHWC
+
+    def _others(self, given: Mapping[str, Sequence[Any]], num_rows: int) -> list[frozenset[str]]:
+        """The conditions that each row leaves out because it goes in another direction."""
+        choices = frozenset(self.choices.values())
+        found = []
+        for row in range(num_rows):
+            held = sorted(name for name in choices if name in given and given[name][row] is not None)
+            if choices and len(held) != 1:
+                raise invalid(
+                    f"row {row}: has {' and '.join(held) or 'no image'}, expected exactly one of the columns "
+                    f"{', '.join(self.choices.values())}: one for each direction"
+                )
+            found.append(choices.difference(held))
+        return found
 
     def _column(self, frame: pd.DataFrame, name: str, spec: Mapping[str, Any]) -> list[Any] | None:
         """The values of a condition, as `images` takes them; None where the column is missing."""
@@ -356,7 +387,11 @@ class Generator:
             return _numbers(frame, name, lambda value: low <= value <= high, f"a number from {low:g} to {high:g}")
         values = [_plain(value) for value in frame[name]]
         if spec["kind"] == "image":
-            return [_image_CHW(name, row, value, spec["size"], spec["channels"]) for row, value in enumerate(values)]
+            may_lack = name in self.choices.values()
+            return [
+                None if may_lack and _is_empty(value) else _image_CHW(name, row, value, spec["size"], spec["channels"])
+                for row, value in enumerate(values)
+            ]
         return [self._tokens(name, row, value) for row, value in enumerate(values)]
 
     def _tokens(self, name: str, row: int, value: Any) -> Any:
@@ -383,6 +418,12 @@ def conditions_of(description: Mapping[str, Any], takes_label: bool = False) -> 
     return {"label": {"kind": "label", "num_classes": data["num_classes"]}}
 
 
+def directions_of(description: Mapping[str, Any]) -> dict[str, str]:
+    """The directions of a package's GAN in their order: name -> the condition that it takes. Empty where there is one
+    direction."""
+    return {direction["name"]: direction["takes"] for direction in description.get("directions", ())}
+
+
 def output_of(description: Mapping[str, Any]) -> dict[str, Any]:
     """The kind of images that a package makes: size and channels."""
     if description["format"] != 1:
@@ -392,25 +433,54 @@ def output_of(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _image_CHW(name: str, row: int, value: Any, size: int, channels: int) -> np.ndarray:
-    """A picture that a row holds, uint8, (C, H, W)."""
-    expected = f"{size} x {size} pixels, {'grey' if channels == 1 else 'RGB'}"
-    if isinstance(value, str):
-        if len(value) > 2 * MAX_PNG_BYTES:
-            raise invalid(f"row {row}: {name} has {len(value):,} characters, expected at most {2 * MAX_PNG_BYTES:,}")
+    """A picture that a row holds, uint8, (C, H, W).
+
+    Its pixels must be exactly what the network sees: a palette, grey for RGB, or opacity throughout are other ways to
+    write the same pixels; of more than 8 bits, transparency, or colour for a network that takes grey something would be
+    lost, and of several frames nobody knows which is meant.
+    """
+    expected = f"a PNG of {size} x {size} pixels, 8 bits, {'grey' if channels == 1 else 'RGB'}"
+    if isinstance(value, bytes) and value.startswith(_PNG_IN_BASE64):  # what MLflow's server makes of "inputs"
+        value = value.decode("ascii", "replace")
+    if isinstance(value, str) and len(value) <= 2 * MAX_PNG_BYTES:
         try:
             value = base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
-            raise _fault(name, row, value, f"a PNG of {expected}, as bytes or in base64") from None
-    if not isinstance(value, bytes) or len(value) > MAX_PNG_BYTES:
-        raise invalid(f"row {row}: {name} is no PNG of at most {MAX_PNG_BYTES:,} bytes, as bytes or in base64")
+            raise _fault(name, row, value, f"{expected}, as bytes or in base64") from None
+    if not isinstance(value, bytes | str):
+        raise _fault(name, row, value, f"{expected}, as bytes or in base64")
+    if len(value) > MAX_PNG_BYTES:
+        raise invalid(f"row {row}: {name} has more than {MAX_PNG_BYTES:,} bytes, expected {expected}")
+    assert isinstance(value, bytes)
+    found = _PNG_HEADER.unpack_from(value) if len(value) >= _PNG_HEADER.size else ()
+    if found[:2] != (_PNG_SIGNATURE, b"IHDR"):
+        raise invalid(f"row {row}: {name} is no PNG, expected {expected}")
+    width, height, depth = found[2:]
+    if (width, height) != (size, size) or depth > 8:  # known from the header: nothing large is decoded
+        raise invalid(f"row {row}: {name} has {width} x {height} pixels of {depth} bits, expected {expected}")
     try:
         with Image.open(io.BytesIO(value), formats=("PNG",)) as image:
-            if image.size != (size, size):  # known from the header: nothing large is decoded
-                raise invalid(f"row {row}: {name} has {image.width} x {image.height} pixels, expected {size} x {size}")
-            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise invalid(f"row {row}: {name} is no sound PNG ({error}), expected one of {expected}") from None
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+            pixels_HWC, lost = _pixels_HWC(image, (size, size), channels)
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, … on bad files
+        raise invalid(f"row {row}: {name} is no sound PNG ({str(error)[:100]}), expected {expected}") from None
+    if lost:
+        raise invalid(f"row {row}: {name} {lost}, expected {expected}")
+    return pixels_HWC.transpose(2, 0, 1)
+
+
+def _pixels_HWC(image: Image.Image, size: tuple[int, int], channels: int) -> tuple[np.ndarray, str]:
+    """The pixels, and what of the file is not in them; empty where they are all that it holds."""
+    nothing = np.empty((0, 0, channels), np.uint8)
+    if image.size != size:  # a file with two headers
+        return nothing, f"has {image.width} x {image.height} pixels"
+    if getattr(image, "is_animated", False):
+        return nothing, "has several frames"
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255:
+        return nothing, "has transparent pixels"
+    pixels_HWC = np.asarray(image.convert("RGB"))
+    if channels == 1 and (pixels_HWC != pixels_HWC[:, :, :1]).any():
+        return nothing, "has colours"
+    return pixels_HWC[:, :, :channels], ""
 
 
 def to_uint8(images_NCHW: torch.Tensor) -> np.ndarray:
@@ -421,6 +491,10 @@ def to_uint8(images_NCHW: torch.Tensor) -> np.ndarray:
 
 def _fault(column: str, row: int, value: Any, expected: str) -> MlflowException:
     return invalid(f"row {row}: {column} is {repr(value)[:100]}, expected {expected}")
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def _plain(value: Any) -> Any:
@@ -494,7 +568,9 @@ class ServedGan(PythonModel):
             raise invalid("the model is not loaded yet")
         if not isinstance(model_input, pd.DataFrame):
             model_input = pd.DataFrame(_columns(model_input))
-        most = MAX_BYTES // math.prod(self.generator.image_shape)
+        pictures = [spec for spec in self.generator.conditions.values() if spec["kind"] == "image"]
+        brought = sum(spec["channels"] * spec["size"] ** 2 for spec in pictures)
+        most = max(1, MAX_BYTES // max(brought, math.prod(self.generator.image_shape)))
         if not 1 <= len(model_input) <= most:
             raise invalid(f"there are {len(model_input)} rows; expected 1 to {most}: ask for more in several requests")
         return self.generator.rows(model_input)

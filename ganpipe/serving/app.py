@@ -10,7 +10,7 @@ import json
 import random
 import re
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -25,10 +25,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from ..fields import Label
 from .batching import Batcher, Busy
 from .follower import Follower
-from .limits import Guard, RateLimit, client_of, refusal
-from .query import MAX_SEED, Abilities, BadQuery, Query, Row, parse
+from .limits import UPLOAD_PATH, Guard, RateLimit, client_of, refusal
+from .query import MAX_SEED, Abilities, BadQuery, Query, Row, parse, parse_translation
+from .uploads import FORMATS, MAX_AT_ONCE, Uploads
 from .version import ServedVersion
 
 NUM_SHOWN = 24
@@ -36,7 +38,7 @@ NUM_SHOWN = 24
 MAX_UNDER_WAY = 512
 CRISP_BELOW = 200
 """Images smaller than this (pixels) are enlarged on the page pixel by pixel."""
-_STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
+_STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 @dataclass
@@ -47,8 +49,10 @@ class Page:
     batcher: Batcher
     rate: RateLimit
     max_images: int
+    uploads: Uploads
 
     def __post_init__(self) -> None:
+        self._num_uploads = 0
         loader = PackageLoader(__package__, "page")
         environment = Environment(loader=loader, autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
         self._template = environment.get_template("page.html")
@@ -83,7 +87,8 @@ class Page:
                 raise
             row, status = page_row([("seed", "0")], state.version.can), 400
             problem = f"This address does not fit the model: {error}."
-        return self._html({**page_content(self.follower, state.version, row), "problem": problem}, status)
+        content = {**page_content(self.follower, state.version, row), "problem": problem, "uploads": self.uploads}
+        return self._html(content, status)
 
     def _html(self, content: dict[str, Any], status: int) -> HTMLResponse:
         return HTMLResponse(self._template.render(content), status, {"Cache-Control": "no-store"})
@@ -99,10 +104,13 @@ class Page:
 
     async def model(self, request: Request) -> Response:
         self.version()
-        return JSONResponse(model_content(self.follower, self.max_images), headers={"Cache-Control": "no-store"})
+        content = model_content(self.follower, self.max_images, self.uploads)
+        return JSONResponse(content, headers={"Cache-Control": "no-store"})
 
     async def images(self, request: Request) -> Response:
         version = self.version()
+        if version.can.pictures:
+            raise BadQuery(f"this model makes images of images; POST one to {UPLOAD_PATH}")
         query = parse(request.query_params.multi_items(), version.can, self.max_images)
         if query.count > 1:
             self.rate.take(client_of(request.scope), query.count - 1)
@@ -115,6 +123,24 @@ class Page:
         found = await asyncio.gather(*map(asyncio.wrap_future, futures))
         content, kind = await run_in_threadpool(_encoded, version, query, found)
         return Response(content, media_type=kind, headers=headers)
+
+    async def translate(self, request: Request) -> Response:
+        version = self.version()
+        if not version.can.pictures:
+            raise BadQuery("this model is given no picture; its images are at /api/images")
+        query = parse_translation(request.query_params.multi_items(), version.can)
+        name, kind = version.can.pictures[query.direction]
+        if self._num_uploads >= MAX_AT_ONCE:
+            raise HTTPException(503, "too many pictures are under way; try again in 2 s", {"Retry-After": "2"})
+        self._num_uploads += 1
+        try:
+            row = replace(query.row, picture=(name, await self.uploads.fitted(request, kind)))
+            (future,) = self.batcher.submit(version, [row])
+            image = await asyncio.wrap_future(future)
+        finally:
+            self._num_uploads -= 1
+        headers = {"Cache-Control": "no-store", "X-Model-Version": str(version.number)}
+        return Response(await run_in_threadpool(png, image), media_type="image/png", headers=headers)
 
     async def healthz(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"}) if self.batcher.is_alive else refusal(500, "no image is generated")
@@ -131,6 +157,7 @@ def make_app(page: Page, hosts: Collection[str], max_under_way: int = MAX_UNDER_
         "/card/{name}": page.card_picture,
         "/api/model": page.model,
         "/api/images": page.images,
+        UPLOAD_PATH: page.translate,
         "/healthz": page.healthz,
         "/readyz": page.readyz,
     }
@@ -148,8 +175,19 @@ def make_app(page: Page, hosts: Collection[str], max_under_way: int = MAX_UNDER_
         raise error
 
     return Starlette(
-        routes=[Route(path, handler) for path, handler in addresses.items()],
-        middleware=[Middleware(Guard, hosts=hosts, rate=page.rate, max_under_way=max_under_way)],
+        routes=[
+            Route(path, handler, methods=["POST"] if path == UPLOAD_PATH else None)
+            for path, handler in addresses.items()
+        ],
+        middleware=[
+            Middleware(
+                Guard,
+                hosts=hosts,
+                rate=page.rate,
+                max_under_way=max_under_way,
+                max_bytes=page.uploads.max_bytes,
+            )
+        ],
         exception_handlers=dict.fromkeys((BadQuery, Busy, HTTPException), refuse),
     )
 
@@ -161,18 +199,19 @@ def subject(name: str, gan: str) -> str:
 
 
 def page_row(items: list[tuple[str, str]], can: Abilities) -> Row:
-    """What the page shows: the parameters of `/api/images`, where a slider in the middle stands for none and an empty
-    field of the form for what is left out."""
+    """What the page shows: the parameters of `/api/images`, where a slider in the middle stands for none, an empty
+    field of the form for what is left out, and a text is there where the GAN is given words."""
     items = [(name, value) for name, value in items if value]
     given = dict(items)
-    if can.interpolation and len(given) == len(items):
-        seed = given.get("seed", "0")
-        following = str((int(seed) + 1) % MAX_SEED) if seed.isascii() and seed.isdigit() and len(seed) < 20 else "1"
-        items = [
-            *items,
-            *((name, value) for name, value in (("to_seed", following), ("mix", "0.5")) if name not in given),
-        ]
-    return parse([(name, value) for name, value in items if name not in ("count", "format")], can, 1).row
+    if len(given) == len(items):
+        filled = dict(can.example())
+        if can.interpolation:
+            seed = given.get("seed", "0")
+            is_number = seed.isascii() and seed.isdigit() and len(seed) < 20
+            filled |= {"to_seed": str((int(seed) + 1) % MAX_SEED) if is_number else "1", "mix": "0.5"}
+        items += [(name, value) for name, value in filled.items() if name not in given]
+    without = ("count", "format", *(("direction",) if can.directions else ()))
+    return parse([(name, value) for name, value in items if name not in without], can, 1).row
 
 
 def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[str, Any]:
@@ -187,13 +226,14 @@ def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[s
         "row": row,
         "max_seed": MAX_SEED,
         "seeds": [seed for seed in range(row.seed + 1, row.seed + 1 + NUM_SHOWN) if seed <= MAX_SEED],
+        "given": dict(row.given),
         "gan": version.description["gan"].upper().replace("_", "-"),
         "size": size,
         "crisp": size < CRISP_BELOW,
     }
 
 
-def model_content(follower: Follower, max_images: int) -> dict[str, Any]:
+def model_content(follower: Follower, max_images: int, uploads: Uploads) -> dict[str, Any]:
     """What `/api/model` says."""
     state = follower.state
     version = state.version
@@ -209,8 +249,7 @@ def model_content(follower: Follower, max_images: int) -> dict[str, Any]:
         "gan": version.description["gan"],
         "image": {"height": output["size"], "width": output["size"], "channels": output["channels"]},
         "parameters": list(version.can.columns),
-        "num_labels": version.can.num_labels,
-        "classes": list(version.can.classes),
+        **_asked_for(version.can, uploads),
         "metrics": version.description["metrics"],
         "protocol": version.description["protocol"],
         "licence": version.description["licence"],
@@ -219,16 +258,42 @@ def model_content(follower: Follower, max_images: int) -> dict[str, Any]:
     }
 
 
+def _asked_for(can: Abilities, uploads: Uploads) -> dict[str, Any]:
+    """What the GAN is given beside the seed: kinds, ranges, and names of classes."""
+    labels = {name: spec for name, spec in can.conditions.items() if isinstance(spec, Label)}
+    conditions = {name: spec.model_dump(mode="json") for name, spec in can.conditions.items()}
+    for name in labels:
+        conditions[name]["names"] = list(can.names.get(name, ()))
+    pictures = {
+        "directions": can.directions,
+        "images": [{"size": kind.size, "channels": kind.channels} for _, kind in can.pictures.values()],
+        "formats": list(FORMATS),
+        "max_bytes": uploads.max_bytes,
+        "max_pixels": uploads.max_pixels,
+    }
+    return {
+        "conditions": conditions,
+        "num_labels": labels[can.label].num_classes if can.label is not None else None,
+        "classes": list(can.names.get(can.label, ())) if can.label is not None else [],
+        "translate": pictures if can.pictures else None,
+    }
+
+
 def _encoded(version: ServedVersion, query: Query, images: list[np.ndarray]) -> tuple[bytes, str]:
     """The images as one answer and its media type. Several as a PNG are a sheet."""
     if query.format == "png":
         return png(sheet(images)), "image/png"
     rows = [
-        {**asdict(row), "png": base64.b64encode(png(image)).decode()}
+        {**_row_content(row, version.can), "png": base64.b64encode(png(image)).decode()}
         for row, image in zip(query.rows, images, strict=True)
     ]
     content = {"name": version.name, "version": version.number, "images": rows}
     return json.dumps(content).encode(), "application/json"
+
+
+def _row_content(row: Row, can: Abilities) -> dict[str, Any]:
+    given = dict.fromkeys(can.conditions) | dict(row.given)
+    return {"seed": row.seed, **given, "truncation": row.truncation, "to_seed": row.to_seed, "mix": row.mix}
 
 
 def sheet(images: list[np.ndarray]) -> np.ndarray:

@@ -18,10 +18,13 @@ logger = logging.getLogger("ganpipe.serving")
 MAX_ADDRESS_LENGTH = 2048
 _MAX_CLIENTS = 10_000
 _PROBES = ("/healthz", "/readyz")
+UPLOAD_PATH = "/api/translate"
+"""The one address that takes a body."""
 SECURITY_HEADERS = {
-    # Nothing from elsewhere, nothing inline; `data:` for nobody.
+    # Nothing from elsewhere, nothing inline; `data:` for nobody. A `blob:` is what the page's own script holds: the
+    # picture that was chosen, and what was made of it.
     "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "default-src 'none'; img-src 'self' blob:; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -73,12 +76,15 @@ class Guard:
 
     Args:
         max_under_way: requests at one time, probes not counted.
+        max_bytes: of a body, where one is taken.
         hosts: names under which the page is reached, without port; empty for any. On a loopback address this keeps
             out pages of other sites whose name was made to point here (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], rate: RateLimit, max_under_way: int) -> None:
-        self._app, self._hosts, self._rate = app, hosts, rate
+    def __init__(
+        self, app: ASGIApp, hosts: Collection[str], rate: RateLimit, max_under_way: int, max_bytes: int
+    ) -> None:
+        self._app, self._hosts, self._rate, self._max_bytes = app, hosts, rate, max_bytes
         self._max_under_way, self._under_way = max_under_way, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,17 +119,18 @@ class Guard:
         headers = Headers(scope=scope)
         if self._hosts and host_name(headers.get("host", "")) not in self._hosts:
             return refusal(421, f"this server is {' or '.join(sorted(self._hosts))}, not the Host that was asked for")
-        if scope["method"] not in ("GET", "HEAD"):
-            answer = refusal(405, f"the method is {scope['method'][:20]}, expected GET")
-            answer.headers["Allow"] = "GET, HEAD"
+        methods = ("POST",) if scope["path"] == UPLOAD_PATH else ("GET", "HEAD")
+        if scope["method"] not in methods:
+            answer = refusal(405, f"the method is {scope['method'][:20]}, expected {methods[0]}")
+            answer.headers["Allow"] = ", ".join(methods)
+            answer.headers["Connection"] = "close"
             return answer
         length = len(scope["raw_path"]) + len(scope["query_string"])
         if length > MAX_ADDRESS_LENGTH:
             return refusal(414, f"the address has {length} bytes, expected at most {MAX_ADDRESS_LENGTH}")
-        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-            answer = refusal(413, "the request has a body, expected none")
-            answer.headers["Connection"] = "close"
-            return answer
+        if (refused := self._refuse_body(headers, scope["path"] == UPLOAD_PATH)) is not None:
+            refused.headers["Connection"] = "close"  # what comes is not read
+            return refused
         if scope["path"] not in _PROBES:
             if self._under_way >= self._max_under_way:
                 return refusal(503, "too many requests are under way; try again in 1 s", 1)
@@ -131,6 +138,21 @@ class Guard:
                 self._rate.take(client_of(scope), 1)
             except HTTPException as error:
                 return refusal(error.status_code, error.detail, int((error.headers or {})["Retry-After"]))
+        return None
+
+    def _refuse_body(self, headers: Headers, is_taken: bool) -> JSONResponse | None:
+        """By what a request says of its body, before any of it is read."""
+        length = headers.get("content-length", "")
+        if not is_taken:
+            has_body = length not in ("", "0") or "transfer-encoding" in headers
+            return refusal(413, "the request has a body, expected none") if has_body else None
+        if not length.isdecimal() or "transfer-encoding" in headers:
+            return refusal(411, "the picture's size is not said, expected a Content-Length")
+        if len(length) > 18 or int(length) > self._max_bytes:
+            return refusal(413, f"the picture has {length[:18]} bytes, expected at most {self._max_bytes}")
+        # A page of another site may send simple types without asking; for these its browser asks, and is refused.
+        if not headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
+            return refusal(415, "the Content-Type is that of no picture, expected image/png, image/jpeg or image/webp")
         return None
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from ..errors import GanpipeError
+from ..fields import Fields, Label, Number, Picture, Tokens
 from ..registry.class_names import class_number
 from ..section import nearest
+from ..words import words_of
 
 MAX_SEED = 2**53 - 1
 """The largest whole number that every JSON client keeps; the registered model itself takes more."""
-_COLUMNS = ("seed", "label", "truncation", "to_seed", "mix")
+RESERVED = ("seed", "truncation", "to_seed", "mix", "count", "format", "direction")
+"""Parameters that do not depend on what the GAN is given; no condition may be called so."""
 
 
 @dataclass(frozen=True)
@@ -22,35 +25,64 @@ class Abilities:
     """What a registered version can be asked for.
 
     Attributes:
-        num_labels: None for a GAN without labels.
-        classes: names of the labels, by number; empty where the version does not hold them.
         truncation: latents can be pulled towards their mean.
         interpolation: there are images between two seeds; versions registered before the columns `to_seed` and `mix`
             were there lack it.
+        conditions: what it is given beside pictures, by name.
+        names: of classes and words, by condition and number; empty where the version does not hold them.
+        pictures: the picture that it is given, by direction: the condition's name and its kind. Empty for a GAN that is
+            given none; where there is one direction, it is called ''.
     """
 
-    num_labels: int | None
     truncation: bool
     interpolation: bool
-    classes: tuple[str, ...] = ()
+    conditions: Fields = field(default_factory=dict)
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    pictures: Mapping[str, tuple[str, Picture]] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The parameters it takes."""
-        wanted = {"seed": True, "label": self.num_labels is not None, "truncation": self.truncation}
-        wanted |= {"to_seed": self.interpolation, "mix": self.interpolation}
-        return tuple(name for name in _COLUMNS if wanted[name])
+        ways = ("to_seed", "mix") if self.interpolation else ()
+        return ("seed", *self.conditions, *(("truncation",) if self.truncation else ()), *ways)
+
+    @property
+    def directions(self) -> list[str]:
+        """Their names; empty where there is one."""
+        return [name for name in self.pictures if name]
+
+    @property
+    def label(self) -> str | None:
+        """The first condition that is a class."""
+        return next((name for name, spec in self.conditions.items() if isinstance(spec, Label)), None)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed may make another image."""
+        return self.truncation or any(isinstance(spec, Label | Number) for spec in self.conditions.values())
+
+    def example(self) -> dict[str, Any]:
+        """Values for what is not drawn where nobody gives it: texts."""
+        texts = [name for name, spec in self.conditions.items() if isinstance(spec, Tokens)]
+        return {name: next(iter(self.names.get(name, ())), "a") for name in texts}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image: the columns of the registered model. `to_seed` is None where `mix` is 0."""
+    """One image: the columns of the registered model.
+
+    Attributes:
+        given: values of conditions, in their order; the others are drawn from the seed.
+        to_seed: None where `mix` is 0.
+        picture: the condition that takes it, and a PNG.
+    """
 
     seed: int
-    label: int | None = None
+    given: tuple[tuple[str, Any], ...] = ()
     truncation: float = 1.0
     to_seed: int | None = None
     mix: float = 0.0
+    picture: tuple[str, bytes] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -60,6 +92,7 @@ class Query:
     row: Row
     count: int = 1
     format: Literal["png", "json"] = "png"
+    direction: str = ""
 
     @property
     def rows(self) -> list[Row]:
@@ -67,8 +100,8 @@ class Query:
         row = self.row
         if row.to_seed is not None:
             ends = {0.0: row.seed, 1.0: row.to_seed}
-            return [Row(ends[row.mix], row.label, row.truncation) if row.mix in ends else row]
-        return [Row(row.seed + index, row.label, row.truncation) for index in range(self.count)]
+            return [Row(ends[row.mix], row.given, row.truncation) if row.mix in ends else row]
+        return [Row(row.seed + index, row.given, row.truncation) for index in range(self.count)]
 
 
 class BadQuery(GanpipeError):
@@ -85,12 +118,11 @@ def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Q
     Raises:
         BadQuery: see there.
     """
-    known = [*can.columns, "count", "format"]
-    values = _named(items, known, can)
+    values = _named(items, [*can.columns, "count", "format"], can)
     seed = _integer(values, "seed", MAX_SEED)
     if seed is None:
         raise BadQuery(f"seed is missing, expected an integer from 0 to {MAX_SEED}")
-    label = _label(values, can)
+    given = _given(values, can)
     truncation = _number(values, "truncation", above_zero=True)
     to_seed, mix = _integer(values, "to_seed", MAX_SEED), _number(values, "mix", above_zero=False)
     if (to_seed is None) != (mix is None):
@@ -103,19 +135,67 @@ def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Q
     form = values.get("format", "png")
     if form not in ("png", "json"):
         raise BadQuery(f"format is {_short(form)}, expected 'png' or 'json'")
-    row = Row(seed, label, 1.0 if truncation is None else truncation, to_seed, mix or 0.0)
+    row = Row(seed, given, 1.0 if truncation is None else truncation, to_seed, mix or 0.0)
     return Query(row, count or 1, "json" if form == "json" else "png")
 
 
-def _label(values: dict[str, str], can: Abilities) -> int | None:
+def parse_translation(items: Iterable[tuple[str, str]], can: Abilities) -> Query:
+    """The query of `/api/translate`: what there is beside the picture, which is no part of it.
+
+    Raises:
+        BadQuery: see there.
+    """
+    known = [name for name in can.columns if name not in ("to_seed", "mix")]
+    values = _named(items, [*known, *(["direction"] if can.directions else [])], can)
+    direction = values.get("direction", next(iter(can.pictures)))
+    if direction not in can.pictures:
+        raise BadQuery(f"direction is {_short(direction)}, expected {' or '.join(can.directions)}")
+    truncation = _number(values, "truncation", above_zero=True)
+    seed = _integer(values, "seed", MAX_SEED)
+    row = Row(seed or 0, _given(values, can), 1.0 if truncation is None else truncation)
+    return Query(row, direction=direction)
+
+
+def _given(values: dict[str, str], can: Abilities) -> tuple[tuple[str, Any], ...]:
+    """The conditions among the parameters."""
+    found: list[tuple[str, Any]] = []
+    for name, spec in can.conditions.items():
+        text = values.get(name)
+        if isinstance(spec, Tokens):
+            found.append((name, _text(name, text, spec)))
+        elif text is not None and isinstance(spec, Label):
+            found.append((name, _class(name, text, spec, can.names.get(name, ()))))
+        elif text is not None and isinstance(spec, Number):
+            found.append((name, _between(name, text, spec)))
+    return tuple(found)
+
+
+def _class(name: str, text: str, spec: Label, names: Sequence[str]) -> int:
     """By number, or by name."""
-    text = values.get("label")
-    if text is not None and can.classes and not text.isdecimal():
+    if names and not text.isdecimal():
         try:
-            return class_number(text, len(can.classes), can.classes)
+            return class_number(text, len(names), names)
         except GanpipeError as error:
-            raise BadQuery(f"label: {error}") from None
-    return _integer(values, "label", (can.num_labels or 1) - 1)
+            raise BadQuery(f"{name}: {error}") from None
+    number = _integer({name: text}, name, spec.num_classes - 1)
+    assert number is not None
+    return number
+
+
+def _text(name: str, text: str | None, spec: Tokens) -> str:
+    expected = f"expected 1 to {spec.length} words"
+    if text is None:
+        raise BadQuery(f"{name} is missing, {expected}")
+    if not 1 <= len(words_of(text)) <= spec.length:
+        raise BadQuery(f"{name} is {_short(text)}, {expected}")
+    return text
+
+
+def _between(name: str, text: str, spec: Number) -> float:
+    value = float(text) if re.fullmatch(r"-?[0-9]{0,9}\.?[0-9]{1,20}(e-[0-9]{1,3})?", text) else math.nan
+    if not spec.low <= value <= spec.high:
+        raise BadQuery(f"{name} is {_short(text)}, expected {spec.text}")
+    return value
 
 
 def _named(items: Iterable[tuple[str, str]], known: list[str], can: Abilities) -> dict[str, str]:
@@ -124,9 +204,9 @@ def _named(items: Iterable[tuple[str, str]], known: list[str], can: Abilities) -
         if name in values:
             raise BadQuery(f"{name} is given twice, expected once")
         if name not in known:
-            if name == "label":
+            if name == Label.main_name:
                 raise BadQuery("label: this model takes no labels; leave it out")
-            if name in _COLUMNS:
+            if name in RESERVED:
                 raise BadQuery(f"{name}: this version of the model does not take it; leave it out")
             raise BadQuery(f"unknown parameter {_short(name)}; {nearest(name[:40], known)}")
         values[name] = value

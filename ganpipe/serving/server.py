@@ -20,6 +20,7 @@ from .app import Page, make_app
 from .batching import Batcher
 from .follower import Follower, Source
 from .limits import RateLimit
+from .uploads import Uploads
 
 logger = logging.getLogger("ganpipe.serving")
 
@@ -35,6 +36,7 @@ class ServeSettings:
         hosts: further names under which the page is reached.
         rate, burst: images a second and at once, a client.
         queue: images that may wait.
+        max_upload_bytes, max_upload_pixels: of a picture that a client sends.
     """
 
     model: str
@@ -48,9 +50,12 @@ class ServeSettings:
     burst: int = 1000
     queue: int = 2048
     grace_seconds: int = 30
+    max_upload_bytes: int = 2**24
+    max_upload_pixels: int = 2**25
 
     def __post_init__(self) -> None:
         low = {"poll_seconds": 0.1, "max_images": 1, "rate": 0.01, "burst": self.max_images, "queue": self.max_images}
+        low |= {"max_upload_bytes": 1, "max_upload_pixels": 1}
         for name, least in low.items():
             if not getattr(self, name) >= least:
                 flag, value = name.replace("_", "-"), getattr(self, name)
@@ -70,7 +75,8 @@ def run(settings: ServeSettings, tracker: Tracker) -> None:
     follower = Follower(tracker, Source.of(settings.model), settings.poll_seconds, settings.device)
     listener = _listen(settings.host, settings.port)
     batcher = Batcher(settings.queue)
-    page = Page(follower, batcher, RateLimit(settings.rate, settings.burst), settings.max_images)
+    uploads = Uploads(settings.max_upload_bytes, settings.max_upload_pixels)
+    page = Page(follower, batcher, RateLimit(settings.rate, settings.burst), settings.max_images, uploads)
     config = uvicorn.Config(
         make_app(page, _hosts(settings)),
         http="h11",

@@ -5,10 +5,11 @@ What is served is what was registered: the version's own code, run by MLflow, no
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from ..errors import GanpipeError
+from ..fields import Frames, Label, Picture, parse_fields
 from ..registry.class_names import class_names
 from ..registry.fetching import NotUsable
 from ..registry.package import download_package
-from ..registry.served_model import conditions_of, output_of
+from ..registry.served_model import conditions_of, directions_of, output_of
 from ..registry.tracking import Tracker
 from . import card
-from .query import Abilities, Row
+from .query import RESERVED, Abilities, Row
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -78,14 +81,17 @@ class ServedVersion:
     def group(self, row: Row) -> tuple[Any, ...]:
         """Rows of equal group go through the network in one pass."""
         way = None if row.to_seed is None else (row.seed, row.to_seed)
-        return row.label is None, row.truncation, way
+        names = tuple(name for name, _ in row.given)
+        return names, row.picture and row.picture[0], row.truncation, way
 
     def images(self, rows: Sequence[Row]) -> np.ndarray:
         """Up to `ROWS_AT_ONCE` rows of one group -> uint8, (len(rows), H, W, C)."""
         filled = [*rows, *[rows[-1]] * (ROWS_AT_ONCE - len(rows))]
         columns: dict[str, Any] = {"seed": np.array([row.seed for row in filled], np.int64)}
-        if rows[0].label is not None:
-            columns["label"] = np.array([row.label for row in filled], np.int64)
+        for position, (name, _) in enumerate(rows[0].given):
+            columns[name] = [row.given[position][1] for row in filled]
+        if rows[0].picture is not None:
+            columns[rows[0].picture[0]] = [row.picture[1] for row in filled if row.picture is not None]
         if self.can.truncation:
             columns["truncation"] = np.array([row.truncation for row in filled], np.float64)
         if rows[0].to_seed is not None:
@@ -134,16 +140,7 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
     # Versions registered before they had settings choose their device themselves, and MLflow logs that they do.
     model = mlflow.pyfunc.load_model(str(path), model_config=None if device == "auto" else {"device": device})
     columns = set(model.metadata.get_input_schema().input_names())
-    conditions, output = conditions_of(description, "label" in columns), output_of(description)
-    labels = [spec for spec in conditions.values() if spec["kind"] == "label"]
-    if len(labels) < len(conditions):
-        raise NotServable(f"it is given {', '.join(conditions)}, which the page does not ask for")
-    can = Abilities(
-        num_labels=labels[0]["num_classes"] if labels else None,
-        truncation="truncation" in columns,
-        interpolation={"to_seed", "mix"} <= columns,
-        classes=class_names(description),
-    )
+    can, output = _abilities(description, columns), output_of(description)
     html, pictures = card.read(package, dict(version.tags))
     served = ServedVersion(
         name=version.name,
@@ -157,7 +154,49 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
         since=datetime.now(UTC),
         _model=model,
     )
-    shape = served.images([Row(0)]).shape
-    if shape != (1, output["size"], output["size"], output["channels"]):
-        raise NotServable(f"a row gave an array of the shape {shape}")
+    for name, kind in can.pictures.values() or [(None, None)]:
+        picture = None if name is None or kind is None else (name, _grey(kind))
+        shape = served.images([Row(0, tuple(can.example().items()), picture=picture)]).shape
+        if shape != (1, output["size"], output["size"], output["channels"]):
+            raise NotServable(f"a row gave an array of the shape {shape}")
     return served
+
+
+def _abilities(description: Mapping[str, Any], columns: Collection[str]) -> Abilities:
+    """What a version with this model.json can be asked for.
+
+    Args:
+        columns: those of its signature.
+
+    Raises:
+        NotServable: the page does not ask for what it is given.
+    """
+    conditions = parse_fields(conditions_of(description, "label" in columns))
+    others = {name: spec for name, spec in conditions.items() if not isinstance(spec, Picture)}
+    pictures = {name: spec for name, spec in conditions.items() if isinstance(spec, Picture)}
+    strange = [name for name, spec in others.items() if isinstance(spec, Frames) or name in RESERVED]
+    directions = directions_of(description)
+    if strange or len(pictures) > max(1, len(directions)):
+        raise NotServable(f"it is given {', '.join(conditions)}, which the page does not ask for")
+    names = {
+        name: class_names(description, name) if isinstance(spec, Label) else description.get("names", {}).get(name, ())
+        for name, spec in others.items()
+    }
+    if directions:
+        by_direction = {direction: (name, pictures[name]) for direction, name in directions.items()}
+    else:
+        by_direction = dict(zip([""], pictures.items(), strict=False))
+    return Abilities(
+        truncation="truncation" in columns,
+        interpolation={"to_seed", "mix"} <= set(columns) and not pictures,
+        conditions=others,
+        names=names,
+        pictures=by_direction,
+    )
+
+
+def _grey(spec: Picture) -> bytes:
+    """A picture as a PNG, to try a version with."""
+    buffer = io.BytesIO()
+    Image.new("L" if spec.channels == 1 else "RGB", (spec.size, spec.size), "grey").save(buffer, "PNG")
+    return buffer.getvalue()

@@ -46,7 +46,7 @@ ROOMS = {
     "registry": {"evaluation", "gans", "data", "networks", "losses"},
     "params": {"training", "evaluation", "registry", "gans", "data"},
     "stages": {"params", "training", "evaluation", "registry", "gans", "data"},
-    "serving": {"registry"},
+    "serving": {"registry", "data"},  # data: pictures that are uploaded go through the decoder of ingest
     "reporting": {"stages", "params", "registry", "evaluation", "data"},
     "commands": {"reporting", "serving", "stages", "params", "training", "evaluation", "registry", "gans", "data"},
     "cli": {"commands", "stages"},

@@ -10,6 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +32,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     patch.delenv("MLFLOW_TRACKING_URI", raising=False)
     desk = Desk(tracker_in(root), build(root, "cgan"))
     desk.register(40.0)
+    environment = {"MLFLOW_TRACKING_URI": desk.tracker.uri, "MLFLOW_REGISTRY_URI": desk.tracker.uri}
+    with model_server(f"models:/{NAME}@champion", root, environment) as found:
+        yield found
+    patch.undo()
+
+
+@contextmanager
+def model_server(uri: str, root: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The address of `mlflow models serve`, a process of its own."""
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{NAME}@champion"]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     with (root / "serve.log").open("ab") as log:
         process = subprocess.Popen(
@@ -40,7 +51,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=log,
             start_new_session=True,
             cwd=root,
-            env={**os.environ, "MLFLOW_TRACKING_URI": desk.tracker.uri, "MLFLOW_REGISTRY_URI": desk.tracker.uri},
+            env={**os.environ, **environment},
         )
     try:
         deadline = time.monotonic() + 180
@@ -55,7 +66,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         stop(process)
-        patch.undo()
 
 
 def ask(address: str, body: Any, content_type: str = "application/json", timeout: float = 300) -> tuple[int, Any]:

@@ -112,8 +112,8 @@ def test_a_new_one_is_kept_in_the_address(page: Page, server: Served) -> None:
 
 def test_a_label_is_chosen(page: Page, server: Served) -> None:
     page.goto(f"{server.url}/?seed=4")
-    page.evaluate("document.querySelector('#label').value = '7'")
-    page.evaluate("document.querySelector('#label').dispatchEvent(new Event('change', {bubbles: true}))")
+    page.evaluate("document.querySelector('#given-label').value = '7'")
+    page.evaluate("document.querySelector('#given-label').dispatchEvent(new Event('change', {bubbles: true}))")
     assert source(page, "#hero") == "/api/images?seed=4&label=7"
     assert page.evaluate("location.search") == "?seed=4&label=7"
 
@@ -147,13 +147,21 @@ def test_the_keyboard_is_enough(page: Page, server: Served) -> None:
         reached.append(page.evaluate("document.activeElement.id"))
         if reached[-1] == "mix":
             break
-    assert [name for name in reached if name] == ["version", "seed", "label", "truncation", "fresh", "copy", "mix"]
+    assert [name for name in reached if name] == [
+        "version",
+        "seed",
+        "given-label",
+        "truncation",
+        "fresh",
+        "copy",
+        "mix",
+    ]
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
     page.key("ArrowRight")
     assert source(page, "#between") == "/api/images?seed=4&to_seed=9&mix=0.51"
     assert page.evaluate("document.activeElement.getAttribute('aria-valuetext')") == "51 %"
-    named = "e.labels?.length || e.alt || e.ariaLabel || e.textContent.trim()"
-    unnamed = f"[...document.querySelectorAll('input, select, button, img')].filter(e => !({named})).length"
+    has_name = "e.labels?.length || e.alt || e.ariaLabel || e.textContent.trim()"
+    unnamed = f"[...document.querySelectorAll('input, select, button, img')].filter(e => !({has_name})).length"
     assert page.evaluate(unnamed) == 0
 
 
@@ -185,7 +193,7 @@ def test_it_works_without_the_script(page: Page, server: Served) -> None:
     try:
         page.goto(f"{server.url}/?seed=4")
         page.evaluate("document.querySelector('#seed').value = '8'")
-        page.evaluate("document.querySelector('#label').value = '2'")
+        page.evaluate("document.querySelector('#given-label').value = '2'")
         page.evaluate("document.querySelector('form').submit()")
         until(lambda: "seed=8" in page.evaluate("location.search"))
         until(lambda: page.evaluate("document.readyState") == "complete")
@@ -208,7 +216,7 @@ def test_the_page_follows_the_champion_without_being_loaded_again(
     source(page, "#hero")
     assert image_of(server, "/api/images?seed=4") != before
     # Version 2 has neither labels nor a way between two seeds, so the page offers none.
-    assert page.evaluate("['label', 'mix', 'between'].map(id => document.getElementById(id))") == [None] * 3
+    assert page.evaluate("['given-label', 'mix', 'between'].map(id => document.getElementById(id))") == [None] * 3
     page.evaluate("document.querySelector('#fresh').click()")
     assert source(page, "#hero") == f"/api/images{page.evaluate('location.search')}"
     registry.client.delete_registered_model_alias(NAME, "champion")

@@ -17,15 +17,20 @@ function say(text, forMs = 6000) {
 
 function parameters(seed, way = null) {
   const found = new URLSearchParams({ seed });
-  const label = byId("label")?.value;
+  for (const input of document.querySelectorAll("[data-condition]")) {
+    const isGiven = input.dataset.condition !== "number" || input.dataset.given;
+    if (!isGiven || input.value === "") continue;
+    const rounded = Number(Number(input.value).toPrecision(4));
+    const isNumber = input.dataset.condition === "number";
+    found.set(input.name, isNumber ? Math.min(input.max, Math.max(input.min, rounded)) : input.value);
+  }
   const truncation = byId("truncation")?.value;
-  if (label) found.set("label", label);
   if (truncation && Number(truncation) !== 1) found.set("truncation", truncation);
   if (way) { found.set("to_seed", way.to); found.set("mix", way.mix); }
   return `?${found}`;
 }
 
-const seedNow = () => Number(byId("seed").value);
+const seedNow = () => Number(byId("seed")?.value ?? 0);
 const way = () => (byId("mix") ? { to: Number(byId("to_seed").value), mix: byId("mix").value } : null);
 
 function isValid(input) {
@@ -71,6 +76,7 @@ function showBetween() {
 }
 
 function showAll() {
+  if (byId("file")) { translate(); return; }
   const seed = seedNow();
   const last = Number(main().dataset.maxSeed);
   for (const image of document.querySelectorAll("img[data-offset]")) {
@@ -95,8 +101,83 @@ function keep(push) {
   if (address !== location.search) history[push ? "pushState" : "replaceState"](null, "", address);
 }
 
+// A slider that nobody has moved says nothing: its code is drawn from the seed.
+function showNumber(slider) {
+  const text = slider.dataset.given ? String(Number(Number(slider.value).toPrecision(3))) : "any";
+  byId(`${slider.id}-value`).textContent = text;
+  slider.setAttribute("aria-valuetext", text);
+}
+
+// --- a picture of one's own: one request under way, and then what was asked for last
+
+let chosen = null;
+let underWay = false;
+let waits = false;
+
+function fault(text) {
+  const place = byId("upload-error");
+  place.textContent = text;
+  place.hidden = !text;
+}
+
+function put(image, blob) {
+  if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
+  image.hidden = !blob;
+  if (blob) image.src = URL.createObjectURL(blob);
+  else image.removeAttribute("src");
+}
+
+function choose(file) {
+  if (!file) return;
+  const most = Number(byId("file").dataset.maxBytes);
+  chosen = null;
+  put(byId("yours"), null);
+  put(byId("made"), null);
+  byId("save").hidden = true;
+  if (file.size > most) fault(`This file has ${(file.size / 2 ** 20).toFixed(1)} MiB, at most ${most / 2 ** 20} are taken.`);
+  else { chosen = file; fault(""); translate(); }
+}
+
+async function translate() {
+  if (!chosen) return;
+  if (underWay) { waits = true; return; }
+  underWay = true;
+  const file = chosen;
+  put(byId("yours"), file);
+  byId("pane").setAttribute("aria-busy", "true");
+  try {
+    const query = new URLSearchParams(parameters(seedNow()));
+    if (byId("direction")) query.set("direction", byId("direction").value);
+    const headers = { "Content-Type": file.type.startsWith("image/") ? file.type : "application/octet-stream" };
+    const answer = await fetch(`/api/translate?${query}`, { method: "POST", body: file, headers });
+    const made = answer.ok ? await answer.blob() : null;
+    fault(made ? "" : `${(await answer.json()).error}.`.replace(/^./, (first) => first.toUpperCase()));
+    if (file === chosen) {
+      put(byId("made"), made);
+      if (!made) put(byId("yours"), null);
+      byId("save").hidden = !made;
+      if (made) byId("save").href = byId("made").src;
+    }
+  } catch {
+    fault("The server did not answer; try again.");
+  }
+  byId("pane").setAttribute("aria-busy", "false");
+  underWay = false;
+  if (waits) { waits = false; translate(); }
+}
+
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    const place = byId("drop");
+    if (!place) return;
+    event.preventDefault(); // also beside it: the browser would open the file and leave the page
+    place.classList.toggle("over", kind === "dragover");
+    if (kind === "drop") choose(event.dataTransfer.files[0]);
+  });
+}
+
 function goTo(seed) {
-  byId("seed").value = seed;
+  if (byId("seed")) byId("seed").value = seed;
   if (byId("to_seed") && !byId("to_seed").dataset.touched) byId("to_seed").value = seed + 1;
   showAll();
   keep(true);
@@ -111,15 +192,19 @@ document.addEventListener("input", ({ target }) => {
     target.dataset.touched = "yes";
     showBetween();
     keep(false);
-  } else if (target.id === "truncation") {
-    byId("truncation-value").textContent = Number(target.value);
-    showSeed(byId("hero"), seedNow());
+  } else if (target.id === "truncation" || target.dataset.condition === "number") {
+    if (target.id === "truncation") byId("truncation-value").textContent = Number(target.value);
+    else { target.dataset.given = "yes"; showNumber(target); }
+    if (byId("file")) translate();
+    else showSeed(byId("hero"), seedNow());
   }
 });
 
 document.addEventListener("change", ({ target }) => {
-  if (!["seed", "label", "truncation", "to_seed"].includes(target.id)) return;
-  if (!isValid(byId("seed")) || !isValid(byId("to_seed"))) {
+  if (target.id === "file") { choose(target.files[0]); return; }
+  if (target.id === "direction") { translate(); return; }
+  if (!["seed", "truncation", "to_seed"].includes(target.id) && !target.dataset.condition) return;
+  if (!isValid(byId("seed")) || !isValid(byId("to_seed")) || !isValid(target)) {
     target.reportValidity();
     return;
   }
@@ -134,7 +219,7 @@ document.addEventListener("submit", (event) => {
 });
 
 document.addEventListener("click", (event) => {
-  const target = event.target.closest("#fresh, #copy, #another, a[data-offset]");
+  const target = event.target.closest("#fresh, #copy, #another, a[data-offset], [data-any]");
   if (!target || event.ctrlKey || event.metaKey || event.shiftKey) return;
   if (target.id === "copy") {
     keep(false);
@@ -142,7 +227,13 @@ document.addEventListener("click", (event) => {
     return;
   }
   event.preventDefault();
-  if (target.id === "another") {
+  if (target.dataset.any) {
+    const slider = byId(target.dataset.any);
+    delete slider.dataset.given;
+    showNumber(slider);
+    showAll();
+    keep(true);
+  } else if (target.id === "another") {
     byId("to_seed").value = random();
     byId("to_seed").dataset.touched = "yes";
     showAll();
@@ -200,7 +291,9 @@ async function poll() {
 }
 
 function begin() {
-  for (const id of ["copy", "another"]) byId(id)?.removeAttribute("hidden");
+  for (const button of document.querySelectorAll("#copy, #another, [data-any]")) button.hidden = false;
+  document.querySelectorAll('[data-condition="number"]').forEach(showNumber);
+  if (byId("file") && chosen) translate();
   const found = new URLSearchParams(location.search);
   if (found.has("to_seed")) byId("to_seed")?.setAttribute("data-touched", "yes");
 }
