@@ -83,9 +83,8 @@ def test_the_new_metric_is_measured_and_on_the_card(copy: Path) -> None:
     measured = json.loads((copy / "evaluate" / "metrics.json").read_text())
     assert {"coverage_efficientnet_lite0", "fid_efficientnet_lite0"} <= set(measured)
     value = measured["coverage_efficientnet_lite0"]
-    told = "Share of real images near which there is a generated one"
-    row = f"| coverage_efficientnet_lite0 | {value:g} | higher | {told} |"
-    assert row in (copy / "card.md").read_text()
+    tells = "Share of real images near which there is a generated one"
+    assert f"| coverage_efficientnet_lite0 | {value:g} | higher | {tells} |" in (copy / "card.md").read_text()
 
 
 def test_the_projects_own_tests_find_it_and_pass(copy: Path) -> None:

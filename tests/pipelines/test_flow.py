@@ -270,7 +270,7 @@ def test_pictures_among_the_plots_are_in_the_report(make_repo):
     from PIL import Image
 
     root = make_repo(
-        TWO + "plots: [grid.png, curves.csv: {x: step}, absent.png, samples]\n",
+        TWO + "plots: [grid.png, curves.csv: {x: step}, absent.png, samples, figures]\n",
         work__py=WORK,
         curves__csv="step,loss\n1,2\n",
     )
@@ -278,11 +278,17 @@ def test_pictures_among_the_plots_are_in_the_report(make_repo):
     (root / "samples").mkdir()
     for name in ("000100.png", "000200.png"):
         Image.new("L", (8, 8)).save(root / "samples" / name)
+    (root / "figures").mkdir()
+    for name in ("nearest.png", "samples.png", "notes.txt"):
+        Image.new("L", (8, 8)).save(root / "figures" / name, "PNG")
     text = report.markdown(root, [("first", "Completed")], {"first": 1.5})
     assert "| first | Completed | 1.5 |" in text
     assert "**grid.png**\n\n![grid.png](data:image/png;base64,iVBOR" in text
     assert "samples/000200.png" in text
-    assert "samples/000100.png" not in text
+    assert "samples/000100.png" not in text  # of pictures that follow each other in time, the last
+    assert "figures/nearest.png" in text
+    assert "figures/samples.png" in text
+    assert "notes.txt" not in text
     assert "curves.csv" not in text
     assert "absent.png" not in text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import report_parts
-from report_parts import BEST, HOSTILE, METRICS, OBJECTIVE, SECONDS, TRIALS, Checkout
+from report_parts import BEST, HOSTILE, METRICS, OBJECTIVE, SECONDS, TRIALS, Checkout, run
 
 from ganpipe.commands.report import main
 from ganpipe.params import load_params
@@ -187,6 +187,32 @@ def test_classes_that_cannot_be_measured_are_named(checkout: Path) -> None:
     assert report.evaluation.class_fids == [("a", 12.5)]
     assert report.evaluation.unmeasured == ("b",)
     assert "Too few images for an FID of their own: b." in render(report)
+
+
+def test_one_dvc_yaml_serves_a_gan_of_other_players_and_figures(checkout: Path) -> None:
+    """Without an interpolation, without `generator_adversarial`, without labels."""
+    curves, figures = checkout / "artifacts/train/curves", checkout / "artifacts/evaluate/figures"
+    for path in (*curves.iterdir(), figures / "interpolation.png", checkout / "artifacts/evaluate/class_fid.csv"):
+        path.unlink()
+    (checkout / "artifacts/evaluate/class_fid.csv").write_text("class,fid,real,generated\n")
+    (curves / "translator_cycle.csv").write_text("step,images_seen,translator_cycle\n1,64,3\n2,128,2\n")
+    (figures / "odd_one.png").write_bytes((figures / "samples.png").read_bytes())
+    run(checkout, "dvc", "commit", "--force", "--quiet")
+    run(checkout, "dvc", "plots", "show")
+    page = (checkout / "dvc_plots" / "index.html").read_text()
+    assert "curves/translator_cycle.csv" in page
+    assert "generator_adversarial" not in page
+    shown = {path.name.rpartition("figures_")[2] for path in (checkout / "dvc_plots" / "static").glob("*_figures_*")}
+    assert shown == {"samples.png", "nearest.png", "odd_one.png"}
+    report = report_of(checkout)
+    assert report.missing == []
+    assert [curve.name for curve in report.curves] == ["translator_cycle"]
+    assert [(figure.title, bool(figure.tells)) for figure in report.figures] == [
+        ("Samples", True),
+        ("Nearest training images", True),
+        ("odd one", False),
+    ]
+    assert "odd one of cgan." in render(report)
 
 
 def test_a_changed_setting_shows_at_its_stages(checkout: Path) -> None:
