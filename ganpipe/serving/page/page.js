@@ -106,6 +106,7 @@ function showNumber(slider) {
   const text = slider.dataset.given ? String(Number(Number(slider.value).toPrecision(3))) : "any";
   byId(`${slider.id}-value`).textContent = text;
   slider.setAttribute("aria-valuetext", text);
+  document.querySelector(`[data-any="${slider.id}"]`).hidden = !slider.dataset.given;
 }
 
 // --- a picture of one's own: one request under way, and then what was asked for last
@@ -230,6 +231,7 @@ document.addEventListener("click", (event) => {
   if (target.dataset.any) {
     const slider = byId(target.dataset.any);
     delete slider.dataset.given;
+    slider.focus(); // the button goes
     showNumber(slider);
     showAll();
     keep(true);
@@ -291,7 +293,7 @@ async function poll() {
 }
 
 function begin() {
-  for (const button of document.querySelectorAll("#copy, #another, [data-any]")) button.hidden = false;
+  for (const button of document.querySelectorAll("#copy, #another")) button.hidden = false;
   document.querySelectorAll('[data-condition="number"]').forEach(showNumber);
   if (byId("file") && chosen) translate();
   const found = new URLSearchParams(location.search);
