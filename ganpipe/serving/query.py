@@ -56,11 +56,6 @@ class Abilities:
         """The first condition that is a class."""
         return next((name for name, spec in self.conditions.items() if isinstance(spec, Label)), None)
 
-    @property
-    def seeded(self) -> bool:
-        """Whether another seed may make another image."""
-        return self.truncation or any(isinstance(spec, Label | Number) for spec in self.conditions.values())
-
     def example(self) -> dict[str, Any]:
         """Values for what is not drawn where nobody gives it: texts."""
         texts = [name for name, spec in self.conditions.items() if isinstance(spec, Tokens)]
