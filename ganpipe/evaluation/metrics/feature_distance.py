@@ -21,7 +21,7 @@ class FeatureDistance(Metric):
 
     better = "lower"
     needs = frozenset({"features", "pairs"})
-    tells = "Distance between features of each generated image and of the image that it should be, from 0 to 4"
+    tells = "Distance between features of each generated image and of the image that it should be, 0 for equal features"
 
     def compute(self, measured: Measured) -> float:
         # Sample i is paired with the reference's image i, where these begin again with the first one.
