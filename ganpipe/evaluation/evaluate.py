@@ -82,7 +82,7 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
             f"{type(gan).__name__} is compared with {num_real} real images, and evaluate.num_neighbours "
             f"{settings.num_neighbours} needs {settings.least_real}; raise evaluate.num_real"
         )
-    applying = metrics.applying(type(gan), gan.config, gan.data)
+    applying = metrics.applying(gan, gan.config, gan.data)
     measured = _measured(subject, [metric for metric in applying if isinstance(metric, PairMetric)])
     values = {metric.full_name(extractor.name): metric.compute(measured) for metric in applying}
     class_fids = [dataclasses.replace(found, fid=rounded(found.fid)) for found in measured.class_fids]
@@ -119,7 +119,7 @@ def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
         features_MD = sample_features(
             gan, subject.progress, subject.extractor, subject.seeds, fields, settings.batch_size, part_done
         )
-    is_labelled = label_given(type(gan), gan.config, gan.data) is not None
+    is_labelled = label_given(gan, gan.config, gan.data) is not None
     return Measured(
         real=subject.real,
         features_MD=features_MD,

@@ -16,7 +16,7 @@ Need = Literal["features", "pairs", "labels", "tokens", "frames"]
 that a sample is given; the words that it is given; images in their order in time."""
 
 
-def provided(gan: type[Gan], config: GanConfig, data: DataSpec) -> frozenset[Need]:
+def provided(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> frozenset[Need]:
     """What metrics can be computed from, for a GAN with such data."""
     origins = gan.origins(config, data)
     given: Fields = {name: kind_of(origins[name], data) for name in gan.given}
@@ -35,7 +35,7 @@ def provided(gan: type[Gan], config: GanConfig, data: DataSpec) -> frozenset[Nee
     return frozenset(found)
 
 
-def is_paired(gan: type[Gan], config: GanConfig, data: DataSpec) -> bool:
+def is_paired(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
     """Whether the GAN is given an image, and the dataset has what should be made of that image."""
     origins = gan.origins(config, data)
     is_given_image = any(kind_of(origins[name], data).kind == "image" for name in gan.given)
@@ -43,7 +43,7 @@ def is_paired(gan: type[Gan], config: GanConfig, data: DataSpec) -> bool:
     return is_given_image and not has_views and origins[gan.fields[0]].kind == Stored.kind
 
 
-def label_given(gan: type[Gan], config: GanConfig, data: DataSpec) -> str | None:
+def label_given(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> str | None:
     """Which of `given` is the class in the dataset's field of classes; None where the GAN is not given it, or makes
     images of a single domain only."""
     origins = gan.origins(config, data)

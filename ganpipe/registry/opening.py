@@ -126,7 +126,9 @@ def _say_fields(generator: Generator) -> None:
         "given": given,
         "has_latents": True,
         "conditions": {name: data.fields[name] for name in given},
+        "codes": lambda config: {},
         "output": data.image,
+        "output_for": lambda config, data: data.image,
         "origins": lambda config, data: {name: Stored(name) for name in (data.main, *given)},
     }
     for name, value in said.items():

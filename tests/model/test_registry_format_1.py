@@ -22,6 +22,7 @@ from ganpipe.data.cache import open_dataset
 from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.reference import compute_reference, save_reference
 from ganpipe.evaluation.settings import EvaluateSettings
+from ganpipe.fields import Label
 from ganpipe.gans.base import Progress
 from ganpipe.registry import package
 from ganpipe.registry.gate import NotComparable
@@ -151,6 +152,7 @@ def test_it_is_served(
     number = registry.add_package(packages["cgan"] if has_names else without_names, "cgan")
     version = registry.client.get_model_version("ganpipe-mnist", str(number))
     served = load_served(registry.tracker, version, tmp_path)
-    assert (served.can.num_labels, served.can.classes) == (2, ("left", "right") if has_names else ())
-    found = served.images([Row(0, label=0)]).astype(int)
+    assert served.can.conditions == {"label": Label(num_classes=2)}
+    assert tuple(served.can.names["label"]) == (("left", "right") if has_names else ())
+    found = served.images([Row(0, (("label", 0),))]).astype(int)
     assert np.abs(found[0] - images_of("cgan-labels")[0]).max() <= 1

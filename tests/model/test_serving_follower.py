@@ -30,6 +30,7 @@ from ganpipe.serving.batching import Batcher, Busy
 from ganpipe.serving.follower import Follower, Source
 from ganpipe.serving.limits import RateLimit
 from ganpipe.serving.query import Row
+from ganpipe.serving.uploads import Uploads
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CHAMPION = Source(NAME, "champion", None)
@@ -212,7 +213,7 @@ def test_an_mlflow_server_comes_goes_and_comes_back(tmp_path: Path) -> None:
 def page_here(follower: Follower, batcher: Batcher, rate: RateLimit, max_under_way: int = 100) -> Iterator[int]:
     """The page's port; it is served by a thread of this process."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = make_app(Page(follower, batcher, rate, max_images=8), (), max_under_way)
+    app = make_app(Page(follower, batcher, rate, max_images=8, uploads=Uploads(2**20, 2**20)), (), max_under_way)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -38,7 +38,7 @@ def load(name: str) -> type[Metric]:
     return only_class(f"{__name__}.{name}", Metric, f"ganpipe/evaluation/metrics/{name}.py")  # type: ignore[type-abstract]
 
 
-def applying(gan: type[Gan], config: GanConfig, data: DataSpec) -> list[Metric]:
+def applying(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> list[Metric]:
     """The metrics that can be computed for a GAN with such data, by name."""
     return [metric() for metric in map(load, names()) if metric.applies(gan, config, data)]
 

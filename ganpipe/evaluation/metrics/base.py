@@ -43,7 +43,7 @@ class Metric(ABC):
         return f"{cls.name()}_{extractor}" if "features" in cls.needs else cls.name()
 
     @classmethod
-    def applies(cls, gan: type[Gan], config: GanConfig, data: DataSpec) -> bool:
+    def applies(cls, gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
         """Whether it can be computed for a GAN with such data."""
         return cls.needs <= provided(gan, config, data) and gan.output_for(config, data).size >= cls.least_side
 
