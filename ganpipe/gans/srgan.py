@@ -121,7 +121,7 @@ class Srgan(AdversarialPair):
     def _content(self, images_NCHW: Tensor) -> Tensor:
         classifier = self.frozen["classifier"]
         assert isinstance(classifier, efficientnet.EfficientNetLite0)
-        return classifier.inner_features(images_NCHW.float().expand(-1, 3, -1, -1))
+        return classifier.inner_features(images_NCHW.expand(-1, 3, -1, -1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -54,8 +57,17 @@ def test_images_that_serve_both_players_train_like_images_made_for_each(
 ) -> None:
     config = {"dropout": 0.0} if "dropout" in gans.load(name).Config.model_fields else {}  # masks differ between passes
     loops = []
-    keep = Batch.once  # codes that belong to the images stay
-    for once in (keep, lambda batch, name, compute: compute() if name == "generated" else keep(batch, name, compute)):
+    keep = Batch.once
+
+    def once_per_phase(batch: Batch, name: str, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        if name != "generated":  # codes belong to the images of all phases
+            return keep(batch, name, compute)
+        made = made_for.setdefault(id(batch), [])
+        made += [] if made else [batch, compute()]
+        return made[1]
+
+    made_for: dict[int, list[Any]] = {}
+    for once in (keep, once_per_phase):
         monkeypatch.setattr(Batch, "once", once)
         loop = make_loop(name, **config)
         for _ in range(3):
