@@ -7,7 +7,7 @@ Legend: N samples, C channels, H height, W width, T frames, L words.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
@@ -218,6 +218,11 @@ class Number(_Kind):
 
     def bounds(self) -> tuple[float, float]:
         return self.low, self.high
+
+
+def main_label(names: Iterable[str]) -> str | None:
+    """Of several fields with labels the one whose classes are counted: `label`, else the first by name."""
+    return min(names, key=lambda name: (name != Label.main_name, name), default=None)
 
 
 def _channels(number: int) -> str:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..cpus import usable_cpus
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
-from ..fields import NAME_PATTERN, FieldSpec, Label, Picture, Tokens, fields_of_format_1
+from ..fields import NAME_PATTERN, FieldSpec, Label, Picture, Tokens, fields_of_format_1, main_label
 from ..section import Section, explain
 
 MANIFEST = "manifest.json"
@@ -150,8 +150,7 @@ class Manifest(Section):
 
         Of several fields with labels, `label`, else the first by name.
         """
-        found = [name for name, spec in self.fields.items() if isinstance(spec, Label)]
-        return min(found, key=lambda name: (name != Label.main_name, name), default=None)
+        return main_label(name for name, spec in self.fields.items() if isinstance(spec, Label))
 
     @property
     def classes(self) -> tuple[str, ...]:

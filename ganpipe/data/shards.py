@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ..cpus import usable_cpus
 from ..errors import GanpipeError
-from ..fields import Fields, Label, Tokens
+from ..fields import Fields, Tokens, main_label
 from ..words import NUM_RESERVED, vocabulary, words_of
 from . import classes, value_range
 from .arrangement import shard_sizes
@@ -366,8 +366,8 @@ def write_shards(
 def _label_at(description: Description) -> int | None:
     """Where among a sample's values the class stands that is counted; None without labels."""
     values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
-    labels = [name for name in values if isinstance(description.fields[name], Classes)]
-    return values.index(min(labels, key=lambda name: (name != Label.main_name, name))) if labels else None
+    label = main_label(name for name in values if isinstance(description.fields[name], Classes))
+    return None if label is None else values.index(label)
 
 
 def _texts(samples: SampleIndex, split: Split, number: int) -> Iterator[str]:

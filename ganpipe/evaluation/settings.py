@@ -88,11 +88,6 @@ class EvaluateSettings(Section):
         return max(2, self.num_neighbours + 1)
 
     @property
-    def fid_name(self) -> str:
-        """Name of the full FID among the metrics."""
-        return f"fid_{self.extractor}"
-
-    @property
     def quick_fid_name(self) -> str:
         """Name of the quick FID among the metrics."""
         return f"quick_fid_{self.extractor}"

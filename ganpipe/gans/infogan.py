@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..fields import Fields, Label, Number
+from ..losses.adversarial import wide
 from ..networks import dcgan
 from .base import Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
 from .optimizers import Adam
@@ -126,12 +127,12 @@ class Infogan(AdversarialPair):
     def _information(self, images_NCHW: Tensor, batch: Batch) -> Losses:
         """-L_I of equation 5 up to a constant: cross-entropy of the category, and the codes under a Gaussian each."""
         config = self.config
-        found = self.recognition(self.trunk(images_NCHW)).float()
+        found = wide(self.recognition(self.trunk(images_NCHW)))
         logits_NK, means_NM, log_variances_NM = found.split(
             [config.num_categories, config.num_numbers, config.num_numbers], dim=1
         )
         log_variances_NM = log_variances_NM.clamp(-6, 6)
-        errors_NM = (self._numbers(batch).float() - means_NM).square() / log_variances_NM.exp()
+        errors_NM = (self._numbers(batch) - means_NM).square() / log_variances_NM.exp()
         return {
             "category": config.category_weight * F.cross_entropy(logits_NK, self._code("category", batch)),
             "numbers": config.number_weight * 0.5 * (errors_NM + log_variances_NM).sum(1).mean(),

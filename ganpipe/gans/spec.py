@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import GanpipeError
-from ..fields import Fields, FieldSpec, Label, Picture, fields_of_format_1, parse_fields
+from ..fields import Fields, FieldSpec, Label, Picture, fields_of_format_1, main_label, parse_fields
 from .draws import Draws, SeededDraws, derive_seed
 
 
@@ -77,8 +77,7 @@ class DataSpec:
     @property
     def label(self) -> str | None:
         """The field with the classes: of several fields with labels `label`, else the first by name."""
-        found = [name for name, spec in self.fields.items() if isinstance(spec, Label)]
-        return min(found, key=lambda name: (name != Label.main_name, name), default=None)
+        return main_label(name for name, spec in self.fields.items() if isinstance(spec, Label))
 
     @property
     def num_classes(self) -> int:

@@ -11,35 +11,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def wide(tensor: Tensor) -> Tensor:
+    """`tensor` in float32 at the least: means and differences of bf16 lose what they are about."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def discriminator_cross_entropy(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """-E[log D(x)] - E[log(1 - D(G(z)))] (Goodfellow 2014, arXiv 1406.2661, eq. 1), with D = sigmoid(logits)."""
-    return F.softplus(-_wide(real_logits)).mean() + F.softplus(_wide(fake_logits)).mean()
+    return F.softplus(-wide(real_logits)).mean() + F.softplus(wide(fake_logits)).mean()
 
 
 def non_saturating(fake_logits: Tensor) -> Tensor:
     """-E[log D(G(z))]: the generator's loss of Goodfellow 2014, section 3, whose gradient does not vanish early."""
-    return F.softplus(-_wide(fake_logits)).mean()
+    return F.softplus(-wide(fake_logits)).mean()
 
 
 def wasserstein_critic(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """E[D(G(z))] - E[D(x)] (Arjovsky 2017, arXiv 1701.07875, eq. 2, negated to be minimised)."""
-    return _wide(fake_scores).mean() - _wide(real_scores).mean()
+    return wide(fake_scores).mean() - wide(real_scores).mean()
 
 
 def wasserstein_generator(fake_scores: Tensor) -> Tensor:
     """-E[D(G(z))] (Arjovsky 2017, algorithm 1)."""
-    return -_wide(fake_scores).mean()
+    return -wide(fake_scores).mean()
 
 
 def least_squares_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """E[(D(x) - 1)^2] + E[D(G(z))^2] (Mao 2016, arXiv 1611.04076, eq. 9 without its halves: b = c = 1, a = 0)."""
-    return (_wide(real_scores) - 1).square().mean() + _wide(fake_scores).square().mean()
+    return (wide(real_scores) - 1).square().mean() + wide(fake_scores).square().mean()
 
 
 def least_squares_generator(fake_scores: Tensor) -> Tensor:
     """E[(D(G(z)) - 1)^2] (Mao 2016, eq. 9 without its half)."""
-    return (_wide(fake_scores) - 1).square().mean()
+    return (wide(fake_scores) - 1).square().mean()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from .adversarial import wide
 
 
 def l1(first: Tensor, second: Tensor) -> Tensor:
     """The mean absolute difference of tensors of one shape."""
-    return (_wide(first) - _wide(second)).abs().mean()
+    return (wide(first) - wide(second)).abs().mean()
 
 
 def squared(first: Tensor, second: Tensor) -> Tensor:
     """The mean squared difference of tensors of one shape."""
-    return (_wide(first) - _wide(second)).square().mean()
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+    return (wide(first) - wide(second)).square().mean()

@@ -18,7 +18,7 @@ from typing import ClassVar, NamedTuple
 
 from PIL import Image
 
-from ...fields import MAX_WORDS, Frames, Label, Picture, Tokens
+from ...fields import Frames, Label, Picture, Tokens, main_label
 from ...section import Section
 from ...words import NUM_RESERVED
 from ..images import UnreadableImage, check_size, decode, kind_of
@@ -267,7 +267,7 @@ class Texts:
     def spec(self, settings: DataSettings) -> Tokens:
         """With the most words that there may be: how many there are is known when all were read."""
         num_words = settings.vocabulary_size + NUM_RESERVED
-        return Tokens(length=min(settings.max_words, MAX_WORDS), num_words=num_words)
+        return Tokens(length=settings.max_words, num_words=num_words)
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,8 @@ class Description:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, by number, of the field that `Manifest.label` names; empty without labels."""
         found = {name: field.names for name, field in self.fields.items() if isinstance(field, Classes)}
-        return found[min(found, key=lambda name: (name != Label.main_name, name))] if found else ()
+        label = main_label(found)
+        return () if label is None else found[label]
 
 
 class Source(ABC):
