@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from ..losses.adversarial import wasserstein_critic, wasserstein_generator
+from ..losses.adversarial import wasserstein_critic, wasserstein_generator, wide
 from ..losses.penalties import gradient_penalty, input_gradient
 from ..networks import dcgan, progan
 from .base import Batch, DataSpec, Gan, GanConfig, Losses, Phase, Player, Progress
@@ -106,7 +106,7 @@ class Progan(Gan):
         return {
             "adversarial": wasserstein_critic(real_scores, fake_scores),
             "gradient_penalty": self.config.penalty_weight * penalty,
-            "drift": self.config.drift_weight * real_scores.float().square().mean(),
+            "drift": self.config.drift_weight * wide(real_scores).square().mean(),
         }
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:

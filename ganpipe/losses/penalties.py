@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .adversarial import wide
+
 
 def input_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> Tensor:
     """The gradient of each image's score by the image, (N, C, H, W), as a function that can be differentiated again.
@@ -18,7 +20,7 @@ def input_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> T
         critic: images (N, C, H, W) -> scores (N,), each of its own image only (no batch norm).
     """
     images_NCHW = images_NCHW.detach().requires_grad_()
-    (gradient_NCHW,) = torch.autograd.grad(critic(images_NCHW).float().sum(), images_NCHW, create_graph=True)
+    (gradient_NCHW,) = torch.autograd.grad(wide(critic(images_NCHW)).sum(), images_NCHW, create_graph=True)
     return gradient_NCHW
 
 

@@ -96,7 +96,8 @@ def test_losses_are_means_over_the_batch(name: str) -> None:
             single = phase.losses(Batch(4, BatchDraws(5, 8, 0, 4), once, dtype=torch.float64), progress)
             double = phase.losses(Batch(8, Halves(5, 8, 0, 8), twice, dtype=torch.float64), progress)
             for key in single:
-                assert double[key].item() == pytest.approx(single[key].item(), rel=1e-9), key
+                digits = 1e-9 if single[key].dtype == torch.float64 else 1e-6  # a loss may say `.float()`
+                assert double[key].item() == pytest.approx(single[key].item(), rel=digits), key
 
 
 @every_gan
@@ -192,7 +193,12 @@ def test_the_package_makes_the_same_images(name: str, tmp_path: Path) -> None:
     found = Generator(package_files(package), "cpu").images([1, 2, 3, 4], rows)
     with state.averaged() as gan:
         own = sample_images(gan, state.progress, [1, 2, 3, 4], given)
-    assert np.array_equal(((found.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy(), own)
+    # Networks in training are channels-last, those of a package are not: sums differ in their last digit, and the value
+    # that is rounded may lie on either side of a half.
+    packaged_images = ((found.clamp(-1, 1) + 1) * 127.5).round().to(torch.int16).numpy()
+    different = np.abs(packaged_images - own.astype(np.int16))
+    assert different.max() <= 1
+    assert (different > 0).mean() < 2e-3
 
 
 @every_gan
