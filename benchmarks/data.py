@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ganpipe.data import sources
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.order import SampleOrder
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.order import SampleOrder
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
 
 from .measure import Row, alternate, median, ratio
 

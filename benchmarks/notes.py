@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from ganpipe.cpus import usable_cpus
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.manifest import read_manifest
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shard_set import ShardSet
+from ganpipe.data.shards.manifest import read_manifest
+from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.frechet import Gaussian, gaussian_distance
 from ganpipe.evaluation.sampling import sample_images, sample_seeds

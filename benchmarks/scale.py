@@ -23,12 +23,12 @@ import numpy as np
 import torch
 import torch.distributed
 
-from ganpipe.data.manifest import Manifest, read_manifest
-from ganpipe.data.order import SampleOrder
+from ganpipe.data.loading.order import SampleOrder
+from ganpipe.data.shards.manifest import Manifest, read_manifest
 from ganpipe.gans import load
 from ganpipe.gans.base import DataSpec
-from ganpipe.registry.tracking import Tracker
 from ganpipe.registry.versions import describe_versions, find_version
+from ganpipe.tracking.runs import Tracker
 from ganpipe.training.distributed import World, synchronise_batch_norm
 from ganpipe.training.loop import Loop
 from ganpipe.training.settings import TrainSettings

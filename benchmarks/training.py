@@ -23,14 +23,14 @@ import torch
 from PIL import Image
 
 from ganpipe import services
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.manifest import read_manifest
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shard_set import ShardSet
+from ganpipe.data.shards.manifest import read_manifest
+from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.sample_grids import SampleGrid
 from ganpipe.gans import load
-from ganpipe.registry.tracking import Tracker
+from ganpipe.tracking.runs import Tracker
 from ganpipe.training import cluster
 from ganpipe.training.allocator import keep_freed_memory
 from ganpipe.training.feed import spec_of

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ganpipe.data.manifest import read_manifest
-from ganpipe.data.shard_set import ShardSet
+from ganpipe.data.shards.manifest import read_manifest
+from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.gans import load
-from ganpipe.registry.tracking import Tracker
+from ganpipe.tracking.runs import Tracker
 from ganpipe.training.distributed import World
 from ganpipe.training.observers import sparing
 from ganpipe.training.search import search

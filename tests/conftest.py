@@ -19,6 +19,7 @@ from ganpipe.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from browser import Browser
+    from registry_parts import Desk
     from xdist.remote import Producer
 
 
@@ -52,3 +53,23 @@ def browser() -> Iterator[Browser]:
 
     with Browser() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An empty MLflow database, and a package."""
+    from registry_parts import build, tracker_in
+
+    root = tmp_path_factory.mktemp("template")
+    tracker_in(root).client()
+    return root / "mlflow.db", build(tmp_path_factory.mktemp("package"), "cgan")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, empty_registry: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """An MLflow registry of the test's own."""
+    from registry_parts import Desk, tracker_in
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("GANPIPE_USER", raising=False)
+    return Desk(tracker_in(tmp_path, empty_registry[0]), empty_registry[1])

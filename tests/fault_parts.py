@@ -18,14 +18,14 @@ import numpy as np
 import safetensors.torch
 from training_parts import SMALL, blobs
 
-from ganpipe.data.manifest import read_manifest
-from ganpipe.data.shard_set import ShardSet
+from ganpipe.data.shards.manifest import read_manifest
+from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.evaluation.sample_grids import SampleGrid
 from ganpipe.evaluation.sampling import sample_images
 from ganpipe.gans import load
 from ganpipe.gans.base import Gan, Progress
-from ganpipe.registry.tracking import Tracker
 from ganpipe.stages.train import _csv
+from ganpipe.tracking.runs import Tracker
 from ganpipe.training.distributed import World
 from ganpipe.training.feed import spec_of
 from ganpipe.training.settings import TrainSettings
@@ -242,7 +242,7 @@ def _before_log_batch() -> None:
 
 
 def _half_a_record() -> None:
-    from ganpipe.registry.spool import Spool
+    from ganpipe.tracking.spool import Spool
 
     def half(real: Any, spool: Spool, entry: dict[str, Any], file: Path | None = None) -> None:
         spool._file.write(str(entry)[:20])

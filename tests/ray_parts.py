@@ -48,8 +48,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from training_parts import blobs
 
     from ganpipe.data import sources
+    from ganpipe.data.ingest.shards import write_shards
     from ganpipe.data.settings import DataSettings
-    from ganpipe.data.shards import write_shards
 
     root = tmp_path_factory.mktemp("bars")
     fields = blobs(512)

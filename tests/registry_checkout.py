@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ganpipe.registry.tracking import Tracker
-from ganpipe.registry.trail import Trail
+from ganpipe.registry.alias_history import Trail
 from ganpipe.registry.versions import CARD_TAG, CHALLENGER, CHAMPION, CONTENT_TAG, METRICS_TAG, PROTOCOL_TAG
+from ganpipe.tracking.runs import Tracker
 
 ROOT = Path(__file__).parents[1]
 

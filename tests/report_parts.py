@@ -18,17 +18,17 @@ import yaml
 from manifest_parts import of_images
 from model.registry_parts import PROGRESS, SMALL, make_gan, write_trained
 
-from ganpipe.data.manifest import Manifest, Shard, write_manifest
+from ganpipe.data.shards.manifest import Manifest, Shard, write_manifest
 from ganpipe.environment import STAGE_SECONDS
 from ganpipe.evaluation.class_fids import ClassFid
 from ganpipe.evaluation.evaluate import Evaluation
 from ganpipe.evaluation.grids import grid, png
 from ganpipe.evaluation.protocol import Protocol, ReferenceProtocol
+from ganpipe.packaging.package import build_package
 from ganpipe.params import load_params
-from ganpipe.registry.package import build_package
 from ganpipe.registry.registration import register
-from ganpipe.registry.tracking import Tracker
 from ganpipe.stages.train import write_curves
+from ganpipe.tracking.runs import Tracker
 from ganpipe.training.search import SearchResult, Trial
 
 SOURCE = Path(__file__).parents[1]

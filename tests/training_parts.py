@@ -21,7 +21,7 @@ from ganpipe.fields import Picture
 from ganpipe.gans import load
 from ganpipe.gans.base import DataSpec, Gan
 from ganpipe.gans.spec import FieldReader, Order, to_tensor
-from ganpipe.registry.package import build_package
+from ganpipe.packaging.package import build_package
 from ganpipe.training.distributed import World
 from ganpipe.training.loop import Fetch, Loop
 from ganpipe.training.settings import TrainSettings

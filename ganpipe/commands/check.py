@@ -14,26 +14,27 @@ from pathlib import Path
 
 from .. import environment, prefect_api, services, tracked
 from ..cpus import usable_cpus
-from ..data import classes, sources
-from ..data.places import host_cache
+from ..data import sources
+from ..data.access.host_cache import host_cache
+from ..data.ingest import class_counts
 from ..data.sources.base import Description
 from ..errors import GanpipeError
 from ..evaluation import metrics
 from ..evaluation.extractors import load_extractor
 from ..gans import load
 from ..gans.base import DataSpec
+from ..packaging.output_shape import Shape, digest_of_names
 from ..params import Params, load_params
-from ..registry.lineage import require_commit
-from ..registry.outlook import obstacle, warning_of
-from ..registry.shapes import Shape, digest_of_names
-from ..registry.tracking import Tracker
+from ..registry.gate_forecast import obstacle, warning_of
 from ..section import nearest
 from ..stages.common import require_no_arguments
 from ..stages.ingest import dvc_stores
 from ..stages.jobs import needs_of
-from ..stages.spread import require_shared
+from ..stages.shared_storage import require_shared
 from ..stages.start import find_weights
 from ..stages.storage import require_writable
+from ..tracking.lineage import require_commit
+from ..tracking.runs import Tracker
 from ..training import cluster, hosts, job_api
 from ..training.search import searched, space_by_player
 
@@ -47,7 +48,8 @@ def main(argv: list[str]) -> int:
     if service := services.named("prefect"):
         prefect_api.check_reachable(service.address)
     params = load_params()
-    require_commit(Path.cwd(), params.register_)
+    if params.register_.require_commit:
+        require_commit(Path.cwd())
     check_watched_folders(params)
     check_gan_and_data(params)
     check_number_of_images(params)
@@ -121,7 +123,7 @@ def check_gan_and_data(params: Params) -> None:
     source.check()
     source.check_against(params.data)
     found = source.describe()
-    for line in classes.odd_names(found.classes):
+    for line in class_counts.odd_names(found.classes):
         print(f"warning: {line}", file=sys.stderr)
     spec = data_spec(found, params)
     load(params.train.gan).check(params.gan_config, spec)

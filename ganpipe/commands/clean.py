@@ -14,8 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .. import environment, processes
-from ..data.places import host_cache
-from ..data.shard_set import STORE
+from ..data.access.host_cache import host_cache
+from ..data.shards.shard_set import STORE
 from ..stages.work import WORK
 
 WORKSPACES = Path(".ganpipe/workspaces")

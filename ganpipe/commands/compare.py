@@ -13,11 +13,11 @@ from .. import environment
 from ..errors import GanpipeError
 from ..evaluation import grids, sample_grids
 from ..evaluation.sampling import sample_seeds
+from ..packaging.served_model import to_uint8
 from ..params import Params, load_params
 from ..registry.comparison import as_html, as_text, compare
-from ..registry.opening import Opened, opened
-from ..registry.served_model import to_uint8
-from ..registry.tracking import Tracker, run_of
+from ..registry.open_model import Opened, opened
+from ..tracking.runs import Tracker, run_of
 from . import output
 
 if TYPE_CHECKING:

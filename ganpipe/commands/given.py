@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 from ..errors import GanpipeError
-from ..registry.class_names import class_names, class_number
-from ..registry.opening import Opened
-from ..registry.served_model import Generator
+from ..packaging.class_names import class_names, class_number
+from ..packaging.served_model import Generator
+from ..registry.open_model import Opened
 from ..section import nearest
 from ..words import words_of
 

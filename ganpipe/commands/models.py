@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .. import environment
 from ..errors import GanpipeError, UnavailableError
 from ..params import load_params
-from ..registry.pages import version_page
-from ..registry.tracking import Tracker
-from ..registry.trail import trail_of
+from ..registry.alias_history import trail_of
 from ..registry.versions import CHAMPION, VersionInfo, describe_versions, nobody
+from ..tracking.links import version_page
+from ..tracking.runs import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

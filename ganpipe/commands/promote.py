@@ -8,8 +8,8 @@ import sys
 from .. import environment
 from ..params import load_params
 from ..registry.promotion import Promotion, promote, roll_back
-from ..registry.tracking import Tracker
 from ..stages.register import Again
+from ..tracking.runs import Tracker
 
 
 def _parser(command: str) -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import argparse
 
 from .. import environment
 from ..errors import UnavailableError
-from ..registry.replay import replay
+from ..tracking.replay import replay
 
 
 def main(argv: list[str]) -> int:

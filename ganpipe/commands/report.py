@@ -9,11 +9,11 @@ from pathlib import Path
 from ..environment import home, repo_root
 from ..errors import GanpipeError
 from ..params import load_params
-from ..registry.tracking import Tracker
 from ..reporting import mlflow_state
 from ..reporting.contents import Report
 from ..reporting.gather import gather
 from ..reporting.page import render
+from ..tracking.runs import Tracker
 from . import output
 
 DEFAULT = Path("report.html")

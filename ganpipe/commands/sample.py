@@ -16,12 +16,12 @@ from .. import environment
 from ..errors import GanpipeError
 from ..evaluation import grids, sample_grids
 from ..evaluation.sampling import sample_seeds
+from ..packaging.class_names import class_names
+from ..packaging.served_model import MAX_SEED, ROWS_AT_ONCE, Generator
 from ..params import load_params
-from ..registry.class_names import class_names
-from ..registry.opening import opened
-from ..registry.served_model import MAX_SEED, ROWS_AT_ONCE, Generator
-from ..registry.tracking import Tracker
+from ..registry.open_model import opened
 from ..registry.versions import CHAMPION
+from ..tracking.runs import Tracker
 from . import given, output
 
 MAX_IN_A_GRID = 10_000

@@ -7,8 +7,8 @@ import argparse
 from .. import environment
 from ..params import load_params
 from ..registry.registration import CHAMPION
-from ..registry.tracking import Tracker
 from ..serving.server import ServeSettings, run
+from ..tracking.runs import Tracker
 
 
 def _parser() -> argparse.ArgumentParser:

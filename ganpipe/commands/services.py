@@ -7,9 +7,9 @@ from pathlib import Path
 
 from .. import services
 from ..environment import home, repo_root
-from ..registry.reaching import sqlite_path
-from ..registry.tracking import Tracker
 from ..service_kinds import KINDS
+from ..tracking.connection import sqlite_path
+from ..tracking.runs import Tracker
 
 ABOUT = {
     "up": "Start the background services of this checkout; those that run already stay as they are.",
@@ -32,7 +32,7 @@ def _show(root: Path) -> None:
 
 
 def _settle(root: Path) -> None:
-    """See to it that MLflow's page finds the files of a checkout that was moved, see `registry/relocation.py`."""
+    """See to it that MLflow's page finds the files of a checkout that was moved, see `tracking/relocation.py`."""
     tracker = Tracker.at(root, "")
     if (database := sqlite_path(tracker.uri)) is not None and database.exists():
         tracker.check()

@@ -9,15 +9,15 @@ from typing import Any
 from .. import environment
 from ..evaluation import figures, metrics
 from ..evaluation.protocol import Protocol
+from ..packaging.card import SAMPLES_FILE
+from ..packaging.package import digest_of_package
 from ..params import load_params
-from ..registry.card import SAMPLES_FILE
-from ..registry.package import digest_of_package
-from ..registry.pages import run_page, version_page
 from ..registry.registration import content_digest
-from ..registry.replay import waiting
-from ..registry.tracking import Tracker, run_of
 from ..registry.versions import CHAMPION, by_alias, find_version, no_champion
 from ..stages.common import CURVES, EVALUATE, PACKAGE, TRAIN, read_json
+from ..tracking.links import run_page, version_page
+from ..tracking.replay import waiting
+from ..tracking.runs import Tracker, run_of
 
 RUN_LINK = "MLflow run of the training"
 

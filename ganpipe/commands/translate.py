@@ -18,19 +18,20 @@ from mlflow.exceptions import MlflowException
 
 from .. import environment
 from ..cpus import usable_cpus
-from ..data import files, images
-from ..data.images import UnreadableImage
-from ..data.left_out import Tally, lines
+from ..data.images import decoding
+from ..data.images.decoding import UnreadableImage
 from ..data.parallel import progress
 from ..data.settings import DataSettings
+from ..data.shards.left_out import Tally, lines
+from ..data.sources import files
 from ..data.sources.base import EncodedFile
 from ..errors import EXIT_MENDABLE, GanpipeError
+from ..packaging.served_model import MAX_SEED
 from ..params import load_params
-from ..registry.opening import Opened, opened
-from ..registry.served_model import MAX_SEED
-from ..registry.tracking import Tracker
+from ..registry.open_model import Opened, opened
 from ..registry.versions import CHAMPION
 from ..section import nearest, parse
+from ..tracking.runs import Tracker
 from . import given, output
 
 IMAGES_AT_ONCE = 16
@@ -230,11 +231,11 @@ def _read_ahead(found: list[_File], settings: DataSettings) -> Iterator[list[_Re
 def _read(file: _File, settings: DataSettings) -> _Read:
     try:
         source = EncodedFile(file.path)
-        image = images.flatten(source.decode(source.read(), settings), settings)
-        return file, images.encode_png(np.asarray(images.fit(image, settings)))
+        image = decoding.flatten(source.decode(source.read(), settings), settings)
+        return file, decoding.encode_png(np.asarray(decoding.fit(image, settings)))
     except UnreadableImage as error:
         return file, error
 
 
 def _png(image_HWC: np.ndarray) -> bytes:
-    return images.encode_png(image_HWC[:, :, 0] if image_HWC.shape[2] == 1 else image_HWC)
+    return decoding.encode_png(image_HWC[:, :, 0] if image_HWC.shape[2] == 1 else image_HWC)

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import environment
-from ..data.manifest import verify as verify_shards
+from ..data.shards.manifest import verify as verify_shards
 from ..errors import GanpipeError
+from ..packaging.fetching import NotUsable
+from ..packaging.package import digest_of_package, download_package
 from ..params import Params, load_params
-from ..registry import lineage
-from ..registry.fetching import NotUsable
-from ..registry.package import digest_of_package, download_package
-from ..registry.reaching import patiently
 from ..registry.registration import content_digest
-from ..registry.runlog import flatten
-from ..registry.tracking import Tracker, run_of
 from ..registry.verification import Finding, compare, one, verdict
 from ..registry.versions import CHAMPION, CONTENT_TAG, scores_of, version_of
 from ..stages.common import SHARDS
 from ..stages.train import searched_config, training_settings
+from ..tracking import lineage
+from ..tracking.connection import patiently
+from ..tracking.run_log import flatten
+from ..tracking.runs import Tracker, run_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from ..fields import MAX_WORDS
 from ..section import Section, nearest
+from .source_names import names
 
 
 class DataSettings(Section):
@@ -55,8 +56,6 @@ class DataSettings(Section):
     @field_validator("source")
     @classmethod
     def _source_exists(cls, value: str) -> str:
-        from .sources import names
-
         if value not in names():
             raise ValueError(f"there is no source of that name; {nearest(value, names())}")
         return value

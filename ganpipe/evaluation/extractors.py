@@ -138,7 +138,7 @@ def efficientnet_lite0(
 
     The weights expect RGB as (value - 127) / 128. Of that, (value / 255 - mean) / std of torchvision, and [0, 1], it is
     the one under which activations on photographs have the mean and variance that batch norm's running statistics
-    remember; likewise "SAME" padding among the paddings (tests/model/test_evaluation_extractors.py).
+    remember; likewise "SAME" padding among the paddings (tests/evaluation/test_extractors.py).
 
     Args:
         resize: side in pixels of what the network sees; None for its own, 224.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.cache import Dataset
+from ..data.loading.cache import Dataset
 from ..errors import GanpipeError
 from ..gans.base import Gan
 from ..gans.spec import FieldReader, Order, is_view, to_tensor

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.cache import Dataset
+from ..data.loading.cache import Dataset
 from ..gans.base import Gan, Progress
 from ..gans.spec import FieldReader
 from .class_fids import ClassFid, class_fids

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..data.cache import Dataset, ShardSet, open_dataset
+from ..data.loading.cache import Dataset, ShardSet, open_dataset
 from ..gans.base import Gan, Progress
 from .extractors import Extractor, load_extractor
 from .frechet import Gaussian, gaussian_distance

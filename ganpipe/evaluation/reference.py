@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from ..data.cache import Dataset
-from ..data.manifest import Manifest
+from ..data.access.host_cache import host_cache
+from ..data.loading.cache import Dataset
 from ..data.parallel import progress as progress_bar
-from ..data.places import host_cache
+from ..data.shards.manifest import Manifest
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from .extractors import Extractor

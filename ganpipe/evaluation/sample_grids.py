@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..data.cache import Dataset, ShardSet, open_dataset
+from ..data.loading.cache import Dataset, ShardSet, open_dataset
 from ..errors import GanpipeError
 from ..gans.base import Gan, Progress
 from ..gans.spec import is_view

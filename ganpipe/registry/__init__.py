@@ -1,9 +1,7 @@
-"""Tracking, the packaged model, and the gate that decides which generator is the champion.
+"""Versions of the registered model, and which of them is the champion.
 
-`settings` params.yaml's section; `tracking` where MLflow is and how a stage finds its run; `runlog` one run, written
-in the background; `spool` what MLflow has not taken yet; `relocation` its addresses of files in a checkout that was
-moved; `lineage` git, DVC and environment; `package` the directory that is registered; `card` what it tells people;
-`served_model` the code in it that MLflow runs; `gate` the decision; `registration` its effects; `versions` what is
-registered; `trail` who moved which alias; `promotion` the champion by hand and back; `opening` a package from
-anywhere; `comparison` two of them.
+`settings` params.yaml's section; `gate` the decision, as pure functions; `gate_forecast` what is known of the decision
+before a training; `registration` its effects; `versions` what is registered; `alias_history` who moved which alias;
+`promotion` the champion by hand, and back; `open_model` a generator from any address; `comparison` two of them;
+`verification` recorded digests against a checkout.
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.metrics import direction_of
-from .runlog import flatten
+from ..tracking.run_log import flatten
 
 Row = tuple[str, str, str]
 """What, of the first, of the second."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import GanpipeError, UnavailableError
-from .fetching import NotUsable
+from ..packaging.fetching import NotUsable
+from ..packaging.output_shape import difference, shape_of
+from ..tracking.connection import patiently
+from ..tracking.runs import Tracker
+from .alias_history import Trail, held, rolled_back
 from .gate import Decision, NotComparable, Scores, decide, decide_apart, metric_of
-from .reaching import patiently
 from .settings import RegisterSettings
-from .shapes import difference, shape_of
-from .tracking import Tracker
-from .trail import Trail, held, rolled_back
 from .versions import CARD_TAG, CHALLENGER, CHAMPION, REASONS_TAG, all_versions, scores_of, tagged, version_of
 
 if TYPE_CHECKING:

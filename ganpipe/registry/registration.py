@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .card import CARD_FILE, in_short
+from ..packaging.card import CARD_FILE, in_short
+from ..packaging.package import digest_of_package, log_model
+from ..tracking.connection import as_default, patiently
+from ..tracking.run_log import MAX_TAG_LENGTH, clean_key, shorten
+from ..tracking.runs import Tracker
+from .alias_history import Overtaken, Standing, Trail, rolled_back
 from .gate import Decision, Scores, decide
-from .package import digest_of_package, log_model
 from .promotion import Rescore, decide_against, write_description
-from .reaching import as_default, patiently
-from .runlog import MAX_TAG_LENGTH, clean_key, shorten
 from .settings import RegisterSettings
-from .tracking import Tracker
-from .trail import Overtaken, Standing, Trail, rolled_back
 from .versions import (
     CARD_TAG,
     CHALLENGER,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GanpipeError
 from ..redaction import without_password
 from ..section import nearest
+from ..tracking.connection import patiently
+from ..tracking.runs import Tracker
 from .gate import NotComparable, Scores
-from .reaching import patiently
-from .tracking import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -107,7 +107,7 @@ def _seconds(reader: Reader) -> dict[str, float]:
 
 def stage_params(stages: list[Stage]) -> Iterator[tuple[str, Any, list[str]]]:
     """(dotted key, value, stages that read it), sorted: the settings that the outputs were made with."""
-    from ..registry.runlog import flatten
+    from ..tracking.run_log import flatten
 
     found: dict[tuple[str, str], tuple[Any, list[str]]] = {}
     for stage in stages:

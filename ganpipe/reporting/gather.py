@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, environment
-from ..data.manifest import read_manifest
+from ..data.shards.manifest import read_manifest
 from ..errors import GanpipeError
 from ..evaluation import figures
 from ..evaluation.metrics import direction_of, meaning_of
+from ..packaging.card import SAMPLES_FILE
 from ..params import Params
 from ..redaction import without_password
-from ..registry import lineage
-from ..registry.card import SAMPLES_FILE
-from ..registry.runlog import flatten
 from ..registry.settings import Condition, RegisterSettings
-from ..registry.tracking import Tracker
 from ..stages.common import CURVES, EVALUATE, PACKAGE, REAL_IMAGES, SHARDS, TRAIN, TUNE
+from ..tracking import lineage
+from ..tracking.run_log import flatten
+from ..tracking.runs import Tracker
 from .contents import (
     Curve,
     Data,

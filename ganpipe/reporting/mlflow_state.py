@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GanpipeError, UnavailableError
+from ..packaging.package import digest_of_package
 from ..redaction import without_user_info
-from ..registry.package import digest_of_package
-from ..registry.reaching import patiently, sqlite_path
+from ..registry.alias_history import trail_of
 from ..registry.registration import content_digest, decision_of
-from ..registry.tracking import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs
-from ..registry.trail import trail_of
 from ..registry.versions import CHAMPION, find_version
+from ..tracking.connection import patiently, sqlite_path
+from ..tracking.runs import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs
 from .contents import Decision, Registered, TrackedRun
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import GanpipeError, UnavailableError
 from ..redaction import without_password
-from ..registry.reaching import sqlite_path
-from ..registry.runlog import is_permanent
-from ..registry.tracking import Tracker
 from ..registry.versions import CHALLENGER, CHAMPION, HOW_TO_REGISTER, version_of
 from ..section import nearest
+from ..tracking.connection import sqlite_path
+from ..tracking.run_log import is_permanent
+from ..tracking.runs import Tracker
 from .version import NotServable, ServedVersion, load
 
 if TYPE_CHECKING:

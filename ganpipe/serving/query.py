@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..errors import GanpipeError
 from ..fields import Fields, Label, Number, Picture, Tokens
-from ..registry.class_names import class_number
+from ..packaging.class_names import class_number
 from ..section import nearest
 from ..words import words_of
 

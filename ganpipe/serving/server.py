@@ -14,8 +14,8 @@ import uvicorn
 
 from ..environment import is_loopback
 from ..errors import GanpipeError
-from ..registry.reaching import prepare_client
-from ..registry.tracking import Tracker
+from ..tracking.connection import prepare_client
+from ..tracking.runs import Tracker
 from .app import Page, make_app
 from .batching import Batcher
 from .follower import Follower, Source

@@ -9,8 +9,8 @@ import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from ..data import images
-from ..data.images import UnreadableImage
+from ..data.images import decoding
+from ..data.images.decoding import UnreadableImage
 from ..data.settings import DataSettings
 from ..fields import Picture
 
@@ -64,5 +64,5 @@ class Uploads:
                 "background": "white",
             }
         )
-        image = images.decode(content, self.max_pixels, FORMATS, "this server's limit")
-        return images.encode_png(np.asarray(images.fit(images.flatten(image, settings), settings)))
+        image = decoding.decode(content, self.max_pixels, FORMATS, "this server's limit")
+        return decoding.encode_png(np.asarray(decoding.fit(decoding.flatten(image, settings), settings)))

@@ -21,11 +21,11 @@ from PIL import Image
 
 from ..errors import GanpipeError
 from ..fields import Frames, Label, Picture, parse_fields
-from ..registry.class_names import class_names
-from ..registry.fetching import NotUsable
-from ..registry.package import download_package
-from ..registry.served_model import conditions_of, directions_of, output_of
-from ..registry.tracking import Tracker
+from ..packaging.class_names import class_names
+from ..packaging.fetching import NotUsable
+from ..packaging.package import download_package
+from ..packaging.served_model import conditions_of, directions_of, output_of
+from ..tracking.runs import Tracker
 from . import card
 from .query import RESERVED, Abilities, Row
 

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 
 from .. import environment
-from ..data.cache import Dataset, open_dataset
-from ..data.manifest import Manifest, read_manifest, verify
+from ..data.loading.cache import Dataset, open_dataset
+from ..data.shards.manifest import Manifest, read_manifest, verify
 from ..errors import GanpipeError
 from ..evaluation import metrics
 from ..evaluation.evaluate import Evaluation, evaluate
@@ -24,13 +24,13 @@ from ..evaluation.settings import EvaluateSettings
 from ..fields import FieldSpec
 from ..gans import load
 from ..gans.base import DataSpec, Gan, Progress
+from ..packaging.served_model import load_weights
 from ..params import load_params
-from ..registry import lineage
 from ..registry.gate import NotComparable
-from ..registry.pages import run_page
-from ..registry.runlog import RunLog
-from ..registry.served_model import load_weights
-from ..registry.tracking import Tracker
+from ..tracking import lineage
+from ..tracking.links import run_page
+from ..tracking.run_log import RunLog
+from ..tracking.runs import Tracker
 from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments
 from .work import clear_done
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from .. import environment
 from ..data import sources
-from ..data.preview import preview
-from ..data.shards import Memory, write_shards
+from ..data.ingest.preview import preview
+from ..data.ingest.shards import Memory, write_shards
 from ..errors import GanpipeError
 from ..evaluation import grids
 from ..params import load_params

@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import environment, services
-from ..data.manifest import Manifest, verify
-from ..data.shard_set import ShardSet
+from ..data.shards.manifest import Manifest, verify
+from ..data.shards.shard_set import ShardSet
 from ..evaluation.quick_fid import QuickFid
 from ..evaluation.reference import require_images
 from ..evaluation.sample_grids import SampleGrid
 from ..gans import load
 from ..gans.base import GanConfig
 from ..params import Params, load_params
-from ..registry import lineage
-from ..registry.runlog import RunLog
-from ..registry.tracking import Tracker
+from ..tracking import lineage
+from ..tracking.run_log import RunLog
+from ..tracking.runs import Tracker
 from ..training import cluster, job_api
 from ..training.feed import spec_of
 from ..training.start import Start
 from ..training.worker import TrainingJob
 from .common import SHARDS, require_no_arguments
-from .spread import shards_for_all
+from .shared_storage import shards_for_all
 
 RunT = TypeVar("RunT")
 ResultT = TypeVar("ResultT")
@@ -40,7 +40,8 @@ def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manif
     """
     require_no_arguments(argv, stage, about)
     params = load_params()
-    lineage.require_commit(Path.cwd(), params.register_)
+    if params.register_.require_commit:
+        lineage.require_commit(Path.cwd())
     manifest = verify(SHARDS)
     require_images(manifest, params.evaluate)
     return params, manifest

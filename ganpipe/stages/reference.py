@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..data.cache import open_dataset
-from ..data.manifest import verify
+from ..data.loading.cache import open_dataset
+from ..data.shards.manifest import verify
 from ..evaluation.extractors import load_extractor
 from ..evaluation.reference import compute_reference, require_images, save_reference
 from ..params import load_params

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import environment
-from ..data.manifest import Manifest, read_manifest
+from ..data.shards.manifest import Manifest, read_manifest
 from ..evaluation import figures
 from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
+from ..packaging.card import CARD_FILE, SAMPLES_FILE, card, in_short
+from ..packaging.output_shape import shape_of_package
+from ..packaging.package import build_package, download_package
+from ..packaging.served_model import Generator, read_description
 from ..params import Params, load_params
-from ..registry import lineage
-from ..registry.card import CARD_FILE, SAMPLES_FILE, card, in_short
-from ..registry.opening import load
-from ..registry.package import build_package, download_package
-from ..registry.pages import version_page
+from ..registry.open_model import load
 from ..registry.registration import register
-from ..registry.served_model import Generator, read_description
-from ..registry.shapes import shape_of_package
-from ..registry.tracking import Tracker
 from ..registry.versions import no_champion
+from ..tracking import lineage
+from ..tracking.links import version_page
+from ..tracking.runs import Tracker
 from .common import EVALUATE, PACKAGE, REFERENCE, SHARDS, TRAIN, TUNE, leave_note, read_json, require_no_arguments
 from .evaluate import measure, protocol_here
 from .runs import run_tags
@@ -38,7 +38,8 @@ TRAIN_SETTINGS = ("batch_size", "ema_half_life", "ema_ramp_up", "max_gradient_no
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "register", __doc__)
     params = load_params()
-    lineage.require_commit(Path.cwd(), params.register_)
+    if params.register_.require_commit:
+        lineage.require_commit(Path.cwd())
     manifest = read_manifest(SHARDS)
     trained = read_json(TRAIN / "model.json", made_by="train")
     metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")

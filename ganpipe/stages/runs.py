@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.manifest import Manifest
+from ..data.shards.manifest import Manifest
 from ..params import Params
-from ..registry import lineage
+from ..tracking import lineage
 from .code import code_digest
 
 

@@ -13,9 +13,9 @@ import fsspec
 from ..errors import GanpipeError, UnavailableError
 from ..gans import load
 from ..gans.base import DataSpec
+from ..packaging.weights import FILES, is_version, of_package, of_version
 from ..params import Params
-from ..registry.packaged_weights import FILES, is_version, of_package, of_version
-from ..registry.tracking import Tracker
+from ..tracking.runs import Tracker
 from ..training.start import Start, newest_checkpoint, of_checkpoint, require_match
 from ..training.uploads import write_checked
 

@@ -14,20 +14,20 @@ import fsspec
 import safetensors.torch
 
 from .. import environment, processes
-from ..data.shard_set import ShardSet
+from ..data.shards.shard_set import ShardSet
 from ..gans.base import GanConfig
 from ..params import Params
-from ..registry.pages import run_page
-from ..registry.runlog import RunLog
-from ..registry.tracking import Tracker
+from ..tracking.links import run_page
+from ..tracking.run_log import RunLog
+from ..tracking.runs import Tracker
 from ..training.feed import spec_of
 from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
 from .common import CURVES, REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
 from .jobs import OpenTraining, begin, beside, job_server, needs_of, reach_ray, training_job
+from .remote_job import submit
 from .runs import run_key, run_tags
 from .start import find_weights
-from .submitted import submit
 from .work import done, work_folder
 
 GRACE_SECONDS = 8.0

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from .. import environment
-from ..data.shard_set import ShardSet
-from ..registry.pages import run_page
-from ..registry.runlog import RunLog
-from ..registry.tracking import Tracker
+from ..data.shards.shard_set import ShardSet
+from ..tracking.links import run_page
+from ..tracking.run_log import RunLog
+from ..tracking.runs import Tracker
 from ..training.feed import spec_of
 from ..training.search import SearchResult, search
 from ..training.search_figure import draw_trials
 from .common import SHARDS, TUNE, leave_note, write_json, write_text
 from .jobs import OpenTrial, begin, beside, job_server, needs_of, reach_ray, training_job
+from .remote_job import submit
 from .runs import run_key, run_tags
 from .start import find_weights
-from .submitted import submit
 from .work import done, work_folder
 
 OF_TRAIN = ("gan", "start_from", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "compile",

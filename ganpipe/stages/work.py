@@ -13,7 +13,7 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from .. import environment
-from ..registry import lineage
+from ..tracking import lineage
 from .storage import require_writable
 
 WORK = Path(".ganpipe/work")

@@ -16,7 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from ..data.order import share
+from ..data.loading.order import share
 from .failures import exchanging
 
 

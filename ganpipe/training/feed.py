@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ..data.cache import Dataset
-from ..data.manifest import Manifest
-from ..data.order import SampleOrder
+from ..data.loading.cache import Dataset
+from ..data.loading.order import SampleOrder
+from ..data.shards.manifest import Manifest
 from ..gans.draws import derive_seed
 from ..gans.spec import DataSpec, FieldReader, Order, Origin, to_tensor
 from .loop import Fetch

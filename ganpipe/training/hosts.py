@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from ..data.shard_set import ShardSet
+from ..data.shards.shard_set import ShardSet
 from ..errors import UnavailableError
 from .cluster import places
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..data.order import share
+from ..data.loading.order import share
 from ..gans.base import Batch, Phase, Progress
 from ..gans.draws import BatchDraws, derive_seed, seed_networks
 from .averaging import Summing

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..data.cache import ShardSet, open_dataset
+from ..data.loading.cache import ShardSet, open_dataset
 from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
 from .allocator import keep_freed_memory

@@ -13,11 +13,11 @@ from page_parts import blocks
 
 ROOT = Path(__file__).parents[2]
 PAGE = "adding-a-metric.md"
-TABLE = "tests/model/test_evaluation_metrics.py"
+TABLE = "tests/evaluation/test_metrics.py"
 MEASURE = """
 import json, sys
 from pathlib import Path
-sys.path[:0] = [{root!r}, {root!r} + "/tests", {root!r} + "/tests/model"]
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 import ganpipe
 assert ganpipe.__file__.startswith({root!r})
 from evaluation_parts import PROGRESS, digits_dataset, new_gan

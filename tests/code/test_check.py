@@ -25,8 +25,8 @@ from training_parts import SMALL, make_loop
 from ganpipe import gans, prefect_api
 from ganpipe.cli import main
 from ganpipe.commands.check import check_gan_and_data
-from ganpipe.data.manifest import Manifest
-from ganpipe.data.shards import write_shards
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.shards.manifest import Manifest
 from ganpipe.data.sources.folder import Folder
 from ganpipe.data.sources.openmoji import Openmoji
 from ganpipe.errors import EXIT_UNAVAILABLE, GanpipeError

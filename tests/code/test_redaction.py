@@ -138,7 +138,7 @@ def test_an_error_that_nobody_foresaw_is_printed_without_secrets(tmp_path: Path)
 def test_the_redaction_is_where_text_leaves_for_logs_and_consoles() -> None:
     """A new child process whose output is logged, or a new console, is to use it, too."""
     for name in ("ganpipe/cli.py", "pipelines/run_stage.py", "pipelines/project.py", "pipelines/workspace.py",
-                 "pipelines/__main__.py", "ganpipe/registry/reaching.py", "ganpipe/registry/runlog.py"):  # fmt: skip
+                 "pipelines/__main__.py", "ganpipe/tracking/connection.py", "ganpipe/tracking/run_log.py"):  # fmt: skip
         calls = [node for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Call)]
         assert any(ast.unparse(call.func) == "redact" for call in calls), name
     for path in (*(ROOT / "pipelines").glob("*.py"), *(ROOT / "ganpipe").rglob("*.py")):
@@ -147,11 +147,11 @@ def test_the_redaction_is_where_text_leaves_for_logs_and_consoles() -> None:
 
 
 def test_a_request_sends_the_password_as_a_header_to_its_host_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ganpipe.data import foreign_shards
+    from ganpipe.data.sources import webdataset_shards
 
     seen: list[urllib.request.Request] = []
     monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: seen.append(request))
     monkeypatch.setenv("P", "s3cret!")
-    foreign_shards._request(foreign_shards.ForeignShard("https://me:$P@h.example/x.tar"), "GET")
+    webdataset_shards._request(webdataset_shards.ForeignShard("https://me:$P@h.example/x.tar"), "GET")
     assert seen[0].full_url == "https://h.example/x.tar"
     assert seen[0].unredirected_hdrs["Authorization"] == "Basic bWU6czNjcmV0IQ=="

@@ -43,14 +43,41 @@ ROOMS = {
     "gans": {"networks", "losses"},
     "training": {"gans", "data", "networks", "losses"},
     "evaluation": {"gans", "data", "networks", "losses"},
-    "registry": {"evaluation", "gans", "data", "networks", "losses"},
+    "tracking": set(),
+    "packaging": {"tracking", "evaluation", "gans"},
+    "registry": {"packaging", "tracking", "evaluation", "gans"},
     "params": {"training", "evaluation", "registry", "gans", "data"},
-    "stages": {"params", "training", "evaluation", "registry", "gans", "data"},
-    "serving": {"registry", "data"},  # data: pictures that are uploaded go through the decoder of ingest
-    "reporting": {"stages", "params", "registry", "evaluation", "data"},
-    "commands": {"reporting", "serving", "stages", "params", "training", "evaluation", "registry", "gans", "data"},
+    "stages": {"params", "training", "evaluation", "registry", "packaging", "tracking", "gans", "data"},
+    "serving": {"registry", "packaging", "tracking", "data"},  # data: what is uploaded goes through ingest's decoder
+    "reporting": {"stages", "params", "registry", "packaging", "tracking", "evaluation", "data"},
+    "commands": {
+        "reporting",
+        "serving",
+        "stages",
+        "params",
+        "training",
+        "evaluation",
+        "registry",
+        "packaging",
+        "tracking",
+        "gans",
+        "data",
+    },
     "cli": {"commands", "stages"},
     "__main__": {"cli"},
+}
+ROOMS_OF_DATA = {
+    # the same within data/
+    "source_names": set(),
+    "settings": {"source_names"},
+    "parallel": set(),
+    "access": {"parallel"},
+    "images": {"settings"},
+    "shards": {"access"},
+    "sources": {"settings", "source_names", "access", "images", "shards"},
+    "ingest": {"settings", "parallel", "images", "shards", "sources"},
+    "loading": {"parallel", "access", "images", "shards"},
+    "": set(),
 }
 ORCHESTRATION = {"ray", "dvc", "prefect", "mlflow"}
 
@@ -101,6 +128,34 @@ def test_arrows_run_downwards(path):
     allowed = LIGHT if room in LIGHT else LIGHT | {room} | ROOMS[room]
     assert _rooms_imported(path) <= allowed
     assert "pipelines" not in _packages(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ganpipe" / "data").rglob("*.py")), ids=_label)
+def test_arrows_run_downwards_in_data(path):
+    below = path.relative_to(ROOT / "ganpipe" / "data").parts[0].removesuffix(".py")
+    room = "" if below == "__init__" else below
+    imported = {name.split(".")[2] for name in _imports(path) if name.startswith("ganpipe.data.")}
+    assert imported <= {room} | ROOMS_OF_DATA[room]
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Also not in a function: two modules that need each other are one thing in two files."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in GANPIPE}
+    imports = {
+        name: {target for target in (_module(found, modules) for found in _imports(path)) if target and target != name}
+        for name, path in modules.items()
+    }
+    remaining = dict(imports)
+    while free := [name for name, targets in remaining.items() if not targets & remaining.keys()]:
+        for name in free:
+            del remaining[name]
+    assert not remaining, f"a circle among {sorted(remaining)}"
+
+
+def _module(name: str, modules: dict[str, Path]) -> str | None:
+    """The module that an imported name is, or is in; without the packages around it, which hold no code of theirs."""
+    parent = name.rpartition(".")[0]
+    return next((found for found in (name, f"{name}.__init__", parent, f"{parent}.__init__") if found in modules), None)
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=_label)

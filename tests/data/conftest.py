@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from ganpipe.data import retrying
+from ganpipe.data.access import retrying
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.sources.folder import Folder, FolderSettings
 

@@ -13,9 +13,9 @@ import pytest
 import webdataset
 from PIL import Image
 
-from ganpipe.data import classes
+from ganpipe.data.ingest import class_counts
+from ganpipe.data.ingest.shards import read_manifest, split_of, write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import read_manifest, split_of, write_shards
 from ganpipe.data.sources.folder import Folder
 from ganpipe.data.sources.imagefolder import Imagefolder, ImagefolderSettings
 from ganpipe.data.sources.webdataset import Webdataset, WebdatasetSettings
@@ -119,7 +119,7 @@ def test_without_labels_nothing_is_said(
 
 def test_of_many_classes_the_smallest_and_the_largest_are_printed() -> None:
     names = [f"class {number}" for number in range(1000)]
-    lines = classes.table(names, {number: 1000 + number for number in range(1000)}, {})
+    lines = class_counts.table(names, {number: 1000 + number for number in range(1000)}, {})
     assert lines[0].startswith("1,000 classes, ")
     assert [line.split()[1:3] for line in lines[1:]] == [
         [str(number), f"{1000 + number:,}"] for number in (*range(5), *range(995, 1000))
@@ -180,7 +180,7 @@ def test_folders_of_splits_are_no_classes(
     ],
 )
 def test_odd_names(names: tuple[str, ...], says: list[str]) -> None:
-    found = list(classes.odd_names(names))
+    found = list(class_counts.odd_names(names))
     assert len(found) == len(says)
     assert all(line.startswith(start) for line, start in zip(found, says, strict=True))
 
@@ -193,5 +193,5 @@ def test_a_limit_is_named_where_it_empties_a_class(
 
 
 def test_small_classes_are_named_and_do_not_steer_the_terminal() -> None:
-    (line,) = classes.odd_counts(("a\x1b[2J", "b"), {0: 3, 1: 50}, {})
+    (line,) = class_counts.odd_counts(("a\x1b[2J", "b"), {0: 3, 1: 50}, {})
     assert line == "1 of 2 classes have fewer than 10 training images: a\\x1b[2J (3)"

@@ -15,12 +15,12 @@ import pytest
 import webdataset
 from PIL import Image
 
-from ganpipe.data import cache
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.manifest import read_manifest, write_manifest
-from ganpipe.data.places import host_cache
+from ganpipe.data.access.host_cache import host_cache
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading import cache
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.shards.manifest import read_manifest, write_manifest
 from ganpipe.data.sources.folder import Folder
 from ganpipe.errors import GanpipeError
 

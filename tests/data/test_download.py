@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ganpipe.data import retrying
-from ganpipe.data.download import KnownFile, fetch
+from ganpipe.data.access import retrying
+from ganpipe.data.access.download import KnownFile, fetch
 from ganpipe.errors import GanpipeError
 
 CONTENT = b"what the mirrors hold" * 1000

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.download import KnownFile
+from ganpipe.data.access.download import KnownFile
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.shards.tar import tar_ending, tar_member
 from ganpipe.data.sources import emoji_styles
 from ganpipe.data.sources.emoji_styles import EmojiStyles, EmojiStylesSettings
-from ganpipe.data.tar import tar_ending, tar_member
 from ganpipe.errors import GanpipeError
 
 NAMES = ("0023-fe0f-20e3", "1f34e", "1f34f", "1f44d-1f3fd", "1f600", "1f99999")

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.manifest import read_manifest
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.shards.manifest import read_manifest
 from ganpipe.data.sources.base import Pictures
 from ganpipe.data.sources.folder import Folder, FolderSettings
 from ganpipe.errors import GanpipeError

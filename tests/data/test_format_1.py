@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.manifest import MANIFEST, verify, write_manifest
+from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.shards.manifest import MANIFEST, verify, write_manifest
 from ganpipe.errors import GanpipeError
 from ganpipe.fields import Label, Picture, Tokens
 from ganpipe.gans import load

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganpipe.data.cache import open_dataset
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
 from ganpipe.data.sources.base import Classes, Description, Films, InMemory, Item, Pictures, Source, SourceSettings
 from ganpipe.errors import GanpipeError
 from ganpipe.fields import Frames

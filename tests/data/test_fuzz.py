@@ -25,13 +25,13 @@ from hypothesis import strategies as st
 from manifest_parts import of_images
 from PIL import Image
 
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.images import UnreadableImage, decode, decode_png_CHW
-from ganpipe.data.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
-from ganpipe.data.metadata import read_rows
+from ganpipe.data.images.decoding import UnreadableImage, decode, decode_png_CHW
+from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.shards.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
+from ganpipe.data.shards.tar import read_members, tar_ending, tar_member
+from ganpipe.data.sources.imagefolder_metadata import read_rows
 from ganpipe.data.sources.mnist import Mnist, MnistSettings
 from ganpipe.data.sources.webdataset import Webdataset, WebdatasetSettings
-from ganpipe.data.tar import read_members, tar_ending, tar_member
 from ganpipe.errors import GanpipeError
 from ganpipe.params import Params, load_params
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import webdataset
 
+from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
 from ganpipe.data.sources.base import Pictures
 from ganpipe.data.sources.imagefolder import Imagefolder, ImagefolderSettings
 from ganpipe.errors import GanpipeError

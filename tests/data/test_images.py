@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganpipe.data.images import (
+from ganpipe.data.images.decoding import (
     UnreadableImage,
     decode,
     decode_png_CHW,

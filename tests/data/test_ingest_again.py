@@ -16,12 +16,12 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganpipe.data import conversion, earlier, shards
-from ganpipe.data.arrangement import shard_sizes
-from ganpipe.data.manifest import MANIFEST, Manifest
-from ganpipe.data.sample_index import SampleIndex
+from ganpipe.data.ingest import conversion, previous, shards
+from ganpipe.data.ingest.sample_index import SampleIndex
+from ganpipe.data.ingest.shard_assignment import shard_sizes
+from ganpipe.data.ingest.shards import Memory, verify, write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import Memory, verify, write_shards
+from ganpipe.data.shards.manifest import MANIFEST, Manifest
 from ganpipe.data.sources.base import Source
 from ganpipe.data.sources.folder import Folder
 from ganpipe.errors import GanpipeError
@@ -401,7 +401,7 @@ def test_a_failed_ingest_leaves_the_last_one_as_it_was(
 def test_old_notes_are_forgotten(
     again: Again, many: Path, folder_source: MakeFolder, monkeypatch: pytest.MonkeyPatch, settings_of: MakeSettings
 ) -> None:
-    monkeypatch.setattr(earlier, "_NUM_NOTES_KEPT", 2)
+    monkeypatch.setattr(previous, "_NUM_NOTES_KEPT", 2)
     for size in (8, 9, 10):
         again.settings = settings_of(image_size=size)
         again.ingest(lambda: folder_source(many))

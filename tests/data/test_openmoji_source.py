@@ -14,14 +14,14 @@ import webdataset
 from PIL import Image
 
 from ganpipe.cli import main
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.images import UnreadableImage
+from ganpipe.data.images.decoding import UnreadableImage
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
 from ganpipe.data.sources import openmoji
 from ganpipe.data.sources.base import Pictures, Texts
 from ganpipe.data.sources.openmoji import Openmoji, OpenmojiSettings, Svg, line_layer
-from ganpipe.data.unicode_groups import block_of, group_of, has_skin_tone, name_of
+from ganpipe.data.sources.unicode_groups import block_of, group_of, has_skin_tone, name_of
 from ganpipe.errors import GanpipeError
 from ganpipe.section import parse
 

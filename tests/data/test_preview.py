@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganpipe.data import preview as preview_module
-from ganpipe.data.preview import preview
+from ganpipe.data.ingest import preview as preview_module
+from ganpipe.data.ingest.preview import preview
+from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
 from ganpipe.data.sources.folder import Folder
 
 MakeFolder = Callable[..., Folder]

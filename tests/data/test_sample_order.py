@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ganpipe.data.order import SampleOrder, share
+from ganpipe.data.loading.order import SampleOrder, share
 
 
 @settings(deadline=None)

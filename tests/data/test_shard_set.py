@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.manifest import read_manifest
-from ganpipe.data.places import host_cache
+from ganpipe.data.access.host_cache import host_cache
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shard_set import STORE, ShardSet
-from ganpipe.data.shards import write_shards
+from ganpipe.data.shards.manifest import read_manifest
+from ganpipe.data.shards.shard_set import STORE, ShardSet
 from ganpipe.data.sources.folder import Folder
 from ganpipe.errors import GanpipeError, UnavailableError
 

@@ -19,10 +19,10 @@ import webdataset
 from manifest_parts import of_images
 from PIL import Image
 
-from ganpipe.data.images import fit
-from ganpipe.data.manifest import MANIFEST, Manifest, write_manifest
+from ganpipe.data.images.decoding import fit
+from ganpipe.data.ingest.shards import read_manifest, split_of, verify, write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import read_manifest, split_of, verify, write_shards
+from ganpipe.data.shards.manifest import MANIFEST, Manifest, write_manifest
 from ganpipe.data.sources.base import Description, EncodedFile, Item, Pictures, Source, SourceSettings
 from ganpipe.data.sources.folder import Folder
 from ganpipe.data.sources.mnist import Mnist, MnistSettings

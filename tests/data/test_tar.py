@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganpipe.data.tar import read_members, tar_ending, tar_header, tar_member
+from ganpipe.data.shards.tar import read_members, tar_ending, tar_header, tar_member
 from ganpipe.errors import GanpipeError
 
 MEMBERS = [("a.cls", b"3"), ("a.png", bytes(range(256)) * 5), ("b.cls", b""), ("b.png", b"x" * 512)]

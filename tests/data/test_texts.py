@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.manifest import read_manifest
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.shards.manifest import read_manifest
 from ganpipe.data.sources.imagefolder import Imagefolder, ImagefolderSettings
 from ganpipe.data.sources.openmoji import Openmoji, OpenmojiSettings
 from ganpipe.errors import GanpipeError

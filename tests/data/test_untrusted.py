@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.download import _npm_parts
-from ganpipe.data.images import UnreadableImage, decode, decode_png_CHW
-from ganpipe.data.manifest import MANIFEST, read_manifest
-from ganpipe.data.metadata import read_rows
+from ganpipe.data.access.download import _npm_parts
+from ganpipe.data.images.decoding import UnreadableImage, decode, decode_png_CHW
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.shards.manifest import MANIFEST, read_manifest
+from ganpipe.data.shards.tar import read_members, tar_ending, tar_member
 from ganpipe.data.sources.folder import Folder
+from ganpipe.data.sources.imagefolder_metadata import read_rows
 from ganpipe.data.sources.mnist import MnistSettings
 from ganpipe.data.sources.webdataset import Webdataset, WebdatasetSettings
-from ganpipe.data.tar import read_members, tar_ending, tar_member
 from ganpipe.documents import MAX_DEPTH, parse_json, parse_yaml, read_bounded
 from ganpipe.errors import GanpipeError
 from ganpipe.params import load_params
@@ -267,7 +267,7 @@ def test_patterns_name_a_limited_number_of_shards_below_the_folder(tmp_path: Pat
 
 
 def test_a_pattern_of_many_names_still_is_what_it_was(tmp_path: Path) -> None:
-    from ganpipe.data.foreign_shards import _expanded, _num_expanded
+    from ganpipe.data.sources.webdataset_shards import _expanded, _num_expanded
 
     for pattern in (
         "a-{000..123}.tar",

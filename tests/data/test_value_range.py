@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ganpipe.data.ingest.shards import Memory, read_manifest, write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import Memory, read_manifest, write_shards
 from ganpipe.data.sources.base import Description, InMemory, Item, Pictures, Source, SourceSettings
 from ganpipe.data.sources.folder import Folder
 from ganpipe.errors import GanpipeError

@@ -20,11 +20,11 @@ import pytest
 import webdataset
 from PIL import Image
 
-from ganpipe.data import foreign_shards
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.manifest import read_manifest
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.shards.manifest import read_manifest
+from ganpipe.data.sources import webdataset_shards
 from ganpipe.data.sources.webdataset import Webdataset, WebdatasetSettings
 from ganpipe.errors import GanpipeError
 from ganpipe.section import parse
@@ -389,7 +389,7 @@ def test_members_that_lie_apart_are_put_together(packed: bool, served: str, shar
 
 
 def test_more_than_memory_allows_is_to_be_packed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign_shards, "_MAX_WAITING", 3)
+    monkeypatch.setattr(webdataset_shards, "_MAX_WAITING", 3)
     (tmp_path / "in").mkdir()
     path = pack(tmp_path / "in" / "OLD.tar", *apart(*range(6)))
     with pytest.raises(GanpipeError) as caught:

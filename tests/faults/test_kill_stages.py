@@ -20,7 +20,7 @@ from projects import STAGES, Project, make_project
 from reliability import Trial, fault
 
 from ganpipe import processes, services
-from ganpipe.registry.tracking import Tracker
+from ganpipe.tracking.runs import Tracker
 
 LOST = {
     "tune": "the trials under way",

@@ -12,13 +12,13 @@ from torch import nn
 from training_parts import case_of, given_to, largest_difference, make_loop, packaged, weights_of
 
 from ganpipe import gans
-from ganpipe.data.order import share
+from ganpipe.data.loading.order import share
 from ganpipe.evaluation.given import read, rows_of
 from ganpipe.evaluation.sampling import sample_images
 from ganpipe.gans.base import Batch, DataSpec, Progress
 from ganpipe.gans.draws import BatchDraws, seed_networks
 from ganpipe.gans.optimizers import Adam
-from ganpipe.registry.served_model import Generator, package_files
+from ganpipe.packaging.served_model import Generator, package_files
 from ganpipe.training.loop import Loop
 
 QUICK = {"precision": "fp32", "batch_size": 32, "ema_half_life": 500}

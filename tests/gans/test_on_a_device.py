@@ -20,7 +20,7 @@ from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.grids import png
 from ganpipe.evaluation.sample_grids import sample_grid
 from ganpipe.evaluation.sampling import interpolate, sample_images
-from ganpipe.registry.served_model import Generator, package_files
+from ganpipe.packaging.served_model import Generator, package_files
 from ganpipe.training.distributed import World
 from ganpipe.training.feed import Feed
 from ganpipe.training.loop import Loop

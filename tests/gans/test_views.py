@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganpipe.data.order import SampleOrder, share
+from ganpipe.data.loading.order import SampleOrder, share
 from ganpipe.errors import GanpipeError
 from ganpipe.gans.draws import derive_seed
 from ganpipe.gans.spec import FieldReader, Order, View

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow_parts import race
 from object_store import free_port
 from postgresql import serving
-from test_registry_trail import race
 
 from ganpipe.errors import GanpipeError
-from ganpipe.registry.tracking import Tracker
+from ganpipe.tracking.runs import Tracker
 
 pytestmark = pytest.mark.slow
 PASSWORD = "postgres-secret-of-the-tests"

@@ -12,7 +12,7 @@ from PIL import Image
 from projects import STAGES, Project, save_image
 from training_parts import blobs
 
-from ganpipe.registry.tracking import Tracker
+from ganpipe.tracking.runs import Tracker
 
 
 def test_a_second_repro_has_nothing_to_do(project: Project) -> None:
@@ -109,7 +109,7 @@ def test_code_that_a_stage_does_not_use_and_words_leave_everything_done(project:
     for name in (
         "ganpipe/gans/base.py",
         "ganpipe/training/loop.py",
-        "ganpipe/data/cache.py",
+        "ganpipe/data/loading/cache.py",
         "ganpipe/stages/train.py",
     ):
         path = changed.root / name

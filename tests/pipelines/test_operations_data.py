@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from ganpipe.cli import main
-from ganpipe.data.manifest import read_manifest
+from ganpipe.data.shards.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -14,11 +14,11 @@ from report_parts import BEST, HOSTILE, METRICS, OBJECTIVE, SECONDS, TRIALS, Che
 
 from ganpipe.commands.report import main
 from ganpipe.params import load_params
-from ganpipe.registry.tracking import Tracker
 from ganpipe.reporting import charts, dag, svg
 from ganpipe.reporting.contents import Curve, Report, Stage
 from ganpipe.reporting.gather import gather
 from ganpipe.reporting.page import render
+from ganpipe.tracking.runs import Tracker
 
 STAGES = ["code", "ingest", "reference", "tune", "train", "evaluate", "register"]
 

@@ -12,7 +12,7 @@ import torch
 from projects import Project
 
 from ganpipe import services
-from ganpipe.registry.tracking import STAGE_TAG, Tracker, find_runs
+from ganpipe.tracking.runs import STAGE_TAG, Tracker, find_runs
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import yaml
 from projects import Project
 
 from ganpipe import services
-from ganpipe.registry import lineage
-from ganpipe.registry.tracking import STAGE_TAG, Tracker, find_runs
 from ganpipe.registry.verification import Finding, compare, one, verdict
+from ganpipe.tracking import lineage
+from ganpipe.tracking.runs import STAGE_TAG, Tracker, find_runs
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,13 @@ from reliability import fault
 from training_parts import make_loop
 
 from ganpipe.errors import UnavailableError
-from ganpipe.registry import reaching, tracking
-from ganpipe.registry.package import download_package
+from ganpipe.packaging.package import download_package
 from ganpipe.registry.registration import register
 from ganpipe.registry.settings import RegisterSettings
-from ganpipe.registry.stored import Corrupted
+from ganpipe.tracking import connection, runs
+from ganpipe.tracking.read_back import Corrupted
 from ganpipe.training import uploads
 from ganpipe.training.state import CheckpointStore
-
-sys.path.append(str(Path(__file__).parents[1] / "model"))
 
 pytestmark = pytest.mark.fault
 
@@ -102,9 +100,9 @@ def test_a_store_that_never_keeps_a_checkpoint_is_named(
         trial.recovered(lost="the images since the last checkpoint")
 
 
-def _tracker(seen: ObjectStore, root: Path, name: str) -> tracking.Tracker:
+def _tracker(seen: ObjectStore, root: Path, name: str) -> runs.Tracker:
     """MLflow with its files in the bucket."""
-    tracker = tracking.Tracker(f"sqlite:///{root}/mlflow.db", name, str(root / "spool"))
+    tracker = runs.Tracker(f"sqlite:///{root}/mlflow.db", name, str(root / "spool"))
     tracker.client().create_experiment(name, artifact_location=seen.url(f"mlflow-{name}"))
     return tracker
 
@@ -126,7 +124,7 @@ def test_a_model_that_is_not_stored_whole_is_sent_again_or_not_registered(
         for what in ("REQUEST_CHECKSUM_CALCULATION", "RESPONSE_CHECKSUM_VALIDATION"):
             monkeypatch.setenv(f"AWS_{what}", "when_required")
 
-    monkeypatch.setattr(reaching, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 2.0)
     seen, faults = store
     tracker = _tracker(seen, tmp_path, "registry")
     package = build(tmp_path)
@@ -142,7 +140,7 @@ def test_a_model_that_is_not_stored_whole_is_sent_again_or_not_registered(
             faults.none()
             done = register(package, {"fid_x": 3.0}, "p", settings, tracker, run.run_id, lambda version: {})
             trial.recovered()
-        monkeypatch.setattr(reaching, "PATIENCE_SECONDS", 60.0)
+        monkeypatch.setattr(connection, "PATIENCE_SECONDS", 60.0)
         with fault("an S3 API that damages one upload of a model") as trial:
             faults.damage = 1
             trial.struck()

@@ -19,12 +19,12 @@ from PIL import Image
 from training_parts import SMALL, blobs, largest_difference
 
 from ganpipe.data import sources
+from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
 from ganpipe.errors import GanpipeError, UnavailableError
 from ganpipe.gans import load
-from ganpipe.registry.tracking import Tracker
 from ganpipe.stages.storage import require_writable
+from ganpipe.tracking.runs import Tracker
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.worker import TrainingJob, run_training
 

@@ -17,7 +17,7 @@ from projects import Project, make_project
 from test_object_store import tar_of, wait_for
 
 from ganpipe import services
-from ganpipe.registry.tracking import Tracker
+from ganpipe.tracking.runs import Tracker
 
 pytestmark = pytest.mark.slow
 

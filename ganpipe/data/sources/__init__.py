@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...catalogue import file_names, only_class
+from ...catalogue import only_class
 from ...errors import GanpipeError
 from ...section import nearest
+from ..source_names import names
 
 if TYPE_CHECKING:
     from .base import Source
 
-_NOT_SOURCES = {"base"}
-
-
-def names() -> list[str]:
-    """The names of all sources, sorted; imports none of them."""
-    return file_names(__path__, without=_NOT_SOURCES)
+__all__ = ["load", "names"]
 
 
 def load(name: str) -> type[Source]:

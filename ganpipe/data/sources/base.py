@@ -21,10 +21,10 @@ from PIL import Image
 from ...fields import Frames, Label, Picture, Tokens, main_label
 from ...section import Section
 from ...words import NUM_RESERVED
-from ..images import UnreadableImage, check_size, decode, kind_of
-from ..manifest import LeftOut, Split
+from ..images.decoding import UnreadableImage, check_size, decode, kind_of
+from ..images.value_range import Kind
 from ..settings import DataSettings
-from ..value_range import Kind
+from ..shards.manifest import LeftOut, Split
 
 _NO_VALUES: Mapping[str, int | str] = {}
 _MAX_FILE_BYTES = 2**30  # the largest image that data.max_pixels allows, uncompressed

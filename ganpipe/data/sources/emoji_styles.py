@@ -18,16 +18,16 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from ...errors import GanpipeError
-from .. import files
-from ..download import KnownFile, fetch
-from ..left_out import Tally
-from ..manifest import LeftOut
-from ..places import host_cache
-from ..tar import find_members, tar_ending, tar_member
-from ..unicode_groups import group_of, has_skin_tone
-from ..unpacking import DecompressionBomb, Unpacked
+from ..access.download import KnownFile, fetch
+from ..access.host_cache import host_cache
+from ..access.unpacking import DecompressionBomb, Unpacked
+from ..shards.left_out import Tally
+from ..shards.manifest import LeftOut
+from ..shards.tar import find_members, tar_ending, tar_member
+from . import files
 from .base import Classes, Description, FileRange, Item, Pictures, Source, SourceSettings
 from .openmoji import EmojiSettings, drawing_of, drawings, licence, versions
+from .unicode_groups import group_of, has_skin_tone
 
 _KEY = "sources.emoji_styles"
 _MIRROR = "npm:emoji-datasource-google@16.0.0"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import GanpipeError
-from .. import files
-from ..left_out import Tally, lines
-from ..manifest import LeftOut
+from ..shards.left_out import Tally, lines
+from ..shards.manifest import LeftOut
+from . import files
 from .base import Classes, Description, EncodedFile, Item, Items, Pictures, Source, SourceSettings
 
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ...errors import GanpipeError
-from .. import files, metadata
-from ..left_out import OTHER_SUBSET, UNNAMED, Tally, lines
-from ..manifest import SUBSETS, LeftOut, Split, Subset
+from ..shards.left_out import OTHER_SUBSET, UNNAMED, Tally, lines
+from ..shards.manifest import SUBSETS, LeftOut, Split, Subset
+from . import files, imagefolder_metadata
 from .base import Classes, Description, EncodedFile, Item, Items, Pictures, Source, SourceSettings, Texts
 
 Parts = tuple[str, ...]
@@ -50,7 +50,7 @@ class _Image:
     """An image that was found: its path below the folder, and the row about it."""
 
     parts: Parts
-    row: metadata.Row | None
+    row: imagefolder_metadata.Row | None
 
 
 class Imagefolder(Source):
@@ -96,7 +96,7 @@ class Imagefolder(Source):
                     f"{_KEY}.splits: keep, but {self._root()} is not made of folders train, validation, test "
                     f"({', '.join(map(files.printable, sorted(tops))) or 'it has no subfolder with images'})"
                 )
-            tables = [parts for parts in listed if parts[-1] in metadata.NAMES and self._is_taken(parts)]
+            tables = [parts for parts in listed if parts[-1] in imagefolder_metadata.NAMES and self._is_taken(parts)]
             self._refuse_parquet([parts for parts in listed if parts[-1] == f"metadata{_PARQUET}"], tables)
             if tables:
                 found = self._named(tables, set(images))
@@ -133,7 +133,7 @@ class Imagefolder(Source):
         """Whether a file lies in one of the subsets that are taken, or in none at all."""
         if parts[0] in self._subset_of:
             return self._subset_of[parts[0]] in self._settings.subsets
-        if self._subset_of and parts[-1] not in metadata.NAMES:
+        if self._subset_of and parts[-1] not in imagefolder_metadata.NAMES:
             raise GanpipeError(
                 f"{_KEY}: {files.printable('/'.join(parts))} lies beside the folders "
                 f"{', '.join(sorted(self._subset_of))}; move it into one"
@@ -147,11 +147,11 @@ class Imagefolder(Source):
         for folder in folders:
             if folders.count(folder) > 1:
                 raise GanpipeError(f"{root.joinpath(*folder)}: holds both metadata.csv and metadata.jsonl; remove one")
-        rows: dict[Parts, metadata.Row] = {}
+        rows: dict[Parts, imagefolder_metadata.Row] = {}
         for table in tables:
-            for row in metadata.read_rows(root.joinpath(*table)):
+            for row in imagefolder_metadata.read_rows(root.joinpath(*table)):
                 parts = (*table[:-1], *row.parts)
-                named = f"{row.where}: file_name {row.values[metadata.FILE_NAME]!r}"
+                named = f"{row.where}: file_name {row.values[imagefolder_metadata.FILE_NAME]!r}"
                 if parts in rows:
                     raise GanpipeError(f"{named}: {rows[parts].where} names it, too")
                 if parts not in images and not root.joinpath(*parts).is_file():
@@ -186,7 +186,7 @@ class Imagefolder(Source):
         """The image's path below its subset's folder."""
         return image.parts[1:] if image.parts[0] in self._subset_of else image.parts
 
-    def _row(self, image: _Image, wish: str) -> metadata.Row:
+    def _row(self, image: _Image, wish: str) -> imagefolder_metadata.Row:
         if image.row is None:
             raise GanpipeError(f"{_KEY}.{wish} needs a table, but {self._root()} has no metadata.csv or metadata.jsonl")
         return image.row
@@ -253,7 +253,7 @@ def _is_about(name: str) -> bool:
     return name.startswith("metadata.") and not files.is_image(name)
 
 
-def _class_name(row: metadata.Row, column: str) -> str:
+def _class_name(row: imagefolder_metadata.Row, column: str) -> str:
     value: Any = row.value(column)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise GanpipeError(f"{row.where}: {column} is {value!r}; expected a class: a name or a whole number")

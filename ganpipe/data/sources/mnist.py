@@ -21,10 +21,10 @@ from typing import IO, Literal
 from pydantic import Field, field_validator
 
 from ...errors import GanpipeError
-from .. import files
-from ..download import KnownFile, fetch
-from ..places import host_cache
-from ..unpacking import Unpacked
+from ..access.download import KnownFile, fetch
+from ..access.host_cache import host_cache
+from ..access.unpacking import Unpacked
+from . import files
 from .base import Classes, Description, Item, Items, Pictures, RawGrey, Source, SourceSettings
 
 Part = Literal["train", "test"]

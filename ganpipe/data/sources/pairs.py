@@ -17,13 +17,13 @@ from PIL import Image
 from pydantic import Field
 
 from ...errors import GanpipeError
-from .. import files
-from ..files import Parts
-from ..images import UnreadableImage, crop, size_of
-from ..left_out import OTHER_SUBSET, Tally, lines
-from ..manifest import SUBSETS, LeftOut, Split, Subset
+from ..images.decoding import UnreadableImage, crop, size_of
 from ..settings import DataSettings
+from ..shards.left_out import OTHER_SUBSET, Tally, lines
+from ..shards.manifest import SUBSETS, LeftOut, Split, Subset
+from . import files
 from .base import Description, EncodedFile, ImageReference, Item, Items, Pictures, Source, SourceSettings
+from .files import Parts
 
 _KEY = "sources.pairs"
 _NUM_NAMED = 3

@@ -14,18 +14,9 @@ from ...documents import parse_json
 from ...errors import GanpipeError
 from ...fields import MAX_CLASSES
 from ...section import nearest
-from .. import files
-from ..foreign_shards import (
-    ForeignSample,
-    ForeignShard,
-    Mapping,
-    expand,
-    is_gzipped,
-    samples,
-    state_of,
-)
-from ..left_out import Tally
-from ..manifest import LeftOut
+from ..shards.left_out import Tally
+from ..shards.manifest import LeftOut
+from . import files
 from .base import (
     Absent,
     Classes,
@@ -40,6 +31,7 @@ from .base import (
     SourceSettings,
     Texts,
 )
+from .webdataset_shards import ForeignSample, ForeignShard, Mapping, expand, is_gzipped, samples, state_of
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 _LONGEST_CLASS = 200

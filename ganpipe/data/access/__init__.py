@@ -1,0 +1,1 @@
+"""How bytes come to this host: mirrors, servers that fail for a moment, gzip within limits, the host's own cache."""

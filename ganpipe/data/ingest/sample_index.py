@@ -1,0 +1,116 @@
+"""What is known of the samples on their way to shards, sorted on disk: a million of them take no memory here."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..shards.manifest import Split
+from .previous import Place
+
+_PLACE = struct.Struct("<IQI")
+_ROWS_HELD = 1024
+_CACHE_KIB = 4096
+_LENGTH = struct.Struct("<I")
+_COLUMNS = "digest, label, contents, lengths, images"
+
+
+class Sample(NamedTuple):
+    """A sample and where its images lie; samples are ordered as in shards.
+
+    Attributes:
+        label: the class that is counted; -1 without labels.
+        values: members of the fields that are no pictures, in their order.
+    """
+
+    digest: bytes
+    label: int
+    values: tuple[bytes, ...]
+    images: tuple[Place, ...]
+
+
+class SampleIndex:
+    """Samples by split: first all are added, then they are gone through in order.
+
+    They lie in a file without a name in the folder for temporary files (TMPDIR), which no killed process leaves behind.
+
+    Raises:
+        sqlite3.Error: the disk is full.
+    """
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("")
+        for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
+            self._database.execute(f"PRAGMA {setting}")
+        self._database.execute(
+            "CREATE TABLE samples (split TEXT, digest BLOB, label INTEGER, contents BLOB, lengths BLOB, images BLOB, "
+            "given INTEGER)"
+        )
+        self._waiting: list[tuple[str, bytes, int, bytes, bytes, bytes, bool]] = []
+        self._numbers: dict[str, int] = {}
+
+    def add(self, split: Split, sample: Sample, split_is_given: bool = False) -> None:
+        """One more sample; where its split is given, it stays in it."""
+        images = b"".join(_PLACE.pack(*place) for place in sample.images)
+        lengths = b"".join(_LENGTH.pack(len(value)) for value in sample.values)
+        contents = b"".join(sample.values)
+        self._waiting.append((split, sample.digest, sample.label, contents, lengths, images, split_is_given))
+        self._numbers[split] = self.num_samples(split) + 1
+        if len(self._waiting) == _ROWS_HELD:
+            self._insert()
+
+    def _insert(self) -> None:
+        self._database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", self._waiting)
+        self._waiting.clear()
+
+    def train_every_label(self) -> None:
+        """After the last sample: of each label without a training sample, the one with the smallest digest becomes one.
+
+        Copies of it go along.
+        """
+        self._insert()
+        missing = (
+            "SELECT min(digest) FROM samples WHERE split = 'validation' AND NOT given AND label NOT IN "
+            "(SELECT DISTINCT label FROM samples WHERE split = 'train') GROUP BY label"
+        )
+        moved = self._database.execute(
+            f"UPDATE samples SET split = 'train' WHERE split = 'validation' AND NOT given AND digest IN ({missing})"
+        ).rowcount
+        self._numbers["train"] = self.num_samples("train") + moved
+        self._numbers["validation"] = self.num_samples("validation") - moved
+
+    def sort(self) -> None:
+        """After the last sample and before the first question."""
+        self._insert()
+        self._database.execute(f"CREATE INDEX ordered ON samples (split, {_COLUMNS})")
+
+    def num_of_labels(self, split: Split) -> dict[int, int]:
+        """Samples of each label that the split has."""
+        query = "SELECT label, count(*) FROM samples WHERE split = ? GROUP BY label"
+        return dict(self._database.execute(query, (split,)))
+
+    def num_samples(self, split: Split) -> int:
+        return self._numbers.get(split, 0)
+
+    def num_between(self, split: Split, first: bytes, stop: bytes) -> int:
+        """Samples of the split with digests in [first, stop)."""
+        query = "SELECT count(*) FROM samples WHERE split = ? AND digest >= ? AND digest < ?"
+        return int(self._database.execute(query, (split, first, stop)).fetchone()[0])
+
+    def in_order(self, split: Split) -> Iterator[Sample]:
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM samples WHERE split = ? ORDER BY {_COLUMNS}", (split,))
+        for digest, label, contents, lengths, images in rows:
+            values, start = [], 0
+            for (length,) in _LENGTH.iter_unpack(lengths):
+                values.append(contents[start : start + length])
+                start += length
+            yield Sample(digest, label, tuple(values), tuple(_PLACE.iter_unpack(images)))
+
+    def digests(self) -> Iterator[tuple[bytes, int]]:
+        """Every digest, and how many samples have it."""
+        yield from self._database.execute("SELECT digest, count(*) FROM samples GROUP BY digest")
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,181 @@
+"""Images of samples on their way to shards: kept in a file until all are known, then written out shard by shard."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+from ..shards.tar import tar_ending, tar_member
+from .conversion import Converted
+from .previous import Earlier, FoundShard, Layout, NotedShard, Place, Signature
+from .sample_index import Sample
+
+_CHUNK_BYTES = 2**20
+_MAX_OPEN = 32
+
+
+Keyed = tuple[str, Sample]
+"""A sample's key in its shard, and the sample."""
+
+
+class Store:
+    """Images of samples: new ones in a file without a name, which no killed process leaves behind; others where they
+    are."""
+
+    def __init__(self, folder: Path, earlier: Earlier, label_at: int | None = None) -> None:
+        """Args:
+        label_at: where among a sample's values its class stands.
+        """
+        self._earlier, self._label_at = earlier, label_at
+        self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
+        self._number = len(earlier.shards)
+        self._end = 0
+        self._open: dict[int, IO[bytes]] = {}
+
+    def add(self, converted: Converted) -> Sample:
+        """Keep a sample's images, unless an earlier shard has them."""
+        if converted.images is None:
+            images = self._earlier.places[converted.digest]
+        else:
+            places = []
+            for content in converted.images:
+                self._spool.write(content)
+                places.append((self._number, self._end, len(content)))
+                self._end += len(content)
+            images = tuple(places)
+        label = -1 if self._label_at is None else int(converted.values[self._label_at])
+        return Sample(converted.digest, label, converted.values, images)
+
+    def flush(self) -> None:
+        """Before the first read."""
+        self._spool.flush()
+
+    def read(self, place: Place) -> bytes:
+        """An image.
+
+        Raises:
+            OSError: it cannot be read any more.
+        """
+        number, offset, num_bytes = place
+        content = os.pread(self._file(number).fileno(), num_bytes, offset)
+        if len(content) != num_bytes:
+            raise OSError(f"{self._earlier.shards[number].path} changed while it was read")
+        return content
+
+    def _file(self, number: int) -> IO[bytes]:
+        if number == self._number:
+            return self._spool
+        if number not in self._open:
+            if len(self._open) == _MAX_OPEN:
+                self._close_earlier()
+            self._open[number] = self._earlier.shards[number].path.open("rb")
+        return self._open[number]
+
+    def _close_earlier(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def close(self) -> None:
+        self._close_earlier()
+        self._spool.close()
+
+
+class _HashedFile:
+    """Writes a file in large parts and knows its digests. Hashing and writing need no interpreter: threads do them."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._threads = ThreadPoolExecutor(3)
+        self._parts: list[bytes] = []
+        self._waiting = 0
+        self._under_way: list[Future[None]] = []
+        self.num_bytes = 0
+        self.sha256, self.md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+
+    def write(self, content: bytes) -> None:
+        self._parts.append(content)
+        self._waiting += len(content)
+        if self._waiting >= _CHUNK_BYTES:
+            self._send()
+
+    def _send(self) -> None:
+        self._wait()
+        content = b"".join(self._parts)
+        self._parts, self._waiting = [], 0
+        self.num_bytes += len(content)
+        work: tuple[Callable[[bytes], None], ...] = (self.sha256.update, self.md5.update, self._write_all)
+        self._under_way = [self._threads.submit(one, content) for one in work]
+
+    def _wait(self) -> None:
+        for one in self._under_way:
+            one.result()
+
+    def _write_all(self, content: bytes) -> None:
+        view = memoryview(content)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def flush(self) -> None:
+        self._send()
+        self._wait()
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self._file.close()
+
+
+def keyed(samples: Iterable[Sample]) -> Iterator[Keyed]:
+    """A split's samples with their keys: digests; of several copies of one image, the later ones get a number."""
+    previous, copies = b"", 0
+    for sample in samples:
+        copies = copies + 1 if sample.digest == previous else 0
+        previous = sample.digest
+        yield sample.digest.hex() + (f"_{copies}" if copies else ""), sample
+
+
+def unchanged(samples: Sequence[Keyed], earlier: Earlier) -> FoundShard | None:
+    """The earlier shard whose bytes are those of a shard of these samples, if there is one."""
+    if not earlier.shards:
+        return None
+    signature = Signature()
+    for key, sample in samples:
+        signature.add(key, sample.values)
+    return earlier.by_signature.get(signature.value)
+
+
+def copy_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedShard:
+    """Make an earlier shard appear at `path`: the same file where it lies in `folder` itself, else a copy."""
+    if shard.path.parent == folder:
+        with contextlib.suppress(OSError):  # a file system without hard links
+            os.link(shard.path, path)
+    if not path.exists():
+        shutil.copyfile(shard.path, path)
+    return shard.noted.model_copy(update={"name": name})
+
+
+def write_shard(samples: Sequence[Keyed], layout: Layout, store: Store, path: Path, name: str) -> NotedShard:
+    """Write samples as a tar to `path`.
+
+    Raises:
+        OSError: the disk is full, an earlier shard is gone.
+    """
+    file = _HashedFile(path)
+    try:
+        for key, sample in samples:
+            for suffix, is_picture, number in layout.members:
+                content = store.read(sample.images[number]) if is_picture else sample.values[number]
+                file.write(tar_member(f"{key}.{suffix}", content))
+        file.flush()
+        file.write(tar_ending(file.num_bytes))
+        file.flush()
+    finally:
+        file.close()
+    return NotedShard(name=name, sha256=file.sha256.hexdigest(), md5=file.md5.hexdigest(), num_bytes=file.num_bytes)

@@ -1,0 +1,436 @@
+"""Ingest: from a source's images to WebDataset tars with a manifest, on all cores, the same bytes every time.
+
+A sample's members are `<digest>.cls`, `<digest>.png`, `<digest>.<field>.png` and `<digest>.txt`. Every split has shards
+of its own, `<split>-<number>.tar`; which samples share one is decided in arrangement.py. Tar headers are plain USTAR
+without times or owners. Ingesting again decodes only images that no shard of the last ingest holds, and leaves shards
+as they are whose samples are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import heapq
+import itertools
+import re
+import sqlite3
+import sys
+import tempfile
+from array import array
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...cpus import usable_cpus
+from ...errors import GanpipeError
+from ...fields import Fields, Tokens, main_label
+from ...words import NUM_RESERVED, vocabulary, words_of
+from ..images import value_range
+from ..parallel import ordered_map, progress
+from ..settings import DataSettings
+from ..shards.left_out import lines
+from ..shards.manifest import (
+    MANIFEST,
+    SHARD_PATTERN,
+    LeftOut,
+    Manifest,
+    Shard,
+    Split,
+    read_manifest,
+    verify,
+    write_manifest,
+)
+from ..sources.base import Classes, Description, Item, Items, Source, Texts
+from . import class_counts
+from .conversion import Converted, check_values, conversion_key, convert, split_of
+from .previous import Earlier, Layout, Memory, NotedShard, recall, write_note
+from .sample_index import SampleIndex
+from .shard_assignment import shard_sizes
+from .shard_writer import Store, copy_shard, keyed, unchanged, write_shard
+
+__all__ = ["Manifest", "Memory", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
+_ITEMS_PER_TASK = 128
+_HELD_BYTES_PER_TASK = 2**24
+_FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
+_NUM_NAMES_PRINTED = 20
+_NUM_ODD_NAMED = 5
+_PARTIAL = ".partial-"
+
+
+@dataclass
+class _Gathered:
+    """All samples by split, what could not be read, and in what there is nothing to see."""
+
+    samples: SampleIndex
+    skipped: list[Converted]
+    num_decoded: int = 0
+    odd: dict[str, _Named] = field(default_factory=dict)
+
+
+@dataclass
+class _Named:
+    """How many images have something, and the names of the first ones."""
+
+    number: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        self.number += 1
+        if len(self.names) < _NUM_ODD_NAMED:
+            self.names.append(name)
+
+
+@dataclass
+class _Written:
+    """The shards, notes on them, and how many of them no earlier ingest wrote."""
+
+    shards: list[Shard] = field(default_factory=list)
+    notes: list[NotedShard] = field(default_factory=list)
+    num_new: int = 0
+
+
+def _limited(items: Iterable[Item], limit: int | None) -> Iterable[Item]:
+    """At most `limit` items: those whose names have the smallest SHA-256, in the source's order."""
+    if limit is None:
+        return items
+    chosen = heapq.nsmallest(
+        limit, enumerate(items), key=lambda pair: (hashlib.sha256(pair[1].name.encode()).digest(), pair[0])
+    )
+    return [item for _, item in sorted(chosen, key=lambda pair: pair[0])]
+
+
+def _tasks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    task: list[Item] = []
+    held = 0
+    for item in items:
+        task.append(item)
+        held += sum(reference.held_bytes for name in item.images for reference in item.references(name))
+        if len(task) == _ITEMS_PER_TASK or held > _HELD_BYTES_PER_TASK:
+            yield task
+            task, held = [], 0
+    if task:
+        yield task
+
+
+def _report_skipped(skipped: list[Converted], out: Path) -> None:
+    if not skipped:
+        return
+    print(f"skipped {len(skipped)} unreadable image(s), listed in {out / MANIFEST}:", file=sys.stderr)
+    for item in skipped[:_NUM_NAMES_PRINTED]:
+        print(f"  {item.name}: {item.unreadable}", file=sys.stderr)
+    if len(skipped) > _NUM_NAMES_PRINTED:
+        print(f"  ... and {len(skipped) - _NUM_NAMES_PRINTED} more", file=sys.stderr)
+
+
+def _report_left_out(left_out: Sequence[LeftOut], out: Path) -> None:
+    if left_out:
+        print(f"left out {sum(one.number for one in left_out):,}, listed in {out / MANIFEST}:", file=sys.stderr)
+    for line in lines(left_out):
+        print(f"  {line}", file=sys.stderr)
+
+
+def _report_odd(odd: dict[str, _Named]) -> None:
+    for what, images in sorted(odd.items()):
+        more = ", ..." if images.number > len(images.names) else ""
+        print(
+            f"warning: {images.number:,} image(s) are {what}: {', '.join(images.names)}{more}; look at them, and at "
+            "data.value_range and data.background",
+            file=sys.stderr,
+        )
+
+
+def _report_classes(names: Sequence[str], samples: SampleIndex, limit: int | None) -> None:
+    """The classes with their images, and what is odd about them: training takes long, and does not tell."""
+    if not names:
+        return
+    train, validation = (samples.num_of_labels(split) for split in SPLITS)
+    for line in class_counts.table(names, train, validation):
+        print(line)
+    for line in (*class_counts.odd_names(names), *class_counts.odd_counts(names, train, validation, limit)):
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def _converted(
+    items: Iterable[Item], function: Callable[[Sequence[Item]], list[Converted]], num_processes: int | None, what: str
+) -> Generator[Converted, None, None]:
+    """What becomes of the items, in their order."""
+    total = len(items) if isinstance(items, Sized) else None
+    if num_processes is None:
+        num_processes = usable_cpus() if total is None or total > _FEW_ITEMS else 1
+    results = ordered_map(function, _tasks(items), num_processes)
+    with progress(what, total, "image") as bar, contextlib.closing(results):
+        for converted in results:
+            yield from converted
+            bar.update(len(converted))
+
+
+def _gather(
+    settings: DataSettings,
+    source: Source,
+    description: Description,
+    items: Iterable[Item],
+    samples: SampleIndex,
+    store: Store,
+    known: Path | None,
+    num_processes: int | None,
+) -> _Gathered:
+    """Read all items, decode those whose digests are not known, and keep what becomes of them.
+
+    Images of more than 8 bits whose range the dataset decides are read twice: nothing is known before the last one.
+    """
+    gathered = _Gathered(samples, [])
+    function = functools.partial(convert, description=description, settings=settings, known=known)
+    waiting = array("Q")
+    extents: dict[value_range.Kind, value_range.Extent] = {}
+    with contextlib.closing(_converted(items, function, num_processes, "ingest")) as results:
+        for position, sample in enumerate(results):
+            if sample.extents:
+                waiting.append(position)
+                extents = value_range.together([*extents.values(), *sample.extents])
+            else:
+                _keep(sample, settings, gathered, store)
+    if waiting:
+        again = items if isinstance(items, Sized) else source.items()  # a stream is there once only
+        function = functools.partial(function, decided=_decide(extents))
+        chosen = Items(len(waiting), functools.partial(_at, again, waiting))
+        with contextlib.closing(_converted(chosen, function, num_processes, "ingest, more than 8 bits")) as results:
+            for sample in results:
+                _keep(sample, settings, gathered, store)
+    if description.classes:
+        samples.train_every_label()
+    samples.sort()
+    return gathered
+
+
+def _keep(sample: Converted, settings: DataSettings, gathered: _Gathered, store: Store) -> None:
+    if sample.unreadable is None:
+        gathered.samples.add(sample.split, store.add(sample), sample.split_is_given)
+        gathered.num_decoded += sample.images is not None
+        if sample.oddity is not None:
+            gathered.odd.setdefault(sample.oddity, _Named()).add(sample.name)
+    elif settings.unreadable == "skip":
+        gathered.skipped.append(sample)
+    else:
+        raise GanpipeError(f"{sample.name}: {sample.unreadable}; remove it, or set data.unreadable to skip")
+
+
+def _decide(extents: Mapping[value_range.Kind, value_range.Extent]) -> dict[value_range.Kind, value_range.Range]:
+    """The dataset's ranges; says which, where they are not the types' own."""
+    decided = {kind: value_range.decide(extent) for kind, extent in extents.items()}
+    for kind, extent in extents.items():
+        if (sentence := value_range.sentence(extent, decided[kind])) is not None:
+            print(f"warning: {sentence}", file=sys.stderr)
+    return decided
+
+
+def _at(items: Iterable[Item], positions: Sequence[int]) -> Iterator[Item]:
+    """The items at these positions, which are in order."""
+    wanted = iter(positions)
+    position = next(wanted, None)
+    for found, item in enumerate(items):
+        if found == position:
+            yield item
+            position = next(wanted, None)
+
+
+@contextlib.contextmanager
+def _known_file(earlier: Earlier) -> Iterator[Path | None]:
+    """The digests whose images earlier shards hold, in a file for all processes."""
+    if not earlier.places:
+        yield None
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(earlier.places))
+        file.flush()
+        yield Path(file.name)
+
+
+def _write_all(
+    samples: SampleIndex, samples_per_shard: int, layout: Layout, store: Store, earlier: Earlier, out: Path
+) -> _Written:
+    """Write the shards under partial names."""
+    written = _Written()
+    for split in SPLITS:
+        waiting = keyed(samples.in_order(split))
+        num_between = functools.partial(samples.num_between, split)
+        sizes = shard_sizes(samples.num_samples(split), num_between, samples_per_shard)
+        for number, size in enumerate(sizes):
+            name, chosen = f"{split}-{number:06d}.tar", list(itertools.islice(waiting, size))
+            path = out / f"{_PARTIAL}{name}"
+            if (same := unchanged(chosen, earlier)) is not None:
+                noted = copy_shard(same, out, path, name)
+            else:
+                noted = write_shard(chosen, layout, store, path, name)
+                written.num_new += 1
+            written.notes.append(noted)
+            about = noted.model_dump(exclude={"md5"})
+            written.shards.append(Shard(**about, num_samples=size, split=split))
+    return written
+
+
+def _clear(folder: Path, pattern: str) -> None:
+    for path in sorted(folder.iterdir()):
+        if re.match(pattern, path.name):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _partial_files(folder: Path) -> Iterator[None]:
+    """None is there before or after, whatever happens; those of a killed ingest neither."""
+    pattern = rf"^{re.escape(_PARTIAL)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder, pattern)
+    try:
+        yield
+    finally:
+        _clear(folder, pattern)
+
+
+def _publish(out: Path, manifest: Manifest) -> None:
+    """Put new shards in the place of an earlier ingest's, its manifest first; nothing else in the folder is touched."""
+    (out / MANIFEST).unlink(missing_ok=True)
+    _clear(out, SHARD_PATTERN)
+    for shard in manifest.shards:
+        (out / f"{_PARTIAL}{shard.name}").rename(out / shard.name)
+    write_manifest(out, manifest)
+
+
+def _change(earlier: Earlier, gathered: _Gathered, written: _Written) -> str:
+    """One line: what is new since the last ingest."""
+    rewritten = f"{written.num_new} of {len(written.shards)} shards rewritten"
+    if earlier.num_lost:
+        return (
+            f"{earlier.num_lost} shard(s) of the last ingest are gone or damaged: {gathered.num_decoded:,} images "
+            f"decoded, {rewritten}"
+        )
+    num_added, num_kept = 0, 0
+    for digest, number in gathered.samples.digests():
+        kept = min(number, earlier.digests[digest])
+        num_added, num_kept = num_added + number - kept, num_kept + kept
+    num_removed = earlier.digests.total() - num_kept
+    plural = "" if num_added == 1 else "s"
+    return f"{num_added:,} image{plural} added, {num_removed:,} removed: {rewritten}"
+
+
+def write_shards(
+    settings: DataSettings, source: Source, out: Path, num_processes: int | None = None, memory: Memory | None = None
+) -> Manifest:
+    """Ingest: write the source's images into `out` as shards, then their manifest.
+
+    The manifest is written last and atomically, so a folder that has one is complete. An earlier ingest's shards in
+    `out` stay until the new ones are ready. The bytes written depend on settings and images alone: not on
+    `num_processes`, nor on what was ingested before.
+
+    Args:
+        num_processes: that decode and encode; all cores when None, and only this process for few images.
+        memory: where notes on earlier ingests are; None decodes everything.
+
+    Raises:
+        GanpipeError: nothing to ingest, an image is unreadable (under `unreadable: error`), the disk is full.
+    """
+    source.check()
+    source.check_against(settings)
+    description = source.describe()
+    items = _limited(source.items(), settings.limit)
+    key = f"{settings.source}-{conversion_key(settings, description)}"
+    fields: Fields = description.specs(settings)
+    layout = Layout.of(fields)
+    if isinstance(items, Sized):  # what is wrong with a label or text is said before any image is read
+        for item in items:
+            check_values(item, description, settings)
+    earlier = recall(memory, key, out, layout)
+    try:
+        with (
+            _partial_files(out),
+            contextlib.closing(Store(out, earlier, _label_at(description))) as store,
+            contextlib.closing(SampleIndex()) as samples,
+            _known_file(earlier) as known,
+        ):
+            gathered = _gather(settings, source, description, items, samples, store, known, num_processes)
+            _report_skipped(gathered.skipped, out)
+            _report_left_out(source.left_out(), out)
+            _report_odd(gathered.odd)
+            _require_training_images(settings, gathered)
+            _report_classes(description.classes, samples, settings.limit)
+            store.flush()
+            written = _write_all(samples, settings.samples_per_shard, layout, store, earlier, out)
+            fields, names = _as_found(fields, description, settings, samples)
+            manifest = _manifest(settings, description, fields, names, written, gathered.skipped, source.left_out())
+            _publish(out, manifest)
+            change = _change(earlier, gathered, written) if earlier.num_lost is not None else None
+        if memory is not None:
+            write_note(memory, key, written.notes)
+    except OSError as error:
+        raise GanpipeError(f"{out}: ingest cannot write its shards: {error.strerror or error}") from error
+    except sqlite3.Error as error:
+        raise GanpipeError(
+            f"ingest cannot sort its samples in the folder for temporary files ({error}); set TMPDIR to one with room"
+        ) from error
+    if change is not None:
+        print(change)
+    return manifest
+
+
+def _label_at(description: Description) -> int | None:
+    """Where among a sample's values the class stands that is counted; None without labels."""
+    values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
+    label = main_label(name for name in values if isinstance(description.fields[name], Classes))
+    return None if label is None else values.index(label)
+
+
+def _texts(samples: SampleIndex, split: Split, number: int) -> Iterator[str]:
+    for sample in samples.in_order(split):
+        yield sample.values[number].decode()
+
+
+def _as_found(
+    fields: Fields, description: Description, settings: DataSettings, samples: SampleIndex
+) -> tuple[Fields, dict[str, tuple[str, ...]]]:
+    """The fields with texts as long as they are, and the names of classes and words."""
+    found, names = dict(fields), dict[str, tuple[str, ...]]()
+    values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
+    for number, name in enumerate(values):
+        field = description.fields[name]
+        if isinstance(field, Classes):
+            names[name] = field.names
+            continue
+        train, validation = (functools.partial(_texts, samples, split, number) for split in SPLITS)
+        names[name] = vocabulary(train(), settings.vocabulary_size)
+        longest = max(len(words_of(text)) for text in itertools.chain(train(), validation()))
+        found[name] = Tokens(length=longest, num_words=len(names[name]) + NUM_RESERVED)
+    return found, names
+
+
+def _manifest(
+    settings: DataSettings,
+    description: Description,
+    fields: Fields,
+    names: Mapping[str, tuple[str, ...]],
+    written: _Written,
+    skipped: Iterable[Converted],
+    left_out: tuple[LeftOut, ...],
+) -> Manifest:
+    return Manifest(
+        source=settings.source,
+        description=description.text,
+        homepage=description.homepage,
+        licence=description.licence,
+        fields=dict(fields),
+        main=description.main,
+        names=dict(names),
+        shards=tuple(written.shards),
+        skipped=tuple(item.name for item in skipped),
+        left_out=left_out,
+    )
+
+
+def _require_training_images(settings: DataSettings, gathered: _Gathered) -> None:
+    if not gathered.samples.num_samples("train"):
+        raise GanpipeError(
+            f"data.source {settings.source}: no image is left for training ({len(gathered.skipped)} unreadable, "
+            f"{gathered.samples.num_samples('validation')} in the validation split); add images or lower "
+            "data.validation_fraction"
+        )

@@ -1,0 +1,1 @@
+"""A dataset as it lies on a disk: tar members, the manifest, and where the shards are."""

@@ -1,0 +1,16 @@
+"""The names of all sources of images, for settings and stages that must not import the sources themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..catalogue import file_names
+
+_FOLDER = Path(__file__).with_name("sources")
+_NOT_SOURCES = {"base", "files", "imagefolder_metadata", "unicode_groups", "webdataset_shards"}
+"""The interface, and what serves some of the sources."""
+
+
+def names() -> list[str]:
+    """The names of all sources, sorted; imports none of them."""
+    return file_names([str(_FOLDER)], without=_NOT_SOURCES)

@@ -1,0 +1,131 @@
+"""Files under a folder: which there are, their names as text, and whether any has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..images.decoding import NUM_BYTES_TO_TELL, begins_as_image, extensions
+from ..shards.left_out import BROKEN_LINK, HIDDEN, NO_EXTENSION, Tally
+
+_EXTENSION = re.compile(r"\.(?!\d*$)[a-z0-9_+-]{1,10}")
+_LEFT_BY_FILE_MANAGERS = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
+Parts = tuple[str, ...]
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends like an image's that is decoded here."""
+    return os.path.splitext(name)[1].lower() in extensions()
+
+
+def extension_of(name: str) -> str:
+    """The name's extension in lower case, with its dot; empty where its last dot begins none (`photo.0001`)."""
+    extension = os.path.splitext(name)[1].lower()
+    return extension if extension in extensions() or _EXTENSION.fullmatch(extension) else ""
+
+
+def may_be_image(name: str) -> bool:
+    """Whether a file is an image by its name, or has a name that does not say what it is."""
+    return is_image(name) or not extension_of(name)
+
+
+def walk(
+    folder: Path, wanted: Callable[[str], bool] = may_be_image, left_out: Tally | None = None
+) -> Iterator[tuple[str, ...]]:
+    """Files under `folder` whose names are wanted, as path parts, in the order of their parts.
+
+    Hidden files and folders are left out. Links are followed, each folder once a way.
+
+    Args:
+        left_out: takes the files that are not wanted, and hidden ones that are; file managers' own files do not count.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+
+    def visit(directory: Path, parts: Parts, above: frozenset[tuple[int, int]]) -> Iterator[Parts]:
+        status = directory.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:  # a link to a folder that holds it
+            return
+        with os.scandir(directory) as entries:
+            ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+        for entry in ordered:
+            found = (*parts, entry.name)
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                if left_out is not None and is_image(entry.name):
+                    left_out.add(HIDDEN, shown(found))
+            elif entry.is_dir():
+                yield from visit(directory / entry.name, found, above | {here})
+            elif wanted(entry.name):
+                yield found
+            elif left_out is not None and entry.name.lower() not in _LEFT_BY_FILE_MANAGERS:
+                left_out.add(_kind_of(entry), shown(found))
+
+    return visit(folder, (), frozenset())
+
+
+def images_among(folder: Path, files: Iterable[Parts], left_out: Tally) -> Iterator[Parts]:
+    """Those that are images: by name, and by content where the name does not say what a file is."""
+    for parts in files:
+        if is_image(parts[-1]) or begins_as_image(_first_bytes(folder.joinpath(*parts))):
+            yield parts
+        else:
+            broken = not folder.joinpath(*parts).exists()
+            left_out.add(BROKEN_LINK if broken else NO_EXTENSION, shown(parts))
+
+
+def _kind_of(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return BROKEN_LINK
+    return extension_of(entry.name) or NO_EXTENSION
+
+
+def _first_bytes(path: Path) -> bytes:
+    """Of a regular file; nothing of what cannot be read."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return b""
+        with path.open("rb", buffering=0) as file:
+            return file.read(NUM_BYTES_TO_TELL)
+    except OSError:
+        return b""
+
+
+def shown(parts: Parts) -> str:
+    """A file's path as messages and manifests give it."""
+    return printable("/".join(parts))
+
+
+def printable(name: str) -> str:
+    """The name as valid Unicode on one line: bytes that are not UTF-8, and what steers a terminal, are escaped."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def digest_of(entries: Iterable[Any]) -> str:
+    """SHA-256 over values that JSON knows, in their order."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(json.dumps(entry).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Changes when one of these files is added, removed, or has another size or time of change."""
+
+    def entries() -> Iterator[list[str | int]]:
+        for path in paths:
+            try:
+                status = path.stat()
+                yield [printable(str(path)), status.st_size, status.st_mtime_ns]
+            except FileNotFoundError:  # gone since it was listed, or a link to nothing
+                yield [printable(str(path)), -1]
+
+    return digest_of(entries())

@@ -1,0 +1,63 @@
+"""The files of a registered version, copied from MLflow's artifact store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import GanpipeError
+from ..redaction import redact
+from ..tracking.connection import patiently
+from ..tracking.relocation import local_path
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from ..tracking.runs import Tracker
+
+_DOWNLOAD_SECONDS = 20.0
+
+
+class NotUsable(GanpipeError):
+    """A package that is there by name only: its files are gone or damaged, or ganpipe did not make it."""
+
+
+def fetched(tracker: Tracker, version: ModelVersion, part: str, folder: Path) -> Path:
+    """A copy in `folder` of a version's files, or of one of them.
+
+    Args:
+        part: path of that one, below the model's folder; empty for all.
+
+    Raises:
+        NotUsable: MLflow knows the version, and its files are gone, or it has no such part.
+        UnavailableError: MLflow or its artifact store does not answer.
+    """
+    from mlflow.artifacts import download_artifacts, list_artifacts
+    from mlflow.exceptions import MlflowException
+
+    name = f"models:/{version.name}/{version.version}"
+    remedy = "bring that folder back, or choose another version (`ganpipe models`)"
+    client = tracker.client()
+    try:
+        # Not version.source: MLflow would look its models:/… up in the process's default tracking URI.
+        uri = patiently(lambda: client.get_model_version_download_uri(version.name, version.version), tracker.uri)
+    except GanpipeError as error:
+        if getattr(error.__cause__, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise NotUsable(f"{name}: MLflow no longer knows where its files are; choose another version") from error
+    wanted = f"{uri.rstrip('/')}/{part}" if part else uri
+
+    def fetch() -> Path:
+        try:
+            return Path(download_artifacts(wanted, dst_path=str(folder), tracking_uri=tracker.uri))
+        except (MlflowException, OSError) as error:
+            # A store that is away does not answer this either; one that answers says what is gone for good.
+            if not list_artifacts(uri, tracking_uri=tracker.uri):
+                place = local_path(uri) or redact(uri)
+                raise NotUsable(f"{name}: its files are not in {place}, where MLflow left them; {remedy}") from error
+            beside = list_artifacts(wanted.rpartition("/")[0], tracking_uri=tracker.uri) if part else []
+            if part and Path(part).name not in {Path(item.path).name for item in beside}:
+                raise NotUsable(f"{name}: no package of ganpipe: it has no {Path(part).name}") from error
+            raise
+
+    return patiently(fetch, tracker.uri, _DOWNLOAD_SECONDS)

@@ -1,0 +1,97 @@
+"""What a version makes, as far as it decides whether two can be measured on the same data: size, channels, classes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..gans.spec import DataSpec
+from ..tracking.runs import Tracker
+from .fetching import NotUsable
+from .package import description_of
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+SHAPE_TAG = "ganpipe.shape"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a generator makes.
+
+    Attributes:
+        num_classes: of the data that it was trained on.
+        conditional: it is told the class, so that it can only be measured on data with the same classes.
+        class_names: digest of the classes' names in order; empty where they are not known.
+    """
+
+    image_size: int
+    channels: int
+    num_classes: int
+    conditional: bool
+    class_names: str = ""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        channels = "1 channel" if self.channels == 1 else f"{self.channels} channels"
+        classes = {0: "no classes", 1: "1 class"}.get(self.num_classes, f"{self.num_classes} classes")
+        return f"{self.image_size} px, {channels}, {classes}"
+
+    @property
+    def tag(self) -> dict[str, str]:
+        """The tag that tells it of a model version."""
+        return {SHAPE_TAG: json.dumps(asdict(self), sort_keys=True)}
+
+
+def digest_of_names(classes: Sequence[str]) -> str:
+    """See `Shape.class_names`; empty for data without classes."""
+    return hashlib.sha256(json.dumps(list(classes)).encode()).hexdigest()[:16] if classes else ""
+
+
+def shape_of_package(description: Mapping[str, Any], classes: Sequence[str] = ()) -> Shape:
+    """The shape of a package.
+
+    Args:
+        description: its model.json.
+        classes: names of the data's classes, where they are known.
+    """
+    from .served_model import conditions_of, output_of
+
+    output, data = output_of(description), DataSpec.from_json(description["data"])
+    conditional = bool(conditions_of(description))
+    return Shape(output["size"], output["channels"], data.num_classes, conditional, digest_of_names(classes))
+
+
+def shape_of(tracker: Tracker, version: ModelVersion) -> Shape | None:
+    """The shape of a version: from its tag, else (earlier ganpipe set none) from its files; None where neither tells.
+
+    Raises:
+        UnavailableError: MLflow does not answer.
+    """
+    try:
+        return _tagged(version) or shape_of_package(description_of(tracker, version))
+    except (NotUsable, KeyError, TypeError):
+        return None
+
+
+def _tagged(version: ModelVersion) -> Shape | None:
+    try:
+        return Shape(**json.loads(version.tags[SHAPE_TAG]))
+    except (KeyError, TypeError, ValueError):  # there is no such tag, or somebody edited it
+        return None
+
+
+def difference(champion: Shape, other: Shape, name: str) -> str:
+    """Why the champion cannot be measured on the data of another generator, called `name`; empty where it can."""
+    sizes = [(shape.image_size, shape.channels) for shape in (champion, other)]
+    if sizes[0] != sizes[1] or (champion.conditional and champion.num_classes != other.num_classes):
+        return f"the champion makes {champion.text}; {name} makes {other.text}"
+    known = champion.class_names and other.class_names
+    if champion.conditional and known and champion.class_names != other.class_names:
+        return f"the champion makes {champion.text}; the {other.num_classes} classes of {name} are others"
+    return ""

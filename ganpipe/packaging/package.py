@@ -1,0 +1,375 @@
+"""The directory that is registered, built from what training left, and logged to MLflow.
+
+    model.json              what it is: GAN, config, data spec, progress, digests, metrics, protocol, licence
+    generator.safetensors   the averaged weights that sampling needs
+    code/                   exactly the sources of ganpipe that the GAN imports
+    model.py                what MLflow runs (a copy of served_model.py)
+    card.md, samples.png    the model card, for people
+
+The same inputs give the same bytes: it is a DVC output.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import gans
+from ..documents import parse_json, read_bounded
+from ..errors import GanpipeError
+from ..gans.spec import DataSpec
+from ..imports import SOURCES, closure
+from ..tracking.connection import as_default
+from ..tracking.read_back import check_stored
+from .card import CARD_FILE, SAMPLES_FILE
+from .fetching import NotUsable, fetched
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.logged_model import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+
+    from ..tracking.runs import Tracker
+
+_MAX_DESCRIPTION_BYTES = 2**24
+_ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torch")
+
+
+# --- the sources that a GAN needs
+
+
+def needed_sources(gan: str, sources: Path = SOURCES) -> tuple[list[str], list[str]]:
+    """The files of ganpipe that the GAN `gan` needs, and the top names of the other packages they import.
+
+    Raises:
+        GanpipeError: there is no such GAN, or a file imports ganpipe by its absolute name.
+    """
+    found = closure(["gans/base.py", "gans/draws.py", f"gans/{gan}.py"], sources)
+    if found.by_name:
+        raise GanpipeError(
+            f"{sources.name}/{found.by_name[0]} imports {sources.name} by name; a packaged model needs relative imports"
+        )
+    return list(found.files), sorted(set(found.outside) - set(sys.stdlib_module_names))
+
+
+def requirements(gan: str, sources: Path = SOURCES) -> list[str]:
+    """Pinned pip requirements of the packaged GAN: `torch==2.13.0`, without a build's local suffix."""
+    modules = needed_sources(gan, sources)[1]
+    owners = importlib.metadata.packages_distributions()
+    names = {*_ALWAYS_REQUIRED, *(owners[module][0] for module in modules if module in owners)}
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in sorted(names)]
+
+
+# --- building
+
+
+def _read_trained(train_dir: Path) -> dict[str, Any]:
+    path = train_dir / "model.json"
+    for needed in (path, train_dir / "generator.safetensors"):
+        if not needed.is_file():
+            raise GanpipeError(f"{needed} is missing; run the train stage first")
+    try:
+        trained = parse_json(read_bounded(path, _MAX_DESCRIPTION_BYTES))
+    except ValueError as error:
+        raise GanpipeError(f"{path}: not JSON ({error}); run the train stage again") from None
+    if not isinstance(trained, dict):
+        raise GanpipeError(f"{path}: expected a JSON object, found {type(trained).__name__}; run the train stage again")
+    if missing := {"gan", "config", "averaged", "data", "progress", "run_key", "data_digest"} - set(trained):
+        raise GanpipeError(f"{path}: {sorted(missing)[0]!r} is missing; run the train stage again")
+    gans.load(str(trained["gan"]))  # its name becomes that of a file: it is one of those that are here
+    return trained
+
+
+def build_package(
+    train_dir: Path,
+    package_dir: Path,
+    *,
+    metrics: Mapping[str, float],
+    protocol: Mapping[str, Any],
+    licence: str,
+    card: str,
+    samples_png: Path,
+    names: Mapping[str, Sequence[str]] | None = None,
+    sources: Path = SOURCES,
+) -> str:
+    """Build `package_dir` anew from `train_dir`, try it, and return its digest (hex).
+
+    Args:
+        train_dir: the train stage's output: generator.safetensors and model.json.
+        package_dir: replaced if it is there.
+        metrics, protocol: the evaluate stage's.
+        licence: of the data, as the shards' manifest says.
+        card: see `card.card`.
+        samples_png: the evaluate stage's sample grid, which the card shows.
+        names: of the data's classes and words, by field and number; kept for what the GAN is given.
+        sources: the directory of the package ganpipe.
+
+    Raises:
+        GanpipeError: something is missing, or the weights do not fit the networks.
+    """
+    from .served_model import FORMAT, digest_of_tree, sha256_of
+
+    trained = _read_trained(train_dir)
+    files, _ = needed_sources(trained["gan"], sources)
+    shutil.rmtree(package_dir, ignore_errors=True)
+    _copy(train_dir, package_dir, files, sources)
+    description = {
+        "format": FORMAT,
+        **{key: trained[key] for key in ("gan", "config", "averaged", "data", "progress", "run_key")},
+        **{key: trained[key] for key in ("start",) if key in trained},
+        "digests": {
+            "code": digest_of_tree(package_dir / "code"),
+            "data": trained["data_digest"],
+            "generator": sha256_of(package_dir / "generator.safetensors"),
+        },
+        "licence": licence,
+        "metrics": dict(metrics),
+        "protocol": dict(protocol),
+        **_interface(trained, names),
+    }
+    (package_dir / "model.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+    (package_dir / CARD_FILE).write_text(card, encoding="utf-8")
+    shutil.copyfile(samples_png, package_dir / SAMPLES_FILE)
+    _try(package_dir)
+    return digest_of_tree(package_dir)
+
+
+def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]] | None) -> dict[str, Any]:
+    """What the generator takes and makes, for whoever opens the package without its code."""
+    gan_class = gans.load(trained["gan"])
+    config, data = gan_class.Config.model_validate(trained["config"]), DataSpec.from_json(trained["data"])
+    conditions = gan_class.inputs_for(config, data)
+    return {
+        "conditions": {name: spec.model_dump(mode="json") for name, spec in conditions.items()},
+        "directions": [
+            {"name": name, "takes": taken, "makes": made} for name, (taken, made) in gan_class.directions.items()
+        ],
+        "output": gan_class.output_for(config, data).model_dump(mode="json"),
+        "has_latents": gan_class.has_latents,
+        "names": {name: list((names or {}).get(name, ())) for name in gan_class.given},
+    }
+
+
+def _copy(train_dir: Path, package_dir: Path, files: list[str], sources: Path) -> None:
+    """The code that the generator needs, its weights, and the module that MLflow runs."""
+    for name in files:
+        target = package_dir / "code" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sources / name, target)
+    shutil.copyfile(train_dir / "generator.safetensors", package_dir / "generator.safetensors")
+    shutil.copyfile(Path(__file__).with_name("served_model.py"), package_dir / "model.py")
+
+
+def _try(package_dir: Path) -> None:
+    """Generate two images in each direction, so that a package that cannot is never registered."""
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+
+    from .served_model import Generator, package_files
+
+    try:
+        description = json.loads((package_dir / "model.json").read_text())
+        generator = Generator(package_files(package_dir), "cpu")
+        directions: list[str | None] = [*generator.choices]
+        for direction in directions or [None]:
+            images = generator.rows(pd.DataFrame(input_example(description, direction)))
+            if images.shape[0] != 2:
+                raise GanpipeError(f"{package_dir}: two seeds gave {images.shape[0]} images")
+    except (MlflowException, NotImplementedError, ValueError) as error:
+        raise GanpipeError(f"{package_dir}: the packaged generator does not work: {error}") from error
+
+
+def papers(package_dir: Path) -> dict[str, Path]:
+    """The parts of a package that are for people, by the names under which MLflow keeps them."""
+    return {"card": package_dir / CARD_FILE, "samples": package_dir / SAMPLES_FILE}
+
+
+def digest_of_package(package_dir: Path) -> str:
+    """Hex digest of a built package."""
+    from .served_model import digest_of_tree
+
+    return digest_of_tree(package_dir)
+
+
+# --- logging
+
+
+def signature(description: Mapping[str, Any]) -> ModelSignature:
+    """Rows of seed in, what the GAN is given, and with latents truncation, to_seed, mix; uint8 NHWC images out.
+
+    Whole numbers are columns of any type, which the model itself checks: of a column of type long MLflow would cut off
+    a seed's fraction before the model sees it, and one of type double holds no seed above 2**53.
+    """
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import AnyType
+
+    from .served_model import conditions_of, directions_of, output_of
+
+    kinds: dict[str, tuple[AnyType | DataType, bool]] = {
+        "label": (AnyType(), False),
+        "number": (DataType.double, False),
+        "image": (DataType.binary, True),
+        "tokens": (DataType.string, True),
+    }
+    has_latents, output = description.get("has_latents", True), output_of(description)
+    columns: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), "seed", required=has_latents)]
+    choices = set(directions_of(description).values())
+    for name, spec in conditions_of(description).items():
+        kind, is_required = kinds[spec["kind"]]
+        columns.append(ColSpec(kind, name, required=is_required and name not in choices))
+    if has_latents:
+        columns.append(ColSpec(DataType.double, "truncation", required=False))
+        columns += [ColSpec(AnyType(), "to_seed", required=False), ColSpec(DataType.double, "mix", required=False)]
+    shape = (-1, output["size"], output["size"], output["channels"])
+    return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.uint8), shape)]))
+
+
+def input_example(description: Mapping[str, Any], direction: str | None = None) -> dict[str, list[Any]]:
+    """Columns of two rows that the model takes, in a direction or the first of them."""
+    from .served_model import conditions_of, directions_of
+
+    directions = directions_of(description)
+    taken = directions[direction] if direction is not None else next(iter(directions.values()), None)
+    others = set(directions.values()) - {taken}
+    rows: dict[str, list[Any]] = {"seed": [0, 1]}
+    if description.get("has_latents", True):
+        rows["truncation"] = [1.0, 0.7]
+    for name, spec in conditions_of(description).items():
+        if name in others:
+            continue
+        rows[name] = _example_values(spec, description.get("names", {}).get(name, ()))
+    return rows
+
+
+def _example_values(spec: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """Two values of a condition."""
+    if spec["kind"] == "label":
+        return [0, spec["num_classes"] - 1]
+    if spec["kind"] == "number":
+        return [spec["low"], spec["high"]]
+    if spec["kind"] == "image":
+        shape = (spec["size"], spec["size"], 3)[: 2 if spec["channels"] == 1 else 3]
+        return [_grey_png(shape, level) for level in (0, 255)]
+    return [names[0], " ".join(names[:2])]
+
+
+def _grey_png(shape: tuple[int, ...], level: int) -> bytes:
+    import numpy as np
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.full(shape, level, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
+    """Write the package as an MLflow pyfunc model to `path`, which must not be there yet.
+
+    Args:
+        model_info: MLflow's own, for `mlflow.models.Model` (run_id, model_id, …).
+    """
+    import mlflow
+    import pandas as pd
+
+    from .served_model import package_files
+
+    description = json.loads((package_dir / "model.json").read_text())
+    example = pd.DataFrame(input_example(description))
+    with tempfile.TemporaryDirectory() as folder:
+        # MLflow runs the file where it is, and Python leaves its compiled form there: not in the package.
+        code = shutil.copy(package_dir / "model.py", folder)
+        mlflow.pyfunc.save_model(
+            str(path),
+            python_model=code,
+            artifacts={name: str(file) for name, file in (package_files(package_dir) | papers(package_dir)).items()},
+            signature=signature(description),
+            model_config={"device": "auto"},  # MLflow lets only what stands here be chosen on loading
+            input_example=example,
+            pip_requirements=requirements(description["gan"], package_dir / "code"),
+            metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},
+            mlflow_model=mlflow.models.Model(**model_info),
+        )
+
+
+def log_model(
+    client: MlflowClient, run_id: str, package_dir: Path, name: str, tags: Mapping[str, str] | None = None
+) -> LoggedModel:
+    """Log the package as a model of the run `run_id`, without MLflow's global state, and see that it is stored.
+
+    Args:
+        name: of the logged model, without / and :.
+        tags: on the logged model.
+
+    Raises:
+        Corrupted: the artifact store has something else than it was sent.
+    """
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.entities.logged_model_status import LoggedModelStatus
+
+    run = client.get_run(run_id)
+    description = json.loads((package_dir / "model.json").read_text())
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name=name,
+        source_run_id=run_id,
+        tags=dict(tags or {}),
+        params={key: str(value) for key, value in description["config"].items()} | {"gan": description["gan"]},
+        model_type=description["gan"],
+    )
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model"
+            save_model(package_dir, path, run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
+            client.log_model_artifacts(model.model_id, str(path))
+            with as_default(client.tracking_uri):
+                check_stored(f"models:/{model.model_id}", path)
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=description["progress"]["images_seen"])])
+    except BaseException:
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+        raise
+    return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> Path:
+    """The package of a model version, copied from MLflow into `folder`.
+
+    Raises:
+        NotUsable: MLflow knows the version, and its files are gone.
+        UnavailableError: MLflow or its artifact store does not answer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = fetched(tracker, version, "", folder)
+    # MLflow keeps the file that it runs apart from the others: together they are what was built.
+    if (path / "model.py").is_file():  # another maker's model has none, and is refused by who opens it
+        (path / "artifacts").mkdir(exist_ok=True)
+        shutil.copy(path / "model.py", path / "artifacts")
+    return path / "artifacts"
+
+
+def description_of(tracker: Tracker, version: ModelVersion) -> dict[str, Any]:
+    """The model.json of a version, without its weights.
+
+    Raises:
+        NotUsable: it is gone, or is none.
+        UnavailableError: MLflow or its artifact store does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from .served_model import read_description
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = fetched(tracker, version, "artifacts/model.json", Path(folder))
+        try:
+            return read_description(path)
+        except MlflowException as error:
+            raise NotUsable(f"models:/{version.name}/{version.version}: {error.message}") from None

@@ -1,0 +1,330 @@
+"""The trail of a model's aliases: who moved which, when, from what, to what and why, in an order that all agree on.
+
+MLflow sets an alias without looking at what it was, so two promotions at once would both succeed. What its database
+does refuse is a second value for a run's param. So the trail of a registered model is one MLflow run (the model's tag
+`ganpipe.trail` holds its id), and the n-th move of an alias is the run's param `<alias>.<n>`: who writes it has the
+move, and who comes second is told so. The alias follows the trail: it is set to the last move's version, by the process
+that made the move or, where that one died in between, by the next that looks. See docs/decisions/0008.
+"""
+
+from __future__ import annotations
+
+import getpass
+import itertools
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from .. import events
+from ..errors import GanpipeError
+from ..redaction import without_password
+from ..tracking.connection import patiently
+from ..tracking.run_log import clean_key, shorten
+from ..tracking.runs import STAGE_TAG, Tracker, run_of
+from .versions import CONTENT_TAG, all_versions, registered_model
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+TRAIL_TAG = "ganpipe.trail"
+MAX_WHY_LENGTH = 2000
+_SHOWN = ("alias", "number", "to", "by", "at", "why", "how")
+How = Literal["registered", "promoted", "forced", "rolled back", "outside ganpipe"]
+
+
+class Overtaken(GanpipeError):
+    """Somebody else moved the alias after it was looked at; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of an alias.
+
+    Attributes:
+        number: counts the moves of this alias from 1, without gaps.
+        before: version that it pointed to, None for none.
+        to: version that it points to since, None for none.
+        at: ISO 8601, UTC, by the clock of who moved it.
+        how: `registered` and `promoted` by the gate's decision, `forced` against or without it.
+        token: makes two writers' texts differ.
+    """
+
+    alias: str
+    number: int
+    before: int | None
+    to: int | None
+    at: str
+    by: str
+    why: str
+    how: How
+    token: str
+
+    @property
+    def text(self) -> str:
+        """As JSON, short enough for a param."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an alias stands: after `number` moves it points to `version`."""
+
+    alias: str
+    number: int
+    version: int | None
+
+
+def who() -> str:
+    """Who is at work: GANPIPE_USER (for CI), else the login name."""
+    if named := os.environ.get("GANPIPE_USER", "").strip():
+        return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+class Trail:
+    """The trail of one registered model, which must have a version that ganpipe registered."""
+
+    def __init__(self, client: MlflowClient, tracker: Tracker, name: str) -> None:
+        """Find the model's trail, or begin it.
+
+        Raises:
+            GanpipeError: there is no such model, or ganpipe registered none of its versions.
+        """
+        self._client = client
+        self._tracker = tracker
+        self.name = name
+        known = registered_model(client, tracker, name).tags.get(TRAIL_TAG)
+        self.run_id = known if known and self._found(known) else self._begin()
+
+    def moves(self, alias: str) -> list[Move]:
+        """All moves of `alias`, oldest first."""
+        return moves_of(self._run(), alias)
+
+    def standing(self, alias: str) -> Standing:
+        """Where `alias` stands. What an earlier process left half done is completed, and a move that was made without
+        ganpipe (on MLflow's page, say) is noted."""
+        while True:
+            run = self._run()
+            moves = moves_of(run, alias)
+            now = self._pointed(alias)
+            last = moves[-1] if moves else None
+            if last is not None and _settled(last) not in run.data.tags:
+                self._point(alias)
+                continue
+            if (None if last is None else last.to) == now:
+                return Standing(alias, len(moves), now)
+            before = None if last is None else last.to
+            why = f"{alias} was found here; it was not moved by ganpipe"
+            # Where another process notes it first, the loop reads what that one wrote.
+            self._claim(_move(alias, len(moves) + 1, before, now, "unknown", why, "outside ganpipe"))
+
+    def move(self, standing: Standing, to: int, why: str, how: How, by: str | None = None) -> str:
+        """Point an alias to version `to`, if it still stands where `standing` says.
+
+        Args:
+            by: who; by default `who()`.
+
+        Returns:
+            A sentence that says what moved; empty where the alias pointed there already.
+
+        Raises:
+            Overtaken: somebody else moved it meanwhile.
+        """
+        if standing.version == to:
+            return ""
+        alias = standing.alias
+        move = _move(alias, standing.number + 1, standing.version, to, by or who(), why, how)
+        if not self._claim(move):
+            other = self.moves(alias)[standing.number]
+            raise Overtaken(
+                f"{other.by} moved {alias} of {self.name} to version {other.to} at {other.at} ({other.how}), while "
+                f"this was to move it to version {to}; nothing was changed: look at `ganpipe models --trail`"
+            )
+        self._point(alias)
+        resource = {"prefect.resource.id": f"ganpipe.model.{self.name}", "name": self.name, "alias": alias}
+        facts = {"from": move.before, "to": to, "by": move.by, "why": move.why, "how": how}
+        events.emit(events.ALIAS_MOVED, {**resource, "prefect.resource.name": self.name}, facts)
+        origin = "" if standing.version is None else f" from version {standing.version}"
+        return f"{alias} moved{origin} to version {to}."
+
+    # --- the run behind it
+
+    def _begin(self) -> str:
+        """All who come here at once agree on one run: its id is a param of the oldest version's own run, or of another
+        one where no version has its run any more. Where a trail is gone for good (`mlflow gc`), another one begins."""
+        home = self._home()
+        for number in itertools.count(1):
+            key = clean_key(f"{TRAIL_TAG}.{self.name}{'' if number == 1 else f'.{number}'}")
+            run_id = home.data.params.get(key) or self._agree(home, key)
+            if self._found(run_id):
+                break
+        patiently(partial(self._client.set_registered_model_tag, self.name, TRAIL_TAG, run_id), self._tracker.uri)
+        return run_id
+
+    def _home(self) -> Run:
+        own = [item for item in all_versions(self._client, self._tracker, self.name) if CONTENT_TAG in item.tags]
+        if not own:
+            raise GanpipeError(
+                f"ganpipe registered none of the versions of {self.name}, so it moves none of its aliases; choose "
+                "another register.model_name"
+            )
+        for version in own:
+            home = self._found(version.run_id) if version.run_id else None
+            if home is not None and home.info.lifecycle_stage == "active":
+                return home
+        with self._tracker.run("trail", clean_key(self.name), name=f"home of the trail of {self.name}") as made:
+            run_id = made.run_id
+        return patiently(lambda: self._client.get_run(run_id), self._tracker.uri)
+
+    def _found(self, run_id: str) -> Run | None:
+        return run_of(self._client, self._tracker, run_id)
+
+    def _agree(self, home: Run, key: str) -> str:
+        tags = {STAGE_TAG: "trail", "mlflow.note.content": f"Every move of an alias of {self.name}, by `ganpipe`."}
+        run = patiently(
+            lambda: self._client.create_run(home.info.experiment_id, tags=tags, run_name=f"trail of {self.name}"),
+            self._tracker.uri,
+        )
+        mine = str(run.info.run_id)
+        chosen = self._write_once(home.info.run_id, key, mine)
+        if chosen == mine:
+            patiently(lambda: self._client.set_terminated(mine), self._tracker.uri)
+        else:
+            patiently(lambda: self._client.delete_run(mine), self._tracker.uri)
+        return chosen
+
+    def _write_once(self, run_id: str, key: str, text: str) -> str:
+        """Make `text` the run's param `key` unless it has another value. Returns the value that it has."""
+        from mlflow.exceptions import MlflowException
+
+        def write() -> str:
+            try:
+                self._client.log_param(run_id, key, text)
+            except MlflowException as error:
+                found = self._client.get_run(run_id).data.params.get(key)
+                if error.error_code != "INVALID_PARAMETER_VALUE" or found is None:
+                    raise
+                return str(found)
+            return text
+
+        return patiently(write, self._tracker.uri)
+
+    def _claim(self, move: Move) -> bool:
+        return self._write_once(self.run_id, _key(move.alias, move.number), move.text) == move.text
+
+    def _run(self) -> Run:
+        run = patiently(lambda: self._client.get_run(self.run_id), self._tracker.uri)
+        if run.info.lifecycle_stage != "active":
+            raise GanpipeError(
+                f"the run that holds the trail of {self.name} was deleted; restore it: "
+                f"MLFLOW_TRACKING_URI={without_password(self._tracker.uri)} mlflow runs restore --run-id {self.run_id}"
+            )
+        return run
+
+    # --- the alias that follows it
+
+    def _pointed(self, alias: str) -> int | None:
+        model = patiently(lambda: self._client.get_registered_model(self.name), self._tracker.uri)
+        number = model.aliases.get(alias)
+        return None if number is None else int(number)
+
+    def _point(self, alias: str) -> None:
+        """Set the alias to what the trail says last, again where another move came in between."""
+        move = self.moves(alias)[-1]
+        while True:
+            self._set(alias, move.to)
+            last = self.moves(alias)[-1]
+            if last == move:
+                break
+            move = last
+        patiently(lambda: self._client.set_tag(self.run_id, _settled(move), "true"), self._tracker.uri)
+
+    def _set(self, alias: str, version: int | None) -> None:
+        from mlflow.exceptions import MlflowException
+
+        def point() -> None:
+            if version is None:
+                self._client.delete_registered_model_alias(self.name, alias)
+                return
+            try:
+                self._client.set_registered_model_alias(self.name, alias, str(version))
+            except MlflowException as error:
+                numbers = {int(item.version) for item in all_versions(self._client, self._tracker, self.name)}
+                if version in numbers or error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                # Deleted meanwhile: no alias can point there. The next look notes where it does.
+
+        patiently(point, self._tracker.uri)
+
+
+def _key(alias: str, number: int) -> str:
+    return f"{alias}.{number:06d}"
+
+
+def _settled(move: Move) -> str:
+    """The trail's tag that says: the alias was set to this move's version."""
+    return f"settled.{_key(move.alias, move.number)}"
+
+
+def _move(alias: str, number: int, before: int | None, to: int | None, by: str, why: str, how: How) -> Move:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return Move(
+        alias, number, before, to, at, by, shorten(" ".join(why.split()), MAX_WHY_LENGTH), how, uuid.uuid4().hex
+    )
+
+
+def moves_of(run: Run, alias: str) -> list[Move]:
+    """The moves of `alias` that a trail's run holds, oldest first."""
+    prefix = f"{alias}."
+    keys = sorted(key for key in run.data.params if key.startswith(prefix) and key.removeprefix(prefix).isdigit())
+    return [Move(**json.loads(run.data.params[key])) for key in keys]
+
+
+def trail_of(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
+    """All moves of aliases of the model `name`, oldest first, as plain data: alias, number, from, to, by, at, why, how.
+    Reads only: empty where the trail has not begun.
+
+    Raises:
+        GanpipeError: there is no such model, or the run that held its trail is gone.
+    """
+    run_id = registered_model(client, tracker, name).tags.get(TRAIL_TAG)
+    if run_id is None:
+        return []
+    run = run_of(client, tracker, run_id)
+    if run is None:
+        raise GanpipeError(
+            f"the run {run_id} that held the trail of {name} is gone from MLflow, and with it the moves until now; the "
+            "next move of an alias by ganpipe begins another"
+        )
+    aliases = {key.rpartition(".")[0] for key in run.data.params}
+    moves = [move for alias in sorted(aliases) for move in moves_of(run, alias)]
+    moves.sort(key=lambda move: move.at)
+    return [{"from": move.before, **{key: getattr(move, key) for key in _SHOWN}} for move in moves]
+
+
+def held(moves: Sequence[Move]) -> list[int | None]:
+    """What an alias pointed to and would go back to, the present version last: a roll back takes away what it left."""
+    stack: list[int | None] = []
+    for move in moves:
+        if move.how == "rolled back":
+            stack.pop()
+            while stack[-1] != move.to:
+                stack.pop()
+        else:
+            stack.append(move.to)
+    return stack
+
+
+def rolled_back(moves: Sequence[Move], version: int) -> Move | None:
+    """The roll back that took the alias from `version`, unless it was given to it again since."""
+    last = [move for move in moves if version in (move.before, move.to)]
+    return last[-1] if last and last[-1].how == "rolled back" and last[-1].before == version else None

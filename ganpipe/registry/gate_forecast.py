@@ -1,0 +1,49 @@
+"""What can be known of the gate's decision before a training: will the generator be compared with today's champion?"""
+
+from __future__ import annotations
+
+from ..packaging.output_shape import Shape, difference, shape_of
+from ..tracking.connection import sqlite_path
+from ..tracking.runs import Tracker
+from .gate import NotComparable
+from .settings import RegisterSettings
+from .versions import CHAMPION, by_alias, is_registered, scores_of
+
+
+def obstacle(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str:
+    """Why a generator of the shape `coming` will not be compared with the champion; empty where it will, or there is
+    no champion. Reads only: where MLflow's database does not exist yet, none is made.
+
+    Raises:
+        GanpipeError: MLflow does not answer.
+    """
+    path = sqlite_path(tracker.uri)
+    if path is not None and not (path.exists() and path.stat().st_size):
+        return ""
+    client = tracker.client()
+    if not is_registered(client, tracker, settings.model_name):
+        return ""
+    champion = by_alias(client, tracker, settings.model_name, CHAMPION)
+    if champion is None:
+        return ""
+    try:
+        scores_of(champion)
+    except NotComparable as error:
+        return str(error)
+    shape = shape_of(tracker, champion)
+    if shape is None:
+        return (
+            f"the champion, models:/{champion.name}/{champion.version}, has no readable files in MLflow, so it cannot "
+            "be measured again on other data"
+        )
+    return difference(shape, coming, "this run")
+
+
+def warning_of(settings: RegisterSettings, why: str) -> str:
+    """What `ganpipe check` says of it."""
+    outcome = {
+        "refuse": "set challenger or replace, or another register.model_name",
+        "challenger": "the new generator becomes challenger and the champion stays; to have it replaced: replace",
+        "replace": "the new generator replaces the champion where the conditions hold",
+    }[settings.not_comparable]
+    return f"register: not comparable: {why}. register.not_comparable is {settings.not_comparable}: {outcome}"

@@ -1,0 +1,187 @@
+"""What `tune` and `train` do on Ray, as a job of a cluster elsewhere: described, run there, its result read.
+
+What is described is JSON, beside this project's code all that the cluster is sent: no pickle and no secret. What comes
+back lies in the work's folder, which has a URL: checkpoints and sample grids, and `result.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from ..data.access.host_cache import host_cache
+from ..data.shards.manifest import Manifest
+from ..data.shards.shard_set import ShardSet
+from ..errors import EXIT_MENDABLE, GanpipeError, UnavailableError
+from ..params import Params
+from ..redaction import redact, without_user_info
+from ..tracking.runs import Tracker
+from ..training import cluster, hosts, job_api
+from ..training.failures import SAME_AGAIN, described, may_pass
+from ..training.search import SearchResult, Trial, search
+from ..training.start import Start
+from ..training.worker import train
+from .common import SHARDS
+from .jobs import OpenTraining, OpenTrial, needs_of, training_job
+from .shared_storage import in_dvc_remote, require_reachable, require_shared
+
+DESCRIPTION, RESULT = "job.json", "result.json"
+ENTRYPOINT = f"python -m {__name__}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What `tune` or `train` does on Ray.
+
+    Attributes:
+        stage: which of them.
+        params: all settings.
+        adam: {player: {lr, beta1, beta2}}, what the search found; empty for `tune`.
+        folder: URL of the work's folder.
+        key: run key.
+        run_id: of the stage's MLflow run.
+        shards: as hosts elsewhere find them.
+        no_urls: why `shards` has no URLs, where it has none.
+        tracker: where MLflow is, for the cluster's hosts.
+        start: weights to start from.
+    """
+
+    stage: str
+    params: Params
+    adam: Mapping[str, Mapping[str, float]]
+    folder: str
+    key: str
+    run_id: str
+    shards: ShardSet
+    no_urls: str
+    tracker: Tracker
+    start: Start | None = None
+
+    def describe(self) -> str:
+        """As JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["params"] = self.params.model_dump(mode="json", by_alias=True)
+        values["shards"] = dataclasses.asdict(self.shards) | {
+            "manifest": self.shards.read_manifest().model_dump(mode="json")
+        }
+        values["start"] = self.start and dataclasses.asdict(self.start)
+        values["tracker"] = {"uri": without_user_info(self.tracker.uri), "experiment": self.tracker.experiment}
+        return json.dumps(values)
+
+    @classmethod
+    def described(cls, text: str) -> Work:
+        """From JSON, on a host of the cluster."""
+        values = json.loads(text)
+        manifest = Manifest.model_validate(values["shards"].pop("manifest"))
+        spool = str(host_cache() / "tracking")
+        # Who may write to MLflow is what this host's environment says, never the description.
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or values["tracker"]["uri"]
+        return cls(
+            **values
+            | {
+                "params": Params.model_validate(values["params"]),
+                "shards": ShardSet(manifest=manifest, **values["shards"]),
+                "start": values["start"] and Start(**values["start"]),
+                "tracker": Tracker(uri, values["tracker"]["experiment"], spool),
+            }
+        )
+
+
+def submit(
+    address: str, stage: str, params: Params, manifest: Manifest, folder: str, key: str, tracker: Tracker, run_id: str,
+    adam: Mapping[str, Mapping[str, float]] | None = None, ask_to_stop: Callable[[], None] | None = None,
+    start: Start | None = None,
+) -> SearchResult | None:  # fmt: skip
+    """Run the Ray part of `stage` as a job at `address`; a job of the same run key is found again.
+
+    Args:
+        adam: what the search found, for a training.
+        ask_to_stop: makes the work end by itself, at a checkpoint.
+        start: weights to start from, in `folder`.
+
+    Returns:
+        What a search found; None for a training, whose checkpoints lie in `folder`.
+
+    Raises:
+        GanpipeError: the settings name places of this host alone, or what the job itself raised.
+    """
+    require_shared(params.cluster, tracker.uri, [f"the cluster at {address}"])
+    shards, no_urls = in_dvc_remote(ShardSet(str(SHARDS.absolute()), manifest))
+    work = Work(stage, params, adam or {}, folder, key, run_id, shards, no_urls, tracker, start)
+    filesystem, place = fsspec.core.url_to_fs(f"{folder}/{RESULT}")
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / DESCRIPTION).write_text(work.describe(), encoding="utf-8")
+        ended = job_api.run(
+            address,
+            job_api.Job(
+                f"ganpipe-{stage}-{key}", ENTRYPOINT, Path(scratch), lambda: bool(filesystem.exists(place)), ask_to_stop
+            ),
+        )
+    filesystem.invalidate_cache()
+    if not filesystem.exists(place):
+        raise UnavailableError(
+            f"the job ganpipe-{stage}-{key} at {address} ended without a result: {ended or 'its folder has none'}; the "
+            "same command goes on from the last checkpoint"
+        )
+    result = json.loads(filesystem.cat_file(place))
+    filesystem.rm_file(place)
+    if result["error"] is not None:
+        raise (UnavailableError if result["unavailable"] else GanpipeError)(result["error"])
+    return result_of(result["search"]) if result["search"] is not None else None
+
+
+def result_of(values: Mapping[str, Any]) -> SearchResult:
+    return SearchResult(values["objective"], [Trial(**trial) for trial in values["trials"]])
+
+
+def run_described(work: Work) -> SearchResult | None:
+    """The job's own process: one of the cluster's."""
+    needs = needs_of(work.params, work.stage)
+    cluster.connect(os.environ["RAY_ADDRESS"])
+    cluster.require(needs.num_workers, needs.cpus, needs.gpus, work.params.cluster.wait_seconds, needs.section)
+    if lacking := hosts.without(work.shards, hosts.with_room(needs.cpus, needs.gpus)):
+        require_reachable(work.shards, work.no_urls, lacking)
+    manifest = work.shards.read_manifest()
+    config = work.params.gan_config.with_optimizers(work.adam)
+    job = training_job(work.params, manifest, config, work.folder, work.shards, work.start)
+    if work.stage == "tune":
+        trials = OpenTrial(work.tracker, work.key, work.run_id, work.params.train.gan)
+        return search(job, work.params.tune, work.params.cluster, trials)
+    train(dataclasses.replace(job, open_tracker=OpenTraining(work.tracker, work.run_id)), work.params.cluster)
+    return None
+
+
+def main() -> int:
+    """Run what job.json describes, and leave the result, or what went wrong, where the driver reads it."""
+    work = Work.described(Path(DESCRIPTION).read_text(encoding="utf-8"))
+    result: dict[str, Any] = {"error": None, "unavailable": False, "search": None}
+    filesystem, place = fsspec.core.url_to_fs(f"{work.folder}/{RESULT}")
+    if filesystem.exists(place):  # of an earlier job
+        filesystem.rm_file(place)
+    try:
+        found = run_described(work)
+        result["search"] = None if found is None else dataclasses.asdict(found)
+    except GanpipeError as error:
+        message = redact(str(error))
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        result |= {"error": message, "unavailable": isinstance(error, UnavailableError)}
+    except Exception as error:  # of the code: without a result the driver would take the job for a lost one
+        trace = redact(traceback.format_exc())
+        print(trace, file=sys.stderr, flush=True)
+        result |= {"error": redact(f"{described(error, trace)}; {SAME_AGAIN}"), "unavailable": may_pass(error)}
+    filesystem.makedirs(filesystem._parent(place), exist_ok=True)
+    filesystem.pipe_file(place, json.dumps(result).encode())
+    return 0 if result["error"] is None else EXIT_MENDABLE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

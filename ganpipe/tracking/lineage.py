@@ -1,0 +1,216 @@
+"""What a run was made from and on: git commit, DVC digests, environment. For tags and files of MLflow runs only, never
+for a DVC output."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..cpus import usable_cpus
+from ..documents import parse_yaml, read_bounded
+from ..errors import GanpipeError
+
+PACKAGES = (
+    "dvc", "ganpipe", "mlflow", "numpy", "optuna", "pandas", "pillow", "prefect", "pydantic", "ray", "safetensors",
+    "scipy", "torch", "webdataset",
+)  # fmt: skip
+
+
+_MAX_LOCK_BYTES = 2**24
+ENVIRONMENT_FILE = "environment.json"
+"""Name of the file of an MLflow run that holds `environment()`."""
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """Commit, branch and whether tracked files differ from it; `none` where `root` is no git checkout."""
+
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return {"ganpipe.git.commit": "none"}
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.git.branch": _git(root, "rev-parse", "--abbrev-ref", "HEAD") or "",
+        "ganpipe.git.commit": commit,
+        "ganpipe.git.dirty": str(changes != "").lower(),
+    }
+
+
+def require_commit(root: Path) -> None:
+    """Return if what is made in `root` can name a commit as its origin.
+
+    Raises:
+        GanpipeError: git names none: why, and what to do.
+    """
+    if problem := commit_problem(root):
+        raise GanpipeError(
+            f"{problem}; without a commit nobody can say later what code made a model (if you do not mind: "
+            "register.require_commit: false)"
+        )
+
+
+def commit_problem(root: Path) -> str | None:
+    """Why git names no commit for `root`, and what to do; None where it names one."""
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "--quiet", "--verify", "HEAD"]
+        variables = {**os.environ, "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=variables)
+    except OSError as error:
+        return f"git: cannot be run ({error.strerror}); install it"
+    except subprocess.TimeoutExpired:
+        return f"{root}: git does not answer within 30 s"
+    if done.returncode == 0:
+        return None
+    said = done.stderr.strip().removeprefix("fatal: ")
+    remedy = next((line.strip() for line in said.splitlines() if line.strip().startswith("git config ")), "")
+    if remedy:
+        return f"{root}: git refuses it, because another user owns it: allow it once with `{remedy}`"
+    if "not a git repository" in said:
+        return f"{root} is in no git repository: `git init`, then commit it"
+    if said:
+        return f"{root}: git names no commit ({said.splitlines()[0]})"
+    return f"{root} has no commit yet: `git commit`"
+
+
+def edited_since(root: Path, commit: str) -> list[str] | None:
+    """Tracked files of the working tree that differ from `commit`; None where there is no such commit here.
+
+    dvc.lock is left out: it holds what was made, and is compared by its digests.
+    """
+    changed = _git(root, "diff", "--name-only", commit, "--", ".", ":(exclude)dvc.lock")
+    return None if changed is None else changed.splitlines()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Standard output of git in `root`; None where it failed."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def dvc_tags(root: Path, inputs: Sequence[Path]) -> dict[str, str]:
+    """DVC's digests of a stage's inputs, as tags `dvc.<path>`, from dvc.lock.
+
+    While a stage runs, dvc.lock holds what the stages before it have made in this run, and of the stage itself and of
+    those after it only what an earlier run made: so only inputs are asked for.
+
+    Args:
+        inputs: relative to `root`: outputs of other stages, or folders that hold some.
+
+    Raises:
+        GanpipeError: dvc.lock cannot be read.
+    """
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return {}
+    try:
+        stages: dict[str, Any] = parse_yaml(read_bounded(path, _MAX_LOCK_BYTES).decode())["stages"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise GanpipeError(f"{path}: not what DVC writes ({error}); restore it with git checkout dvc.lock") from None
+    return {
+        f"dvc.{item['path']}": str(item.get(item.get("hash", "md5"), ""))
+        for locked in stages.values()
+        for item in locked.get("outs", [])
+        if any(Path(item["path"]).is_relative_to(wanted) for wanted in inputs)
+    }
+
+
+def environment() -> dict[str, Any]:
+    """What this process computes with: packages, build of torch, processor, GPUs; and under `computing` how it is set
+    to compute now: threads, determinism, precision."""
+    import torch
+
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "packages": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": _processor(),
+        "num_cpus": os.cpu_count() or 0,
+        "usable_cpus": usable_cpus(),
+        "torch": {
+            "git": torch.version.git_version or "unknown",
+            "cuda": torch.version.cuda or "none",
+            "cudnn": str(torch.backends.cudnn.version() or "none"),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "mkl": torch.backends.mkl.is_available(),
+            "onednn": torch.backends.mkldnn.is_available(),
+        },
+        # Each kind once: how many of them train is a setting.
+        "gpus": sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}),
+        COMPUTING: computing(),
+    }
+
+
+ROOM = ("num_cpus", "usable_cpus")
+"""Parts of `environment()` that count: how much of them is used is a setting, and another process may have less."""
+
+COMPUTING = "computing"
+"""Part of `environment()` that follows from the settings; another process has its own."""
+
+
+def computing() -> dict[str, Any]:
+    """How this process is set to compute now."""
+    import torch
+
+    return {
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", "none"),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "float32_matmul": torch.get_float32_matmul_precision(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, as the kernel knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def environment_tags(found: dict[str, Any]) -> dict[str, str]:
+    """The part of `environment()` that one filters runs by."""
+    return {
+        "env.python": found["python"],
+        "env.torch": found["packages"]["torch"],
+        "env.ray": found["packages"]["ray"],
+        "env.platform": found["platform"],
+        "env.cpu": found["cpu"],
+        "env.num_cpus": str(found["num_cpus"]),
+        "env.gpus": ", ".join(found["gpus"]) or "none",
+    }
+
+
+def computing_tags(found: dict[str, Any]) -> dict[str, str]:
+    """How the process computes that `environment()` was found in, as tags."""
+    return {f"env.{name}": str(found[COMPUTING][name]) for name in ("threads", "deterministic")}
+
+
+def environment_text(found: dict[str, Any]) -> str:
+    """`environment()` as the file environment.json."""
+    return json.dumps(found, indent=2, sort_keys=True) + "\n"
+
+
+def requirements_text() -> str:
+    """All installed packages, pinned, as pip's freeze lists them."""
+    names = {(dist.metadata["Name"] or "").lower(): dist.version for dist in importlib.metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(names.items()) if name)

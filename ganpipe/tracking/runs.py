@@ -1,0 +1,241 @@
+"""How a stage finds its run in MLflow.
+
+Only MLflow's client is used, never its global active run, for stages, Ray workers and trials log at the same time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import GanpipeError
+from ..redaction import without_password
+from . import relocation
+from .connection import check_reachable, patiently, prepare_client, sqlite_path, tracking_uri
+from .run_log import RunLog
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+RUN_KEY_TAG = "ganpipe.run_key"
+STAGE_TAG = "ganpipe.stage"
+PARENT_TAG = "mlflow.parentRunId"
+_LATER = "later-"
+"""Begins the name of a spool whose run MLflow may not have yet."""
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """How a process reaches MLflow. Plain strings, so that it travels to Ray workers.
+
+    Attributes:
+        uri: absolute tracking URI; the registry's is the same unless MLFLOW_REGISTRY_URI says otherwise.
+        experiment: name.
+        spool_dir: where records wait that MLflow has not taken yet.
+        artifact_dir: where a new experiment keeps its files, for an SQLite database; else None (the server decides).
+    """
+
+    uri: str
+    experiment: str
+    spool_dir: str
+    artifact_dir: str | None = None
+
+    @classmethod
+    def at(cls, root: Path, experiment: str) -> Tracker:
+        """The tracker of the repo in `root`, from the environment."""
+        uri = tracking_uri(root)
+        artifacts = None if sqlite_path(uri) is None else str(root.resolve() / relocation.ARTIFACTS)
+        return cls(uri, experiment, str(root.resolve() / ".ganpipe" / "tracking"), artifacts)
+
+    def check(self, timeout_seconds: float = 5.0) -> None:
+        """See `check_reachable`."""
+        check_reachable(self.uri, timeout_seconds)
+
+    def client(self) -> MlflowClient:
+        """A client; for SQLite, the database is made first, by one process at a time."""
+        prepare_client()
+        from mlflow import MlflowClient
+
+        path = sqlite_path(self.uri)
+        if path is None:
+            return MlflowClient(self.uri)
+        from mlflow.exceptions import MlflowException
+
+        with self._locked():
+            try:
+                client = MlflowClient(self.uri)
+                client.search_experiments(max_results=1)
+            except MlflowException as error:
+                raise GanpipeError(f"{path}: MLflow cannot use this database: {str(error).splitlines()[0]}") from error
+            if self.artifact_dir is not None:
+                relocation.settle(path, Path(self.artifact_dir).parent)
+        return client
+
+    def _locked(self) -> Any:
+        """Held by one process of this host at a time; for SQLite, by one of all that use the database."""
+        from filelock import FileLock
+
+        path = sqlite_path(self.uri)
+        lock = Path(self.spool_dir) / "lock" if path is None else path.with_name(f"{path.name}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(lock, timeout=120)
+
+    def experiment_id(self, client: MlflowClient) -> str:
+        """The experiment, made where it is missing.
+
+        Raises:
+            GanpipeError: it was deleted.
+        """
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                if self.artifact_dir is None:
+                    return str(client.create_experiment(self.experiment))
+                location, tags = Path(self.artifact_dir).as_uri(), {relocation.OWN_TAG: "checkout"}
+                return str(client.create_experiment(self.experiment, artifact_location=location, tags=tags))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = client.get_experiment_by_name(self.experiment)  # another process was faster
+                assert found is not None
+        if found.lifecycle_stage != "active":
+            raise GanpipeError(
+                f"register.experiment: the MLflow experiment {self.experiment!r} was deleted; restore it "
+                f"(MLFLOW_TRACKING_URI={without_password(self.uri)} mlflow experiments restore --experiment-id "
+                f"{found.experiment_id}) or choose another name"
+            )
+        return str(found.experiment_id)
+
+    def run(
+        self,
+        stage: str,
+        run_key: str,
+        *,
+        name: str | None = None,
+        parent_run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> RunLog:
+        """The run of this stage and key: the one that is there, else a new one.
+
+        Args:
+            stage: the stage's name, or for a trial something that tells it from its siblings (`trial-3`).
+            run_key: digest of code, params and data.
+            parent_run_id: makes it a child run, as a trial's.
+            tags: set on the run, found or new.
+
+        Raises:
+            GanpipeError: MLflow does not answer.
+        """
+        self.check()
+        prepare_client()
+        client = self.client()
+        identity = _identity(stage, run_key, parent_run_id)
+        run, found = patiently(lambda: self._open(client, identity, name), self.uri)
+        runlog = RunLog(
+            self.client,
+            run.info.run_id,
+            Path(self.spool_dir),
+            experiment_id=run.info.experiment_id,
+            found=found,
+            finished_before=found and run.info.status == "FINISHED",
+        )
+        if tags:
+            runlog.set_tags(tags)
+        return runlog
+
+    def run_later(
+        self, stage: str, run_key: str, *, name: str, parent_run_id: str | None = None, ends_run: bool = True
+    ) -> RunLog:
+        """As `run`, but the run is found or made in the background, so that nobody waits for MLflow: for a trial, which
+        may begin while MLflow is away. Its `run_id` is none of MLflow's before that."""
+        prepare_client()
+        identity = _identity(stage, run_key, parent_run_id)
+        about = {
+            "experiment": self.experiment,
+            "stage": stage,
+            "run_key": run_key,
+            "name": name,
+            "parent": parent_run_id,
+        }
+        digest = hashlib.sha256(json.dumps([self.experiment, identity], sort_keys=True).encode()).hexdigest()
+        return RunLog(
+            self.client,
+            f"{_LATER}{digest[:24]}",
+            Path(self.spool_dir),
+            ends_run=ends_run,
+            open_run=lambda client: str(self._open(client, identity, name)[0].info.run_id),
+            about=about,
+        )
+
+    def left_over(self, run_id: str, about: Mapping[str, Any] | None) -> RunLog:
+        """The run of a spool that was left, to send what is in it: see `spool.left_over` and `spool.about`."""
+        if about is None:
+            return self.attach(run_id)
+        of_its_time = replace(self, experiment=about["experiment"])
+        return of_its_time.run_later(
+            about["stage"], about["run_key"], name=about["name"], parent_run_id=about["parent"], ends_run=False
+        )
+
+    def _open(self, client: MlflowClient, identity: Mapping[str, str], name: str | None) -> tuple[Run, bool]:
+        """The run as it was, which is RUNNING from here on, and whether it was there."""
+        run, found = self._find_or_create(client, identity, name)
+        if found and run.info.status != "RUNNING":
+            client.update_run(run.info.run_id, status="RUNNING")
+        return run, found
+
+    def _find_or_create(self, client: MlflowClient, identity: Mapping[str, str], name: str | None) -> tuple[Run, bool]:
+        with self._locked():
+            experiment_id = self.experiment_id(client)
+            if earlier := find_runs(client, experiment_id, identity):
+                return earlier[0], True
+            run = client.create_run(experiment_id, tags=dict(identity), run_name=name or identity[STAGE_TAG])
+            if sqlite_path(self.uri) is not None:
+                return run, False
+        # The lock is this host's: another host may have made the same run. All keep the oldest.
+        first = find_runs(client, experiment_id, identity)[0]
+        if first.info.run_id != run.info.run_id:
+            client.delete_run(run.info.run_id)
+        return first, first.info.run_id != run.info.run_id
+
+    def attach(self, run_id: str) -> RunLog:
+        """A second writer of a run, in another process; closing it does not end the run.
+
+        Raises:
+            GanpipeError: MLflow's database is a file that this host does not have.
+        """
+        path = sqlite_path(self.uri)
+        if path is not None and not path.is_file():
+            raise GanpipeError(
+                f"{path}: MLflow's database is not on this host, so nothing can be logged from here; set "
+                "MLFLOW_TRACKING_URI to a server that all hosts reach"
+            )
+        prepare_client()
+        return RunLog(self.client, run_id, Path(self.spool_dir), ends_run=False, found=True)
+
+
+def _identity(stage: str, run_key: str, parent_run_id: str | None) -> dict[str, str]:
+    """The tags by which a run is found again."""
+    return {STAGE_TAG: stage, RUN_KEY_TAG: run_key, **({PARENT_TAG: parent_run_id} if parent_run_id else {})}
+
+
+def run_of(client: MlflowClient, tracker: Tracker, run_id: str) -> Run | None:
+    """The run, a deleted one, too; None where MLflow has none of this id any more, as after `mlflow gc`."""
+    try:
+        return patiently(lambda: client.get_run(run_id), tracker.uri)
+    except GanpipeError as error:
+        if getattr(error.__cause__, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def find_runs(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
+    """The experiment's runs that carry all `tags`, oldest first."""
+    conditions = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    return list(client.search_runs([experiment_id], conditions, order_by=["attributes.start_time ASC", "run_id ASC"]))
