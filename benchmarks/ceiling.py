@@ -54,11 +54,11 @@ class Ceiling:
         with self.autocast():
             images = self.generated()
 
-        def opponent_loss() -> Tensor:
+        def discriminator_loss() -> Tensor:
             real, fake = (logits.float() for logits in self.judged(self.real(), images.detach()))
             return F.softplus(-real).mean() + F.softplus(fake).mean()
 
-        self.update("d", opponent_loss)
+        self.update("d", discriminator_loss)
         self.update("g", lambda: F.softplus(-self.opponent(images).float()).mean())
         self.average_weights()
         return self.batch_size

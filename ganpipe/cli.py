@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "register": ("stages.register", "stage: package the generator, pass the gate, set the aliases"),
     "check": ("commands.check", "check all that can be known before long work starts"),
     "summary": ("commands.summary", "the registered model, its FID, and where the pictures are"),
-    "models": ("commands.models", "versions of the registered model, their aliases and why; --trail, --json"),
+    "models": ("commands.models", "versions of the registered model, their aliases and why; --history, --json"),
     "promote": ("commands.promote", "make a version the champion, if the gate agrees; --force --reason"),
     "rollback": ("commands.promote", "return the champion alias to where it was before"),
     "sample": ("commands.sample", "images from a registered model, as a grid or single files"),

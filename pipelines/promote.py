@@ -45,17 +45,17 @@ def promote(
         model: registered model; empty: register.model_name of params.yaml.
         version: which becomes champion; empty: the challenger.
         force: whatever the gate says; needs a reason.
-        reason: for the trail.
-        who: for the trail; empty: GANPIPE_USER of the worker, else its login name.
+        reason: for the alias history.
+        who: for the alias history; empty: GANPIPE_USER of the worker, else its login name.
 
     Raises:
         PromotionFailed: with the command's own error line.
     """
     root = environment.repo_root()
     if action == "rollback" and version is not None:
-        raise PromotionFailed("version: a roll back goes where the trail says; leave it empty")
+        raise PromotionFailed("version: a roll back goes where the history says; leave it empty")
     if action == "promote" and force and not (reason or "").strip():
-        raise PromotionFailed("force: needs a reason, for the trail says why the gate was overruled")
+        raise PromotionFailed("force: needs a reason, because the history says why the gate was overruled")
     options = [*_option("--model", model), *_option("--reason", reason), *_option("--who", who)]
     if action == "promote":
         options += [*_option("--version", version), *(["--force"] if force else [])]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ganpipe.registry.alias_history import Trail
+from ganpipe.registry.alias_history import AliasHistory
 from ganpipe.registry.versions import CARD_TAG, CHALLENGER, CHAMPION, CONTENT_TAG, METRICS_TAG, PROTOCOL_TAG
 from ganpipe.tracking.runs import Tracker
 
@@ -52,7 +52,7 @@ def _database() -> bytes:
                 "ganpipe.reasons": f"The gate saw {fid:g}.",
             }
             client.create_model_version("tests", "mlflow-artifacts:/none", run_id, tags)
-        trail = Trail(client, tracker, "tests")
-        trail.move(trail.standing(CHAMPION), 1, "the first", "registered", by="ada")
-        trail.move(trail.standing(CHALLENGER), 2, "newest", "registered", by="ada")
+        history = AliasHistory(client, tracker, "tests")
+        history.move(history.standing(CHAMPION), 1, "the first", "registered", by="ada")
+        history.move(history.standing(CHALLENGER), 2, "newest", "registered", by="ada")
         return (Path(folder) / "mlflow.db").read_bytes()

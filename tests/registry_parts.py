@@ -130,7 +130,7 @@ class Desk:
     def register(
         self, fid: float, protocol: str = PROTOCOL, rescored_fid: float | None = None, **settings: object
     ) -> Registration:
-        def rescore(version: mlflow.entities.model_registry.ModelVersion) -> Mapping[str, float]:
+        def measure_again(version: mlflow.entities.model_registry.ModelVersion) -> Mapping[str, float]:
             self.rescored.append(int(version.version))
             return {} if rescored_fid is None else {"fid_x": rescored_fid}
 
@@ -142,13 +142,13 @@ class Desk:
             gate,
             self.tracker,
             self.run_id,
-            rescore,
+            measure_again,
             {"mlflow.source.git.commit": "abc"},
         )
 
 
 def add_version(client: MlflowClient, run_id: str, fid: float, protocol: str = PROTOCOL) -> int:
-    """A version with all that the gate and the trail look at, and no generator behind it: in milliseconds."""
+    """A version with all that the gate and the alias history look at, and no generator behind it: in milliseconds."""
     tags = {
         CONTENT_TAG: f"content of {fid}",
         METRICS_TAG: json.dumps({"fid_x": fid, "recall": 0.5}),

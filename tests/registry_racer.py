@@ -35,14 +35,14 @@ def main(folder: Path, who: str, other: str, rounds: int) -> None:
     settings = RegisterSettings(model_name="tests", metric="fid_x")
     for number in range(1, rounds + 1):
 
-        def rescore(version: object, number: int = number) -> dict[str, float]:
+        def measure_again(version: object, number: int = number) -> dict[str, float]:
             (folder / f"{who}.{number}").touch()
             wait_for(folder / f"{other}.{number}")
             return {"fid_x": 1000.0}
 
         version = 2 * number + (who > other)
         try:
-            done = promote(tracker, settings, rescore, own_protocol, version=version, by=who)
+            done = promote(tracker, settings, measure_again, own_protocol, version=version, by=who)
             outcome = {"moved": done.moved, "says": done.reasons[-1]}
         except Overtaken as error:
             outcome = {"moved": False, "says": str(error)}

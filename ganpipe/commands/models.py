@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import environment
 from ..errors import GanpipeError, UnavailableError
 from ..params import load_params
-from ..registry.alias_history import trail_of
+from ..registry.alias_history import alias_history_of
 from ..registry.versions import CHAMPION, VersionInfo, describe_versions, nobody
 from ..tracking.links import version_page
 from ..tracking.runs import Tracker
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="ganpipe models", description=__doc__)
     parser.add_argument("--model", help="registered model; default: register.model_name of params.yaml")
-    parser.add_argument("--trail", action="store_true", help="every move of an alias: who, when, from, to, why")
+    parser.add_argument("--history", action="store_true", help="every move of an alias: who, when, from, to, why")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     options = parser.parse_args(argv)
     settings = load_params().register_
@@ -33,11 +33,14 @@ def main(argv: list[str]) -> int:
     client = tracker.client()
     versions = describe_versions(client, tracker, name)
     if options.json:
-        trail = _trail_if_there(client, tracker, name)
+        history = _history_if_there(client, tracker, name)
         shown = [{**asdict(item), "page": version_page(tracker, name, item.version)} for item in versions]
-        print(json.dumps({"model": name, "versions": shown, "trail": trail}, indent=2))
-    elif options.trail:
-        print("\n".join(_move(move) for move in trail_of(client, tracker, name)) or f"{name}: no alias was moved yet")
+        print(json.dumps({"model": name, "versions": shown, "history": history}, indent=2))
+    elif options.history:
+        print(
+            "\n".join(_move(move) for move in alias_history_of(client, tracker, name))
+            or f"{name}: no alias was moved yet"
+        )
     else:
         print(name)
         print("\n".join(_table(versions, settings.metric)))
@@ -46,10 +49,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _trail_if_there(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
-    """For programs, which want the versions all the same where the trail is gone."""
+def _history_if_there(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
+    """For programs, which want the versions all the same where the alias history is gone."""
     try:
-        return trail_of(client, tracker, name)
+        return alias_history_of(client, tracker, name)
     except UnavailableError:
         raise
     except GanpipeError as error:

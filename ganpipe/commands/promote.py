@@ -8,7 +8,7 @@ import sys
 from .. import environment
 from ..params import load_params
 from ..registry.promotion import Promotion, promote, roll_back
-from ..stages.register import Again
+from ..stages.register import VersionMeasurement
 from ..tracking.runs import Tracker
 
 
@@ -19,8 +19,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     if command == "promote":
         parser.add_argument("--version", type=int, help="number of the version; default: the challenger")
         parser.add_argument("--force", action="store_true", help="whatever the gate says; needs --reason")
-    parser.add_argument("--reason", help="why, for the trail")
-    parser.add_argument("--who", help="who, for the trail; default: $GANPIPE_USER, else the login name")
+    parser.add_argument("--reason", help="why, for the alias history")
+    parser.add_argument("--who", help="who, for the alias history; default: $GANPIPE_USER, else the login name")
     return parser
 
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     if command == "rollback":
         _show(settings.model_name, roll_back(tracker, settings.model_name, options.reason, options.who))
         return 0
-    again = Again(params.evaluate, tracker)
+    again = VersionMeasurement(params.evaluate, tracker)
     done = promote(
         tracker,
         settings,

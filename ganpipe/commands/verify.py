@@ -18,7 +18,7 @@ from ..packaging.package import digest_of_package, download_package
 from ..params import Params, load_params
 from ..registry.registration import content_digest
 from ..registry.verification import Finding, compare, one, verdict
-from ..registry.versions import CHAMPION, CONTENT_TAG, scores_of, version_of
+from ..registry.versions import CHAMPION, CONTENT_TAG, measurement_of, version_of
 from ..stages.common import SHARDS
 from ..stages.train import searched_config, training_settings
 from ..tracking import lineage
@@ -96,13 +96,15 @@ def findings_of(client: MlflowClient, tracker: Tracker, version: ModelVersion, p
 
 def _package(tracker: Tracker, version: ModelVersion) -> Finding:
     """The files that MLflow keeps, against what was registered."""
-    scores = scores_of(version)
+    measurement = measurement_of(version)
     with tempfile.TemporaryDirectory() as folder:
         try:
             digest = digest_of_package(download_package(tracker, version, Path(folder)))
         except NotUsable as error:
             return _against_tag("package", version.tags, CONTENT_TAG, None, str(error))
-    return _against_tag("package", version.tags, CONTENT_TAG, content_digest(digest, scores.metrics, scores.protocol))
+    return _against_tag(
+        "package", version.tags, CONTENT_TAG, content_digest(digest, measurement.metrics, measurement.protocol)
+    )
 
 
 def _against_tag(part: str, tags: Mapping[str, str], tag: str, here: str | None, why_not: str = "") -> Finding:

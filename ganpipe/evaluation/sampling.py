@@ -17,7 +17,7 @@ from ..gans.base import Batch, Gan, Progress
 from ..gans.draws import Draws, InterpolatedDraws, SeededDraws, derive_seed
 from ..gans.spec import to_tensor
 
-SEEDS_APART = 1_000_000
+SEED_STRIDE = 1_000_000
 Given = Mapping[str, Tensor | np.ndarray | Sequence[int]]
 """Rows by the names of a GAN's conditions."""
 
@@ -27,7 +27,7 @@ def sample_seeds(seed: int, num_samples: int) -> list[int]:
 
     With seed 0 they are 0, 1, 2, …; other seeds begin at multiples of a million.
     """
-    return list(range(seed * SEEDS_APART, seed * SEEDS_APART + num_samples))
+    return list(range(seed * SEED_STRIDE, seed * SEED_STRIDE + num_samples))
 
 
 def quantise(images_NCHW: Tensor) -> np.ndarray:
@@ -39,7 +39,7 @@ def quantise(images_NCHW: Tensor) -> np.ndarray:
 def place_of(gan: Gan) -> tuple[torch.device, torch.dtype]:
     """Where the networks are, and the type in which they compute."""
     for parameter in gan.parameters():
-        if not parameter.is_meta:  # a loaded generator may have left its opponent without weights
+        if not parameter.is_meta:  # a loaded generator may have a discriminator without weights
             return parameter.device, parameter.dtype
     raise GanpipeError(f"{type(gan).__name__} has no weights to sample from")
 

@@ -15,9 +15,9 @@ from .pair import AdversarialPair
 
 
 class CganSettings(GanConfig):
-    """Section 4.1's widths, but for the latent's, where 200 found one image a class. Adam stands in for the paper's SGD
-    with decaying rate and growing momentum; a generator that learns faster than its opponent keeps the two in balance.
-    """
+    """The widths of section 4.1, except for the latent: with 200 the generator made one image per class. Adam replaces
+    the paper's SGD with decaying rate and growing momentum; the generator learns faster than the discriminator, which
+    keeps the two in balance."""
 
     num_latents: int = Field(default=100, ge=1)
     """Z, the size of the latent vector, uniform in [-1, 1]."""
@@ -45,7 +45,7 @@ class Cgan(AdversarialPair):
 
     Config = CganSettings
     config: CganSettings
-    apart = False
+    separate_passes = False
     fields = ("image", "label")
     given = ("label",)
 
@@ -72,6 +72,6 @@ class Cgan(AdversarialPair):
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents, "uniform"), batch["label"])
         return images_NCHW
 
-    def judge(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
+    def discriminate(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
         logits_N: Tensor = self.discriminator(images_NCHW, batch["label"])
         return logits_N

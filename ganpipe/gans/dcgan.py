@@ -32,7 +32,7 @@ class DcganSettings(GanConfig):
 class Dcgan(AdversarialPair):
     """Strided convolutions, batch norm, ReLU in the generator and LeakyReLU in the discriminator.
 
-    Real and generated images pass the discriminator apart, each with the statistics of its own kind, as in the
+    Real and generated images pass the discriminator in two passes, each with the statistics of its own kind, as in the
     authors' code.
     """
 

@@ -38,7 +38,7 @@ class OriginalGan(AdversarialPair):
 
     Config = GanSettings
     config: GanSettings
-    apart = False
+    separate_passes = False
 
     def __init__(self, config: GanSettings, data: DataSpec) -> None:
         super().__init__(config, data)

@@ -111,12 +111,12 @@ class Infogan(AdversarialPair):
         images_NCHW: Tensor = self.generator(torch.cat([z_NZ, category_NK, self._numbers(batch)], dim=1))
         return images_NCHW
 
-    def judge(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
+    def discriminate(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
         logits_N: Tensor = self.discriminator(self.trunk(images_NCHW))
         return logits_N
 
-    def opponent_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
-        return {**super().opponent_losses_on(fake_NCHW, batch), **self._information(fake_NCHW, batch)}
+    def discriminator_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
+        return {**super().discriminator_losses_on(fake_NCHW, batch), **self._information(fake_NCHW, batch)}
 
     def recognition_losses(self, batch: Batch, progress: Progress) -> Losses:
         return self._information(self._generated(batch).detach(), batch)

@@ -48,7 +48,7 @@ class Pix2pix(AdversarialPair):
     fields = ("target", "source")
     given = ("source",)
     has_latents = False
-    apart = False
+    separate_passes = False
     generator: unet.UNet
 
     def __init__(self, config: Pix2pixSettings, data: DataSpec) -> None:
@@ -81,13 +81,13 @@ class Pix2pix(AdversarialPair):
         images_NCHW: Tensor = self.generator(batch["source"], noise)
         return images_NCHW
 
-    def judge(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
+    def discriminate(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.discriminator(torch.cat([batch["source"], images_NCHW.to(batch["source"].dtype)], dim=1))
         return logits
 
-    def opponent_losses(self, batch: Batch, progress: Progress) -> Losses:
+    def discriminator_losses(self, batch: Batch, progress: Progress) -> Losses:
         # Halved, which slows the discriminator down (section 3.3).
-        return {name: loss / 2 for name, loss in super().opponent_losses(batch, progress).items()}
+        return {name: loss / 2 for name, loss in super().discriminator_losses(batch, progress).items()}
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         distance = l1(self._generated(batch), batch["target"])

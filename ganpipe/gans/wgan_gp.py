@@ -46,12 +46,12 @@ class WganGp(AdversarialPair):
 
     Config = WganGpSettings
     config: WganGpSettings
-    opponent = "critic"
-    apart = False
+    discriminator_name = "critic"
+    separate_passes = False
     shares_images = False
-    opponent_loss = staticmethod(wasserstein_critic)
+    discriminator_loss = staticmethod(wasserstein_critic)
     generator_loss = staticmethod(wasserstein_generator)
-    score = staticmethod(nn.Identity())
+    logged_score = staticmethod(nn.Identity())
 
     def __init__(self, config: WganGpSettings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -82,15 +82,15 @@ class WganGp(AdversarialPair):
 
     def phases(self, progress: Progress) -> list[Phase]:
         return [
-            Phase("critic", self.opponent_losses, num_updates=self.config.num_critic_updates),
+            Phase("critic", self.discriminator_losses, num_updates=self.config.num_critic_updates),
             Phase("generator", self.generator_losses),
         ]
 
-    def opponent_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
+    def discriminator_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
         # The same gradient either way; the fully connected critic's can be written down.
         gradient = mlp.input_gradient if self.config.architecture == "mlp" else input_gradient
         penalty = gradient_penalty(partial(gradient, self.critic), batch["image"], fake_NCHW, batch.mixing())
         return {
-            **super().opponent_losses_on(fake_NCHW, batch),
+            **super().discriminator_losses_on(fake_NCHW, batch),
             "gradient_penalty": self.config.penalty_weight * penalty,
         }

@@ -13,7 +13,7 @@ from .mlp import Maxout, mlp
 
 
 class ConditionalGenerator(nn.Module):
-    """Latent and label are mapped to ReLU layers apart, then jointly to an image in [-1, 1], (N, C, H, W)."""
+    """Latent and label each pass a ReLU layer; both together are then mapped to an image in [-1, 1], (N, C, H, W)."""
 
     def __init__(
         self,
@@ -40,7 +40,8 @@ class ConditionalGenerator(nn.Module):
 
 
 class ConditionalDiscriminator(nn.Module):
-    """Image and label are mapped to maxout layers apart, then jointly to a logit, (N,); dropout before each layer."""
+    """Image and label each pass a maxout layer; both together are then mapped to a logit, (N,). Dropout before each
+    layer."""
 
     def __init__(
         self,

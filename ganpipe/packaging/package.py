@@ -187,7 +187,7 @@ def _try(package_dir: Path) -> None:
         raise GanpipeError(f"{package_dir}: the packaged generator does not work: {error}") from error
 
 
-def papers(package_dir: Path) -> dict[str, Path]:
+def files_for_people(package_dir: Path) -> dict[str, Path]:
     """The parts of a package that are for people, by the names under which MLflow keeps them."""
     return {"card": package_dir / CARD_FILE, "samples": package_dir / SAMPLES_FILE}
 
@@ -291,7 +291,9 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
         mlflow.pyfunc.save_model(
             str(path),
             python_model=code,
-            artifacts={name: str(file) for name, file in (package_files(package_dir) | papers(package_dir)).items()},
+            artifacts={
+                name: str(file) for name, file in (package_files(package_dir) | files_for_people(package_dir)).items()
+            },
             signature=signature(description),
             model_config={"device": "auto"},  # MLflow lets only what stands here be chosen on loading
             input_example=example,

@@ -1,10 +1,11 @@
-"""The trail of a model's aliases: who moved which, when, from what, to what and why, in an order that all agree on.
+"""The history of a model's aliases: who moved which, when, from what, to what and why, in an order that all agree on.
 
 MLflow sets an alias without looking at what it was, so two promotions at once would both succeed. What its database
-does refuse is a second value for a run's param. So the trail of a registered model is one MLflow run (the model's tag
-`ganpipe.trail` holds its id), and the n-th move of an alias is the run's param `<alias>.<n>`: who writes it has the
-move, and who comes second is told so. The alias follows the trail: it is set to the last move's version, by the process
-that made the move or, where that one died in between, by the next that looks. See docs/decisions/0008.
+does refuse is a second value for a run's param. So the history of a registered model's aliases is one MLflow run (the
+model's tag `ganpipe.trail` holds its id), and the n-th move of an alias is the run's param `<alias>.<n>`: who writes it
+has the move, and who comes second is told so. The alias follows the history: it is set to the last move's version, by
+the process that made the move or, where that process died in between, by the next that looks. See
+docs/decisions/0008.
 """
 
 from __future__ import annotations
@@ -90,11 +91,11 @@ def who() -> str:
         return "unknown"
 
 
-class Trail:
-    """The trail of one registered model, which must have a version that ganpipe registered."""
+class AliasHistory:
+    """The alias history of one registered model, which must have a version that ganpipe registered."""
 
     def __init__(self, client: MlflowClient, tracker: Tracker, name: str) -> None:
-        """Find the model's trail, or begin it.
+        """Find the model's history, or begin it.
 
         Raises:
             GanpipeError: there is no such model, or ganpipe registered none of its versions.
@@ -147,7 +148,7 @@ class Trail:
             other = self.moves(alias)[standing.number]
             raise Overtaken(
                 f"{other.by} moved {alias} of {self.name} to version {other.to} at {other.at} ({other.how}), while "
-                f"this was to move it to version {to}; nothing was changed: look at `ganpipe models --trail`"
+                f"this was to move it to version {to}; nothing was changed: look at `ganpipe models --history`"
             )
         self._point(alias)
         resource = {"prefect.resource.id": f"ganpipe.model.{self.name}", "name": self.name, "alias": alias}
@@ -160,7 +161,7 @@ class Trail:
 
     def _begin(self) -> str:
         """All who come here at once agree on one run: its id is a param of the oldest version's own run, or of another
-        one where no version has its run any more. Where a trail is gone for good (`mlflow gc`), another one begins."""
+        where no version has its run any more. Where a history is gone for good (`mlflow gc`), another begins."""
         home = self._home()
         for number in itertools.count(1):
             key = clean_key(f"{TRAIL_TAG}.{self.name}{'' if number == 1 else f'.{number}'}")
@@ -181,7 +182,7 @@ class Trail:
             home = self._found(version.run_id) if version.run_id else None
             if home is not None and home.info.lifecycle_stage == "active":
                 return home
-        with self._tracker.run("trail", clean_key(self.name), name=f"home of the trail of {self.name}") as made:
+        with self._tracker.run("trail", clean_key(self.name), name=f"home of the alias history of {self.name}") as made:
             run_id = made.run_id
         return patiently(lambda: self._client.get_run(run_id), self._tracker.uri)
 
@@ -225,7 +226,7 @@ class Trail:
         run = patiently(lambda: self._client.get_run(self.run_id), self._tracker.uri)
         if run.info.lifecycle_stage != "active":
             raise GanpipeError(
-                f"the run that holds the trail of {self.name} was deleted; restore it: "
+                f"the run that holds the alias history of {self.name} was deleted; restore it: "
                 f"MLFLOW_TRACKING_URI={without_password(self._tracker.uri)} mlflow runs restore --run-id {self.run_id}"
             )
         return run
@@ -238,7 +239,7 @@ class Trail:
         return None if number is None else int(number)
 
     def _point(self, alias: str) -> None:
-        """Set the alias to what the trail says last, again where another move came in between."""
+        """Set the alias to what the alias history says last, again where another move came in between."""
         move = self.moves(alias)[-1]
         while True:
             self._set(alias, move.to)
@@ -271,7 +272,7 @@ def _key(alias: str, number: int) -> str:
 
 
 def _settled(move: Move) -> str:
-    """The trail's tag that says: the alias was set to this move's version."""
+    """The tag of the alias history that says: the alias was set to this move's version."""
     return f"settled.{_key(move.alias, move.number)}"
 
 
@@ -283,18 +284,18 @@ def _move(alias: str, number: int, before: int | None, to: int | None, by: str, 
 
 
 def moves_of(run: Run, alias: str) -> list[Move]:
-    """The moves of `alias` that a trail's run holds, oldest first."""
+    """The moves of `alias` that the run of an alias history holds, oldest first."""
     prefix = f"{alias}."
     keys = sorted(key for key in run.data.params if key.startswith(prefix) and key.removeprefix(prefix).isdigit())
     return [Move(**json.loads(run.data.params[key])) for key in keys]
 
 
-def trail_of(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
+def alias_history_of(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
     """All moves of aliases of the model `name`, oldest first, as plain data: alias, number, from, to, by, at, why, how.
-    Reads only: empty where the trail has not begun.
+    Reads only: empty where the alias history has not begun.
 
     Raises:
-        GanpipeError: there is no such model, or the run that held its trail is gone.
+        GanpipeError: there is no such model, or the run that held its alias history is gone.
     """
     run_id = registered_model(client, tracker, name).tags.get(TRAIL_TAG)
     if run_id is None:
@@ -302,8 +303,8 @@ def trail_of(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str
     run = run_of(client, tracker, run_id)
     if run is None:
         raise GanpipeError(
-            f"the run {run_id} that held the trail of {name} is gone from MLflow, and with it the moves until now; the "
-            "next move of an alias by ganpipe begins another"
+            f"the run {run_id} that held the alias history of {name} is gone from MLflow, and with it the moves until "
+            "now; the next move of an alias by ganpipe begins another"
         )
     aliases = {key.rpartition(".")[0] for key in run.data.params}
     moves = [move for alias in sorted(aliases) for move in moves_of(run, alias)]

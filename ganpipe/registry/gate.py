@@ -1,7 +1,7 @@
 """The gate: may this generator be a challenger, and does it replace the champion? Pure functions, no MLflow.
 
 A number is compared only with a number of the same protocol (extractor, resize, sample count, reference, seed); where
-the protocols differ, `decide` raises `ProtocolsDiffer` and the caller scores the champion again.
+the protocols differ, `decide` raises `ProtocolsDiffer` and the caller measures the champion again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .settings import Condition, RegisterSettings
 
 
 @dataclass(frozen=True)
-class Scores:
+class Measurement:
     """What one generator achieved.
 
     Attributes:
@@ -53,7 +53,7 @@ class Decision:
 
 
 class ProtocolsDiffer(GanpipeError):
-    """Two numbers that must not be compared: the champion has to be scored again under the challenger's protocol."""
+    """Two numbers that must not be compared: the champion has to be measured again under the challenger's protocol."""
 
 
 class NotComparable(GanpipeError):
@@ -64,22 +64,23 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def metric_of(scores: Scores, metric: str, key: str) -> float:
-    """`scores`' value of `metric`.
+def metric_of(measurement: Measurement, metric: str, key: str) -> float:
+    """The value of `metric` in `measurement`.
 
     Raises:
         GanpipeError: it was not measured; names params.yaml's `key` and the nearest metric that was.
     """
-    if metric not in scores.metrics:
+    if metric not in measurement.metrics:
         raise GanpipeError(
-            f"{key}: the evaluation of {scores.name} has no metric {metric!r}; {nearest(metric, scores.metrics)}"
+            f"{key}: the evaluation of {measurement.name} has no metric {metric!r}; "
+            f"{nearest(metric, measurement.metrics)}"
         )
-    return float(scores.metrics[metric])
+    return float(measurement.metrics[metric])
 
 
-def check_condition(scores: Scores, metric: str, condition: Condition) -> tuple[bool, str]:
-    """Whether `scores` keeps the bounds on `metric`, and a sentence that says so."""
-    value = metric_of(scores, metric, f"register.conditions.{metric}")
+def check_condition(measurement: Measurement, metric: str, condition: Condition) -> tuple[bool, str]:
+    """Whether `measurement` keeps the bounds on `metric`, and a sentence that says so."""
+    value = metric_of(measurement, metric, f"register.conditions.{metric}")
     bounds = [
         f"at least {_number(condition.min)}" if condition.min is not None else "",
         f"at most {_number(condition.max)}" if condition.max is not None else "",
@@ -98,9 +99,9 @@ def threshold(champion: float, settings: RegisterSettings) -> float:
     return champion - margin if settings.lower_is_better else champion + margin
 
 
-def _compare(challenger: Scores, champion: Scores, settings: RegisterSettings) -> tuple[bool, str]:
+def _compare(challenger: Measurement, champion: Measurement, settings: RegisterSettings) -> tuple[bool, str]:
     metric = settings.metric
-    new, old = (metric_of(scores, metric, "register.metric") for scores in (challenger, champion))
+    new, old = (metric_of(measurement, metric, "register.metric") for measurement in (challenger, champion))
     lower = settings.lower_is_better
     word, past = ("lower", "below") if lower else ("higher", "above")
     if not math.isfinite(old):
@@ -115,7 +116,7 @@ def _compare(challenger: Scores, champion: Scores, settings: RegisterSettings) -
     )
 
 
-def decide(challenger: Scores, champion: Scores | None, settings: RegisterSettings) -> Decision:
+def decide(challenger: Measurement, champion: Measurement | None, settings: RegisterSettings) -> Decision:
     """Whether `challenger` passes its conditions and replaces `champion` (None: there is none yet).
 
     Raises:
@@ -138,20 +139,20 @@ def decide(challenger: Scores, champion: Scores | None, settings: RegisterSettin
     if champion.protocol != challenger.protocol:
         raise ProtocolsDiffer(
             f"{settings.metric} of {challenger.name} was measured under protocol {challenger.protocol[:12]}, that of "
-            f"{champion.name} under {champion.protocol[:12]}: score the champion again under the new protocol"
+            f"{champion.name} under {champion.protocol[:12]}: measure the champion again under the new protocol"
         )
     wins, sentence = _compare(challenger, champion, settings)
     return Decision(True, wins, [*reasons, sentence])
 
 
-_APART = {
+_WITHOUT_COMPARISON = {
     "refuse": "so {name} gets no alias",
     "challenger": "so the champion stays",
     "replace": "so {name} replaces it",
 }
 
 
-def decide_apart(challenger: Scores, settings: RegisterSettings, why: str) -> Decision:
+def decide_without_comparison(challenger: Measurement, settings: RegisterSettings, why: str) -> Decision:
     """What `register.not_comparable` says of a `challenger` that cannot be compared with the champion.
 
     Args:
@@ -164,6 +165,6 @@ def decide_apart(challenger: Scores, settings: RegisterSettings, why: str) -> De
     if not alone.passed:
         return alone
     chosen = settings.not_comparable
-    outcome = _APART[chosen].format(name=challenger.name)
+    outcome = _WITHOUT_COMPARISON[chosen].format(name=challenger.name)
     reasons = [*alone.reasons[:-1], f"Not comparable: {why}. register.not_comparable is {chosen}, {outcome}."]
     return Decision(chosen != "refuse", chosen == "replace", reasons, compared=False)

@@ -7,7 +7,7 @@ from ..tracking.connection import sqlite_path
 from ..tracking.runs import Tracker
 from .gate import NotComparable
 from .settings import RegisterSettings
-from .versions import CHAMPION, by_alias, is_registered, scores_of
+from .versions import CHAMPION, by_alias, is_registered, measurement_of
 
 
 def obstacle(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str:
@@ -27,7 +27,7 @@ def obstacle(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str
     if champion is None:
         return ""
     try:
-        scores_of(champion)
+        measurement_of(champion)
     except NotComparable as error:
         return str(error)
     shape = shape_of(tracker, champion)

@@ -12,20 +12,20 @@ from ..packaging.fetching import NotUsable
 from ..packaging.output_shape import difference, shape_of
 from ..tracking.connection import patiently
 from ..tracking.runs import Tracker
-from .alias_history import Trail, held, rolled_back
-from .gate import Decision, NotComparable, Scores, decide, decide_apart, metric_of
+from .alias_history import AliasHistory, held, rolled_back
+from .gate import Decision, Measurement, NotComparable, decide, decide_without_comparison, metric_of
 from .settings import RegisterSettings
-from .versions import CARD_TAG, CHALLENGER, CHAMPION, REASONS_TAG, all_versions, scores_of, tagged, version_of
+from .versions import CARD_TAG, CHALLENGER, CHAMPION, REASONS_TAG, all_versions, measurement_of, tagged, version_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 ResultT = TypeVar("ResultT")
-Rescore = Callable[["ModelVersion"], Mapping[str, float]]
+MeasureAgain = Callable[["ModelVersion"], Mapping[str, float]]
 """Measures a version under this checkout's protocol: metrics by name."""
 ProtocolHere = Callable[["ModelVersion"], str]
-"""Hash of the protocol under which `Rescore` would measure a version."""
+"""Hash of the protocol under which `MeasureAgain` would measure a version."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Promotion:
 def promote(
     tracker: Tracker,
     settings: RegisterSettings,
-    rescore: Rescore,
+    measure_again: MeasureAgain,
     protocol_here: ProtocolHere,
     version: int | None = None,
     force: bool = False,
@@ -60,8 +60,8 @@ def promote(
     Args:
         version: by default the challenger.
         force: needs a reason.
-        reason: goes into the trail.
-        by: who; default: see `trail.who`.
+        reason: goes into the alias history.
+        by: who; default: see `alias_history.who`.
 
     Raises:
         GanpipeError: bad arguments, no such version, MLflow does not answer, or nothing to measure with here.
@@ -69,31 +69,31 @@ def promote(
     """
     reason = (reason or "").strip()
     if force and not reason:
-        raise GanpipeError("--force: needs --reason, for the trail says why the gate was overruled")
+        raise GanpipeError("--force: needs --reason, for the alias history says why the gate was overruled")
     tracker.check()
     client, name = tracker.client(), settings.model_name
     wanted = version_of(client, tracker, name, CHALLENGER if version is None else version)
     number = int(wanted.version)
-    scores = scores_of(wanted)
-    trail = Trail(client, tracker, name)
-    standing = trail.standing(CHAMPION)
+    measurement = measurement_of(wanted)
+    history = AliasHistory(client, tracker, name)
+    standing = history.standing(CHAMPION)
     if standing.version == number:
         return Promotion(number, number, False, [f"version {number} is the champion already."])
     champion = None if standing.version is None else version_of(client, tracker, name, standing.version)
     if force:
-        decision = _opinion(scores, champion, settings)
+        decision = _opinion(measurement, champion, settings)
         reasons = [f"Forced: {reason}", *decision.reasons]
     else:
-        decision = _compare(client, tracker, wanted, champion, settings, rescore, protocol_here)
+        decision = _compare(client, tracker, wanted, champion, settings, measure_again, protocol_here)
         if not decision.promote:
             return Promotion(number, standing.version or 0, False, decision.reasons)
         reasons = [*decision.reasons, *([f"Reason given: {reason}"] if reason else [])]
-    taken = rolled_back(trail.moves(CHAMPION), number)
+    taken = rolled_back(history.moves(CHAMPION), number)
     if taken is not None:
-        reasons.append(f"{scores.name} had been rolled back by {taken.by} at {taken.at} ({taken.why}).")
-    moved = trail.move(standing, number, " ".join(reasons), "forced" if force else "promoted", by)
+        reasons.append(f"{measurement.name} had been rolled back by {taken.by} at {taken.at} ({taken.why}).")
+    moved = history.move(standing, number, " ".join(reasons), "forced" if force else "promoted", by)
     for changed in {number, standing.version} - {None}:
-        write_description(client, tracker, trail, str(changed))
+        write_description(client, tracker, history, str(changed))
     return Promotion(number, number, True, [*reasons, moved])
 
 
@@ -106,20 +106,20 @@ def roll_back(tracker: Tracker, name: str, reason: str | None = None, by: str | 
     """
     tracker.check()
     client = tracker.client()
-    trail = Trail(client, tracker, name)
-    standing = trail.standing(CHAMPION)
+    history = AliasHistory(client, tracker, name)
+    standing = history.standing(CHAMPION)
     present = {int(item.version) for item in all_versions(client, tracker, name)}
-    earlier = [number for number in held(trail.moves(CHAMPION))[:-1] if number is not None]
+    earlier = [number for number in held(history.moves(CHAMPION))[:-1] if number is not None]
     target = next((number for number in reversed(earlier) if number in present and number != standing.version), None)
     if target is None:
         now = "no version is champion" if standing.version is None else f"version {standing.version} is the champion"
         gone = sorted(set(earlier) - present - {standing.version or 0})
         before = f"those before it were deleted ({', '.join(map(str, gone))})" if gone else "none was before it"
-        raise GanpipeError(f"{name}: nothing to go back to: {now}, and the trail says that {before}")
+        raise GanpipeError(f"{name}: nothing to go back to: {now}, and the alias history says that {before}")
     why = (reason or "").strip() or "no reason given"
-    moved = trail.move(standing, target, why, "rolled back", by)
+    moved = history.move(standing, target, why, "rolled back", by)
     for changed in {target, standing.version} - {None}:
-        write_description(client, tracker, trail, str(changed))
+        write_description(client, tracker, history, str(changed))
     return Promotion(target, target, True, [moved])
 
 
@@ -130,55 +130,57 @@ def decide_against(
     client: MlflowClient,
     tracker: Tracker,
     version: ModelVersion,
-    challenger: Scores,
+    challenger: Measurement,
     champion: ModelVersion | None,
     settings: RegisterSettings,
-    rescore: Rescore,
+    measure_again: MeasureAgain,
 ) -> Decision:
     """What the gate says of `challenger`; the champion is measured again where its own numbers do not compare, and
     `register.not_comparable` decides where that is not possible.
 
     Args:
-        version: that `challenger` is the scores of.
+        version: that `challenger` is the measurement of.
 
     Raises:
         GanpipeError: a metric that params.yaml names was not measured.
     """
     alone = decide(challenger, None, settings)
     if champion is None or not alone.passed:
-        return alone  # without a pass, scoring the champion again is spared
+        return alone  # without a pass, measuring the champion again is spared
     try:
-        scores, note = _champion_scores(client, tracker, version, challenger, champion, settings, rescore)
+        measurement, note = _champion_measurement(
+            client, tracker, version, challenger, champion, settings, measure_again
+        )
     except (NotComparable, NotUsable) as error:
-        return decide_apart(challenger, settings, str(error))
-    decision = decide(challenger, scores, settings)
+        return decide_without_comparison(challenger, settings, str(error))
+    decision = decide(challenger, measurement, settings)
     return Decision(decision.passed, decision.promote, [*note, *decision.reasons])
 
 
-def _champion_scores(
+def _champion_measurement(
     client: MlflowClient,
     tracker: Tracker,
     version: ModelVersion,
-    challenger: Scores,
+    challenger: Measurement,
     champion: ModelVersion,
     settings: RegisterSettings,
-    rescore: Rescore,
-) -> tuple[Scores, list[str]]:
-    """The champion's scores under the challenger's protocol, and a sentence where they were measured for that.
+    measure_again: MeasureAgain,
+) -> tuple[Measurement, list[str]]:
+    """The champion's measurement under the challenger's protocol, and a sentence where they were measured for that.
 
     Raises:
         NotComparable, NotUsable: there are none, and they cannot be measured.
     """
-    scores = scores_of(champion)
-    if scores.protocol == challenger.protocol and settings.metric in scores.metrics:
-        return scores, []
+    measurement = measurement_of(champion)
+    if measurement.protocol == challenger.protocol and settings.metric in measurement.metrics:
+        return measurement, []
     _require_alike(tracker, champion, version)
-    values = _measured_again(client, tracker, champion, challenger.protocol, rescore)
+    values = _measured_again(client, tracker, champion, challenger.protocol, measure_again)
     note = (
-        f"{scores.name} had been measured under another protocol ({scores.protocol[:12]}), "
-        f"so it was scored again under {challenger.protocol[:12]}."
+        f"{measurement.name} had been measured under another protocol ({measurement.protocol[:12]}), "
+        f"so it was measured again under {challenger.protocol[:12]}."
     )
-    again = Scores(scores.name, values, challenger.protocol)
+    again = Measurement(measurement.name, values, challenger.protocol)
     metric_of(again, settings.metric, "register.metric")
     return again, [note]
 
@@ -201,34 +203,37 @@ def _compare(
     version: ModelVersion,
     champion: ModelVersion | None,
     settings: RegisterSettings,
-    rescore: Rescore,
+    measure_again: MeasureAgain,
     protocol_here: ProtocolHere,
 ) -> Decision:
     """`decide_against` for a version that was measured at another time, perhaps under a protocol that is no longer
     this checkout's: then both are measured again."""
-    scores, note = scores_of(version), list[str]()
-    if champion is not None and decide(scores, None, settings).passed:
+    measurement, note = measurement_of(version), list[str]()
+    if champion is not None and decide(measurement, None, settings).passed:
         try:
-            known = scores_of(champion).protocol == scores.protocol or _again_tag(scores.protocol) in champion.tags
+            known = (
+                measurement_of(champion).protocol == measurement.protocol
+                or _again_tag(measurement.protocol) in champion.tags
+            )
             if not known:
                 _require_alike(tracker, champion, version)
         except NotComparable as error:
-            return decide_apart(scores, settings, str(error))
-        here = scores.protocol if known else _with_reason(lambda: protocol_here(version))
-        if here != scores.protocol:
-            values = _measured_again(client, tracker, version, here, rescore)
-            note = [f"{scores.name} was scored again under this checkout's protocol, {here[:12]}."]
-            scores = Scores(scores.name, values, here)
-    decision = decide_against(client, tracker, version, scores, champion, settings, rescore)
+            return decide_without_comparison(measurement, settings, str(error))
+        here = measurement.protocol if known else _with_reason(lambda: protocol_here(version))
+        if here != measurement.protocol:
+            values = _measured_again(client, tracker, version, here, measure_again)
+            note = [f"{measurement.name} was measured again under this checkout's protocol, {here[:12]}."]
+            measurement = Measurement(measurement.name, values, here)
+    decision = decide_against(client, tracker, version, measurement, champion, settings, measure_again)
     return Decision(decision.passed, decision.promote, [*note, *decision.reasons], decision.compared)
 
 
-def _opinion(scores: Scores, champion: ModelVersion | None, settings: RegisterSettings) -> Decision:
+def _opinion(measurement: Measurement, champion: ModelVersion | None, settings: RegisterSettings) -> Decision:
     """What the gate says without measuring anything: who overrules it wants no wait."""
     try:
-        return decide(scores, None if champion is None else scores_of(champion), settings)
+        return decide(measurement, None if champion is None else measurement_of(champion), settings)
     except GanpipeError as error:  # another protocol, or a champion without numbers
-        alone = decide(scores, None, settings)
+        alone = decide(measurement, None, settings)
         note = f"It was not compared with the champion: {error}"
         return Decision(alone.passed, False, [*alone.reasons[: len(settings.conditions)], note])
 
@@ -238,13 +243,13 @@ def _again_tag(protocol_hash: str) -> str:
 
 
 def _measured_again(
-    client: MlflowClient, tracker: Tracker, version: ModelVersion, protocol_hash: str, rescore: Rescore
+    client: MlflowClient, tracker: Tracker, version: ModelVersion, protocol_hash: str, measure_again: MeasureAgain
 ) -> Mapping[str, float]:
     """Metrics of `version` under the protocol; measured once, and kept as a tag of the version."""
     tag = _again_tag(protocol_hash)
     if (known := tagged(version, tag)) is not None:
         return known
-    values = {key: float(value) for key, value in _with_reason(lambda: rescore(version)).items()}
+    values = {key: float(value) for key, value in _with_reason(lambda: measure_again(version)).items()}
     text = json.dumps(values, sort_keys=True)
     patiently(lambda: client.set_model_version_tag(version.name, version.version, tag, text), tracker.uri)
     return values
@@ -264,15 +269,15 @@ def _with_reason(action: Callable[[], ResultT]) -> ResultT:
 # --- what MLflow's page shows
 
 
-def write_description(client: MlflowClient, tracker: Tracker, trail: Trail, version: str) -> None:
+def write_description(client: MlflowClient, tracker: Tracker, history: AliasHistory, version: str) -> None:
     """The version's description: the card in short, what the gate said, and how it became or ceased to be champion."""
-    item = patiently(lambda: client.get_model_version(trail.name, version), tracker.uri)
+    item = patiently(lambda: client.get_model_version(history.name, version), tracker.uri)
     parts = [item.tags.get(CARD_TAG, "")]
     if REASONS_TAG in item.tags:
         parts.append(f"**Gate:** {item.tags[REASONS_TAG]}")
-    for move in trail.moves(CHAMPION):
+    for move in history.moves(CHAMPION):
         if int(version) in (move.to, move.before) and move.how != "registered":
             what = "Became champion" if move.to == int(version) else "Ceased to be champion"
             parts.append(f"**{what}** on {move.at[:10]}, {move.how} by {move.by}: {move.why}")
     text = "\n\n".join(part for part in parts if part)
-    patiently(lambda: client.update_model_version(trail.name, version, text), tracker.uri)
+    patiently(lambda: client.update_model_version(history.name, version, text), tracker.uri)

@@ -20,9 +20,9 @@ from ..packaging.package import digest_of_package, log_model
 from ..tracking.connection import as_default, patiently
 from ..tracking.run_log import MAX_TAG_LENGTH, clean_key, shorten
 from ..tracking.runs import Tracker
-from .alias_history import Overtaken, Standing, Trail, rolled_back
-from .gate import Decision, Scores, decide
-from .promotion import Rescore, decide_against, write_description
+from .alias_history import AliasHistory, Overtaken, Standing, rolled_back
+from .gate import Decision, Measurement, decide
+from .promotion import MeasureAgain, decide_against, write_description
 from .settings import RegisterSettings
 from .versions import (
     CARD_TAG,
@@ -87,7 +87,7 @@ def register(
     settings: RegisterSettings,
     tracker: Tracker,
     run_id: str,
-    rescore: Rescore,
+    measure_again: MeasureAgain,
     tags: Mapping[str, str] | None = None,
 ) -> Registration:
     """Register the package, decide, and move the aliases.
@@ -97,8 +97,8 @@ def register(
         metrics: of the evaluation, by name.
         protocol_hash: of the protocol they were measured under.
         run_id: the MLflow run that the model belongs to.
-        rescore: measures the champion again under this protocol; called only where its own numbers have another one,
-            or lack the gate's metric.
+        measure_again: measures the champion again under this protocol; called only where its own numbers have another
+            protocol, or lack the gate's metric.
         tags: more tags for the model version (licence, digests, commit).
 
     Raises:
@@ -108,7 +108,7 @@ def register(
     client = tracker.client()
     name = settings.model_name
     # What params.yaml asks for and was not measured is found before anything is written.
-    decide(Scores("the challenger", metrics, protocol_hash), None, settings)
+    decide(Measurement("the challenger", metrics, protocol_hash), None, settings)
     content = content_digest(digest_of_package(package_dir), metrics, protocol_hash)
     version = find_version(client, tracker, name, content)
     created = version is None
@@ -116,37 +116,37 @@ def register(
         version = _create_version(
             client, tracker, package_dir, name, content, metrics, protocol_hash, run_id, tags or {}
         )
-    challenger = Scores(f"version {version.version}", metrics, protocol_hash)
-    return _settle(client, tracker, version, challenger, settings, rescore, created)
+    challenger = Measurement(f"version {version.version}", metrics, protocol_hash)
+    return _settle(client, tracker, version, challenger, settings, measure_again, created)
 
 
 def _settle(
     client: MlflowClient,
     tracker: Tracker,
     version: ModelVersion,
-    challenger: Scores,
+    challenger: Measurement,
     settings: RegisterSettings,
-    rescore: Rescore,
+    measure_again: MeasureAgain,
     created: bool,
 ) -> Registration:
     """Decide on the version and move the aliases; anew where somebody else moved the champion meanwhile."""
     name, number = settings.model_name, int(version.version)
     gate = hashlib.sha256(settings.model_dump_json(exclude={"experiment", "require_commit"}).encode()).hexdigest()
-    trail = Trail(client, tracker, name)
+    history = AliasHistory(client, tracker, name)
     for attempt in range(ATTEMPTS):
-        standing = trail.standing(CHAMPION)
+        standing = history.standing(CHAMPION)
         decided = _earlier_decision(version, gate) if standing.version is not None else None
         if decided is not None:
             return _result(client, tracker, name, version, decided, created, [])
-        decision = _decide(client, tracker, trail, challenger, version, standing, settings, rescore)
+        decision = _decide(client, tracker, history, challenger, version, standing, settings, measure_again)
         try:
-            moved = _move_aliases(trail, number, standing, decision)
+            moved = _move_aliases(history, number, standing, decision)
         except Overtaken:
             if attempt == ATTEMPTS - 1:
                 raise
         else:
             break
-    _write_decision(client, tracker, trail, version, decision, gate)
+    _write_decision(client, tracker, history, version, decision, gate)
     return _result(client, tracker, name, version, decision, created, moved)
 
 
@@ -214,25 +214,25 @@ def _logged_model(
 def _decide(
     client: MlflowClient,
     tracker: Tracker,
-    trail: Trail,
-    challenger: Scores,
+    history: AliasHistory,
+    challenger: Measurement,
     version: ModelVersion,
     standing: Standing,
     settings: RegisterSettings,
-    rescore: Rescore,
+    measure_again: MeasureAgain,
 ) -> Decision:
     number = int(version.version)
     if standing.version == number:
         checked = decide(challenger, None, settings)
         return Decision(checked.passed, False, [*checked.reasons[:-1], f"{challenger.name} is the champion already."])
-    champion = None if standing.version is None else version_of(client, tracker, trail.name, standing.version)
-    decision = decide_against(client, tracker, version, challenger, champion, settings, rescore)
+    champion = None if standing.version is None else version_of(client, tracker, history.name, standing.version)
+    decision = decide_against(client, tracker, version, challenger, champion, settings, measure_again)
     if not decision.compared and not decision.promote:
         decision.reasons.append(
             f"To make it the champion: `ganpipe promote --version {number} --force --reason WHY`. To have every such "
             "generator replace it: register.not_comparable: replace. To keep both: another register.model_name."
         )
-    taken = rolled_back(trail.moves(CHAMPION), number)
+    taken = rolled_back(history.moves(CHAMPION), number)
     if taken is None or not decision.promote:
         return decision
     note = (
@@ -256,27 +256,27 @@ def decision_of(version: ModelVersion) -> Decision | None:
     return Decision(values["passed"], values["promote"], [str(reason) for reason in values["reasons"]])
 
 
-def _move_aliases(trail: Trail, number: int, champion: Standing, decision: Decision) -> list[str]:
+def _move_aliases(history: AliasHistory, number: int, champion: Standing, decision: Decision) -> list[str]:
     moved = []
-    challenger = trail.standing(CHALLENGER)
+    challenger = history.standing(CHALLENGER)
     if decision.passed and (challenger.version is None or challenger.version < number):
-        moved.append(trail.move(challenger, number, decision.text, "registered"))
+        moved.append(history.move(challenger, number, decision.text, "registered"))
     if decision.promote:
-        moved.append(trail.move(champion, number, decision.text, "registered"))
+        moved.append(history.move(champion, number, decision.text, "registered"))
     return [sentence for sentence in moved if sentence]
 
 
 def _write_decision(
-    client: MlflowClient, tracker: Tracker, trail: Trail, version: ModelVersion, decision: Decision, gate: str
+    client: MlflowClient, tracker: Tracker, history: AliasHistory, version: ModelVersion, decision: Decision, gate: str
 ) -> None:
     def tag(key: str, value: str) -> None:
-        set_tag = partial(client.set_model_version_tag, trail.name, version.version, key, value)
+        set_tag = partial(client.set_model_version_tag, history.name, version.version, key, value)
         patiently(set_tag, tracker.uri)
 
     values = {"passed": decision.passed, "promote": decision.promote, "reasons": decision.reasons}
     tag(DECISION_TAG, json.dumps(values, sort_keys=True))
     tag(REASONS_TAG, decision.text)
-    write_description(client, tracker, trail, version.version)
+    write_description(client, tracker, history, version.version)
     tag(GATE_TAG, gate)  # last: it says that all is done
 
 

@@ -14,7 +14,7 @@ from ..redaction import without_password
 from ..section import nearest
 from ..tracking.connection import patiently
 from ..tracking.runs import Tracker
-from .gate import NotComparable, Scores
+from .gate import Measurement, NotComparable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -148,7 +148,7 @@ def metrics_of(version: ModelVersion) -> dict[str, float] | None:
     return numbers or None
 
 
-def scores_of(version: ModelVersion) -> Scores:
+def measurement_of(version: ModelVersion) -> Measurement:
     """The metrics and protocol that a version was registered with.
 
     Raises:
@@ -160,7 +160,7 @@ def scores_of(version: ModelVersion) -> Scores:
             f"version {version.version} of {version.name} has no numbers in its tag {METRICS_TAG!r}: ganpipe did not "
             f"register it, or the tag was edited; remove its alias {CHAMPION!r} or choose another register.model_name"
         )
-    return Scores(f"version {version.version}", metrics, version.tags.get(PROTOCOL_TAG, "unknown"))
+    return Measurement(f"version {version.version}", metrics, version.tags.get(PROTOCOL_TAG, "unknown"))
 
 
 @dataclass(frozen=True)

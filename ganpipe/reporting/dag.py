@@ -70,17 +70,17 @@ def draw(stages: Sequence[Stage], vertical: bool = False) -> Markup:
     widest = max((len(layer) for layer in layers), default=0)
     size, gap = ((BOX_WIDTH, ACROSS), (BOX_HEIGHT, ALONG)) if vertical else ((BOX_HEIGHT, ACROSS), (BOX_WIDTH, ALONG))
     (across, across_gap), (along, along_gap) = size, gap
-    places: dict[str, tuple[float, float]] = {}
+    positions: dict[str, tuple[float, float]] = {}
     for depth, layer in enumerate(layers):
         offset = (widest - len(layer)) * (across + across_gap) / 2
         for index, name in enumerate(layer):
             first, second = depth * (along + along_gap), offset + index * (across + across_gap)
-            places[name] = (MARGIN + second, MARGIN + first) if vertical else (MARGIN + first, MARGIN + second)
-    width = MARGIN + max((x for x, _ in places.values()), default=0.0) + BOX_WIDTH
-    height = MARGIN + max((y for _, y in places.values()), default=0.0) + BOX_HEIGHT
+            positions[name] = (MARGIN + second, MARGIN + first) if vertical else (MARGIN + first, MARGIN + second)
+    width = MARGIN + max((x for x, _ in positions.values()), default=0.0) + BOX_WIDTH
+    height = MARGIN + max((y for _, y in positions.values()), default=0.0) + BOX_HEIGHT
     longest = max((stage.seconds or 0.0 for stage in stages), default=0.0)
-    parts = [tag("path", class_="edge", d=_edge([places[name] for name in way], vertical)) for way in ways.values()]
-    parts += [_box(stage, *places[stage.name], longest) for stage in stages]
+    parts = [tag("path", class_="edge", d=_edge([positions[name] for name in way], vertical)) for way in ways.values()]
+    parts += [_box(stage, *positions[stage.name], longest) for stage in stages]
     told = "; ".join(
         f"{stage.name}: {stage.state}" + (f", after {', '.join(edges[stage.name])}" if edges[stage.name] else "")
         for stage in stages
@@ -92,7 +92,7 @@ def draw(stages: Sequence[Stage], vertical: bool = False) -> Markup:
 
 
 def _edge(corners: Sequence[tuple[float, float]], vertical: bool) -> str:
-    """A curve through the places of a way, leaving and entering boxes in the middle of a side."""
+    """A curve through the positions of a way, leaving and entering boxes in the middle of a side."""
     middle = [(x + BOX_WIDTH / 2, y + BOX_HEIGHT / 2) for x, y in corners]
     half = (BOX_HEIGHT if vertical else BOX_WIDTH) / 2
     points: list[tuple[float, float]] = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GanpipeError, UnavailableError
 from ..packaging.package import digest_of_package
 from ..redaction import without_user_info
-from ..registry.alias_history import trail_of
+from ..registry.alias_history import alias_history_of
 from ..registry.registration import content_digest, decision_of
 from ..registry.versions import CHAMPION, find_version
 from ..tracking.connection import patiently, sqlite_path
@@ -109,7 +109,7 @@ def _decision(version: ModelVersion) -> Decision | None:
 
 def _moves(client: MlflowClient, tracker: Tracker, model: str) -> list[dict[str, Any]]:
     try:
-        return trail_of(client, tracker, model)
+        return alias_history_of(client, tracker, model)
     except UnavailableError:
         raise
     except GanpipeError:  # its run is gone: what the version's own tags say is still told

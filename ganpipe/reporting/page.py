@@ -162,7 +162,7 @@ def curve_charts(report: Report) -> list[tuple[str, list[str], Markup]]:
             groups.setdefault((f"Loss: {loss}", "loss"), []).append(Curve(player, curve.points))
         elif curve.name.startswith("score_"):
             images = Curve(f"{curve.name.removeprefix('score_')} images", curve.points)
-            groups.setdefault(("What the opponent thinks", "score"), []).append(images)
+            groups.setdefault(("What the discriminator says", "score"), []).append(images)
         else:
             groups.setdefault((curve.name.replace("_", " "), ""), []).append(curve)
     found = [

@@ -115,7 +115,7 @@ def measure(
     Raises:
         NotComparable: it makes other images than the data are.
     """
-    dataset, extractor, reference = _yardstick(gan, settings)
+    dataset, extractor, reference = _reference_set(gan, settings)
     training = dataset if settings.split == "train" else open_dataset(SHARDS, "train")
     subject = Subject(gan, progress, dataset, reference, extractor, settings, averaged, training)
     return evaluate(subject, with_figures)
@@ -123,10 +123,10 @@ def measure(
 
 def protocol_here(gan: Gan, settings: EvaluateSettings, averaged: bool) -> Protocol:
     """The protocol under which `measure` measures `gan`."""
-    return protocol_of(gan, _yardstick(gan, settings)[2], settings, averaged=averaged)
+    return protocol_of(gan, _reference_set(gan, settings)[2], settings, averaged=averaged)
 
 
-def _yardstick(gan: Gan, settings: EvaluateSettings) -> tuple[Dataset, Extractor, Reference]:
+def _reference_set(gan: Gan, settings: EvaluateSettings) -> tuple[Dataset, Extractor, Reference]:
     require_fitting(gan, read_manifest(SHARDS))
     dataset = open_dataset(SHARDS, settings.split)
     extractor = load_extractor(settings, place_of(gan)[0])

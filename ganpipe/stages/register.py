@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
             params.register_,
             tracker,
             run.run_id,
-            Again(params.evaluate, tracker).measure,
+            VersionMeasurement(params.evaluate, tracker).measure,
             tags={
                 **run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE], trained.get("start")),
                 **shape_of_package(read_description(PACKAGE / "model.json"), manifest.classes).tag,
@@ -104,7 +104,7 @@ def card_of(
     return card(trained, data, training, metrics, protocol)
 
 
-class Again:
+class VersionMeasurement:
     """Measures registered versions again, under this checkout's protocol."""
 
     def __init__(self, settings: EvaluateSettings, tracker: Tracker) -> None:

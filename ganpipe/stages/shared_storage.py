@@ -110,11 +110,11 @@ def in_dvc_remote(shards: ShardSet) -> tuple[ShardSet, str]:
             found = hashlib.md5((SHARDS / MANIFEST).read_bytes(), usedforsecurity=False).hexdigest()
             if known != found:
                 return shards, "dvc.lock has other shards than lie there (run `dvc repro ingest`)"
-            places = {name: index.storage_map.get_remote(entry) for name, (index, entry) in entries.items()}
-            filesystem = places[MANIFEST][0]
-            if missing := _missing(filesystem, [places[name][1] for name in names]):
+            remote = {name: index.storage_map.get_remote(entry) for name, (index, entry) in entries.items()}
+            filesystem = remote[MANIFEST][0]
+            if missing := _missing(filesystem, [remote[name][1] for name in names]):
                 return shards, f"{missing} of {len(names)} shards are not in the DVC remote"
-            urls = {name: filesystem.unstrip_protocol(places[name][1]) for name in names}
+            urls = {name: filesystem.unstrip_protocol(remote[name][1]) for name in names}
             if kind := next(filter(None, map(redaction.in_url, urls.values())), None):
                 return shards, f"the DVC remote's URL holds {kind}, which is sent to nobody"
     except StorageKeyError:

@@ -98,7 +98,7 @@ def require(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, wa
     deadline = time.monotonic() + wait_seconds
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        room = sum(places(node, cpus_per_worker, gpus_per_worker) for node in nodes)
+        room = sum(num_workers_on(node, cpus_per_worker, gpus_per_worker) for node in nodes)
         if room >= num_workers:
             return
         if time.monotonic() >= deadline:
@@ -110,7 +110,7 @@ def require(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, wa
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
 
 
-def places(node: dict[str, float], cpus: float, gpus: float) -> int:
+def num_workers_on(node: dict[str, float], cpus: float, gpus: float) -> int:
     """How many workers of `cpus` and `gpus` a host with the resources `node` has room for, were it idle."""
     needs = [(node.get("CPU", 0.0), cpus), (node.get("GPU", 0.0), gpus)]
     return min((math.floor(has / need + 1e-9) for has, need in needs if need > 0), default=0)

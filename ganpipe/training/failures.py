@@ -67,5 +67,5 @@ def described(error: BaseException, trace: str) -> str:
     if isinstance(error, GanpipeError):
         return message
     message = f"{type(error).__name__}: {message}"
-    places = [] if may_pass(error) else _OWN_LINES.findall(trace)
-    return f"{message} ({':'.join(places[-1])})" if places else message
+    own_lines = [] if may_pass(error) else _OWN_LINES.findall(trace)
+    return f"{message} ({':'.join(own_lines[-1])})" if own_lines else message

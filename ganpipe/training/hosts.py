@@ -9,7 +9,7 @@ import fsspec
 
 from ..data.shards.shard_set import ShardSet
 from ..errors import UnavailableError
-from .cluster import places
+from .cluster import num_workers_on
 
 ResultT = TypeVar("ResultT")
 ANSWER_SECONDS = 300.0
@@ -23,7 +23,7 @@ def with_room(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
     return {
         node["NodeManagerAddress"]: node["NodeID"]
         for node in ray.nodes()
-        if node["Alive"] and places(node["Resources"], cpus_per_worker, gpus_per_worker)
+        if node["Alive"] and num_workers_on(node["Resources"], cpus_per_worker, gpus_per_worker)
     }
 
 

@@ -17,7 +17,7 @@ from .uploads import write_checked
 
 Score = Callable[[Gan, Progress], float]
 """Scores a generator, lower is better (quick FID)."""
-Draw = Callable[[Gan, Progress], bytes]
+RenderGrid = Callable[[Gan, Progress], bytes]
 """Draws a generator's sample grid as PNG bytes."""
 Report = Callable[[dict[str, float]], None]
 """Hands metrics to whoever started the training (Ray Train, Ray Tune). Every rank calls it, with the same metrics."""
@@ -109,7 +109,7 @@ class Log:
 class SampleGrids:
     """A grid of the same latents after certain updates and at the end: samples/<step>.png in the run's folder."""
 
-    def __init__(self, folder: str, at_updates: tuple[int, ...], draw: Draw, tracker: Tracker | None) -> None:
+    def __init__(self, folder: str, at_updates: tuple[int, ...], draw: RenderGrid, tracker: Tracker | None) -> None:
         self._folder, self._at_updates, self._draw, self._tracker = folder, set(at_updates), draw, tracker
 
     def __call__(self, state: TrainingState, before: Progress, metrics: dict[str, Tensor]) -> None:

@@ -29,11 +29,11 @@ def write_checked(filesystem: Any, path: str, content: bytes) -> None:
         if isinstance(filesystem, LocalFileSystem):
             return ""
         filesystem.invalidate_cache()
-        stored = filesystem.cat_file(path)
-        if stored == content:
+        received = filesystem.cat_file(path)
+        if received == content:
             return ""
         return (
-            f"it has {len(stored):,} bytes of SHA-256 {hashlib.sha256(stored).hexdigest()[:12]} instead of "
+            f"it has {len(received):,} bytes of SHA-256 {hashlib.sha256(received).hexdigest()[:12]} instead of "
             f"{len(content):,} of {hashlib.sha256(content).hexdigest()[:12]}"
         )
 

@@ -20,7 +20,18 @@ from .distributed import World
 from .failures import SAME_AGAIN, described, may_pass, unwrapped
 from .feed import Feed, fetched_ahead, spec_of
 from .loop import Loop
-from .observers import Checkpoints, Draw, Log, Report, SampleGrids, Score, StopWhenAsked, Tracker, log_again, sparing
+from .observers import (
+    Checkpoints,
+    Log,
+    RenderGrid,
+    Report,
+    SampleGrids,
+    Score,
+    StopWhenAsked,
+    Tracker,
+    log_again,
+    sparing,
+)
 from .settings import ClusterSettings, TrainSettings
 from .start import Start, start_from
 from .state import CheckpointStore, Diverged, Stopped, TrainingState
@@ -51,7 +62,7 @@ class TrainingJob:
     num_threads: int = 1
     score: Score | None = None
     score_name: str = "score"
-    draw: Draw | None = None
+    draw: RenderGrid | None = None
     open_tracker: Callable[[], Tracker] | None = None
     start: Start | None = None
 

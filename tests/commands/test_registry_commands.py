@@ -75,12 +75,12 @@ def test_models_for_programs_and_its_trail(desktop: Path, capsys: Capture) -> No
     newest = found["versions"][1]
     assert newest["page"].startswith("models:/tests/2 in sqlite:///")  # no page is up
     assert (newest["metrics"], newest["why"], newest["uri"]) == ({"fid_x": 30.0}, "The gate saw 30.", "models:/tests/2")
-    assert [(move["alias"], move["to"], move["by"]) for move in found["trail"]] == [
+    assert [(move["alias"], move["to"], move["by"]) for move in found["history"]] == [
         ("champion", 1, "ada"),
         ("challenger", 2, "ada"),
     ]
-    trail = ran(capsys, "models", "--trail")
-    assert "champion: none -> version 1, registered by ada\n    the first" in trail
+    history = ran(capsys, "models", "--history")
+    assert "champion: none -> version 1, registered by ada\n    the first" in history
 
 
 def test_promote_and_rollback(desktop: Path, capsys: Capture) -> None:
@@ -95,10 +95,10 @@ def test_promote_and_rollback(desktop: Path, capsys: Capture) -> None:
     assert "moved from version 3 to version 2" in ran(capsys, "rollback", "--reason", "it was a test")
     assert "moved from version 2 to version 1" in ran(capsys, "rollback")
     assert error_of(capsys, "rollback").startswith("tests: nothing to go back to: version 1 is the champion")
-    trail = ran(capsys, "models", "--trail")
-    assert "champion: version 1 -> version 2, promoted by bob" in trail
-    assert "Forced: legal" in trail
-    assert "rolled back by" in trail
+    history = ran(capsys, "models", "--history")
+    assert "champion: version 1 -> version 2, promoted by bob" in history
+    assert "Forced: legal" in history
+    assert "rolled back by" in history
 
 
 @pytest.mark.parametrize(

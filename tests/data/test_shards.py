@@ -129,7 +129,7 @@ def test_the_split_is_random_enough_and_monotone() -> None:
     large = [split_of(image, 0.3) == "validation" for image in images]
     assert abs(np.mean(small) - 0.1) < 0.01
     assert abs(np.mean(large) - 0.3) < 0.01
-    assert all(later for earlier, later in zip(small, large, strict=True) if earlier)
+    assert all(later for previous, later in zip(small, large, strict=True) if previous)
 
 
 def test_copies_stay_together(tmp_path: Path, draw: Draw, folder_source: MakeFolder, settings_of: MakeSettings) -> None:

@@ -244,7 +244,7 @@ def test_dcgan_at_every_size(size: int, channels: int) -> None:
     images = gan.sample(batch, Progress(0, 1))
     assert images.shape == (2, channels, size, size)
     assert images.abs().max() <= 1
-    assert gan.judge(images, batch).shape == (2,)  # type: ignore[operator]
+    assert gan.discriminate(images, batch).shape == (2,)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ganpipe.losses import penalties
 from ganpipe.networks import mlp
 
 PAIRS = [name for name in gans.names() if issubclass(gans.load(name), AdversarialPair)]
-IN_ONE_PASS = [name for name in PAIRS if not gans.load(name).apart]
+IN_ONE_PASS = [name for name in PAIRS if not gans.load(name).separate_passes]
 
 
 def test_the_written_down_gradient_of_a_critic_is_autograds() -> None:
@@ -41,7 +41,7 @@ def test_real_and_generated_images_in_one_pass_train_like_in_two(name: str, monk
     config = {"dropout": 0.0} if "dropout" in gans.load(name).Config.model_fields else {}  # masks differ between passes
     loops = []
     for apart in (False, True):
-        monkeypatch.setattr(gans.load(name), "apart", apart)
+        monkeypatch.setattr(gans.load(name), "separate_passes", apart)
         loop = make_loop(name, **config)
         for _ in range(3):
             loop.step()
@@ -82,6 +82,6 @@ def test_images_that_serve_both_players_train_like_images_made_for_each(
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_network_with_batch_norm_sees_real_and_generated_images_apart(name: str) -> None:
     gan = make_loop(name).state.gan
-    opponent = getattr(gan, gan.opponent)  # type: ignore[arg-type]
-    if any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in opponent.modules()):
-        assert gan.apart
+    discriminator = getattr(gan, gan.discriminator_name)  # type: ignore[arg-type]
+    if any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in discriminator.modules()):
+        assert gan.separate_passes

@@ -61,8 +61,10 @@ def test_promoted_with_a_page(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_bad_values_fail_in_the_form_s_words(root: Path) -> None:
     # The command's own errors are in tests/commands/test_registry_commands.py.
-    assert failure(action="rollback", version=2) == "version: a roll back goes where the trail says; leave it empty"
-    assert failure(version=2, force=True) == "force: needs a reason, for the trail says why the gate was overruled"
+    assert failure(action="rollback", version=2) == "version: a roll back goes where the history says; leave it empty"
+    assert (
+        failure(version=2, force=True) == "force: needs a reason, because the history says why the gate was overruled"
+    )
 
 
 @pytest.mark.slow

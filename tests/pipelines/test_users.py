@@ -141,7 +141,7 @@ def test_the_whole_pipeline_without_a_name_or_a_home(folder: Path) -> None:
         assert exports(project.run(*as_nobody("ganpipe", "check"))) == wanted
         said = project.run(*as_nobody("python", "-m", "pipelines"))
         assert "model    models:/ganpipe-mnist/1 @challenger @champion" in said
-        assert f"registered by uid-{UID}" in project.run(*as_nobody("ganpipe", "models", "--trail"))
+        assert f"registered by uid-{UID}" in project.run(*as_nobody("ganpipe", "models", "--history"))
         token = own / ".ray" / "auth_token"
         assert (token.stat().st_uid, token.stat().st_mode & 0o777) == (UID, 0o600)
         project.run(*as_nobody("ganpipe", "down"))

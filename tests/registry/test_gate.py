@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ganpipe.errors import GanpipeError
-from ganpipe.registry.gate import ProtocolsDiffer, Scores, decide, threshold
+from ganpipe.registry.gate import Measurement, ProtocolsDiffer, decide, threshold
 from ganpipe.registry.settings import Condition, RegisterSettings, direction_of
 from ganpipe.section import parse
 
@@ -17,8 +17,8 @@ FID = "fid_efficientnet_lite0"
 positive = st.floats(min_value=1e-6, max_value=1e6)
 
 
-def scores(name: str = "version 2", protocol: str = "p" * 64, **metrics: float) -> Scores:
-    return Scores(name, metrics, protocol)
+def scores(name: str = "version 2", protocol: str = "p" * 64, **metrics: float) -> Measurement:
+    return Measurement(name, metrics, protocol)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_reason_has_the_numbers() -> None:
 
 
 def test_numbers_of_different_protocols_are_not_compared() -> None:
-    with pytest.raises(ProtocolsDiffer, match="score the champion again"):
+    with pytest.raises(ProtocolsDiffer, match="measure the champion again"):
         decide(scores(**{FID: 40.0}), scores("version 1", "q" * 64, **{FID: 50.0}), RegisterSettings())
 
 

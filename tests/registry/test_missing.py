@@ -20,7 +20,7 @@ from ganpipe.tracking.runs import Tracker
 Capture = pytest.CaptureFixture[str]
 GONE = "models:/ganpipe-mnist/1: its files are not in /"
 NO_NUMBERS = "version 1 of ganpipe-mnist has no numbers in its tag 'ganpipe.metrics'"
-NO_TRAIL = "that held the trail of ganpipe-mnist is gone from MLflow, and with it the moves until now"
+NO_TRAIL = "that held the alias history of ganpipe-mnist is gone from MLflow, and with it the moves until now"
 NO_MODEL = "has no registered model 'ganpipe-mnist'; `make run` makes the first one; where it has nothing to do"
 Row = tuple[Damage, str, int, str]
 TABLE: list[Row] = [
@@ -33,7 +33,7 @@ TABLE: list[Row] = [
         2,
         "was deleted; restore it: MLFLOW_TRACKING",
     ),
-    (damage.experiment_collected, "models --trail", 2, NO_TRAIL),
+    (damage.experiment_collected, "models --history", 2, NO_TRAIL),
     (damage.experiment_collected, "promote --version 2 --force --reason x", 0, "champion moved from version 1 to vers"),
     (damage.model_files_removed, "sample", 2, GONE),
     (damage.model_files_removed, "verify", 1, f", here {GONE}"),
@@ -45,7 +45,7 @@ TABLE: list[Row] = [
     (damage.tags_overwritten, "promote", 1, f"Not comparable: {NO_NUMBERS}"),
     (damage.tags_of_another_kind, "check", 0, f"warning: register: not comparable: {NO_NUMBERS}"),
     (damage.trail_tag_overwritten, "rollback", 2, "nothing to go back to: version 1 is the champion"),
-    (damage.trail_collected, "models --trail", 2, NO_TRAIL),
+    (damage.trail_collected, "models --history", 2, NO_TRAIL),
 ]
 """What happened, the command, its exit code, and what it says."""
 MORE: list[Row] = [
@@ -70,7 +70,7 @@ DAMAGES = [value for value in vars(damage).values() if getattr(value, "__annotat
 COMMANDS = (
     "models",
     "models --json",
-    "models --trail",
+    "models --history",
     "summary",
     "compare 1 2 --num 4",
     "sample --num 4",

@@ -1,4 +1,4 @@
-"""Promotion by hand and roll back: the gate decides unless it is overruled, and the trail says why."""
+"""Promotion by hand and roll back: the gate decides unless it is overruled, and the alias history says why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from registry_parts import NAME, PROTOCOL, Desk, add_version
 
 from ganpipe.errors import GanpipeError
-from ganpipe.registry.alias_history import Trail, trail_of
+from ganpipe.registry.alias_history import AliasHistory, alias_history_of
 from ganpipe.registry.promotion import Promotion, promote, roll_back
 from ganpipe.registry.settings import RegisterSettings
 
@@ -28,12 +28,12 @@ class Office:
     def promote(
         self, version: int | None = None, settings: Mapping[str, Any] | None = None, **options: Any
     ) -> Promotion:
-        def rescore(item: Any) -> dict[str, float]:
+        def measure_again(item: Any) -> dict[str, float]:
             self.measured.append(int(item.version))
             return {"fid_x": self.again[int(item.version)], "recall": 0.5}
 
         gate = RegisterSettings.model_validate({"model_name": NAME, "metric": "fid_x", **(settings or {})})
-        return promote(self.desk.tracker, gate, rescore, lambda item: self.here, version=version, **options)
+        return promote(self.desk.tracker, gate, measure_again, lambda item: self.here, version=version, **options)
 
     def back(self, **options: Any) -> Promotion:
         return roll_back(self.desk.tracker, NAME, **options)
@@ -51,7 +51,7 @@ def test_the_gate_decides(desk: Desk) -> None:
     assert "version 2 does not win" in refused.reasons[-1]
     done = office.promote(3, reason="the demo on Friday", by="ada")
     assert (done.moved, done.champion, office.champion) == (True, 3, 3)
-    last = trail_of(desk.client, desk.tracker, NAME)[-1]
+    last = alias_history_of(desk.client, desk.tracker, NAME)[-1]
     assert (last["from"], last["to"], last["by"], last["how"]) == (1, 3, "ada", "promoted")
     assert "30 against 40 of version 1" in last["why"]
     assert "Reason given: the demo on Friday" in last["why"]
@@ -75,7 +75,7 @@ def test_force_needs_a_reason_and_leaves_it(desk: Desk) -> None:
         with pytest.raises(GanpipeError, match="--force: needs --reason"):
             office.promote(2, force=True, reason=reason)
     assert office.promote(2, force=True, reason="legal asked", by="bob").champion == office.champion == 2
-    last = trail_of(desk.client, desk.tracker, NAME)[-1]
+    last = alias_history_of(desk.client, desk.tracker, NAME)[-1]
     assert (last["by"], last["how"]) == ("bob", "forced")
     assert last["why"].startswith("Forced: legal asked ")
     assert "version 2 does not win" in last["why"]
@@ -93,7 +93,7 @@ def test_force_measures_nothing(desk: Desk) -> None:
     assert office.measured == []
     assert (
         "It was not compared with the champion: fid_x of version 2 was measured"
-        in trail_of(desk.client, desk.tracker, NAME)[-1]["why"]
+        in alias_history_of(desk.client, desk.tracker, NAME)[-1]["why"]
     )
 
 
@@ -170,7 +170,8 @@ def test_rolling_back_walks_back_as_the_trail_says(desk: Desk) -> None:
     with pytest.raises(GanpipeError, match=r"nothing to go back to: version 1 is the champion, .* none was before it"):
         office.back()
     moves = [
-        (move["from"], move["to"], move["how"], move["why"]) for move in trail_of(desk.client, desk.tracker, NAME)
+        (move["from"], move["to"], move["how"], move["why"])
+        for move in alias_history_of(desk.client, desk.tracker, NAME)
     ][3:]
     assert moves == [(3, 2, "rolled back", "too blurred"), (2, 1, "rolled back", "no reason given")]
     done = office.promote(3)
@@ -193,7 +194,7 @@ def test_rolling_back_passes_by_what_was_deleted(desk: Desk) -> None:
 
 def test_without_a_champion_there_is_nothing_to_go_back_to(desk: Desk) -> None:
     office = Office(desk, 40.0)
-    with pytest.raises(GanpipeError, match="no version is champion, and the trail says that none was before it"):
+    with pytest.raises(GanpipeError, match="no version is champion, and the alias history says that none was before"):
         office.back()
 
 
@@ -213,16 +214,16 @@ def test_registering_again_does_not_undo_a_roll_back(desk: Desk) -> None:
 def test_registering_decides_anew_when_somebody_was_faster(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.register(40.0)
     add_version(desk.client, desk.run_id, 10.0)
-    real, calls = Trail.move, []
+    real, calls = AliasHistory.move, []
 
-    def slow(self: Trail, standing: Any, *arguments: Any, **options: Any) -> str:
+    def slow(self: AliasHistory, standing: Any, *arguments: Any, **options: Any) -> str:
         if standing.alias == "champion" and not calls:
             calls.append(1)
-            other = Trail(desk.tracker.client(), desk.tracker, NAME)
+            other = AliasHistory(desk.tracker.client(), desk.tracker, NAME)
             real(other, other.standing("champion"), 2, "meanwhile", "promoted", by="ada")
         return real(self, standing, *arguments, **options)
 
-    monkeypatch.setattr(Trail, "move", slow)
+    monkeypatch.setattr(AliasHistory, "move", slow)
     done = desk.register(30.0)  # beats version 1 with 40, and not version 2 with 10
     assert (done.version, done.champion, calls) == (3, 2, [1])
     assert "30 against 10 of version 2" in done.decision.text

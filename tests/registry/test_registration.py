@@ -15,7 +15,7 @@ from registry_parts import NAME, PROTOCOL, Desk, make_gan, own_samples
 from ganpipe.errors import GanpipeError
 from ganpipe.packaging.package import download_package
 from ganpipe.packaging.served_model import Generator, package_files
-from ganpipe.registry.alias_history import trail_of
+from ganpipe.registry.alias_history import alias_history_of
 from ganpipe.registry.settings import Condition
 from ganpipe.registry.versions import DECISION_TAG, GATE_TAG, by_alias
 
@@ -52,7 +52,7 @@ def test_the_same_content_finds_its_version(desk: Desk) -> None:
     assert (again.version, again.created, again.moved) == (1, False, [])
     assert again.aliases == ["challenger", "champion"]
     assert len(desk.client.search_model_versions(f"name = '{NAME}'")) == 1
-    assert len(trail_of(desk.client, desk.tracker, NAME)) == 2
+    assert len(alias_history_of(desk.client, desk.tracker, NAME)) == 2
 
 
 def test_better_replaces_worse_does_not(desk: Desk) -> None:
@@ -62,7 +62,7 @@ def test_better_replaces_worse_does_not(desk: Desk) -> None:
     better = desk.register(30.0)
     assert (better.version, better.champion, better.aliases) == (3, 3, ["challenger", "champion"])
     assert "30 against 40 of version 1, the champion" in better.decision.text
-    moves = [(move["alias"], move["from"], move["to"]) for move in trail_of(desk.client, desk.tracker, NAME)]
+    moves = [(move["alias"], move["from"], move["to"]) for move in alias_history_of(desk.client, desk.tracker, NAME)]
     assert moves == [
         ("challenger", None, 1),
         ("champion", None, 1),
@@ -70,7 +70,7 @@ def test_better_replaces_worse_does_not(desk: Desk) -> None:
         ("challenger", 2, 3),
         ("champion", 1, 3),
     ]
-    assert all(move["by"] and move["at"] and move["why"] for move in trail_of(desk.client, desk.tracker, NAME))
+    assert all(move["by"] and move["at"] and move["why"] for move in alias_history_of(desk.client, desk.tracker, NAME))
 
 
 def test_a_failed_condition_gives_no_alias(desk: Desk) -> None:

@@ -40,8 +40,10 @@ class PooledGan(OriginalGan):
     def frozen_networks(self) -> dict[str, Any]:
         return {"extractor": extractor}
 
-    def opponent_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
-        return super().opponent_losses_on(self.pools["fake"].exchange(fake_NCHW, batch.draws, batch.first_row), batch)
+    def discriminator_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
+        return super().discriminator_losses_on(
+            self.pools["fake"].exchange(fake_NCHW, batch.draws, batch.first_row), batch
+        )
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         features = self.frozen["extractor"](self._generated(batch)) - self.frozen["extractor"](batch["image"])

@@ -76,7 +76,7 @@ class StagedGan(OriginalGan):
         return int(progress.fraction * 3)
 
     def phases(self, progress: Progress) -> list[Phase]:
-        found = [Phase("critic", self.opponent_losses), Phase("generator", self.generator_losses)]
+        found = [Phase("critic", self.discriminator_losses), Phase("generator", self.generator_losses)]
         late = Phase(
             "encoder", lambda batch, progress: {"size": self.encoder(batch["image"].mean((1, 2))[:, :2]).mean()}
         )

@@ -121,7 +121,7 @@ class FoundShard:
 
 
 @dataclass
-class Earlier:
+class PreviousIngest:
     """The shards of an earlier ingest that are still there.
 
     Attributes:
@@ -133,7 +133,7 @@ class Earlier:
 
     shards: list[FoundShard] = field(default_factory=list)
     num_lost: int | None = None
-    places: dict[bytes, tuple[Place, ...]] = field(default_factory=dict)
+    image_ranges: dict[bytes, tuple[Place, ...]] = field(default_factory=dict)
     digests: Counter[bytes] = field(default_factory=Counter)
     by_signature: dict[bytes, FoundShard] = field(default_factory=dict)
 
@@ -141,7 +141,7 @@ class Earlier:
         for number, shard in enumerate(self.shards):
             self.by_signature[shard.signature] = shard
             for digest, images in shard.samples:
-                self.places[digest] = tuple((number, offset, size) for offset, size in images)
+                self.image_ranges[digest] = tuple((number, offset, size) for offset, size in images)
                 self.digests[digest] += 1
             shard.samples = []
 
@@ -205,7 +205,7 @@ def _open(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
     return FoundShard(path, noted, signature.value, samples)
 
 
-def recall(memory: Memory | None, key: str, folder: Path, layout: Layout) -> Earlier:
+def find_previous(memory: Memory | None, key: str, folder: Path, layout: Layout) -> PreviousIngest:
     """What the last ingest of this key made, as far as it is found and sound.
 
     Args:
@@ -214,8 +214,8 @@ def recall(memory: Memory | None, key: str, folder: Path, layout: Layout) -> Ear
     """
     note = _read_note(memory, key) if memory is not None else None
     if memory is None or note is None:
-        return Earlier()
+        return PreviousIngest()
     with ThreadPoolExecutor(usable_cpus()) as threads:
         found = list(threads.map(lambda noted: _find(noted, folder, memory, layout), note.shards))
     shards = [shard for shard in found if shard is not None]
-    return Earlier(shards, len(found) - len(shards))
+    return PreviousIngest(shards, len(found) - len(shards))

@@ -14,7 +14,7 @@ from typing import IO
 
 from ..shards.tar import tar_ending, tar_member
 from .conversion import Converted
-from .previous import Earlier, FoundShard, Layout, NotedShard, Place, Signature
+from .previous import FoundShard, Layout, NotedShard, Place, PreviousIngest, Signature
 from .sample_index import Sample
 
 _CHUNK_BYTES = 2**20
@@ -29,20 +29,20 @@ class Store:
     """Images of samples: new ones in a file without a name, which no killed process leaves behind; others where they
     are."""
 
-    def __init__(self, folder: Path, earlier: Earlier, label_at: int | None = None) -> None:
+    def __init__(self, folder: Path, previous: PreviousIngest, label_at: int | None = None) -> None:
         """Args:
         label_at: where among a sample's values its class stands.
         """
-        self._earlier, self._label_at = earlier, label_at
+        self._previous, self._label_at = previous, label_at
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
-        self._number = len(earlier.shards)
+        self._number = len(previous.shards)
         self._end = 0
         self._open: dict[int, IO[bytes]] = {}
 
     def add(self, converted: Converted) -> Sample:
         """Keep a sample's images, unless an earlier shard has them."""
         if converted.images is None:
-            images = self._earlier.places[converted.digest]
+            images = self._previous.image_ranges[converted.digest]
         else:
             places = []
             for content in converted.images:
@@ -66,7 +66,7 @@ class Store:
         number, offset, num_bytes = place
         content = os.pread(self._file(number).fileno(), num_bytes, offset)
         if len(content) != num_bytes:
-            raise OSError(f"{self._earlier.shards[number].path} changed while it was read")
+            raise OSError(f"{self._previous.shards[number].path} changed while it was read")
         return content
 
     def _file(self, number: int) -> IO[bytes]:
@@ -74,17 +74,17 @@ class Store:
             return self._spool
         if number not in self._open:
             if len(self._open) == _MAX_OPEN:
-                self._close_earlier()
-            self._open[number] = self._earlier.shards[number].path.open("rb")
+                self._close_previous()
+            self._open[number] = self._previous.shards[number].path.open("rb")
         return self._open[number]
 
-    def _close_earlier(self) -> None:
+    def _close_previous(self) -> None:
         for file in self._open.values():
             file.close()
         self._open.clear()
 
     def close(self) -> None:
-        self._close_earlier()
+        self._close_previous()
         self._spool.close()
 
 
@@ -141,14 +141,14 @@ def keyed(samples: Iterable[Sample]) -> Iterator[Keyed]:
         yield sample.digest.hex() + (f"_{copies}" if copies else ""), sample
 
 
-def unchanged(samples: Sequence[Keyed], earlier: Earlier) -> FoundShard | None:
+def unchanged(samples: Sequence[Keyed], previous: PreviousIngest) -> FoundShard | None:
     """The earlier shard whose bytes are those of a shard of these samples, if there is one."""
-    if not earlier.shards:
+    if not previous.shards:
         return None
     signature = Signature()
     for key, sample in samples:
         signature.add(key, sample.values)
-    return earlier.by_signature.get(signature.value)
+    return previous.by_signature.get(signature.value)
 
 
 def copy_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedShard:

@@ -44,7 +44,7 @@ from ..shards.manifest import (
 from ..sources.base import Classes, Description, Item, Items, Source, Texts
 from . import class_counts
 from .conversion import Converted, check_values, conversion_key, convert, split_of
-from .previous import Earlier, Layout, Memory, NotedShard, recall, write_note
+from .previous import Layout, Memory, NotedShard, PreviousIngest, find_previous, write_note
 from .sample_index import SampleIndex
 from .shard_assignment import shard_sizes
 from .shard_writer import Store, copy_shard, keyed, unchanged, write_shard
@@ -237,19 +237,19 @@ def _at(items: Iterable[Item], positions: Sequence[int]) -> Iterator[Item]:
 
 
 @contextlib.contextmanager
-def _known_file(earlier: Earlier) -> Iterator[Path | None]:
+def _known_file(previous: PreviousIngest) -> Iterator[Path | None]:
     """The digests whose images earlier shards hold, in a file for all processes."""
-    if not earlier.places:
+    if not previous.image_ranges:
         yield None
         return
     with tempfile.NamedTemporaryFile() as file:
-        file.write(b"".join(earlier.places))
+        file.write(b"".join(previous.image_ranges))
         file.flush()
         yield Path(file.name)
 
 
 def _write_all(
-    samples: SampleIndex, samples_per_shard: int, layout: Layout, store: Store, earlier: Earlier, out: Path
+    samples: SampleIndex, samples_per_shard: int, layout: Layout, store: Store, previous: PreviousIngest, out: Path
 ) -> _Written:
     """Write the shards under partial names."""
     written = _Written()
@@ -260,7 +260,7 @@ def _write_all(
         for number, size in enumerate(sizes):
             name, chosen = f"{split}-{number:06d}.tar", list(itertools.islice(waiting, size))
             path = out / f"{_PARTIAL}{name}"
-            if (same := unchanged(chosen, earlier)) is not None:
+            if (same := unchanged(chosen, previous)) is not None:
                 noted = copy_shard(same, out, path, name)
             else:
                 noted = write_shard(chosen, layout, store, path, name)
@@ -298,19 +298,19 @@ def _publish(out: Path, manifest: Manifest) -> None:
     write_manifest(out, manifest)
 
 
-def _change(earlier: Earlier, gathered: _Gathered, written: _Written) -> str:
+def _change(previous: PreviousIngest, gathered: _Gathered, written: _Written) -> str:
     """One line: what is new since the last ingest."""
     rewritten = f"{written.num_new} of {len(written.shards)} shards rewritten"
-    if earlier.num_lost:
+    if previous.num_lost:
         return (
-            f"{earlier.num_lost} shard(s) of the last ingest are gone or damaged: {gathered.num_decoded:,} images "
+            f"{previous.num_lost} shard(s) of the last ingest are gone or damaged: {gathered.num_decoded:,} images "
             f"decoded, {rewritten}"
         )
     num_added, num_kept = 0, 0
     for digest, number in gathered.samples.digests():
-        kept = min(number, earlier.digests[digest])
+        kept = min(number, previous.digests[digest])
         num_added, num_kept = num_added + number - kept, num_kept + kept
-    num_removed = earlier.digests.total() - num_kept
+    num_removed = previous.digests.total() - num_kept
     plural = "" if num_added == 1 else "s"
     return f"{num_added:,} image{plural} added, {num_removed:,} removed: {rewritten}"
 
@@ -341,13 +341,13 @@ def write_shards(
     if isinstance(items, Sized):  # what is wrong with a label or text is said before any image is read
         for item in items:
             check_values(item, description, settings)
-    earlier = recall(memory, key, out, layout)
+    previous = find_previous(memory, key, out, layout)
     try:
         with (
             _partial_files(out),
-            contextlib.closing(Store(out, earlier, _label_at(description))) as store,
+            contextlib.closing(Store(out, previous, _label_at(description))) as store,
             contextlib.closing(SampleIndex()) as samples,
-            _known_file(earlier) as known,
+            _known_file(previous) as known,
         ):
             gathered = _gather(settings, source, description, items, samples, store, known, num_processes)
             _report_skipped(gathered.skipped, out)
@@ -356,11 +356,11 @@ def write_shards(
             _require_training_images(settings, gathered)
             _report_classes(description.classes, samples, settings.limit)
             store.flush()
-            written = _write_all(samples, settings.samples_per_shard, layout, store, earlier, out)
+            written = _write_all(samples, settings.samples_per_shard, layout, store, previous, out)
             fields, names = _as_found(fields, description, settings, samples)
             manifest = _manifest(settings, description, fields, names, written, gathered.skipped, source.left_out())
             _publish(out, manifest)
-            change = _change(earlier, gathered, written) if earlier.num_lost is not None else None
+            change = _change(previous, gathered, written) if previous.num_lost is not None else None
         if memory is not None:
             write_note(memory, key, written.notes)
     except OSError as error:

@@ -161,11 +161,11 @@ def _num_parts(array: np.ndarray) -> int:
     return -(-array.nbytes // _PART_BYTES)
 
 
-def _build(places: dict[str, Path], manifest: Manifest, split: str, folder: Path) -> None:
+def _build(paths: dict[str, Path], manifest: Manifest, split: str, folder: Path) -> None:
     """Fill `folder` with the arrays and, last, complete.json.
 
     Args:
-        places: the folder of each shard, by the shard's name.
+        paths: the folder of each shard, by the shard's name.
     """
     shapes = _array_shapes(manifest, split)
     needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in shapes.values())
@@ -179,7 +179,7 @@ def _build(places: dict[str, Path], manifest: Manifest, split: str, folder: Path
         np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
     jobs, start = [], 0
     for shard in manifest.shards_of(split):
-        jobs.append(_Job(shard, places[shard.name], start))
+        jobs.append(_Job(shard, paths[shard.name], start))
         start += shard.num_samples
     decode = functools.partial(_decode_shard, folder=folder, manifest=manifest)
     num_bytes = sum(job.shard.num_bytes for job in jobs)
@@ -256,8 +256,8 @@ def open_dataset(shards: Path | str | ShardSet, split: str, cache_root: Path | N
                 shutil.rmtree(leftover, ignore_errors=True)
             building.mkdir()
             try:
-                with found.on_this_host(split, cache_root) as places:
-                    _build(places, manifest, split, building)
+                with found.on_this_host(split, cache_root) as paths:
+                    _build(paths, manifest, split, building)
                 if home.exists():
                     os.replace(home, old)
                 os.replace(building, home)

@@ -120,7 +120,7 @@ class Manifest(Section):
                 raise ValueError(f"names.{name}: {len(names)} names, which do not fit a field")
         return self
 
-    def stored(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As in manifest.json, in the format that it was read in."""
         values = self.model_dump(mode="json", exclude=None if self.left_out else {"left_out"})
         if self.format_version == 1:
@@ -133,7 +133,7 @@ class Manifest(Section):
     @property
     def digest(self) -> str:
         """SHA-256 of the manifest as canonical JSON: names the dataset, since it covers every shard's digest."""
-        values = {key: value for key, value in self.stored().items() if key != "left_out"}
+        values = {key: value for key, value in self.to_json().items() if key != "left_out"}
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -185,7 +185,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json atomically: it is either whole or not there."""
     partial = folder / f".{MANIFEST}.partial"
     with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(manifest.stored(), indent=2, sort_keys=True) + "\n")
+        file.write(json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n")
         file.flush()
         os.fsync(file.fileno())
     partial.replace(folder / MANIFEST)

@@ -129,7 +129,7 @@ class Webdataset(Source):
         if self._settings.image is not None:
             return self._present(shard, sample, self._settings.image.lower(), "image")
         for extension in _IMAGES:
-            if extension in sample.places:
+            if extension in sample.members:
                 return extension
         raise _NoImage(
             f"{shard.name}: sample {sample.key} has no .{', .'.join(_IMAGES)} (it has {_list(sample)}); "
@@ -137,10 +137,10 @@ class Webdataset(Source):
         )
 
     def _present(self, shard: ForeignShard, sample: ForeignSample, extension: str, setting: str) -> str:
-        if extension not in sample.places:
+        if extension not in sample.members:
             raise (_NoImage if setting == "image" else GanpipeError)(
                 f"{shard.name}: sample {sample.key} has no .{extension}, which {_KEY}.{setting} names (it has "
-                f"{_list(sample)}); {nearest(extension, sample.places)}{self._mapping(False).hint(sample)}"
+                f"{_list(sample)}); {nearest(extension, sample.members)}{self._mapping(False).hint(sample)}"
             )
         return extension
 
@@ -262,7 +262,7 @@ class Webdataset(Source):
             extension = self._image_extension(shard, sample)
         except _NoImage as error:
             return Absent(str(error))
-        return FileRange(path, *sample.places[extension]) if path else InMemory(sample.contents[extension])
+        return FileRange(path, *sample.members[extension]) if path else InMemory(sample.contents[extension])
 
     def _number(self, shard: ForeignShard, sample: ForeignSample, numbers: dict[str, int]) -> int:
         name = self._class(shard, sample)
@@ -296,7 +296,7 @@ class Webdataset(Source):
 
 
 def _list(sample: ForeignSample) -> str:
-    found = [f".{extension}" for extension in sample.places]
+    found = [f".{extension}" for extension in sample.members]
     return ", ".join(found if len(found) <= _MAX_LISTED else [*found[:_MAX_LISTED], "..."])
 
 

@@ -108,7 +108,7 @@ class ForeignSample:
     """
 
     key: str
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
     given_up: bool = False
 
@@ -123,9 +123,9 @@ class ForeignSample:
         Raises:
             GanpipeError: a member is in both.
         """
-        if twice := sorted(self.places.keys() & later.places.keys()):
-            raise GanpipeError(f"{shard.name}: sample {self.key} has two members .{twice[0]}; remove one")
-        return ForeignSample(self.key, self.places | later.places, self.contents | later.contents)
+        if duplicates := sorted(self.members.keys() & later.members.keys()):
+            raise GanpipeError(f"{shard.name}: sample {self.key} has two members .{duplicates[0]}; remove one")
+        return ForeignSample(self.key, self.members | later.members, self.contents | later.contents)
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,12 @@ class Mapping:
         return MAX_IMAGE_BYTES if self.reads_images and extension in self.images else 0
 
     def is_whole(self, sample: ForeignSample) -> bool:
-        places = sample.places.keys()
-        return places >= self.texts and any(extension in places for extension in self.images)
+        members = sample.members.keys()
+        return members >= self.texts and any(extension in members for extension in self.images)
 
     def hint(self, sample: ForeignSample) -> str:
         """What else may be the cause where a sample lacks a member."""
-        dotted = any(extension.rpartition(".")[2] in self.known for extension in sample.places if "." in extension)
+        dotted = any(extension.rpartition(".")[2] in self.known for extension in sample.members if "." in extension)
         if dotted and not self.last_dot:
             return f"; its key ends at the first dot of its files' names: set {_KEY_ENDS_AT} to last dot"
         return f"; {_REPACK}" if sample.given_up else ""
@@ -429,10 +429,10 @@ def _runs(shard: ForeignShard, walk: _Walk, mapping: Mapping, left_out: Tally) -
             if current is not None:
                 yield current
             current = ForeignSample(key)
-        if extension in current.places:
+        if extension in current.members:
             raise GanpipeError(f"{shard.name}: sample {key} has two members .{extension}; remove or rename one")
-        current.places[extension] = (member.offset, member.num_bytes)
-        if len(current.places) > _MAX_SAMPLE_MEMBERS:
+        current.members[extension] = (member.offset, member.num_bytes)
+        if len(current.members) > _MAX_SAMPLE_MEMBERS:
             raise GanpipeError(
                 f"{shard.name}: sample {key} has more than {_MAX_SAMPLE_MEMBERS:,} members{mapping.hint(current)}"
             )
@@ -476,7 +476,7 @@ def samples(shard: ForeignShard, mapping: Mapping, left_out: Tally | None = None
                 whole.add(hash(run.key))
                 yield run
             elif hash(run.key) in whole:
-                if again := [extension for extension in run.places if extension in mapping.known]:
+                if again := [extension for extension in run.members if extension in mapping.known]:
                     raise GanpipeError(f"{shard.name}: sample {run.key} has two members .{again[0]}; remove one")
             else:
                 waiting[run.key] = run
