@@ -15,3 +15,25 @@ def blocks(page: str) -> list[tuple[str, dict[str, str], str]]:
         (found["language"], dict(re.findall(r"([\w-]+)=(\S+)", found["attributes"])), found["text"])
         for found in _BLOCK.finditer((DOCS / page).read_text(encoding="utf-8"))
     ]
+
+
+def apply(page: str, folder: Path) -> None:
+    """Write a page's blocks to the files of `folder` that they name, as a reader of the page does.
+
+    A block with `file=` is a new file; with `append-under=SECTION` it goes below that section's line, and with
+    `after=START` below the only line that starts so, apart from spaces and the dash of a list.
+    """
+    for _, attributes, text in blocks(page):
+        if "file" not in attributes:
+            continue
+        path = folder / attributes["file"]
+        if "append-under" in attributes:
+            start = f"{attributes['append-under']}:"
+        elif "after" in attributes:
+            start = attributes["after"]
+        else:
+            assert not path.exists(), f"{path.name} is there already: the page would overwrite it"
+            path.write_text(text)
+            continue
+        [line] = [line for line in path.read_text().splitlines() if line.lstrip(" -").startswith(start)]
+        path.write_text(path.read_text().replace(f"{line}\n", f"{line}\n{text}", 1))

@@ -27,16 +27,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "pyproject.toml", "dvc.yaml", "params.schema.json", "README.md"):
         shutil.copyfile(ROOT / name, folder / name)
-    for _, attributes, text in blocks():
-        if "append-under" in attributes:
-            path = folder / attributes["file"]
-            section = f"{attributes['append-under']}:\n"
-            assert section in path.read_text(), f"{path.name} has no section {section}"
-            path.write_text(path.read_text().replace(section, section + text))
-        elif "file" in attributes:
-            path = folder / attributes["file"]
-            assert not path.exists(), f"{path.name} is there already: the page would overwrite it"
-            path.write_text(text)
+    page_parts.apply("adding-a-gan.md", folder)
     git = ["git", "-C", str(folder), "-c", "user.name=A person", "-c", "user.email=person@example.org"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "A GAN of my own"]):
         subprocess.run([*git, *command], check=True)
@@ -65,25 +56,37 @@ def commands() -> list[str]:
 
 def test_the_page_tells_the_whole_way() -> None:
     files = [attributes["file"] for _, attributes, _ in blocks() if "file" in attributes]
-    assert files == ["ganpipe/losses/hinge.py", "ganpipe/gans/hinge_gan.py", "params.yaml"]
+    assert files == [
+        "ganpipe/losses/hinge.py",
+        "ganpipe/gans/hinge_gan.py",
+        "params.yaml",
+        "ganpipe/gans/hole_gan.py",
+        "params.yaml",
+    ]
     assert commands() == [
         "ganpipe schema",
         "ganpipe check",
         "pytest tests/gans -k hinge_gan",
         "dvc exp run -S train.gan=hinge_gan",
+        "pytest tests/gans -k hole_gan",
+        "dvc exp run -S train.gan=hole_gan",
+        "ganpipe translate --input pictures --output filled",
     ]
 
 
 def test_schema_and_check_know_the_new_gan(copy: Path) -> None:
     run(copy, "ganpipe", "schema")
-    assert "HingeGanSettings" in (copy / "params.schema.json").read_text()
+    schema = (copy / "params.schema.json").read_text()
+    assert "HingeGanSettings" in schema
+    assert "HoleGanSettings" in schema
     params = (copy / "params.yaml").read_text()
     (copy / "params.yaml").write_text(params.replace("gan: dcgan", "gan: hinge_gan"))
     assert "ready" in run(copy, "ganpipe", "check")
 
 
-def test_the_projects_own_tests_find_it_and_pass(copy: Path) -> None:
-    output = run(copy, "pytest", "-q", "-p", "no:cacheprovider", "tests/gans", "-k", "hinge_gan")
+@pytest.mark.parametrize("name", ["hinge_gan", "hole_gan"])
+def test_the_projects_own_tests_find_it_and_pass(name: str, copy: Path) -> None:
+    output = run(copy, "pytest", "-q", "-p", "no:cacheprovider", "tests/gans", "-k", name)
     passed = re.search(r"(\d+) passed", output)
     assert passed is not None, output
     assert int(passed[1]) >= 9, "the tests of every GAN did not find the new one"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from page_parts import blocks
+from page_parts import apply, blocks
 
 ROOT = Path(__file__).parents[2]
 PAGE = "adding-a-metric.md"
@@ -51,15 +51,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("ganpipe", "tests", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
-    for _, attributes, text in blocks(PAGE):
-        if "after" in attributes:
-            path = folder / attributes["file"]
-            [line] = [line for line in path.read_text().splitlines() if line.startswith(attributes["after"])]
-            path.write_text(path.read_text().replace(f"{line}\n", f"{line}\n{text}"))
-        elif "file" in attributes:
-            path = folder / attributes["file"]
-            assert not path.exists(), f"{path.name} is there already: the page would overwrite it"
-            path.write_text(text)
+    apply(PAGE, folder)
     return folder
 
 
