@@ -365,7 +365,7 @@ def test_what_is_left_when_mlflow_stays_away_is_sent_later(
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from ganpipe.registry.spool import Spool
+from ganpipe.tracking.spool import Spool
 spool = Spool(Path(sys.argv[1]), sys.argv[2])
 for step in range(3):
     spool.append({"kind": "metrics", "step": step, "time": 1000 + step, "values": {"loss": step}})
