@@ -180,7 +180,7 @@ def test_folders_of_splits_are_no_classes(
     ],
 )
 def test_odd_names(names: tuple[str, ...], says: list[str]) -> None:
-    found = list(class_counts.odd_names(names))
+    found = list(class_counts.name_warnings(names))
     assert len(found) == len(says)
     assert all(line.startswith(start) for line, start in zip(found, says, strict=True))
 
@@ -193,5 +193,5 @@ def test_a_limit_is_named_where_it_empties_a_class(
 
 
 def test_small_classes_are_named_and_do_not_steer_the_terminal() -> None:
-    (line,) = class_counts.odd_counts(("a\x1b[2J", "b"), {0: 3, 1: 50}, {})
+    (line,) = class_counts.count_warnings(("a\x1b[2J", "b"), {0: 3, 1: 50}, {})
     assert line == "1 of 2 classes have fewer than 10 training images: a\\x1b[2J (3)"

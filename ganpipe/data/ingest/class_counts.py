@@ -36,7 +36,7 @@ def table(classes: Sequence[str], train: Mapping[int, int], validation: Mapping[
     ]
 
 
-def odd_names(classes: Sequence[str]) -> Iterator[str]:
+def name_warnings(classes: Sequence[str]) -> Iterator[str]:
     """Sentences on what the names alone show."""
     if len(classes) == 1:
         yield (
@@ -63,7 +63,7 @@ def odd_names(classes: Sequence[str]) -> Iterator[str]:
             )
 
 
-def odd_counts(
+def count_warnings(
     classes: Sequence[str], train: Mapping[int, int], validation: Mapping[int, int], limit: int | None = None
 ) -> Iterator[str]:
     """Sentences on what the numbers of images show.

@@ -17,11 +17,11 @@ from PIL import features
 
 from ...errors import GanpipeError
 from ...words import words_of
-from ..images.decoding import UnreadableImage, encode_png, extent, flatten, heif_version, oddity, pad, scale
-from ..images.value_range import FULL, Extent, Kind, Range
+from ..images.decoding import UnreadableImage, blank_kind, encode_png, extent, flatten, heif_version, pad, scale
+from ..images.value_range import FULL_RANGES, Extent, Kind, Range
 from ..settings import DataSettings
 from ..shards.manifest import Split
-from ..sources.base import Classes, Description, ImageReference, Item, Pictures, Texts, reading
+from ..sources.base import Classes, Description, ImageReference, Item, Pictures, Texts, files_kept_open
 
 DIGEST_BYTES = 16
 
@@ -45,7 +45,7 @@ class Converted(NamedTuple):
     values: tuple[bytes, ...] = ()
     images: tuple[bytes, ...] | None = None
     unreadable: str | None = None
-    oddity: str | None = None
+    blank_kind: str | None = None
     extents: tuple[Extent, ...] = ()
 
 
@@ -108,7 +108,7 @@ def _text_member(item: Item, name: str, settings: DataSettings) -> bytes:
         raise GanpipeError(f"{item.name}: {name} {text!r}; expected a text that UTF-8 can hold")
     num_words = len(words_of(text))
     if not 1 <= num_words <= settings.max_words:
-        expected = "expected a word at the least" if not num_words else f"at most data.max_words = {settings.max_words}"
+        expected = "expected at least one word" if not num_words else f"at most data.max_words = {settings.max_words}"
         raise GanpipeError(f"{item.name}: {name} {_short(text)} has {num_words} words; {expected}")
     return content
 
@@ -117,26 +117,26 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
-def _decoding(reference: ImageReference, kind: Kind | None, decided: Mapping[Kind, Range]) -> str:
+def _decoding_name(reference: ImageReference, kind: Kind | None, decided: Mapping[Kind, Range]) -> str:
     """What decides an image beside its content and the settings. The range of a type itself goes without saying."""
-    if kind is None or decided.get(kind, FULL[kind]) == FULL[kind]:
+    if kind is None or decided.get(kind, FULL_RANGES[kind]) == FULL_RANGES[kind]:
         return reference.decoding
     low, high = decided[kind]
     return f"{reference.decoding} {low!r} to {high!r}"
 
 
-def _convert_item(
+def _convert_one(
     item: Item,
     description: Description,
     settings: DataSettings,
-    known: frozenset[bytes],
+    known_digests: frozenset[bytes],
     decided: Mapping[Kind, Range] | None,
 ) -> Converted:
     values = check_values(item, description, settings)
     groups = [item.references(name) for name in description.picture_fields]
     references = [reference for group in groups for reference in group]
     images: list[bytes] = []
-    odd: str | None = None
+    blank: str | None = None
     try:
         contents = [reference.read() for reference in references]
         pairs = list(zip(references, contents, strict=True))
@@ -148,16 +148,18 @@ def _convert_item(
             return Converted(item.name, extents=tuple(found for found in extents if found is not None))
         decided = decided or {}
         digests = [hashlib.sha256(content).digest() for content in contents]
-        decodings = (_decoding(reference, kind, decided) for reference, kind in zip(references, kinds, strict=True))
+        decodings = (
+            _decoding_name(reference, kind, decided) for reference, kind in zip(references, kinds, strict=True)
+        )
         digest = _sample_digest(digests, tuple(decodings))
-        if digest not in known:
+        if digest not in known_digests:
             waiting = iter(pairs)
             for name, group in zip(description.picture_fields, groups, strict=True):
-                own = _settings_of(description.fields[name], settings)
+                own = _field_settings(description.fields[name], settings)
                 fitted = []
                 for reference, content in itertools.islice(waiting, len(group)):
                     scaled = scale(flatten(reference.decode(content, own), own, decided), own)
-                    odd = odd or oddity(scaled)
+                    blank = blank or blank_kind(scaled)
                     fitted.append(np.asarray(pad(scaled, own)))
                 images.append(encode_png(np.concatenate(fitted)))
     except UnreadableImage as error:
@@ -169,11 +171,11 @@ def _convert_item(
         item.split is not None,
         values,
         tuple(images) if images else None,
-        oddity=odd,
+        blank_kind=blank,
     )
 
 
-def _settings_of(field: object, settings: DataSettings) -> DataSettings:
+def _field_settings(field: object, settings: DataSettings) -> DataSettings:
     """The settings with the field's own size, where it has one: an image of such a field always fills its square."""
     size = field.size if isinstance(field, Pictures) else None
     return settings if size is None else settings.model_copy(update={"image_size": size, "enlarge": "resize"})
@@ -183,7 +185,7 @@ def convert(
     task: Sequence[Item],
     description: Description,
     settings: DataSettings,
-    known: Path | None,
+    known_digests: Path | None,
     decided: Mapping[Kind, Range] | None = None,
 ) -> list[Converted]:
     """The samples of these items, in their order.
@@ -196,9 +198,9 @@ def convert(
     Raises:
         GanpipeError: an item's label is no class, or its text is none that a vocabulary takes.
     """
-    digests = _read_known(known) if known is not None else frozenset()
-    with reading():
-        return [_convert_item(item, description, settings, digests, decided) for item in task]
+    digests = _read_known(known_digests) if known_digests is not None else frozenset()
+    with files_kept_open():
+        return [_convert_one(item, description, settings, digests, decided) for item in task]
 
 
 def conversion_key(settings: DataSettings, description: Description) -> str:

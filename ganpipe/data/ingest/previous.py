@@ -28,12 +28,12 @@ from ..shards.manifest import SHARD_PATTERN
 from ..shards.tar import find_members
 
 _NUM_NOTES_KEPT = 20
-Place = tuple[int, int, int]
+ImageRange = tuple[int, int, int]
 """Number of a file, offset, size."""
 
 
 @dataclass(frozen=True)
-class Memory:
+class IngestHistory:
     """Where ingest leaves notes, and stores that may hold what they name, as <two digits of the MD5>/<the others>."""
 
     notes: Path
@@ -91,7 +91,7 @@ class Layout:
         return [suffix for _, suffix in sorted(chosen)]
 
 
-class Signature:
+class ShardSignature:
     """Stands for a shard's bytes, given that its images are the same: keys, labels and texts in their order."""
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class PreviousIngest:
 
     shards: list[FoundShard] = field(default_factory=list)
     num_lost: int | None = None
-    image_ranges: dict[bytes, tuple[Place, ...]] = field(default_factory=dict)
+    image_ranges: dict[bytes, tuple[ImageRange, ...]] = field(default_factory=dict)
     digests: Counter[bytes] = field(default_factory=Counter)
     by_signature: dict[bytes, FoundShard] = field(default_factory=dict)
 
@@ -146,47 +146,47 @@ class PreviousIngest:
             shard.samples = []
 
 
-def _note_path(memory: Memory, key: str) -> Path:
-    return memory.notes / f"{key}.json"
+def _note_path(history: IngestHistory, key: str) -> Path:
+    return history.notes / f"{key}.json"
 
 
-def _read_note(memory: Memory, key: str) -> Note | None:
+def _read_note(history: IngestHistory, key: str) -> Note | None:
     """None where there is none that can be read: the images are decoded again then."""
     try:
-        return Note.model_validate_json(_note_path(memory, key).read_bytes())
+        return Note.model_validate_json(_note_path(history, key).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def write_note(memory: Memory, key: str, shards: Sequence[NotedShard]) -> None:
+def write_note(history: IngestHistory, key: str, shards: Sequence[NotedShard]) -> None:
     """Remember what was made; the oldest notes are forgotten."""
-    memory.notes.mkdir(parents=True, exist_ok=True)
-    path = _note_path(memory, key)
+    history.notes.mkdir(parents=True, exist_ok=True)
+    path = _note_path(history, key)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(Note(shards=tuple(shards)).model_dump(mode="json"), indent=1) + "\n")
     os.replace(partial, path)
-    notes = sorted(memory.notes.glob("*.json"), key=lambda note: note.stat().st_mtime_ns)
+    notes = sorted(history.notes.glob("*.json"), key=lambda note: note.stat().st_mtime_ns)
     for old in notes[:-_NUM_NOTES_KEPT]:
         old.unlink(missing_ok=True)
 
 
-def _candidates(noted: NotedShard, folder: Path, memory: Memory) -> Iterator[Path]:
+def _candidate_paths(noted: NotedShard, folder: Path, history: IngestHistory) -> Iterator[Path]:
     yield folder / noted.name
-    for store in memory.stores:
+    for store in history.stores:
         yield store / noted.md5[:2] / noted.md5[2:]
 
 
-def _find(noted: NotedShard, folder: Path, memory: Memory, layout: Layout) -> FoundShard | None:
-    for path in _candidates(noted, folder, memory):
+def _find_shard(noted: NotedShard, folder: Path, history: IngestHistory, layout: Layout) -> FoundShard | None:
+    for path in _candidate_paths(noted, folder, history):
         try:
-            if path.stat().st_size == noted.num_bytes and (found := _open(path, noted, layout)):
+            if path.stat().st_size == noted.num_bytes and (found := _open_shard(path, noted, layout)):
                 return found
         except (OSError, GanpipeError):  # gone, or no such tar: the next candidate may be better
             continue
     return None
 
 
-def _open(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
+def _open_shard(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
     """The shard with its samples; None if its bytes are others."""
     pictures, others = layout.suffixes(pictures=True), layout.suffixes(pictures=False)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -196,7 +196,7 @@ def _open(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
         for name, start, stop in find_members(path, content):
             key, _, suffix = name.partition(".")
             grouped.setdefault(key, {})[suffix] = (start, stop - start)
-        signature, samples = Signature(), []
+        signature, samples = ShardSignature(), []
         for key, members in grouped.items():
             if set(members) != {*pictures, *others}:
                 return None
@@ -205,17 +205,17 @@ def _open(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
     return FoundShard(path, noted, signature.value, samples)
 
 
-def find_previous(memory: Memory | None, key: str, folder: Path, layout: Layout) -> PreviousIngest:
+def find_previous(history: IngestHistory | None, key: str, folder: Path, layout: Layout) -> PreviousIngest:
     """What the last ingest of this key made, as far as it is found and sound.
 
     Args:
         key: of source, settings and code.
         folder: where the shards were written.
     """
-    note = _read_note(memory, key) if memory is not None else None
-    if memory is None or note is None:
+    note = _read_note(history, key) if history is not None else None
+    if history is None or note is None:
         return PreviousIngest()
     with ThreadPoolExecutor(usable_cpus()) as threads:
-        found = list(threads.map(lambda noted: _find(noted, folder, memory, layout), note.shards))
+        found = list(threads.map(lambda noted: _find_shard(noted, folder, history, layout), note.shards))
     shards = [shard for shard in found if shard is not None]
     return PreviousIngest(shards, len(found) - len(shards))

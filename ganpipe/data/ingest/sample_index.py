@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..shards.manifest import Split
-from .previous import Place
+from .previous import ImageRange
 
-_PLACE = struct.Struct("<IQI")
+_IMAGE_RANGE = struct.Struct("<IQI")
 _ROWS_HELD = 1024
 _CACHE_KIB = 4096
 _LENGTH = struct.Struct("<I")
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
     digest: bytes
     label: int
     values: tuple[bytes, ...]
-    images: tuple[Place, ...]
+    images: tuple[ImageRange, ...]
 
 
 class SampleIndex:
@@ -49,15 +49,15 @@ class SampleIndex:
             "given INTEGER)"
         )
         self._waiting: list[tuple[str, bytes, int, bytes, bytes, bytes, bool]] = []
-        self._numbers: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
     def add(self, split: Split, sample: Sample, split_is_given: bool = False) -> None:
         """One more sample; where its split is given, it stays in it."""
-        images = b"".join(_PLACE.pack(*place) for place in sample.images)
+        images = b"".join(_IMAGE_RANGE.pack(*place) for place in sample.images)
         lengths = b"".join(_LENGTH.pack(len(value)) for value in sample.values)
         contents = b"".join(sample.values)
         self._waiting.append((split, sample.digest, sample.label, contents, lengths, images, split_is_given))
-        self._numbers[split] = self.num_samples(split) + 1
+        self._counts[split] = self.num_samples(split) + 1
         if len(self._waiting) == _ROWS_HELD:
             self._insert()
 
@@ -65,7 +65,7 @@ class SampleIndex:
         self._database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", self._waiting)
         self._waiting.clear()
 
-    def train_every_label(self) -> None:
+    def ensure_label_is_trained(self) -> None:
         """After the last sample: of each label without a training sample, the one with the smallest digest becomes one.
 
         Copies of it go along.
@@ -78,21 +78,21 @@ class SampleIndex:
         moved = self._database.execute(
             f"UPDATE samples SET split = 'train' WHERE split = 'validation' AND NOT given AND digest IN ({missing})"
         ).rowcount
-        self._numbers["train"] = self.num_samples("train") + moved
-        self._numbers["validation"] = self.num_samples("validation") - moved
+        self._counts["train"] = self.num_samples("train") + moved
+        self._counts["validation"] = self.num_samples("validation") - moved
 
     def sort(self) -> None:
         """After the last sample and before the first question."""
         self._insert()
         self._database.execute(f"CREATE INDEX ordered ON samples (split, {_COLUMNS})")
 
-    def num_of_labels(self, split: Split) -> dict[int, int]:
+    def num_per_label(self, split: Split) -> dict[int, int]:
         """Samples of each label that the split has."""
         query = "SELECT label, count(*) FROM samples WHERE split = ? GROUP BY label"
         return dict(self._database.execute(query, (split,)))
 
     def num_samples(self, split: Split) -> int:
-        return self._numbers.get(split, 0)
+        return self._counts.get(split, 0)
 
     def num_between(self, split: Split, first: bytes, stop: bytes) -> int:
         """Samples of the split with digests in [first, stop)."""
@@ -106,7 +106,7 @@ class SampleIndex:
             for (length,) in _LENGTH.iter_unpack(lengths):
                 values.append(contents[start : start + length])
                 start += length
-            yield Sample(digest, label, tuple(values), tuple(_PLACE.iter_unpack(images)))
+            yield Sample(digest, label, tuple(values), tuple(_IMAGE_RANGE.iter_unpack(images)))
 
     def digests(self) -> Iterator[tuple[bytes, int]]:
         """Every digest, and how many samples have it."""

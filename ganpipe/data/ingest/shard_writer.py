@@ -14,26 +14,26 @@ from typing import IO
 
 from ..shards.tar import tar_ending, tar_member
 from .conversion import Converted
-from .previous import FoundShard, Layout, NotedShard, Place, PreviousIngest, Signature
+from .previous import FoundShard, ImageRange, Layout, NotedShard, PreviousIngest, ShardSignature
 from .sample_index import Sample
 
 _CHUNK_BYTES = 2**20
 _MAX_OPEN = 32
 
 
-Keyed = tuple[str, Sample]
+KeyedSample = tuple[str, Sample]
 """A sample's key in its shard, and the sample."""
 
 
-class Store:
+class ImageStore:
     """Images of samples: new ones in a file without a name, which no killed process leaves behind; others where they
     are."""
 
-    def __init__(self, folder: Path, previous: PreviousIngest, label_at: int | None = None) -> None:
+    def __init__(self, folder: Path, previous: PreviousIngest, label_position: int | None = None) -> None:
         """Args:
         label_at: where among a sample's values its class stands.
         """
-        self._previous, self._label_at = previous, label_at
+        self._previous, self._label_position = previous, label_position
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self._number = len(previous.shards)
         self._end = 0
@@ -50,14 +50,14 @@ class Store:
                 places.append((self._number, self._end, len(content)))
                 self._end += len(content)
             images = tuple(places)
-        label = -1 if self._label_at is None else int(converted.values[self._label_at])
+        label = -1 if self._label_position is None else int(converted.values[self._label_position])
         return Sample(converted.digest, label, converted.values, images)
 
     def flush(self) -> None:
         """Before the first read."""
         self._spool.flush()
 
-    def read(self, place: Place) -> bytes:
+    def read(self, place: ImageRange) -> bytes:
         """An image.
 
         Raises:
@@ -132,7 +132,7 @@ class _HashedFile:
         self._file.close()
 
 
-def keyed(samples: Iterable[Sample]) -> Iterator[Keyed]:
+def with_keys(samples: Iterable[Sample]) -> Iterator[KeyedSample]:
     """A split's samples with their keys: digests; of several copies of one image, the later ones get a number."""
     previous, copies = b"", 0
     for sample in samples:
@@ -141,17 +141,17 @@ def keyed(samples: Iterable[Sample]) -> Iterator[Keyed]:
         yield sample.digest.hex() + (f"_{copies}" if copies else ""), sample
 
 
-def unchanged(samples: Sequence[Keyed], previous: PreviousIngest) -> FoundShard | None:
+def find_unchanged_shard(samples: Sequence[KeyedSample], previous: PreviousIngest) -> FoundShard | None:
     """The earlier shard whose bytes are those of a shard of these samples, if there is one."""
     if not previous.shards:
         return None
-    signature = Signature()
+    signature = ShardSignature()
     for key, sample in samples:
         signature.add(key, sample.values)
     return previous.by_signature.get(signature.value)
 
 
-def copy_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedShard:
+def reuse_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedShard:
     """Make an earlier shard appear at `path`: the same file where it lies in `folder` itself, else a copy."""
     if shard.path.parent == folder:
         with contextlib.suppress(OSError):  # a file system without hard links
@@ -161,7 +161,7 @@ def copy_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedS
     return shard.noted.model_copy(update={"name": name})
 
 
-def write_shard(samples: Sequence[Keyed], layout: Layout, store: Store, path: Path, name: str) -> NotedShard:
+def write_shard(samples: Sequence[KeyedSample], layout: Layout, store: ImageStore, path: Path, name: str) -> NotedShard:
     """Write samples as a tar to `path`.
 
     Raises:

@@ -81,7 +81,7 @@ class _Job:
     """Decode one shard, which lies in `place`, into rows [start, start + num_samples) of the arrays."""
 
     shard: Shard
-    place: Path
+    folder: Path
     start: int
 
 
@@ -94,7 +94,7 @@ def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
     """Verify a shard and decode it with the webdataset library. Returns its number of samples."""
     from webdataset.tariterators import group_by_keys
 
-    path = verify_shard(job.place, job.shard)
+    path = verify_shard(job.folder, job.shard)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in manifest.array_fields}
     stop = job.start + job.shard.num_samples
     row = job.start

@@ -48,7 +48,7 @@ class Tally:
         return tuple(LeftOut(kind=kind, number=self._numbers[kind], names=tuple(self._names[kind])) for kind in kinds)
 
 
-def lines(left_out: Iterable[LeftOut]) -> list[str]:
+def summary_lines(left_out: Iterable[LeftOut]) -> list[str]:
     """One a kind, with what to do about it."""
     return [_line(one) for one in left_out]
 

@@ -17,17 +17,17 @@ from filelock import FileLock
 
 from ...errors import GanpipeError, UnavailableError
 from ..access.host_cache import host_cache
-from ..access.retrying import Resumed, StorePlace, reason_of
+from ..access.retrying import ResumingReader, StoreFile, reason_of
 from .manifest import Manifest, Shard, read_manifest, verify_shard
 
 STORE = "shards"
 """Folder of the host's cache: `<sha256>/<name>` of each shard that was fetched."""
-_TRIES = 3
+_MAX_ATTEMPTS = 3
 _NUM_CONNECTIONS = 8
 _CHUNK_BYTES = 2**20
 
 
-class _AnotherFile(UnavailableError):
+class _WrongContent(UnavailableError):
     """What came is not the shard: damaged on its way, or not there whole yet."""
 
 
@@ -82,10 +82,10 @@ class ShardSet:
         # Held until the caller is done with them: `ganpipe clean` waits for nobody who has it.
         with FileLock(store.with_name(f"{STORE}.lock")):
             with ThreadPoolExecutor(_NUM_CONNECTIONS) as threads:
-                folders = list(threads.map(lambda shard: self._fetched(shard, store), shards))
+                folders = list(threads.map(lambda shard: self._require_on_disk(shard, store), shards))
             yield {shard.name: folder for shard, folder in zip(shards, folders, strict=True)}
 
-    def _fetched(self, shard: Shard, store: Path) -> Path:
+    def _require_on_disk(self, shard: Shard, store: Path) -> Path:
         """The folder in the store that holds `shard`."""
         folder = store / shard.sha256
         if (folder / shard.name).exists():
@@ -97,12 +97,12 @@ class ShardSet:
                 "it; run `dvc push`, or share the folder with all hosts"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, _TRIES + 1):
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
                 self._fetch(shard, folder / shard.name)
                 break
-            except _AnotherFile:
-                if attempt == _TRIES:
+            except _WrongContent:
+                if attempt == _MAX_ATTEMPTS:
                     raise
         return folder
 
@@ -110,8 +110,11 @@ class ShardSet:
         url = self.urls[shard.name]
         partial, digest, num_bytes = path.with_name(f".{path.name}.partial"), hashlib.sha256(), 0
         try:
-            place = StorePlace(*fsspec.core.url_to_fs(url, **self.options))
-            with Resumed(f"{url}: {shard.name} cannot be fetched", place) as source, partial.open("wb") as file:
+            remote_file = StoreFile(*fsspec.core.url_to_fs(url, **self.options))
+            with (
+                ResumingReader(f"{url}: {shard.name} cannot be fetched", remote_file) as source,
+                partial.open("wb") as file,
+            ):
                 while num_bytes <= shard.num_bytes and (chunk := source.read(_CHUNK_BYTES)):
                     file.write(chunk)
                     digest.update(chunk)
@@ -128,7 +131,7 @@ class ShardSet:
             ) from error
         if digest.hexdigest() != shard.sha256:
             partial.unlink()
-            raise _AnotherFile(
+            raise _WrongContent(
                 f"{url}: what came is not {shard.name}: {num_bytes} bytes of SHA-256 {digest.hexdigest()[:12]}..., the "
                 f"manifest says {shard.num_bytes} bytes of {shard.sha256[:12]}..."
             )

@@ -21,7 +21,7 @@ from PIL import Image
 from ...fields import Frames, Label, Picture, Tokens, main_label
 from ...section import Section
 from ...words import NUM_RESERVED
-from ..images.decoding import UnreadableImage, check_size, decode, kind_of
+from ..images.decoding import UnreadableImage, check_size, decode, deep_kind_of
 from ..images.value_range import Kind
 from ..settings import DataSettings
 from ..shards.manifest import LeftOut, Split
@@ -34,7 +34,7 @@ class SourceSettings(Section):
     """Base of a source's own settings; their place in params.yaml is sources.<file name>."""
 
 
-class _Open:
+class _OpenFile:
     """A file that is open for as long as this object is there."""
 
     def __init__(self, descriptor: int) -> None:
@@ -45,12 +45,12 @@ class _Open:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: Path) -> _Open:
-    return _Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+def _opened(path: Path) -> _OpenFile:
+    return _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def files_kept_open() -> Iterator[None]:
     """Within it, a file of many images is opened once for all of them; it has to stay as it is."""
     _opened.cache_clear()
     try:
@@ -100,7 +100,7 @@ class ImageReference(ABC):
         return ""
 
     @property
-    def held_bytes(self) -> int:
+    def num_held_bytes(self) -> int:
         """Bytes of content that travel with the reference itself."""
         return 0
 
@@ -112,7 +112,7 @@ class ImageFile(ImageReference):
         return decode(content, settings.max_pixels)
 
     def kind(self, content: bytes, settings: DataSettings) -> Kind | None:
-        return kind_of(content, settings.max_pixels)
+        return deep_kind_of(content, settings.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class FileRange(ImageFile):
 
 
 @dataclass(frozen=True)
-class InMemory(ImageFile):
+class ImageInMemory(ImageFile):
     """An image file that came with a stream: it is held here, and can be read nowhere again."""
 
     content: bytes
@@ -153,12 +153,12 @@ class InMemory(ImageFile):
         return self.content
 
     @property
-    def held_bytes(self) -> int:
+    def num_held_bytes(self) -> int:
         return len(self.content)
 
 
 @dataclass(frozen=True)
-class Absent(ImageReference):
+class MissingImage(ImageReference):
     """An image that should be there and is not."""
 
     reason: str

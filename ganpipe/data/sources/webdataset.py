@@ -18,20 +18,28 @@ from ..shards.left_out import Tally
 from ..shards.manifest import LeftOut
 from . import files
 from .base import (
-    Absent,
     Classes,
     Description,
     FileRange,
+    ImageInMemory,
     ImageReference,
-    InMemory,
     Item,
     Items,
+    MissingImage,
     Pictures,
     Source,
     SourceSettings,
     Texts,
 )
-from .webdataset_shards import ForeignSample, ForeignShard, Mapping, expand, is_gzipped, samples, state_of
+from .webdataset_shards import (
+    ForeignSample,
+    ForeignShard,
+    MemberMapping,
+    change_marks,
+    expand_patterns,
+    is_gzipped,
+    read_samples,
+)
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 _LONGEST_CLASS = 200
@@ -107,12 +115,12 @@ class Webdataset(Source):
         if any("://" not in pattern for pattern in self._settings.shards) and not root.is_dir():
             kind = "is a file, not a folder" if root.exists() else "does not exist"
             raise GanpipeError(f"{_KEY}.path: {root} {kind}")
-        return expand(self._settings.shards, root)
+        return expand_patterns(self._settings.shards, root)
 
-    def _mapping(self, reads_images: bool) -> Mapping:
+    def _mapping(self, reads_images: bool) -> MemberMapping:
         """Label and text are read; the image is found, or read, too."""
         given = self._settings
-        return Mapping(
+        return MemberMapping(
             images=(given.image.lower(),) if given.image else _IMAGES,
             texts=frozenset(name.partition(":")[0].lower() for name in (given.label, given.text) if name),
             reads_images=reads_images,
@@ -123,31 +131,31 @@ class Webdataset(Source):
         self, shard: ForeignShard, with_images: bool, left_out: Tally | None = None
     ) -> Iterator[ForeignSample]:
         """The shard's samples with label and text read, and the image, too, if asked for."""
-        return samples(shard, self._mapping(with_images), left_out)
+        return read_samples(shard, self._mapping(with_images), left_out)
 
     def _image_extension(self, shard: ForeignShard, sample: ForeignSample) -> str:
         if self._settings.image is not None:
-            return self._present(shard, sample, self._settings.image.lower(), "image")
+            return self._require_member(shard, sample, self._settings.image.lower(), "image")
         for extension in _IMAGES:
             if extension in sample.members:
                 return extension
         raise _NoImage(
-            f"{shard.name}: sample {sample.key} has no .{', .'.join(_IMAGES)} (it has {_list(sample)}); "
+            f"{shard.name}: sample {sample.key} has no .{', .'.join(_IMAGES)} (it has {_list_members(sample)}); "
             f"set {_KEY}.image to the extension of the image{self._mapping(False).hint(sample)}"
         )
 
-    def _present(self, shard: ForeignShard, sample: ForeignSample, extension: str, setting: str) -> str:
+    def _require_member(self, shard: ForeignShard, sample: ForeignSample, extension: str, setting: str) -> str:
         if extension not in sample.members:
             raise (_NoImage if setting == "image" else GanpipeError)(
                 f"{shard.name}: sample {sample.key} has no .{extension}, which {_KEY}.{setting} names (it has "
-                f"{_list(sample)}); {nearest(extension, sample.members)}{self._mapping(False).hint(sample)}"
+                f"{_list_members(sample)}); {nearest(extension, sample.members)}{self._mapping(False).hint(sample)}"
             )
         return extension
 
     def _value(self, shard: ForeignShard, sample: ForeignSample, setting: str) -> Any:
         """The text of a member, or what its JSON holds under a key."""
         extension, _, key = getattr(self._settings, setting).partition(":")
-        content = sample.contents[self._present(shard, sample, extension.lower(), setting)]
+        content = sample.contents[self._require_member(shard, sample, extension.lower(), setting)]
         where = f"{shard.name}: sample {sample.key}: .{extension}"
         try:
             text = content.decode("utf-8")
@@ -163,7 +171,7 @@ class Webdataset(Source):
             value = value[part]
         return value
 
-    def _class(self, shard: ForeignShard, sample: ForeignSample) -> str:
+    def _class_name(self, shard: ForeignShard, sample: ForeignSample) -> str:
         """The class as the sample calls it: a number or a name."""
         value = self._value(shard, sample, "label")
         name = value.strip() if isinstance(value, str) else str(value)
@@ -197,11 +205,11 @@ class Webdataset(Source):
                 )
             found: set[str] = set()
             for shard in shards:
-                for sample in samples(shard, self._mapping(False)):
-                    found.add(self._class(shard, sample))
+                for sample in read_samples(shard, self._mapping(False)):
+                    found.add(self._class_name(shard, sample))
                     if len(found) > MAX_CLASSES:
                         raise GanpipeError(f"{shard.name}: {_KEY}.label makes more than {MAX_CLASSES:,} classes")
-            self._names = _in_order(found)
+            self._names = _classes_by_number(found)
         return self._names
 
     def check(self) -> None:
@@ -211,10 +219,10 @@ class Webdataset(Source):
                 self._require_images(shard)
 
     def _require_images(self, shard: ForeignShard) -> None:
-        first: Absent | None = None
+        first: MissingImage | None = None
         for item in self._items_of(shard, self._classes()):
             image = item.images["image"]
-            if not isinstance(image, Absent):
+            if not isinstance(image, MissingImage):
                 return
             first = first or image
         if first is not None:
@@ -223,7 +231,7 @@ class Webdataset(Source):
     def describe(self) -> Description:
         shards = self._shards()
         for shard in shards[:1]:
-            if not shard.is_remote and next(samples(shard, self._mapping(False)), None) is None:
+            if not shard.is_remote and next(read_samples(shard, self._mapping(False)), None) is None:
                 raise GanpipeError(f"{shard.name}: holds no sample")
         return Description(
             fields={
@@ -241,9 +249,9 @@ class Webdataset(Source):
         path = Path(shard.url).absolute() if in_place else None
         root = Path(self._settings.path or "").expanduser()
         name = shard.name if shard.is_remote else os.path.relpath(shard.url, root)
-        for sample in samples(shard, self._mapping(not in_place), left_out):
-            image = self._image(shard, sample, path)
-            values = {"label": self._number(shard, sample, numbers)} if classes else {}
+        for sample in read_samples(shard, self._mapping(not in_place), left_out):
+            image = self._image_reference(shard, sample, path)
+            values = {"label": self._class_number(shard, sample, numbers)} if classes else {}
             yield Item(
                 files.printable(f"{name}: {sample.key}"), {"image": image}, {**values, **self._texts(shard, sample)}
             )
@@ -256,16 +264,16 @@ class Webdataset(Source):
             raise GanpipeError(f"{shard.name}: sample {sample.key}: {self._settings.text} is {text!r}; expected a text")
         return {"text": text}
 
-    def _image(self, shard: ForeignShard, sample: ForeignSample, path: Path | None) -> ImageReference:
+    def _image_reference(self, shard: ForeignShard, sample: ForeignSample, path: Path | None) -> ImageReference:
         """Where the image lies: in the shard at `path`, or in memory."""
         try:
             extension = self._image_extension(shard, sample)
         except _NoImage as error:
-            return Absent(str(error))
-        return FileRange(path, *sample.members[extension]) if path else InMemory(sample.contents[extension])
+            return MissingImage(str(error))
+        return FileRange(path, *sample.members[extension]) if path else ImageInMemory(sample.contents[extension])
 
-    def _number(self, shard: ForeignShard, sample: ForeignSample, numbers: dict[str, int]) -> int:
-        name = self._class(shard, sample)
+    def _class_number(self, shard: ForeignShard, sample: ForeignSample, numbers: dict[str, int]) -> int:
+        name = self._class_name(shard, sample)
         if name in numbers:
             return numbers[name]
         if name.isdecimal() and int(name) < len(numbers):
@@ -292,15 +300,15 @@ class Webdataset(Source):
 
     def fingerprint(self) -> str:
         with ThreadPoolExecutor(16) as threads:
-            return files.digest_of(threads.map(state_of, self._shards()))
+            return files.digest_of(threads.map(change_marks, self._shards()))
 
 
-def _list(sample: ForeignSample) -> str:
+def _list_members(sample: ForeignSample) -> str:
     found = [f".{extension}" for extension in sample.members]
     return ", ".join(found if len(found) <= _MAX_LISTED else [*found[:_MAX_LISTED], "..."])
 
 
-def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+def _classes_by_number(names: Iterable[str]) -> tuple[str, ...]:
     """Classes by number: numbers up to the largest where all are, else names in their order."""
     known: Sequence[str] = sorted(names)
     if known and all(name.isdecimal() for name in known):

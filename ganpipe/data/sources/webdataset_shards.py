@@ -31,8 +31,16 @@ import fsspec
 
 from ...errors import GanpipeError, UnavailableError
 from ...redaction import expand_variables
-from ..access.retrying import CONNECT_TIMEOUT_SECONDS, HttpPlace, Place, Resumed, StorePlace, persistently, reason_of
-from ..access.unpacking import Unpacked
+from ..access.retrying import (
+    CONNECT_TIMEOUT_SECONDS,
+    HttpFile,
+    RemoteFile,
+    ResumingReader,
+    StoreFile,
+    reason_of,
+    with_retries,
+)
+from ..access.unpacking import LimitedGzipFile
 from ..shards.left_out import Tally
 from .files import printable
 
@@ -67,7 +75,7 @@ _REPACK = (
 _MAX_SHARDS = 1_000_000
 _MAX_PATTERN_BYTES = 2**28
 _MAX_BRACES = 20
-_ANEW = "try again later: nothing of this ingest is kept, the same command begins it anew"
+_START_OVER = "try again later: nothing of this ingest is kept, the same command begins it anew"
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 
 
@@ -117,7 +125,7 @@ class ForeignSample:
         """Bytes of what was read."""
         return sum(map(len, self.contents.values()))
 
-    def joined(self, later: ForeignSample, shard: ForeignShard) -> ForeignSample:
+    def merged_with(self, later: ForeignSample, shard: ForeignShard) -> ForeignSample:
         """With members that came later.
 
         Raises:
@@ -129,7 +137,7 @@ class ForeignSample:
 
 
 @dataclass(frozen=True)
-class Mapping:
+class MemberMapping:
     """Which members make a sample.
 
     Attributes:
@@ -149,28 +157,30 @@ class Mapping:
         return _NAME_TO_LAST_DOT if self.last_dot else _NAME
 
     @property
-    def known(self) -> frozenset[str]:
+    def extensions(self) -> frozenset[str]:
         return self.texts | frozenset(self.images)
 
-    def most_bytes(self, extension: str) -> int:
+    def max_bytes(self, extension: str) -> int:
         """That are read of such a member; 0 leaves it unread."""
         if extension in self.texts:
             return MAX_TEXT_BYTES
         return MAX_IMAGE_BYTES if self.reads_images and extension in self.images else 0
 
-    def is_whole(self, sample: ForeignSample) -> bool:
+    def is_complete(self, sample: ForeignSample) -> bool:
         members = sample.members.keys()
         return members >= self.texts and any(extension in members for extension in self.images)
 
     def hint(self, sample: ForeignSample) -> str:
         """What else may be the cause where a sample lacks a member."""
-        dotted = any(extension.rpartition(".")[2] in self.known for extension in sample.members if "." in extension)
+        dotted = any(
+            extension.rpartition(".")[2] in self.extensions for extension in sample.members if "." in extension
+        )
         if dotted and not self.last_dot:
             return f"; its key ends at the first dot of its files' names: set {_KEY_ENDS_AT} to last dot"
         return f"; {_REPACK}" if sample.given_up else ""
 
 
-def expand(patterns: tuple[str, ...], root: Path) -> list[ForeignShard]:
+def expand_patterns(patterns: tuple[str, ...], root: Path) -> list[ForeignShard]:
     """The shards that patterns name, in their order: {000..123} and {a,b} everywhere, * and ? in local paths.
 
     Raises:
@@ -254,20 +264,20 @@ def is_gzipped(shard: ForeignShard) -> bool:
 @contextmanager
 def _opened(shard: ForeignShard) -> Iterator[IO[bytes]]:
     """The shard's bytes, unpacked."""
-    raw: Any = Resumed(shard.name, _place(shard)) if shard.is_remote else open(shard.url, "rb")  # noqa: SIM115
+    raw: Any = ResumingReader(shard.name, _remote_file(shard)) if shard.is_remote else open(shard.url, "rb")  # noqa: SIM115
     with raw:
         buffered = io.BufferedReader(raw, 2**20)
-        yield Unpacked(buffered, shard.name) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[misc]
+        yield LimitedGzipFile(buffered, shard.name) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[misc]
 
 
 def _is_web(shard: ForeignShard) -> bool:
     return shard.url.startswith(("http://", "https://"))
 
 
-def _place(shard: ForeignShard) -> Place:
+def _remote_file(shard: ForeignShard) -> RemoteFile:
     if _is_web(shard):
-        return HttpPlace(lambda headers: _request(shard, "GET", dict(headers)))
-    return StorePlace(_filesystem(shard), expand_variables(shard.url, _KEY))
+        return HttpFile(lambda headers: _request(shard, "GET", dict(headers)))
+    return StoreFile(_filesystem(shard), expand_variables(shard.url, _KEY))
 
 
 def _request(shard: ForeignShard, method: str, headers: dict[str, str] | None = None) -> Any:
@@ -293,7 +303,7 @@ def _filesystem(shard: ForeignShard) -> fsspec.AbstractFileSystem:
 
 
 @contextmanager
-def _named(shard: ForeignShard, place: Callable[[], str], advice: str) -> Iterator[None]:
+def _naming_errors(shard: ForeignShard, place: Callable[[], str], advice: str) -> Iterator[None]:
     """Errors of the disk or network as one line that names the shard and how far it was read.
 
     Args:
@@ -310,7 +320,7 @@ def _named(shard: ForeignShard, place: Callable[[], str], advice: str) -> Iterat
         raise UnavailableError(f"{shard.name}: cannot be read {place()} ({reason}); {advice}") from None
 
 
-class _Walk:
+class _TarWalk:
     """One pass over the members of a tar."""
 
     def __init__(self, shard: ForeignShard, stream: IO[bytes], left_out: Tally) -> None:
@@ -330,7 +340,7 @@ class _Walk:
             raise GanpipeError(f"{self._shard.name}: truncated: it ends within {name}; fetch or write it again")
         return content
 
-    def _go_to(self, name: str, position: int) -> None:
+    def _skip_to(self, name: str, position: int) -> None:
         if self._can_seek:
             self._stream.seek(position - 1)
             self._position = position - 1
@@ -399,7 +409,7 @@ class _Walk:
                     if not info.isdir():
                         self._left_out.add(_LINK, name)
                 renamed = {}
-            self._go_to(name, start + num_bytes + -num_bytes % _BLOCK)
+            self._skip_to(name, start + num_bytes + -num_bytes % _BLOCK)
 
 
 def _pax_values(content: bytes) -> dict[str, str]:
@@ -415,10 +425,12 @@ def _pax_values(content: bytes) -> dict[str, str]:
     return found
 
 
-def _runs(shard: ForeignShard, walk: _Walk, mapping: Mapping, left_out: Tally) -> Iterator[ForeignSample]:
+def _consecutive_members(
+    shard: ForeignShard, walk: _TarWalk, mapping: MemberMapping, left_out: Tally
+) -> Iterator[ForeignSample]:
     """Members of one key that follow each other."""
     current: ForeignSample | None = None
-    pattern, known = mapping.name, mapping.known
+    pattern, extensions = mapping.name, mapping.extensions
     for name, member in walk.members():
         matched = pattern.fullmatch(name)
         if matched is None or _META.match(name):
@@ -436,9 +448,9 @@ def _runs(shard: ForeignShard, walk: _Walk, mapping: Mapping, left_out: Tally) -
             raise GanpipeError(
                 f"{shard.name}: sample {key} has more than {_MAX_SAMPLE_MEMBERS:,} members{mapping.hint(current)}"
             )
-        most = mapping.most_bytes(extension)
+        most = mapping.max_bytes(extension)
         if not most:
-            if extension not in known:
+            if extension not in extensions:
                 left_out.add(f".{extension}", name)
             continue
         if member.num_bytes > most:
@@ -448,7 +460,7 @@ def _runs(shard: ForeignShard, walk: _Walk, mapping: Mapping, left_out: Tally) -
         yield current
 
 
-def samples(shard: ForeignShard, mapping: Mapping, left_out: Tally | None = None) -> Iterator[ForeignSample]:
+def read_samples(shard: ForeignShard, mapping: MemberMapping, left_out: Tally | None = None) -> Iterator[ForeignSample]:
     """The shard's samples, in the order in which their members are complete; at last those that lack some.
 
     Members that lie apart are put together as far as memory allows: of those that wait for others, and of what was read
@@ -460,23 +472,23 @@ def samples(shard: ForeignShard, mapping: Mapping, left_out: Tally | None = None
     Raises:
         GanpipeError: naming the shard, and member or key: it is not there, no tar, truncated, or has a member twice.
     """
-    walk: _Walk | None = None
+    walk: _TarWalk | None = None
     whole: set[int] = set()
     waiting: dict[str, ForeignSample] = {}
     num_held = 0
     left_out = Tally() if left_out is None else left_out
-    with _named(shard, lambda: walk.last if walk else "at all", _ANEW), _opened(shard) as stream:
-        walk = _Walk(shard, stream, left_out)
-        for run in _runs(shard, walk, mapping, left_out):
+    with _naming_errors(shard, lambda: walk.last if walk else "at all", _START_OVER), _opened(shard) as stream:
+        walk = _TarWalk(shard, stream, left_out)
+        for run in _consecutive_members(shard, walk, mapping, left_out):
             if run.key in waiting:
                 held = waiting.pop(run.key)
                 num_held -= held.num_held
-                run = held.joined(run, shard)
-            if mapping.is_whole(run):
+                run = held.merged_with(run, shard)
+            if mapping.is_complete(run):
                 whole.add(hash(run.key))
                 yield run
             elif hash(run.key) in whole:
-                if again := [extension for extension in run.members if extension in mapping.known]:
+                if again := [extension for extension in run.members if extension in mapping.extensions]:
                     raise GanpipeError(f"{shard.name}: sample {run.key} has two members .{again[0]}; remove one")
             else:
                 waiting[run.key] = run
@@ -488,21 +500,21 @@ def samples(shard: ForeignShard, mapping: Mapping, left_out: Tally | None = None
     yield from waiting.values()
 
 
-def state_of(shard: ForeignShard) -> list[str | int]:
+def change_marks(shard: ForeignShard) -> list[str | int]:
     """What changes when the shard does: size and time of change, or what its server says of it.
 
     Raises:
         GanpipeError: it is not there.
     """
-    with _named(shard, lambda: "at all", "try again later"):
+    with _naming_errors(shard, lambda: "at all", "try again later"):
         if not shard.is_remote:
             status = Path(shard.url).stat()
             return [shard.url, status.st_size, status.st_mtime_ns]
         if _is_web(shard):
-            with persistently(shard.name, lambda: _request(shard, "HEAD")) as answer:
-                known = (answer.headers.get(name) or "" for name in ("ETag", "Last-Modified", "Content-Length"))
-                return [shard.url, *known]
+            with with_retries(shard.name, lambda: _request(shard, "HEAD")) as answer:
+                extensions = (answer.headers.get(name) or "" for name in ("ETag", "Last-Modified", "Content-Length"))
+                return [shard.url, *extensions]
         filesystem = _filesystem(shard)
         filesystem.invalidate_cache()
-        about = persistently(shard.name, lambda: filesystem.info(expand_variables(shard.url, _KEY)))
+        about = with_retries(shard.name, lambda: filesystem.info(expand_variables(shard.url, _KEY)))
         return [shard.url, *(str(about.get(name, "")) for name in ("ETag", "etag", "LastModified", "mtime", "size"))]
