@@ -95,7 +95,8 @@ def test_a_split_that_the_source_gives_stays(
     write_shards(settings_of(source="imagefolder"), source, tmp_path / "out")
     assert labels_of(tmp_path / "out") == {"train": [0] * 12, "validation": [1]}
     assert warnings_of(capsys) == [
-        "1 of 2 classes have no training image, because the source keeps all of theirs for validation: 'b'"
+        "1 of 2 classes have no training image, because the source keeps all images of these classes for validation: "
+        "'b'"
     ]
 
 
@@ -172,7 +173,7 @@ def test_folders_of_splits_are_no_classes(
     ("names", "says"),
     [
         (("Cat", "cat ", "dog"), ["the classes 'Cat', 'cat ' differ by case or spaces only"]),
-        (("1", "10", "2"), ["the classes are called by other numbers than they have: class 0 is '1'"]),
+        (("1", "10", "2"), ["the classes' names are numbers, but not their own: class 0 is called '1'"]),
         (("0", "1", "2"), []),
         (("car", "train"), []),  # a train is a class, too
         (("a", "b"), []),

@@ -319,7 +319,9 @@ def test_shards_of_another_host_go_on_where_they_were_cut(
     site.faults = [503, 503]
     assert len(open_dataset(elsewhere, "train")) == 60
     site.faults = [503] * 100
-    with pytest.raises(UnavailableError, match=rf"{name} cannot be fetched: .*the shards that came whole are kept"):
+    with pytest.raises(
+        UnavailableError, match=rf"{name} cannot be fetched: .*shards that were fetched completely are kept"
+    ):
         open_dataset(elsewhere, "train", tmp_path / "other")
 
 

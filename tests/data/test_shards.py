@@ -179,7 +179,7 @@ BAD_IMAGES = {
     "empty": (lambda path, draw: path.write_bytes(b""), "the file is empty"),
     "large": (lambda path, draw: Image.new("1", (30_000, 3_000)).save(path), "30000 x 3000 = 90,000,000 pixels"),
     "link": (lambda path, draw: path.symlink_to("nowhere"), "cannot be read: No such file"),
-    "pipe": (lambda path, draw: os.mkfifo(path), "no regular file"),
+    "pipe": (lambda path, draw: os.mkfifo(path), "not a regular file"),
 }
 
 

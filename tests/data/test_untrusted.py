@@ -137,7 +137,7 @@ EVIL_NAMES = [
 def test_a_shards_members_have_plain_names(tmp_path: Path, name: str) -> None:
     content = tar_member(name, b"x")
     (tmp_path / "x.tar").write_bytes(content + tar_ending(len(content)))
-    with pytest.raises(GanpipeError, match=r"x\.tar: byte 0 is no plain USTAR header"):
+    with pytest.raises(GanpipeError, match=r"x\.tar: byte 0 is not a plain USTAR header"):
         list(read_members(tmp_path / "x.tar"))
 
 
@@ -235,7 +235,7 @@ def test_headers_of_others_claim_nothing_endless(tmp_path: Path, content: Callab
     ("values", "json_text", "message"),
     [
         ({"label": "json:label"}, "[" * 5000, "nested more than"),
-        ({"label": "json:label"}, '{"label": ' + "9" * 5000 + "}", "no JSON"),
+        ({"label": "json:label"}, '{"label": ' + "9" * 5000 + "}", "not JSON"),
         ({"label": "json:label"}, json.dumps({"label": "9" * 4400}), "has 4,400 characters"),
     ],
     ids=["depth", "digits", "length"],
@@ -292,7 +292,7 @@ def test_a_table_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(GanpipeError, match="expected a regular file"):
         read_rows(tmp_path / "metadata.csv")
     (tmp_path / "metadata.jsonl").write_text("[" * 5000)
-    with pytest.raises(GanpipeError, match=r"metadata\.jsonl:1: no JSON .*nested more than"):
+    with pytest.raises(GanpipeError, match=r"metadata\.jsonl:1: not JSON .*nested more than"):
         read_rows(tmp_path / "metadata.jsonl")
 
 

@@ -323,7 +323,7 @@ def one(**members: Any) -> dict[str, Any]:
         ),
         (one(json={"lable": 1}), {"label": "json:label"}, r"sample k: \.json has no key 'label'; did you mean 'lable'"),
         (one(json={"a": 1}), {"label": "json:a.b"}, r"sample k: \.json has no key 'b'; int has no keys"),
-        (one(json=b"{"), {"label": "json:a"}, r"x\.tar: sample k: \.json: no JSON \("),
+        (one(json=b"{"), {"label": "json:a"}, r"x\.tar: sample k: \.json: not JSON \("),
         (one(json={"a": 1.5}), {"label": "json:a"}, r"sample k: json:a is 1\.5; expected a class"),
         (one(json={"a": 1}), {"text": "json:a"}, r"sample k: json:a is 1; expected a text"),
         (one(txt=b"\xff"), {"text": "txt"}, r"sample k: \.txt: no UTF-8 text"),

@@ -151,9 +151,8 @@ def decode(
         check_size(image.width, image.height, max_pixels, limit)
         deep = deep_images.inspect(image, content)
         image.load()
-        check_size(
-            image.width, image.height, max_pixels, limit
-        )  # the picture in an ICO file may be larger than its header says
+        # The picture in an ICO file may be larger than the file's header says.
+        check_size(image.width, image.height, max_pixels, limit)
         upright = ImageOps.exif_transpose(image)
         deep_images.attach(upright, deep)
         return upright

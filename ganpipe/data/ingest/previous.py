@@ -1,8 +1,8 @@
-"""What an earlier ingest made on this machine: its shards, found and verified, so that no image is decoded again.
+"""The shards that an earlier ingest made on this machine, found and verified, so that no image is decoded again.
 
-A note in a folder beside the outputs says which shards an ingest with these settings and this code made. They are
-looked for where they were written, and in stores that keep files under their MD5, such as DVC's cache: DVC removes a
-stage's outputs before it runs. A shard counts only if its size and SHA-256 are those of the note.
+A note in a folder beside the outputs lists the shards that an ingest with the same settings and code made. They are
+looked for where they were written and, because DVC removes a stage's outputs before it runs the stage, in stores that
+keep files under their MD5, such as DVC's cache. A shard is used only if its size and SHA-256 are those of the note.
 """
 
 from __future__ import annotations
@@ -29,12 +29,17 @@ from ..shards.tar import find_members
 
 _NUM_NOTES_KEPT = 20
 ImageRange = tuple[int, int, int]
-"""Number of a file, offset, size."""
+"""Where an image lies: (number of a file, offset in bytes, size in bytes)."""
 
 
 @dataclass(frozen=True)
 class IngestHistory:
-    """Where ingest leaves notes, and stores that may hold what they name, as <two digits of the MD5>/<the others>."""
+    """Where notes on earlier ingests and their shards are found.
+
+    Attributes:
+        notes: the folder of the notes.
+        stores: folders that may hold the shards, as `<first two digits of the MD5>/<other digits>`.
+    """
 
     notes: Path
     stores: tuple[Path, ...] = ()
@@ -54,7 +59,7 @@ class NotedShard(Section):
 
 
 class Note(Section):
-    """What one ingest made."""
+    """The shards that one ingest made."""
 
     shards: tuple[NotedShard, ...]
     """All its shards, in order."""
@@ -62,18 +67,18 @@ class Note(Section):
 
 @dataclass(frozen=True)
 class Layout:
-    """Which members a sample has in a shard.
+    """Which files a sample has in a shard.
 
     Attributes:
-        members: in their order: suffix, whether it is a picture, and its number among a sample's pictures, or among its
-            other values.
+        members: for each file, in their order: extension, whether it is a picture, and its position among the sample's
+            pictures or among its other values.
     """
 
     members: tuple[tuple[str, bool, int], ...]
 
     @classmethod
     def of(cls, fields: Fields) -> Layout:
-        """Labels first, texts last."""
+        """The layout of samples with these fields: labels first, then pictures, then texts."""
         numbers = {True: itertools.count(), False: itertools.count()}
         found = [
             (spec.rank, spec.member(name), spec.is_picture, next(numbers[spec.is_picture]))
@@ -86,19 +91,20 @@ class Layout:
         )
 
     def suffixes(self, pictures: bool) -> list[str]:
-        """Of the pictures, or of the other values, in the order of the fields."""
+        """The extensions of the pictures, or of the other values, in the order of the fields."""
         chosen = [(number, suffix) for suffix, is_picture, number in self.members if is_picture == pictures]
         return [suffix for _, suffix in sorted(chosen)]
 
 
 class ShardSignature:
-    """Stands for a shard's bytes, given that its images are the same: keys, labels and texts in their order."""
+    """A digest of a shard's keys, labels and texts. Shards with equal signatures have equal bytes, because a key
+    identifies its images."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def add(self, key: str, values: tuple[bytes, ...]) -> None:
-        """One more sample."""
+        """Add the next sample of the shard."""
         self._digest.update(repr((key, values)).encode())
 
     @property
@@ -108,10 +114,12 @@ class ShardSignature:
 
 @dataclass
 class FoundShard:
-    """A shard that is what the note says.
+    """A shard of an earlier ingest that was found and verified.
 
     Attributes:
-        samples: digest of each, and where its images lie within the file.
+        noted: what the note says about it.
+        signature: the value of its `ShardSignature`.
+        samples: for each sample its digest, and (offset, size) of each of its images within the file.
     """
 
     path: Path
@@ -122,13 +130,13 @@ class FoundShard:
 
 @dataclass
 class PreviousIngest:
-    """The shards of an earlier ingest that are still there.
+    """The shards of the previous ingest that still exist.
 
     Attributes:
-        places: where the images of a digest lie; a file's number is its position in `shards`.
-        digests: how often each is there.
-        by_signature: a shard of these keys, labels and texts has these bytes, since a key names its images.
-        num_lost: shards that are gone or damaged; None where no ingest left a note.
+        num_lost: how many of its shards are gone or damaged; None if there is no note on a previous ingest.
+        image_ranges: digest -> where the images of the sample lie; a file's number is its position in `shards`.
+        digests: how many samples have each digest.
+        by_signature: the shard with each signature.
     """
 
     shards: list[FoundShard] = field(default_factory=list)
@@ -143,7 +151,7 @@ class PreviousIngest:
             for digest, images in shard.samples:
                 self.image_ranges[digest] = tuple((number, offset, size) for offset, size in images)
                 self.digests[digest] += 1
-            shard.samples = []
+            shard.samples = []  # frees memory: `image_ranges` holds the same
 
 
 def _note_path(history: IngestHistory, key: str) -> Path:
@@ -151,7 +159,7 @@ def _note_path(history: IngestHistory, key: str) -> Path:
 
 
 def _read_note(history: IngestHistory, key: str) -> Note | None:
-    """None where there is none that can be read: the images are decoded again then."""
+    """The note; None if there is none that can be read, and then all images are decoded again."""
     try:
         return Note.model_validate_json(_note_path(history, key).read_bytes())
     except (OSError, ValidationError):
@@ -159,7 +167,11 @@ def _read_note(history: IngestHistory, key: str) -> Note | None:
 
 
 def write_note(history: IngestHistory, key: str, shards: Sequence[NotedShard]) -> None:
-    """Remember what was made; the oldest notes are forgotten."""
+    """Write a note on the shards that an ingest made, and remove the oldest notes.
+
+    Args:
+        key: of source, settings and code.
+    """
     history.notes.mkdir(parents=True, exist_ok=True)
     path = _note_path(history, key)
     partial = path.with_suffix(".partial")
@@ -181,13 +193,13 @@ def _find_shard(noted: NotedShard, folder: Path, history: IngestHistory, layout:
         try:
             if path.stat().st_size == noted.num_bytes and (found := _open_shard(path, noted, layout)):
                 return found
-        except (OSError, GanpipeError):  # gone, or no such tar: the next candidate may be better
+        except (OSError, GanpipeError):  # gone, or not a tar of ganpipe's: the next candidate may be intact
             continue
     return None
 
 
 def _open_shard(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
-    """The shard with its samples; None if its bytes are others."""
+    """The shard with its samples; None if its content is not that of the note."""
     pictures, others = layout.suffixes(pictures=True), layout.suffixes(pictures=False)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if hashlib.sha256(content).hexdigest() != noted.sha256:
@@ -206,11 +218,13 @@ def _open_shard(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | N
 
 
 def find_previous(history: IngestHistory | None, key: str, folder: Path, layout: Layout) -> PreviousIngest:
-    """What the last ingest of this key made, as far as it is found and sound.
+    """The shards of the last ingest with this key that still exist and are intact.
 
     Args:
+        history: where notes and shards are looked for; None finds nothing.
         key: of source, settings and code.
         folder: where the shards were written.
+        layout: which files a sample has.
     """
     note = _read_note(history, key) if history is not None else None
     if history is None or note is None:

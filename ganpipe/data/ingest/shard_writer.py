@@ -1,4 +1,4 @@
-"""Images of samples on their way to shards: kept in a file until all are known, then written out shard by shard."""
+"""Writes shards: images are collected in a temporary file until all samples are known, then written shard by shard."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ KeyedSample = tuple[str, Sample]
 
 
 class ImageStore:
-    """Images of samples: new ones in a file without a name, which no killed process leaves behind; others where they
-    are."""
+    """The images of all samples. New images go to an anonymous file, which vanishes even if the process is killed; the
+    images of the previous ingest are read from its shards."""
 
     def __init__(self, folder: Path, previous: PreviousIngest, label_position: int | None = None) -> None:
-        """Args:
-        label_at: where among a sample's values its class stands.
+        """
+        Args:
+            folder: where the anonymous file is made.
+            previous: the shards of the previous ingest.
+            label_position: index of the main label among a sample's values; None if there are no labels.
         """
         self._previous, self._label_position = previous, label_position
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
@@ -40,7 +43,7 @@ class ImageStore:
         self._open: dict[int, IO[bytes]] = {}
 
     def add(self, converted: Converted) -> Sample:
-        """Keep a sample's images, unless an earlier shard has them."""
+        """Keep a sample's images, unless the previous ingest has them, and return the sample for the index."""
         if converted.images is None:
             images = self._previous.image_ranges[converted.digest]
         else:
@@ -54,14 +57,14 @@ class ImageStore:
         return Sample(converted.digest, label, converted.values, images)
 
     def flush(self) -> None:
-        """Before the first read."""
+        """Write what is buffered; to be called after the last `add` and before the first `read`."""
         self._spool.flush()
 
     def read(self, place: ImageRange) -> bytes:
-        """An image.
+        """The content of an image, a PNG.
 
         Raises:
-            OSError: it cannot be read any more.
+            OSError: it cannot be read, or its file changed.
         """
         number, offset, num_bytes = place
         content = os.pread(self._file(number).fileno(), num_bytes, offset)
@@ -89,7 +92,7 @@ class ImageStore:
 
 
 class _HashedFile:
-    """Writes a file in large parts and knows its digests. Hashing and writing need no interpreter: threads do them."""
+    """Writes a file in large parts and computes its digests. Threads do both, because both release the GIL."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
@@ -133,7 +136,11 @@ class _HashedFile:
 
 
 def with_keys(samples: Iterable[Sample]) -> Iterator[KeyedSample]:
-    """A split's samples with their keys: digests; of several copies of one image, the later ones get a number."""
+    """A split's samples with their keys. A key is the digest; further copies of a sample get a number behind it.
+
+    Args:
+        samples: sorted by digest.
+    """
     previous, copies = b"", 0
     for sample in samples:
         copies = copies + 1 if sample.digest == previous else 0
@@ -142,7 +149,7 @@ def with_keys(samples: Iterable[Sample]) -> Iterator[KeyedSample]:
 
 
 def find_unchanged_shard(samples: Sequence[KeyedSample], previous: PreviousIngest) -> FoundShard | None:
-    """The earlier shard whose bytes are those of a shard of these samples, if there is one."""
+    """The shard of the previous ingest that has the same bytes as a shard of these samples; None if there is none."""
     if not previous.shards:
         return None
     signature = ShardSignature()
@@ -152,7 +159,14 @@ def find_unchanged_shard(samples: Sequence[KeyedSample], previous: PreviousInges
 
 
 def reuse_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedShard:
-    """Make an earlier shard appear at `path`: the same file where it lies in `folder` itself, else a copy."""
+    """Put a shard of the previous ingest at `path`: a hard link if the shard lies in `folder`, else a copy.
+
+    Args:
+        name: the shard's new name, for the note.
+
+    Returns:
+        The note on the shard.
+    """
     if shard.path.parent == folder:
         with contextlib.suppress(OSError):  # a file system without hard links
             os.link(shard.path, path)
@@ -162,10 +176,14 @@ def reuse_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> Noted
 
 
 def write_shard(samples: Sequence[KeyedSample], layout: Layout, store: ImageStore, path: Path, name: str) -> NotedShard:
-    """Write samples as a tar to `path`.
+    """Write samples as a tar to `path`, and return the note on it.
+
+    Args:
+        layout: which files a sample has.
+        name: the shard's name, for the note.
 
     Raises:
-        OSError: the disk is full, an earlier shard is gone.
+        OSError: the disk is full, or a shard of the previous ingest is gone.
     """
     file = _HashedFile(path)
     try:

@@ -1,9 +1,9 @@
-"""Ingest: from a source's images to WebDataset tars with a manifest, on all cores, the same bytes every time.
+"""Ingest: from a source's images to WebDataset tars with a manifest, on all cores. Equal inputs give equal bytes.
 
-A sample's members are `<digest>.cls`, `<digest>.png`, `<digest>.<field>.png` and `<digest>.txt`. Every split has shards
-of its own, `<split>-<number>.tar`; which samples share one is decided in arrangement.py. Tar headers are plain USTAR
-without times or owners. Ingesting again decodes only images that no shard of the last ingest holds, and leaves shards
-as they are whose samples are the same.
+A sample's files in a shard are `<digest>.cls`, `<digest>.png`, `<digest>.<field>.png` and `<digest>.txt`. Every split
+has its own shards, `<split>-<number>.tar`; `shard_assignment.py` decides which samples a shard holds. Tar headers are
+plain USTAR without times or owners. A second ingest decodes only images that no shard of the previous ingest holds, and
+reuses the shards whose samples are the same.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from .sample_index import SampleIndex
 from .shard_assignment import shard_sizes
 from .shard_writer import ImageStore, find_unchanged_shard, reuse_shard, with_keys, write_shard
 
-__all__ = ["Manifest", "Memory", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
+__all__ = ["IngestHistory", "Manifest", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
 _ITEMS_PER_TASK = 128
@@ -62,7 +62,14 @@ _PARTIAL = ".partial-"
 
 @dataclass
 class _Gathered:
-    """All samples by split, what could not be read, and in what there is nothing to see."""
+    """What the items became.
+
+    Attributes:
+        samples: all samples by split.
+        skipped: the items that could not be read.
+        num_decoded: how many samples were decoded, not found in the previous ingest.
+        blank: images in which a person would see nothing, by their `blank_kind`.
+    """
 
     samples: SampleIndex
     skipped: list[Converted]
@@ -72,7 +79,7 @@ class _Gathered:
 
 @dataclass
 class _NamedImages:
-    """How many images have something, and the names of the first ones."""
+    """A number of images, and the names of the first ones."""
 
     number: int = 0
     names: list[str] = field(default_factory=list)
@@ -85,7 +92,7 @@ class _NamedImages:
 
 @dataclass
 class _Written:
-    """The shards, notes on them, and how many of them no earlier ingest wrote."""
+    """The shards, the notes on them, and how many of them were written and not reused."""
 
     shards: list[Shard] = field(default_factory=list)
     notes: list[NotedShard] = field(default_factory=list)
@@ -143,7 +150,7 @@ def _report_blank(blank: dict[str, _NamedImages]) -> None:
 
 
 def _report_classes(names: Sequence[str], samples: SampleIndex, limit: int | None) -> None:
-    """The classes with their images, and what is odd about them: training takes long, and does not tell."""
+    """Print images per class and warnings about them, because a long training would not show such mistakes."""
     if not names:
         return
     train, validation = (samples.num_per_label(split) for split in SPLITS)
@@ -159,7 +166,12 @@ def _convert_all(
     num_processes: int | None,
     what: str,
 ) -> Generator[Converted, None, None]:
-    """What becomes of the items, in their order."""
+    """The results of `convert_items` for all items, in the order of the items, with a progress bar.
+
+    Args:
+        num_processes: all cores when None, but this process only if there are few items.
+        what: the title of the progress bar.
+    """
     total = len(items) if isinstance(items, Sized) else None
     if num_processes is None:
         num_processes = usable_cpus() if total is None or total > _FEW_ITEMS else 1
@@ -177,15 +189,16 @@ def _gather(
     items: Iterable[Item],
     samples: SampleIndex,
     store: ImageStore,
-    known: Path | None,
+    known_digests: Path | None,
     num_processes: int | None,
 ) -> _Gathered:
-    """Read all items, decode those whose digests are not known, and keep what becomes of them.
+    """Read all items, decode those whose digests are not known, and add them to `samples` and `store`.
 
-    Images of more than 8 bits whose range the dataset decides are read twice: nothing is known before the last one.
+    Images of more than 8 bits whose range is chosen from the dataset are read twice, because the range is known only
+    after the last image.
     """
     gathered = _Gathered(samples, [])
-    convert_items = functools.partial(convert, description=description, settings=settings, known=known)
+    convert_items = functools.partial(convert, description=description, settings=settings, known_digests=known_digests)
     waiting = array("Q")
     extents: dict[value_range.Kind, value_range.Extent] = {}
     with contextlib.closing(_convert_all(items, convert_items, num_processes, "ingest")) as results:
@@ -196,9 +209,9 @@ def _gather(
             else:
                 _keep(sample, settings, gathered, store)
     if waiting:
-        again = items if isinstance(items, Sized) else source.items()  # a stream is there once only
+        second_pass = items if isinstance(items, Sized) else source.items()  # a stream can be read once only
         convert_items = functools.partial(convert_items, decided=_choose_ranges(extents))
-        chosen = Items(len(waiting), functools.partial(_items_at, again, waiting))
+        chosen = Items(len(waiting), functools.partial(_items_at, second_pass, waiting))
         with contextlib.closing(
             _convert_all(chosen, convert_items, num_processes, "ingest, more than 8 bits")
         ) as results:
@@ -223,7 +236,7 @@ def _keep(sample: Converted, settings: DataSettings, gathered: _Gathered, store:
 
 
 def _choose_ranges(extents: Mapping[value_range.Kind, value_range.Extent]) -> dict[value_range.Kind, value_range.Range]:
-    """The dataset's ranges; says which, where they are not the types' own."""
+    """The dataset's range of each kind of image; prints a warning for each that is not the full range of its type."""
     decided = {kind: value_range.choose_range(extent) for kind, extent in extents.items()}
     for kind, extent in extents.items():
         if (range_warning := value_range.range_warning(extent, decided[kind])) is not None:
@@ -232,7 +245,7 @@ def _choose_ranges(extents: Mapping[value_range.Kind, value_range.Extent]) -> di
 
 
 def _items_at(items: Iterable[Item], positions: Sequence[int]) -> Iterator[Item]:
-    """The items at these positions, which are in order."""
+    """The items at these positions, which have to be sorted."""
     wanted = iter(positions)
     position = next(wanted, None)
     for found, item in enumerate(items):
@@ -243,7 +256,7 @@ def _items_at(items: Iterable[Item], positions: Sequence[int]) -> Iterator[Item]
 
 @contextlib.contextmanager
 def _known_digests_file(previous: PreviousIngest) -> Iterator[Path | None]:
-    """The digests whose images earlier shards hold, in a file for all processes."""
+    """A temporary file with the digests of all samples of the previous ingest; None if there are none."""
     if not previous.image_ranges:
         yield None
         return
@@ -256,7 +269,7 @@ def _known_digests_file(previous: PreviousIngest) -> Iterator[Path | None]:
 def _write_all(
     samples: SampleIndex, samples_per_shard: int, layout: Layout, store: ImageStore, previous: PreviousIngest, out: Path
 ) -> _Written:
-    """Write the shards under partial names."""
+    """Write all shards under temporary names."""
     written = _Written()
     for split in SPLITS:
         waiting = with_keys(samples.in_order(split))
@@ -284,7 +297,7 @@ def _remove_matching(folder: Path, pattern: str) -> None:
 
 @contextlib.contextmanager
 def _partial_files(folder: Path) -> Iterator[None]:
-    """None is there before or after, whatever happens; those of a killed ingest neither."""
+    """Removes all partial files from the folder, before and after: also those of an ingest that was killed."""
     pattern = rf"^{re.escape(_PARTIAL)}"
     folder.mkdir(parents=True, exist_ok=True)
     _remove_matching(folder, pattern)
@@ -295,7 +308,8 @@ def _partial_files(folder: Path) -> Iterator[None]:
 
 
 def _publish(out: Path, manifest: Manifest) -> None:
-    """Put new shards in the place of an earlier ingest's, its manifest first; nothing else in the folder is touched."""
+    """Replace an earlier ingest's shards by the new ones. The old manifest is removed first and the new one written
+    last. Other files in the folder are not touched."""
     (out / MANIFEST).unlink(missing_ok=True)
     _remove_matching(out, SHARD_PATTERN)
     for shard in manifest.shards:
@@ -304,7 +318,7 @@ def _publish(out: Path, manifest: Manifest) -> None:
 
 
 def _change_summary(previous: PreviousIngest, gathered: _Gathered, written: _Written) -> str:
-    """One line: what is new since the last ingest."""
+    """One line on what changed since the previous ingest."""
     rewritten = f"{written.num_new} of {len(written.shards)} shards rewritten"
     if previous.num_lost:
         return (
@@ -330,15 +344,21 @@ def write_shards(
     """Ingest: write the source's images into `out` as shards, then their manifest.
 
     The manifest is written last and atomically, so a folder that has one is complete. An earlier ingest's shards in
-    `out` stay until the new ones are ready. The bytes written depend on settings and images alone: not on
-    `num_processes`, nor on what was ingested before.
+    `out` stay until the new ones are ready. The bytes written depend on settings and images only: not on
+    `num_processes`, and not on earlier ingests.
 
     Args:
-        num_processes: that decode and encode; all cores when None, and only this process for few images.
-        memory: where notes on earlier ingests are; None decodes everything.
+        out: the folder of the shards; it is made if it does not exist.
+        num_processes: processes that decode and encode; all cores when None, but this process only if there are few
+            images.
+        history: where notes on earlier ingests are; None decodes everything.
+
+    Returns:
+        The manifest that was written.
 
     Raises:
-        GanpipeError: nothing to ingest, an image is unreadable (under `unreadable: error`), the disk is full.
+        GanpipeError: there is nothing to ingest, an image is unreadable (under `unreadable: error`), or the disk is
+            full.
     """
     source.check()
     source.check_against(settings)
@@ -347,7 +367,7 @@ def write_shards(
     key = f"{settings.source}-{conversion_key(settings, description)}"
     fields: Fields = description.specs(settings)
     layout = Layout.of(fields)
-    if isinstance(items, Sized):  # what is wrong with a label or text is said before any image is read
+    if isinstance(items, Sized):  # so that errors in labels and texts are found before any image is read
         for item in items:
             check_values(item, description, settings)
     previous = find_previous(history, key, out, layout)
@@ -356,9 +376,9 @@ def write_shards(
             _partial_files(out),
             contextlib.closing(ImageStore(out, previous, _label_position(description))) as store,
             contextlib.closing(SampleIndex()) as samples,
-            _known_digests_file(previous) as known,
+            _known_digests_file(previous) as known_digests,
         ):
-            gathered = _gather(settings, source, description, items, samples, store, known, num_processes)
+            gathered = _gather(settings, source, description, items, samples, store, known_digests, num_processes)
             _report_skipped(gathered.skipped, out)
             _report_left_out(source.left_out(), out)
             _report_blank(gathered.blank)
@@ -384,7 +404,7 @@ def write_shards(
 
 
 def _label_position(description: Description) -> int | None:
-    """Where among a sample's values the class stands that is counted; None without labels."""
+    """Index of the main label among a sample's values; None if there are no labels."""
     values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
     label = main_label(name for name in values if isinstance(description.fields[name], Classes))
     return None if label is None else values.index(label)
@@ -398,7 +418,7 @@ def _texts(samples: SampleIndex, split: Split, number: int) -> Iterator[str]:
 def _final_fields(
     fields: Fields, description: Description, settings: DataSettings, samples: SampleIndex
 ) -> tuple[Fields, dict[str, tuple[str, ...]]]:
-    """The fields with texts as long as they are, and the names of classes and words."""
+    """The fields with the real length of the texts, and the names of classes and words by field."""
     found, names = dict(fields), dict[str, tuple[str, ...]]()
     values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
     for number, name in enumerate(values):

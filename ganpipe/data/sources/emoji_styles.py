@@ -1,4 +1,4 @@
-"""The same emoji in two styles, OpenMoji's and Google's Noto, as two classes: for GANs that learn from unpaired images.
+"""The same emoji in two styles, OpenMoji and Google's Noto, as two classes: for GANs that learn from unpaired images.
 
 Noto's drawings are 64 pixels wide (https://github.com/googlefonts/noto-emoji); they come from the npm package
 `emoji-datasource-google`.
@@ -36,9 +36,9 @@ _TARBALL = KnownFile(
     74_344_091,
     "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
 )
-"""The package."""
+"""The tarball of the npm package."""
 _DRAWINGS = KnownFile("noto-64.tar", 16_578_560, "b6c190024cbfe2e349b7cdd039d1e679ff58ff242392eb66f2a757439adcb350")
-"""What is kept of it: the drawings of 64 pixels as a plain tar, in which each can be read by itself."""
+"""The part of the package that is kept: the drawings of 64 pixels, in a plain tar from which each can be read."""
 _NOTO_LICENCE = "https://www.apache.org/licenses/LICENSE-2.0"
 _MEMBER = re.compile(r"package/img/google/64/([0-9a-f]+(?:-[0-9a-f]+)*\.png)")
 _MAX_BYTES = 2**29
@@ -49,15 +49,21 @@ CodePoints = tuple[int, ...]
 
 
 class EmojiStylesSettings(EmojiSettings):
-    """The emoji that both OpenMoji and Google's Noto have drawn, each drawing an image with its style as label."""
+    """The emoji that both OpenMoji and Google's Noto have drawn. Each drawing is an image; its style is its label."""
 
     path: str | None = None
     """The tarball of the npm package emoji-datasource-google 16.0.0. Null: the npm command fetches it from the registry
-    that it is configured with. Either way its SHA-256 is checked."""
+    that npm is configured with. In both cases its SHA-256 is checked."""
 
 
 class _SharedEmoji(NamedTuple):
-    """An emoji that both have drawn: OpenMoji's file, and where Noto's lies in the tar."""
+    """An emoji that both OpenMoji and Noto have drawn.
+
+    Attributes:
+        openmoji: OpenMoji's file.
+        name: name of Noto's drawing in the tar.
+        start, stop: its content's first byte in the tar, and the byte after its last.
+    """
 
     openmoji: Path
     name: str
@@ -76,7 +82,7 @@ class EmojiStyles(Source):
         self._left_out = Tally()
 
     def _openmoji(self) -> dict[CodePoints, Path]:
-        """OpenMoji's drawings by what names an emoji; never empty."""
+        """OpenMoji's drawings by the code points of the emoji; never empty."""
         found = drawings(self._settings.groups, self._settings.skin_tones)
         if not found:
             raise GanpipeError(f"{_KEY}.groups: OpenMoji has no drawing of {', '.join(self._settings.groups)}")
@@ -88,9 +94,11 @@ class EmojiStyles(Source):
             return None
         path = Path(self._settings.path).expanduser()
         if not path.is_file():
-            raise GanpipeError(f"{_KEY}.path: {path} is no file; null fetches the package with npm")
+            raise GanpipeError(f"{_KEY}.path: {path} is not a file; null fetches the package with npm")
         if path.stat().st_size != _TARBALL.num_bytes:
-            raise GanpipeError(f"{_KEY}.path: {path} has {path.stat().st_size:,} bytes, {_TARBALL.name} has others")
+            raise GanpipeError(
+                f"{_KEY}.path: {path} has {path.stat().st_size:,} bytes; {_TARBALL.name} has {_TARBALL.num_bytes:,}"
+            )
         return path
 
     def check(self) -> None:
@@ -116,7 +124,7 @@ class EmojiStyles(Source):
             with FileLock(folder / ".drawings.lock"):
                 if not _DRAWINGS.is_at(kept):
                     if local is not None and not _TARBALL.is_at(local):
-                        raise GanpipeError(f"{_KEY}.path: {local} has another SHA-256 than {_TARBALL.name}")
+                        raise GanpipeError(f"{_KEY}.path: {local} does not have the SHA-256 of {_TARBALL.name}")
                     tarball = local or fetch([_TARBALL], [_MIRROR], folder, "Noto's emoji", _REMEDY)[_TARBALL.name]
                     _write_drawings(tarball, kept)
                     (folder / _TARBALL.name).unlink(missing_ok=True)
@@ -125,7 +133,7 @@ class EmojiStyles(Source):
         return kept
 
     def _shared_emoji(self, noto: Path) -> list[_SharedEmoji]:
-        """The emoji that both have drawn, in the order of their code points."""
+        """The emoji that both OpenMoji and Noto have drawn, in the order of their code points."""
         openmoji, self._left_out = self._openmoji(), Tally()
         with noto.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             found = {_code_points(member[0]): member for member in find_members(noto, content)}
@@ -161,12 +169,12 @@ class EmojiStyles(Source):
 
 
 def _without_variation(code_points: CodePoints) -> CodePoints:
-    """What names an emoji, whoever names its file: without the selectors of its presentation."""
+    """The code points without variation selectors, which OpenMoji and Noto do not put into file names alike."""
     return tuple(point for point in code_points if point != _VARIATION)
 
 
 def _code_points(name: str) -> CodePoints:
-    """Of a file that is called by them: `1f600.png`."""
+    """The code points in the name of a file such as `1f600.png`."""
     return _without_variation(tuple(int(part, 16) for part in name.partition(".")[0].split("-")))
 
 
@@ -174,7 +182,7 @@ def _drawings_in(tarball: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the drawings in the package."""
     with (
         tarball.open("rb") as packed,
-        # A stream, and so limited in all: tarfile itself takes any size that a header says.
+        # Read as a stream, so that its size is limited: tarfile itself believes any size in a header.
         tarfile.open(fileobj=LimitedGzipFile(packed, tarball.name, _MAX_BYTES), mode="r|") as archive,
     ):
         for member in archive:
@@ -187,10 +195,10 @@ def _drawings_in(tarball: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _write_drawings(tarball: Path, path: Path) -> None:
-    """Write the drawings in the package as a plain tar to `path`, whole or not at all.
+    """Write the drawings in the package as a plain tar to `path`, atomically.
 
     Raises:
-        GanpipeError: they are not those that are known.
+        GanpipeError: the tar does not have the known SHA-256, or the package cannot be unpacked.
     """
     partial = path.with_name(f".{path.name}.partial")
     num_bytes = 0
@@ -204,5 +212,5 @@ def _write_drawings(tarball: Path, path: Path) -> None:
     except (tarfile.TarError, zlib.error, EOFError, ValueError, DecompressionBomb) as error:
         raise GanpipeError(f"{tarball}: cannot be unpacked ({error})") from None
     if not _DRAWINGS.is_at(partial):
-        raise GanpipeError(f"{tarball}: holds other drawings than those that are known")
+        raise GanpipeError(f"{tarball}: its drawings do not have the expected SHA-256")
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""Images in a folder as Hugging Face's ImageFolder knows them: metadata.csv or .jsonl, class folders, split folders."""
+"""Images in a folder in the layout of Hugging Face's ImageFolder: metadata.csv or .jsonl, class and split folders."""
 
 from __future__ import annotations
 
@@ -26,28 +26,33 @@ class ImagefolderSettings(SourceSettings):
 
     path: str | None = None
     """The folder. A metadata.csv or metadata.jsonl in it (or in its subfolders, each for the files below it) names
-    images in its column `file_name`; images that no table names are left out. Without a table all images count."""
+    images in its column `file_name`; images that no table names are left out. Without a table all images are taken."""
     labels: Literal["auto", "column", "subfolders", "none"] = "auto"
     """`column`: the class stands in a column of the table. `subfolders`: the subfolders are the classes. `none`: no
-    labels. `auto`: the column where the tables have one of that name; without a table the subfolders, if any."""
+    labels. `auto`: with a table its column `label_column`, if it has one; without a table the subfolders, if any."""
     label_column: str = "label"
-    """The table's column with the class: names, or whole numbers."""
+    """The table's column with the class, a name or a whole number."""
     text_column: str | None = None
     """The table's column with the image's text (a caption). Null: no texts."""
     subsets: tuple[Subset, ...] = Field(("train", "validation"), min_length=1)
-    """Which to take where the folder's subfolders are train/, validation/ and test/ (or dev/, val/, eval/, ...)."""
+    """Which subsets to take if the subfolders are train/, validation/ and test/ (or dev/, val/, eval/, ...)."""
     splits: Literal["mix", "keep"] = "mix"
-    """`mix`: what is kept from training is decided by data.validation_fraction alone. `keep`: by the folder: train/ is
-    for training, the other subsets taken are for validation."""
+    """`mix`: data.validation_fraction decides which images are kept for validation. `keep`: the folders decide: images
+    in train/ are for training, those of the other subsets in `subsets` are for validation."""
     description: str = "Images from a local folder."
     """One sentence for the model card."""
     licence: str = "unknown (local images)"
-    """Under which terms the images may be used; it is written on every registered model."""
+    """Under which terms the images may be used; it is written into every registered model."""
 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image that was found: its path below the folder, and the row about it."""
+    """An image that was found.
+
+    Attributes:
+        parts: its path below the folder.
+        row: the row of a table that names it; None without a table.
+    """
 
     parts: Parts
     row: imagefolder_metadata.Row | None
@@ -75,7 +80,7 @@ class Imagefolder(Source):
         return root
 
     def _list(self, left_out: Tally | None = None) -> list[Parts]:
-        """Tables, and what may be images."""
+        """The paths of tables, and of files that may be images."""
         try:
             return list(
                 files.walk(self._root(), lambda name: _is_named_like_table(name) or files.may_be_image(name), left_out)
@@ -84,7 +89,7 @@ class Imagefolder(Source):
             raise GanpipeError(f"{_KEY}.path: {error.filename} cannot be listed ({error.strerror})") from None
 
     def _images(self) -> list[_Image]:
-        """All images of the subsets that are taken, in the order of their paths; never empty."""
+        """All images of the subsets in `subsets`, sorted by their paths; never empty."""
         if self._found is None:
             self._left_out = Tally()
             listed = self._list(self._left_out)
@@ -121,7 +126,7 @@ class Imagefolder(Source):
                 self._left_out.add(kind, files.display_path(parts))
 
     def _refuse_parquet(self, found: list[Parts], tables: list[Parts]) -> None:
-        """Raise GanpipeError for a table of Parquet whose images would be taken for images that no table names."""
+        """Raise GanpipeError for a Parquet table: it is not read, and its images would be taken without their rows."""
         folders = {parts[:-1] for parts in tables}
         for parts in found:
             if self._is_table_taken(parts) and parts[:-1] not in folders:
@@ -132,7 +137,7 @@ class Imagefolder(Source):
         return parts[0] not in self._subset_of or self._subset_of[parts[0]] in self._settings.subsets
 
     def _is_taken(self, parts: Parts) -> bool:
-        """Whether a file lies in one of the subsets that are taken, or in none at all."""
+        """Whether a file lies in one of the subsets in `subsets`, or there are no subsets."""
         if parts[0] in self._subset_of:
             return self._subset_of[parts[0]] in self._settings.subsets
         if self._subset_of and parts[-1] not in imagefolder_metadata.NAMES:
@@ -164,7 +169,7 @@ class Imagefolder(Source):
         return [_Image(parts, row) for parts, row in rows.items() if self._is_taken(parts)]
 
     def _class_names(self) -> list[str] | None:
-        """The class of each image, as it is called; None without labels."""
+        """The name of each image's class; None without labels."""
         images, mode, column = self._images(), self._settings.labels, self._settings.label_column
         if mode == "auto":
             has_rows = images[0].row is not None
@@ -185,7 +190,7 @@ class Imagefolder(Source):
         return [files.printable(self._parts_below_subset(image)[0]) for image in images]
 
     def _parts_below_subset(self, image: _Image) -> Parts:
-        """The image's path below its subset's folder."""
+        """The image's path below the folder of its subset, or below the folder if there are no subsets."""
         return image.parts[1:] if image.parts[0] in self._subset_of else image.parts
 
     def _row(self, image: _Image, wish: str) -> imagefolder_metadata.Row:
@@ -251,7 +256,7 @@ class Imagefolder(Source):
 
 
 def _is_named_like_table(name: str) -> bool:
-    """Whether a file may be a table about the images."""
+    """Whether a file's name is that of a table about the images."""
     return name.startswith("metadata.") and not files.is_image(name)
 
 
@@ -263,6 +268,6 @@ def _class_name(row: imagefolder_metadata.Row, column: str) -> str:
 
 
 def _classes_by_number(labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes, by number: as numbers where all are, else by name."""
+    """The classes by number: sorted as numbers if all names are numbers, else by name."""
     names = set(labels)
     return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))

@@ -1,4 +1,4 @@
-"""WebDataset shards that exist already, local or at URLs, with a mapping of their members to image, label and text."""
+"""WebDataset shards that others wrote, local or at URLs; settings say which members are image, label and text."""
 
 from __future__ import annotations
 
@@ -48,35 +48,36 @@ _KEY = "sources.webdataset"
 
 
 class _NoImage(GanpipeError):
-    """A sample without its image, which follows data.unreadable."""
+    """A sample has no image; data.unreadable decides what happens."""
 
 
 class WebdatasetSettings(SourceSettings):
     """WebDataset shards that exist already."""
 
     path: str | None = None
-    """The folder of local shards. It is a dependency in dvc.yaml: where all shards are at URLs, leave a folder that
+    """The folder of local shards. It is a dependency in dvc.yaml: if all shards are at URLs, name a folder that
     exists."""
     shards: tuple[str, ...] = Field(("*.tar",), min_length=1)
-    """Which shards: names below `path`, or URLs (http, https; s3, gs, ... where fsspec's driver is installed). Braces
-    stand for several (train-{000000..000041}.tar); *, ? and ** are for local ones only. Each may be gzipped."""
+    """Which shards: names below `path`, or URLs (http, https; s3, gs, ... if fsspec's driver is installed). Braces
+    stand for several names (train-{000000..000041}.tar); *, ? and ** work for local shards only. A shard may be
+    gzipped."""
     image: str | None = None
     """Extension of the member that is the image. Null: the first of png, jpg, jpeg, webp that a sample has."""
     label: str | None = None
-    """The member with the class: an extension (`cls`) whose text is the class's number or name, or `json:key`, which is
-    the value under that key (`json:a.b`: under b in a). Null: no labels."""
+    """The member with the class: an extension (`cls`) whose text is the class's number or name, or `json:key` for the
+    value under this key of a JSON member (`json:a.b`: the value under b in a). Null: no labels."""
     text: str | None = None
-    """The member with the text, named in the same way (`txt`, `json:caption`). Null: no texts."""
+    """The member with the text, written in the same way (`txt`, `json:caption`). Null: no texts."""
     classes: tuple[str, ...] | int | None = None
-    """Names of the classes, or how many there are. Null reads all labels of local shards to know; needed for shards at
-    URLs that have labels."""
+    """Names of the classes, or their number. Null: all labels of local shards are read to find the classes. It has to
+    be set if shards at URLs have labels."""
     key_ends_at: Literal["first dot", "last dot"] = "first dot"
-    """Where a member's name divides into key and extension: at the first dot after its last slash, as the webdataset
-    library has it, or at the last (photo.v2.jpg)."""
+    """Where a member's name is divided into key and extension: at the first dot after its last slash, as in the
+    webdataset library, or at the last dot (photo.v2.jpg)."""
     description: str = "Images from WebDataset shards."
     """One sentence for the model card."""
     licence: str = "unknown (WebDataset shards)"
-    """Under which terms the images may be used; it is written on every registered model."""
+    """Under which terms the images may be used; it is written into every registered model."""
 
     @field_validator("classes")
     @classmethod
@@ -118,7 +119,7 @@ class Webdataset(Source):
         return expand_patterns(self._settings.shards, root)
 
     def _mapping(self, reads_images: bool) -> MemberMapping:
-        """Label and text are read; the image is found, or read, too."""
+        """Which members make a sample. Label and text are always read, the image only if `reads_images`."""
         given = self._settings
         return MemberMapping(
             images=(given.image.lower(),) if given.image else _IMAGES,
@@ -130,7 +131,7 @@ class Webdataset(Source):
     def _samples(
         self, shard: ForeignShard, with_images: bool, left_out: Tally | None = None
     ) -> Iterator[ForeignSample]:
-        """The shard's samples with label and text read, and the image, too, if asked for."""
+        """The shard's samples with label and text read, and with the image read if `with_images`."""
         return read_samples(shard, self._mapping(with_images), left_out)
 
     def _image_extension(self, shard: ForeignShard, sample: ForeignSample) -> str:
@@ -153,7 +154,11 @@ class Webdataset(Source):
         return extension
 
     def _value(self, shard: ForeignShard, sample: ForeignSample, setting: str) -> Any:
-        """The text of a member, or what its JSON holds under a key."""
+        """The text of the member that a setting names, or the value under a key of its JSON.
+
+        Args:
+            setting: `label` or `text`.
+        """
         extension, _, key = getattr(self._settings, setting).partition(":")
         content = sample.contents[self._require_member(shard, sample, extension.lower(), setting)]
         where = f"{shard.name}: sample {sample.key}: .{extension}"
@@ -163,7 +168,7 @@ class Webdataset(Source):
                 return text
             value = parse_json(text)
         except ValueError as error:
-            raise GanpipeError(f"{where}: {'no JSON' if key else 'no UTF-8 text'} ({error})") from None
+            raise GanpipeError(f"{where}: {'not JSON' if key else 'not UTF-8 text'} ({error})") from None
         for part in [key] if isinstance(value, dict) and key in value else key.split("."):
             if not isinstance(value, dict) or part not in value:
                 valid = nearest(part, value) if isinstance(value, dict) else f"{type(value).__name__} has no keys"
@@ -172,7 +177,7 @@ class Webdataset(Source):
         return value
 
     def _class_name(self, shard: ForeignShard, sample: ForeignSample) -> str:
-        """The class as the sample calls it: a number or a name."""
+        """The sample's class as its member names it: a number or a name."""
         value = self._value(shard, sample, "label")
         name = value.strip() if isinstance(value, str) else str(value)
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not name:
@@ -182,8 +187,8 @@ class Webdataset(Source):
             )
         if len(name) > _LONGEST_CLASS:
             raise GanpipeError(
-                f"{shard.name}: sample {sample.key}: {self._settings.label} has {len(name):,} characters; no class is "
-                "called so"
+                f"{shard.name}: sample {sample.key}: {self._settings.label} has {len(name):,} characters; the name of "
+                f"a class may have {_LONGEST_CLASS}"
             )
         return name
 
@@ -215,7 +220,7 @@ class Webdataset(Source):
     def check(self) -> None:
         shards = self._shards()
         for shard in shards:
-            if not shard.is_remote:  # the mapping fits the first sample of each that has an image
+            if not shard.is_remote:  # the settings have to fit its first sample with an image
                 self._require_images(shard)
 
     def _require_images(self, shard: ForeignShard) -> None:
@@ -265,7 +270,7 @@ class Webdataset(Source):
         return {"text": text}
 
     def _image_reference(self, shard: ForeignShard, sample: ForeignSample, path: Path | None) -> ImageReference:
-        """Where the image lies: in the shard at `path`, or in memory."""
+        """The reference to the sample's image: in the local shard at `path`, or in memory if `path` is None."""
         try:
             extension = self._image_extension(shard, sample)
         except _NoImage as error:
@@ -292,8 +297,9 @@ class Webdataset(Source):
                 yield from self._items_of(shard, classes, self._left_out)
 
         if any(shard.is_remote or is_gzipped(shard) for shard in shards):
-            return make()  # read as they come
-        return Items(sum(1 for _ in make()), make)  # what does not fit the mapping is an error before any is decoded
+            return make()  # such shards are read once, as a stream
+        # Counting reads all samples, so that errors in them are found before any image is decoded.
+        return Items(sum(1 for _ in make()), make)
 
     def left_out(self) -> tuple[LeftOut, ...]:
         return self._left_out.result()
@@ -309,7 +315,7 @@ def _list_members(sample: ForeignSample) -> str:
 
 
 def _classes_by_number(names: Iterable[str]) -> tuple[str, ...]:
-    """Classes by number: numbers up to the largest where all are, else names in their order."""
+    """The classes by number: if all names are numbers, every number up to the largest; else the sorted names."""
     known: Sequence[str] = sorted(names)
     if known and all(name.isdecimal() for name in known):
         largest = max(map(int, known))
