@@ -215,7 +215,7 @@ def pax(**values: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda: a_tar(member("0.png", tarfile.GNUTYPE_SPARSE)), "is a file with holes"),
+        (lambda: a_tar(member("0.png", tarfile.GNUTYPE_SPARSE)), "is a sparse file"),
         (lambda: a_tar(member("x", tarfile.GNUTYPE_LONGNAME, 2**17)), "says that it has 131,072 bytes"),
         (lambda: a_tar(member("x", tarfile.XHDTYPE, 2**17)), "says that it has 131,072 bytes"),
         (lambda: a_tar(member("0.png", size=1, **pax(size="9" * 5000)), form=tarfile.PAX_FORMAT), "its size is '9999"),

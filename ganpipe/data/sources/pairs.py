@@ -37,7 +37,7 @@ class PairsSettings(SourceSettings):
 
     layout: Literal["folders", "side_by_side"] = "folders"
     """`folders`: the sources lie in `source_path`, the targets in `target_path`; a pair has the same name in both,
-    and may have different extensions. `side_by_side`: each image in `path` holds both, as in the datasets of pix2pix."""
+    and may have different extensions. `side_by_side`: each image in `path` holds both, as in pix2pix's datasets."""
     source_path: str | None = None
     """The folder of the sources, for `layout: folders`."""
     target_path: str | None = None
@@ -199,8 +199,8 @@ class Pairs(Source):
             name = (*parts[:-1], parts[-1][: len(parts[-1]) - len(files.extension_of(parts[-1]))])
             if name in found:
                 raise GanpipeError(
-                    f"{_KEY}.{key}: {files.display_path(found[name])} and {files.display_path(parts)} differ in their extensions "
-                    "only, so both belong to one pair; remove one of them"
+                    f"{_KEY}.{key}: {files.display_path(found[name])} and {files.display_path(parts)} differ in their "
+                    "extensions only, so both belong to one pair; remove one of them"
                 )
             found[name] = parts
         return found
@@ -241,13 +241,13 @@ class Pairs(Source):
         width, height = size
         if width % 2:
             raise GanpipeError(
-                f"{_KEY}.path: {files.display_path(pair.source)} is {width} pixels wide; two images side by side have an even "
-                "number"
+                f"{_KEY}.path: {files.display_path(pair.source)} is {width} pixels wide; two images side by side have "
+                "an even number"
             )
         return width // 2, height
 
     def _require_fit(self, pair: _Pair, source: Size, target: Size) -> None:
-        """Raise GanpipeError if the sizes of a source and its target show that they cannot show the same."""
+        """Raise GanpipeError if source and target have different sizes, or, with `source_size`, aspect ratios."""
         is_alike = source[0] * target[1] == source[1] * target[0]
         if source == target or (is_alike and self._settings.source_size is not None):
             return

@@ -31,15 +31,8 @@ from .base import (
     SourceSettings,
     Texts,
 )
-from .webdataset_shards import (
-    ForeignSample,
-    ForeignShard,
-    MemberMapping,
-    change_marks,
-    expand_patterns,
-    is_gzipped,
-    read_samples,
-)
+from .webdataset_samples import ForeignSample, MemberMapping, read_samples
+from .webdataset_shards import ForeignShard, change_marks, expand_patterns, is_gzipped
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 _LONGEST_CLASS = 200
