@@ -26,14 +26,14 @@ _STAGES = {
     "ingest": """
 from ganpipe.data import sources
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.ingest.shards import write_shards
 source = sources.load("webdataset")
 settings = DataSettings(source="webdataset", image_size=64, samples_per_shard=10_000)
 write_shards(settings, source(source.Settings(path=str(folder / "foreign"), image="png")), folder / "shards")
 """,
     "training": """
 from ganpipe.gans import load
-from ganpipe.data.shard_set import ShardSet
+from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.worker import TrainingJob, run_training
 settings = TrainSettings(gan="gan", num_images=100_000, checkpoint_every=100_000)
@@ -41,7 +41,7 @@ run_training(TrainingJob("gan", "gan", load("gan").Config(), settings, ShardSet(
                          str(folder / "work"), num_threads=2))
 """,
     "evaluation": """
-from ganpipe.data.cache import open_dataset
+from ganpipe.data.loading.cache import open_dataset
 from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.reference import compute_reference
 from ganpipe.evaluation.settings import EvaluateSettings

@@ -135,7 +135,7 @@ OPEN = """
 import hashlib, sys
 from pathlib import Path
 import numpy as np
-from ganpipe.data.cache import open_dataset
+from ganpipe.data.loading.cache import open_dataset
 if __name__ == "__main__":
     dataset = open_dataset(Path(sys.argv[1]), "train")
     rows = dataset.rows(np.arange(len(dataset)))

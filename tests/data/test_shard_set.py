@@ -111,9 +111,9 @@ def test_a_store_that_does_not_answer(elsewhere: ShardSet) -> None:
 
 FETCH = """
 import json, sys
-from ganpipe.data.cache import open_dataset
-from ganpipe.data.manifest import Manifest
-from ganpipe.data.shard_set import ShardSet
+from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.shards.manifest import Manifest
+from ganpipe.data.shards.shard_set import ShardSet
 given = json.loads(sys.argv[1])
 shards = ShardSet(given["folder"], Manifest.model_validate(given["manifest"]), given["urls"])
 print(open_dataset(shards, "train").rows(__import__("numpy").arange(3))["image"].sum())

@@ -246,7 +246,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.sources.mnist import Mnist, MnistSettings
 if __name__ == "__main__":
     source = Mnist(MnistSettings(path=sys.argv[1]))

@@ -442,8 +442,8 @@ def test_a_folder_and_a_file_that_cannot_be_read_are_named(tmp_path: Path) -> No
 MAKE_BOMBS = """
 import gzip, io, resource, sys, tarfile, threading, zlib
 from pathlib import Path
-from ganpipe.data.download import KnownFile, _from_npm, MirrorFailed
-from ganpipe.data import download
+from ganpipe.data.access.download import KnownFile, _from_npm, MirrorFailed
+from ganpipe.data.access import download
 from ganpipe.data.sources.mnist import Mnist, MnistSettings
 from ganpipe.data.sources.webdataset import Webdataset, WebdatasetSettings
 from ganpipe.errors import GanpipeError

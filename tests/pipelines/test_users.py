@@ -48,7 +48,7 @@ def folder() -> Iterator[Path]:
 
 SHOW = (
     "import getpass, os; from pathlib import Path; from ganpipe import environment; environment.apply_defaults(); "
-    "from ganpipe.data.places import host_cache; "
+    "from ganpipe.data.access.host_cache import host_cache; "
     "print(getpass.getuser(), Path.home(), os.environ.get('RAY_AUTH_TOKEN_PATH'), host_cache(), sep='\\n')"
 )
 
@@ -90,7 +90,7 @@ def test_a_token_or_a_cluster_that_is_there_already_stays(folder: Path) -> None:
 
 
 def test_outside_of_a_checkout_one_line_names_home(folder: Path) -> None:
-    code = "from ganpipe.data.places import host_cache; host_cache()"
+    code = "from ganpipe.data.access.host_cache import host_cache; host_cache()"
     variables = bare(Path(__file__).parents[2])
     said = subprocess.run(
         as_nobody(sys.executable, "-c", code), cwd=folder, env=variables, capture_output=True, text=True, check=False
