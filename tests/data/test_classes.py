@@ -139,7 +139,7 @@ def shards_with_labels(path: Path, labels: list[int], draw: Draw) -> Webdataset:
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        ([3, 7, 1000], "998 of 1,001 classes have no image: '0', '1', '2', '4', '5', ...; a GAN with labels has"),
+        ([3, 7, 1000], "998 of 1,001 classes have no image: '0', '1', '2', '4', '5', ...; a GAN with labels is built"),
         ([1, 2, 3], "class 0 ('0') has no image: the labels seem to begin at 1; number them from 0"),
         ([0], "there is one class only, '0': its label says nothing"),
     ],

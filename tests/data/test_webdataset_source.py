@@ -237,9 +237,9 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (cut(0), r"data-000001\.tar: truncated: it ends from its start"),
     "text": (
         lambda content: b"<html>404</html>" * 100,
-        r"data-000001\.tar: byte 0 \(from its start\) is no header",
+        r"data-000001\.tar: byte 0 \(from its start\) is not a header",
     ),
-    "damaged header": (lambda content: b"x" + content[1:], r"data-000001\.tar: byte 0 .* is no header"),
+    "damaged header": (lambda content: b"x" + content[1:], r"data-000001\.tar: byte 0 .* is not a header"),
 }
 
 
