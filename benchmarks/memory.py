@@ -26,7 +26,7 @@ _STAGES = {
     "ingest": """
 from ganpipe.data import sources
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.ingest.shards import write_shards
 source = sources.load("webdataset")
 settings = DataSettings(source="webdataset", image_size=64, samples_per_shard=10_000)
 write_shards(settings, source(source.Settings(path=str(folder / "foreign"), image="png")), folder / "shards")

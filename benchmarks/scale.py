@@ -54,10 +54,10 @@ def workers() -> str:
     seconds = {share: _seconds_of_step(share) for share in (1, 2, 4, 8, 16, 32, 64)}
     gathered, reduced = _messages()
     lines = [
-        f"DCGAN at 32 px: a step gathers {len(gathered)} times, {sum(gathered) / 2**10:.0f} KiB a worker, and "
+        f"DCGAN at 32 px: a step gathers {len(gathered)} times, {sum(gathered) / 2**10:.0f} KiB per worker, and "
         f"all-reduces {len(reduced)} times, {sum(reduced) / 2**20:.1f} MiB.",
         "",
-        "| workers | " + " | ".join(f"{n}: batch 64 | {n}: 64 a worker" for n in _NETWORKS) + " |",
+        "| workers | " + " | ".join(f"{n}: batch 64 | {n}: 64 per worker" for n in _NETWORKS) + " |",
         "|---:|" + "---:|---:|" * len(_NETWORKS),
     ]
     for num in _WORKERS:
@@ -126,7 +126,7 @@ def _messages() -> tuple[list[int], list[int]]:
 
 def order() -> str:
     """The order of samples: time of a batch and memory, from a thousand to a billion images."""
-    lines = ["| images | a batch of 64, µs | memory of the order, KiB |", "|---:|---:|---:|"]
+    lines = ["| images | time per batch of 64, µs | memory of the order, KiB |", "|---:|---:|---:|"]
     for num in (10**3, 10**6, 10**9):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         stream = SampleOrder(num, seed=0)

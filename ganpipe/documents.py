@@ -1,7 +1,7 @@
-"""JSON and YAML from files that others may have written: never larger, deeper or stranger than what is expected.
+"""JSON and YAML from files that others may have written, with limits on their size, their depth and their types.
 
-Parsers are safe in what they build, not in how much: a few lines of YAML aliases expand to gigabytes as soon as
-somebody prints them, and a thousand brackets end an interpreter's stack. What comes out of here is plain, small data.
+The parsers build plain data only, but they do not limit how much of it: a few lines of YAML aliases expand to gigabytes
+when they are printed, and a thousand nested brackets exhaust the interpreter's stack. The functions here do limit it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import yaml
 from .errors import GanpipeError
 
 MAX_DEPTH = 40
-"""Of lists and mappings in each other. The deepest of this project's own files has seven."""
+"""Levels of nested lists and mappings. The deepest of this project's own files has seven."""
 MAX_YAML_BYTES = 2**18
-"""Of params.yaml: some twenty times what it has."""
+"""Size of params.yaml; the real one has about a twentieth of this."""
 MAX_YAML_NODES = 50_000
-"""Scalars, lists and mappings, aliases written out."""
+"""Number of scalars, lists and mappings in params.yaml, with all aliases expanded."""
 MAX_TEXT = 10_000
 """Characters of one string in params.yaml."""
 
@@ -32,12 +32,12 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     """The content of a regular file.
 
     Raises:
-        FileNotFoundError: it is not there.
-        GanpipeError: it is a folder, pipe or device, larger than `max_bytes`, or cannot be read.
+        FileNotFoundError: the file does not exist.
+        GanpipeError: it is a folder, pipe or device, is larger than `max_bytes`, or cannot be read.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise GanpipeError(f"{path}: no regular file")
+            raise GanpipeError(f"{path}: not a regular file")
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except FileNotFoundError:
@@ -45,18 +45,18 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     except OSError as error:
         raise GanpipeError(f"{path}: cannot be read ({error.strerror})") from None
     if len(content) > max_bytes:
-        raise GanpipeError(f"{path}: larger than the {max_bytes:,} bytes that such a file may have")
+        raise GanpipeError(f"{path}: larger than {max_bytes:,} bytes, the limit for such a file")
     return content
 
 
 def parse_json(content: str | bytes) -> Any:
-    """JSON with each key once, nested at most MAX_DEPTH deep.
+    """The value of a JSON document, nested at most MAX_DEPTH deep and without duplicate keys.
 
     Raises:
-        ValueError: it is none, saying why.
+        ValueError: the document is not such JSON; the message says why.
     """
     try:
-        value = json.loads(content, object_pairs_hook=_each_key_once)
+        value = json.loads(content, object_pairs_hook=_without_duplicates)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     for _ in _walk(value):
@@ -64,7 +64,7 @@ def parse_json(content: str | bytes) -> Any:
     return value
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
@@ -76,10 +76,10 @@ _TOO_DEEP = f"lists and mappings are nested more than {MAX_DEPTH} deep"
 
 
 def _walk(value: Any) -> Iterator[Any]:
-    """All values and keys in it.
+    """All values and keys inside `value`, level by level.
 
     Raises:
-        ValueError: it is nested too deep.
+        ValueError: it is nested more than MAX_DEPTH deep.
     """
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):
@@ -97,9 +97,9 @@ def _walk(value: Any) -> Iterator[Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain types, as DVC and editors read them; no endless or exploding aliases, no key twice.
+    """Reads scalars as YAML 1.2 does, like DVC and editors; refuses recursive or exploding aliases and duplicate keys.
 
-    The parser is one of YAML 1.1, for which `1e5` is a text, `no` and `off` are false, `1:30` is 90 and `010` is 8.
+    PyYAML itself follows YAML 1.1, where `1e5` is a text, `no` and `off` are false, `1:30` is 90 and `010` is 8.
     """
 
     def __init__(self, text: str) -> None:
@@ -133,7 +133,7 @@ class _Loader(yaml.SafeLoader):
 _PLAIN_TYPES = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
-    # Not `010`, which some read as 8 and some as 10.
+    # `010` stays a text, because some parsers read it as 8 and some as 10.
     "int": (r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+)", [*"-+0123456789"]),
     "float": (
         r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))"
@@ -142,67 +142,74 @@ _PLAIN_TYPES = {
     ),
     "merge": (r"<<", ["<"]),
 }
-"""What a text without quotes is, and with which characters it begins."""
+"""Type -> the pattern of unquoted scalars of this type, and the characters with which they begin."""
 _Loader.yaml_implicit_resolvers = {}
 for _name, (_pattern, _first) in _PLAIN_TYPES.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"^(?:{_pattern})$"), _first)
 
-_OPEN = -1
+_IN_PROGRESS = -1
 
 
 def _num_nodes(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many nodes there are once every alias is written out. The depth is bounded, so that this may recurse."""
+    """How many nodes there are after every alias is expanded. It may recurse, because the depth is bounded.
+
+    Args:
+        known: filled with the results, by the nodes' `id`.
+
+    Raises:
+        ValueError: an alias refers to a node that contains it, or there are more than MAX_YAML_NODES nodes.
+    """
     number = id(node)
-    if known.get(number) == _OPEN:
-        raise ValueError("an alias stands within what it names")
+    if known.get(number) == _IN_PROGRESS:
+        raise ValueError("an alias refers to a value that contains this alias")
     if number not in known:
-        known[number] = _OPEN
+        known[number] = _IN_PROGRESS
         below = node.value if isinstance(node, yaml.CollectionNode) else []
         children = [child for one in below for child in (one if isinstance(one, tuple) else (one,))]
         known[number] = 1 + sum(_num_nodes(child, known) for child in children)
     if known[number] > MAX_YAML_NODES:
-        raise ValueError(f"more than {MAX_YAML_NODES:,} values, aliases written out")
+        raise ValueError(f"more than {MAX_YAML_NODES:,} values after all aliases are expanded")
     return known[number]
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML's plain types.
+    """The value of a YAML document: mappings, lists, texts, numbers, booleans and null.
 
     Raises:
-        ValueError: it is none, or holds what no settings hold; saying why.
+        ValueError: the document is not such YAML, or exceeds a limit; the message says why.
     """
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         tab = "; YAML indents with spaces, not with tabs" if "'\\t'" in str(error) else ""
         raise ValueError(" ".join(str(error).split()) + tab) from None
-    # Scalars with a tag of another type (`!!int ""`, `2001-99-99`) raise whatever their conversion raises.
+    # Scalars with a tag that does not fit them (`!!int ""`) raise whatever their conversion raises.
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from None
     return value
 
 
 def check_plain(value: Any) -> None:
-    """Whether settings hold only what settings may hold: short text without control characters, numbers of 64 bits.
+    """Require that settings hold only texts of at most MAX_TEXT printable characters and integers of at most 64 bits.
 
     Raises:
-        ValueError: naming the value.
+        ValueError: a value is something else; the message shows it.
     """
     for one in _walk(value):
         if isinstance(one, str):
             if len(one) > MAX_TEXT:
                 raise ValueError(f"{one[:40]!r}... has {len(one):,} characters; at most {MAX_TEXT:,} are expected")
             if any((char < " " and char not in "\t\n") or "\ud800" <= char <= "\udfff" for char in one):
-                raise ValueError(f"{one[:100]!r} holds a control character or half a character")
+                raise ValueError(f"{one[:100]!r} holds a control character or half of a surrogate pair")
         elif isinstance(one, int) and not -(2**63) <= one < 2**63:
             raise ValueError(f"a number of {len(str(abs(one)))} digits; expected one of 64 bits")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The sections of params.yaml as they stand there, unchecked.
+    """The sections of params.yaml as the file has them; keys and values are not checked.
 
     Raises:
-        GanpipeError: the file is missing, or no YAML mapping.
+        GanpipeError: the file is missing, or is not a YAML mapping.
     """
     try:
         values = parse_yaml(read_bounded(path, MAX_YAML_BYTES).decode("utf-8"))
@@ -216,10 +223,13 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_verified(path: Path, sha256: str, remedy: str) -> bytes:
-    """A file's content, once it has this SHA-256; what is checked is what is used.
+    """A file's content, checked against a SHA-256. The file is read once: what was checked is what is returned.
+
+    Args:
+        remedy: what the person can do about an error; ends its message.
 
     Raises:
-        GanpipeError: the file is missing or has another digest; ends with `remedy`.
+        GanpipeError: the file is missing or has another digest.
     """
     try:
         content = path.read_bytes()

@@ -1,5 +1,5 @@
-"""What a sample is made of: typed fields. What differs between their kinds stands here, and in no other place: how a
-field is called in a shard, which array holds it, what a text says of it, how it is drawn where nobody gives it.
+"""What a sample is made of: typed fields. All that differs between the kinds of fields is defined here: the name of a
+field's file in a shard, shape and type of its array, its description for people, how random values are drawn.
 
 Legend: N samples, C channels, H height, W width, T frames, L words.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from .section import Section
-from .words import numbers_of, tokenise, words_of
+from .words import token_numbers, tokenise, words_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,29 +23,34 @@ if TYPE_CHECKING:
 MAX_CLASSES = 100_000
 MAX_SIDE = 4096
 MAX_WORDS = 1000
-NAME_PATTERN = r"^[a-z][a-z0-9_]{0,49}$"  # names a file of the decoded cache
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,49}$"  # a field's name is also the name of a file in the decoded cache
 
 
 class Draws(Protocol):
-    """Random numbers for N rows, such as those of `gans/draws.py`."""
+    """A source of random numbers for N rows, such as those of `gans/draws.py`."""
 
-    def uniform(self, *shape: int) -> Tensor: ...
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1), (N, *shape)."""
 
-    def integers(self, high: int) -> Tensor: ...
+    def integers(self, high: int) -> Tensor:
+        """Whole numbers in [0, high), (N,)."""
 
 
 class _Kind(Section, ABC):
     """What all kinds have in common."""
 
     main_name: ClassVar[str] = ""
-    """A field of this name has members without the name in theirs: `.png` for `image`."""
+    """The files of a field of this name do not repeat the name: `.png` for the field `image`, but `.source.png` for
+    the field `source`."""
     suffix: ClassVar[str] = ""
+    """The extension of the field's files in a shard, without its first dot."""
     rank: ClassVar[int] = 0
-    """Where among a sample's members in a shard it stands."""
+    """Position of the field's file among the files of a sample in a shard; the smallest comes first."""
     is_picture: ClassVar[bool] = False
+    """Whether the values are pixels."""
 
     def member(self, name: str) -> str:
-        """The ending of the members of the field `name` in a shard, without its first dot: cls, png, source.png, …"""
+        """The extension of the files of the field `name` in a shard, without its first dot: cls, png, source.png, …"""
         return self.suffix if name == self.main_name else f"{name}.{self.suffix}"
 
     @property
@@ -55,31 +60,31 @@ class _Kind(Section, ABC):
 
     @property
     def dtype(self) -> type[Any]:
-        """uint8 for pictures, else int64."""
+        """Type of one sample's array: uint8 for pictures, else int64."""
         return np.uint8 if self.is_picture else np.int64
 
     @property
     @abstractmethod
     def text(self) -> str:
-        """For people."""
+        """A description for people, such as "10 classes"."""
 
     def parse(self, text: str, names: Sequence[str]) -> Any:
-        """A sample's array, or number, from a text that a shard or a request holds.
+        """A sample's value, a number or an array of `row_shape`, from a text in a shard or in a request.
 
         Args:
-            names: of the classes or words, by number.
+            names: the names of the classes, or the words of the vocabulary, by number.
 
         Raises:
-            ValueError: what was expected.
+            ValueError: the text is not such a value; the message says what was expected.
         """
-        raise ValueError(f"a field of the kind {type(self).__name__.lower()} is no text")
+        raise ValueError(f"a field of the kind {type(self).__name__.lower()} cannot be given as a text")
 
     def drawn(self, draws: Draws) -> Tensor | None:
-        """Rows where nobody gives them, (N,); None where they cannot be drawn."""
+        """Random values for N rows, (N,), used where the caller gives no values; None if the kind cannot be drawn."""
         return None
 
     def bounds(self) -> tuple[float, float] | None:
-        """The least and the greatest number that a row may hold; None for pictures."""
+        """The least and the greatest number that a row may hold, both included; None for pictures."""
         return None
 
 
@@ -106,11 +111,11 @@ class Picture(_Kind):
 
 
 class Frames(_Kind):
-    """Images in their order in time, uint8, (T, C, H, W). In a shard they stand below each other in one PNG."""
+    """A sequence of images in time, uint8, (T, C, H, W). In a shard they are stacked from top to bottom in one PNG."""
 
     kind: Literal["frames"] = "frames"
     num_frames: int = Field(ge=1, le=1000)
-    """T."""
+    """Number of frames, T."""
     size: int = Field(ge=1, le=MAX_SIDE)
     """Height and width of a frame in pixels."""
     channels: Literal[1, 3]
@@ -163,13 +168,14 @@ class Label(_Kind):
 
 
 class Tokens(_Kind):
-    """A text as numbers of words, (L,); 0 fills it up, 1 is a word that the vocabulary lacks."""
+    """A text as token numbers, int64, (L,): 0 is padding, 1 is a word that the vocabulary lacks."""
 
     kind: Literal["tokens"] = "tokens"
     length: int = Field(ge=0, le=MAX_WORDS)
-    """L. 0 where no vocabulary was made, as in shards of an earlier ganpipe: such a text is stored only."""
+    """Number of tokens, L. 0 if no vocabulary was made, as in shards of format 1: such texts are stored but not
+    loaded."""
     num_words: int = Field(ge=0)
-    """Different numbers that may occur: rows of an embedding."""
+    """How many different token numbers may occur, padding and unknown word included: the rows of an embedding."""
     main_name = "text"
     suffix = "txt"
     rank = 2
@@ -184,22 +190,23 @@ class Tokens(_Kind):
 
     def parse(self, text: str, names: Sequence[str]) -> np.ndarray:
         if not (found := words_of(text)):
-            raise ValueError(f"is {text[:40]!r}; expected a word at the least")
+            raise ValueError(f"is {text[:40]!r}; expected at least one word")
         if len(found) > self.length:
             raise ValueError(f"has {len(found)} words; expected at most {self.length}")
-        return np.array(tokenise(text, _numbers(tuple(names)), self.length), np.int64)
+        return np.array(tokenise(text, _token_numbers(tuple(names)), self.length), np.int64)
 
     def bounds(self) -> tuple[float, float]:
         return 0, self.num_words - 1
 
 
 class Number(_Kind):
-    """A number that a GAN is given when it samples, such as a continuous code; no dataset has such a field."""
+    """A number that a GAN is given when it samples, such as a continuous code, float32. No dataset has such a field."""
 
     kind: Literal["number"] = "number"
     low: float = -1.0
+    """The least value."""
     high: float = 1.0
-    """From `low` to `high`."""
+    """The greatest value."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -221,7 +228,16 @@ class Number(_Kind):
 
 
 def main_label(names: Iterable[str]) -> str | None:
-    """Of several fields with labels the one whose classes are counted: `label`, else the first by name."""
+    """Which of several fields with labels is the main one: `label` if there is such a field, else the first by name.
+
+    Ingest counts its classes, and metrics per class use it.
+
+    Args:
+        names: the names of all fields with labels.
+
+    Returns:
+        The field's name; None if `names` is empty.
+    """
     return min(names, key=lambda name: (name != Label.main_name, name), default=None)
 
 
@@ -230,8 +246,8 @@ def _channels(number: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def _numbers(words: tuple[str, ...]) -> dict[str, int]:
-    return numbers_of(words)
+def _token_numbers(words: tuple[str, ...]) -> dict[str, int]:
+    return token_numbers(words)
 
 
 def _kind_of(value: Any) -> Any:
@@ -251,7 +267,8 @@ _FIELDS: TypeAdapter[dict[str, FieldSpec]] = TypeAdapter(dict[str, FieldSpec])
 
 
 def fields_of_format_1(image_size: int, channels: int, fields: Sequence[str], num_classes: int) -> dict[str, Any]:
-    """Typed fields from what manifests and models of format 1 said: names, one size for all images, classes."""
+    """Typed fields, as JSON, from what manifests and models of format 1 hold: names of fields, one size for all images,
+    one number of classes."""
     kinds: dict[str, dict[str, Any]] = {
         Label.main_name: {"kind": "label", "num_classes": num_classes},
         Tokens.main_name: {"kind": "tokens", "length": 0, "num_words": 0},
@@ -261,10 +278,10 @@ def fields_of_format_1(image_size: int, channels: int, fields: Sequence[str], nu
 
 
 def parse_fields(values: Any) -> dict[str, FieldSpec]:
-    """Fields from JSON.
+    """Typed fields from JSON: name -> settings of a kind.
 
     Raises:
-        ValueError: they are none; says what is wrong.
+        ValueError: `values` are not fields; the message says what is wrong.
     """
     try:
         return _FIELDS.validate_python(values)

@@ -1,4 +1,4 @@
-"""The common base of every section of params.yaml, and how its errors read.
+"""The base class of every section of params.yaml, and the messages for values that are not valid.
 
 A section is a frozen pydantic model that lives beside the code that uses it. The docstring under each field is its
 documentation: it becomes the description in the JSON schema that editors show.
@@ -20,7 +20,7 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 class Section(BaseModel):
-    """Typed settings: unknown keys refused, values not silently converted between kinds, numbers finite, immutable."""
+    """Typed, immutable settings. Unknown keys, infinite numbers and values of another type are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
@@ -38,16 +38,20 @@ _YAML_1_1_TRUTH = {"yes", "no", "on", "off"}
 
 
 def _require_same_kind(given: Any, made: Any) -> None:
-    """Whether numbers were made of numbers alone (100000.0 is a whole one), and truth values of truth values.
+    """Require that numbers were made from numbers only (100000.0 may become 100000), and booleans from booleans.
+
+    Args:
+        given: the value in params.yaml.
+        made: what pydantic made of it.
 
     Raises:
-        ValueError: pydantic took a text for a number, or `true` for 1.
+        ValueError: pydantic converted a text to a number, or `true` to 1.
     """
     if isinstance(made, bool):
         if not (isinstance(given, bool) or (isinstance(given, str) and given.lower() in _YAML_1_1_TRUTH)):
             raise ValueError("expected true or false")
     elif isinstance(made, int | float):
-        if isinstance(given, bool) or not isinstance(given, Number):  # NumPy's are numbers, too
+        if isinstance(given, bool) or not isinstance(given, Number):  # `Number` also covers NumPy's numbers
             raise ValueError(f"expected a number, not {'true or false' if isinstance(given, bool) else 'a text'}")
     elif isinstance(made, tuple | list) and isinstance(given, tuple | list):
         for one, other in zip(given, made, strict=True):
@@ -60,16 +64,16 @@ def _require_same_kind(given: Any, made: Any) -> None:
 _NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?")
 
 
-def _trap(value: Any, expected: str) -> str:
-    """How YAML may have come to `value` where something else was meant, and what to write; empty where that is unclear.
+def _yaml_hint(value: Any, expected: str) -> str:
+    """Which rule of YAML may have produced `value` instead of what was meant, and what to write; "" if none is known.
 
     Args:
-        expected: what was expected, as pydantic or a validator says it.
+        expected: what was expected, in the words of pydantic or a validator.
     """
     if value is None:
-        return 'null, or nothing, stands there: what follows a # is a comment, unless it is in quotes, as in "#7f7f7f"'
+        return 'the value is null or missing: what follows a # is a comment, unless it is in quotes, as in "#7f7f7f"'
     if isinstance(value, int | float) and "valid string" in expected:
-        return f'a text that looks like this has to be in quotes, as in "{value}"'
+        return f'a text that looks like a number has to be in quotes, as in "{value}"'
     if not isinstance(value, str) or not ("number" in expected or "integer" in expected):
         return ""
     if re.fullmatch(r"[-+]?0[0-9_]+", value):
@@ -86,13 +90,13 @@ def _trap(value: Any, expected: str) -> str:
 
 
 _MOST_FAULTS, _MOST_NAMES, _LONGEST_NAME, _LONGEST_VALUE = 20, 200, 100, 300
-"""What one message shows: input that is wrong throughout shall not make it endless."""
+"""Limits of one message, so that input with many faults does not make it endless."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A clause naming the valid name closest to `name`, or all of them where none is close."""
+    """A clause for an error message: the valid name closest to `name`, or all valid names if none is close."""
     names = sorted(str(item)[:_LONGEST_NAME] for item in valid)
-    # The comparison takes time in the square of the lengths.
+    # Both are cut, because the time of the comparison grows with the square of the lengths.
     close = difflib.get_close_matches(name[:_LONGEST_NAME], names[:_MOST_NAMES], n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
@@ -105,7 +109,11 @@ def _short(text: str, most: int) -> str:
 
 
 def _field_names(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The valid keys of the innermost section on the way to `location` (its last part being the unknown key)."""
+    """The valid keys of the section in which an unknown key stands.
+
+    Args:
+        location: the path to the unknown key, as pydantic gives it; the last part is the key itself.
+    """
     current: Any = model
     for part in location[:-1]:
         field = (
@@ -130,7 +138,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """One line a fault: dotted key, value, what was expected, nearest valid name.
+    """One line per fault: dotted key, value, what was expected, nearest valid name.
 
     Args:
         error: what pydantic raised.
@@ -150,7 +158,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         else:
             expected = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             got = _short(repr(fault["input"]), _LONGEST_VALUE)
-            trap = _trap(fault["input"], expected)
+            trap = _yaml_hint(fault["input"], expected)
             lines.append(f"{key}: got {got}; {expected[:1].lower()}{expected[1:]}" + (f" ({trap})" if trap else ""))
     if len(faults) > _MOST_FAULTS:
         lines.append(f"and {len(faults) - _MOST_FAULTS:,} more")

@@ -1,6 +1,6 @@
-"""What DVC stops at in a folder that it watches, without a word on which file or why: found and named before.
+"""Files in a folder that DVC watches and cannot read. DVC's own errors do not name them, so they are found before.
 
-Nothing here imports more than the standard library.
+This module imports the standard library only.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from .errors import GanpipeError
 _MAX_SHOWN = 3
 
 
-def require_fit(folders: Iterable[Path], is_ignored: Callable[[str], bool]) -> None:
-    """Nothing in these folders stops DVC.
+def require_readable_by_dvc(folders: Iterable[Path], is_ignored: Callable[[str], bool]) -> None:
+    """Require that DVC can read every file in these folders.
 
     Args:
-        is_ignored: whether .dvcignore names a path; asked for what would stop DVC only.
+        is_ignored: whether .dvcignore names a path; called only for files that DVC cannot read.
 
     Raises:
-        GanpipeError: naming the first files, what is wrong with the first, and what to do.
+        GanpipeError: DVC cannot read some; names the first ones, what is wrong with the first, and what to do.
     """
     for folder in dict.fromkeys(folders):
-        found = [(path, *what) for path, *what in _unfit(str(folder)) if not is_ignored(os.path.abspath(path))]
+        found = [(path, *what) for path, *what in _problems_in(str(folder)) if not is_ignored(os.path.abspath(path))]
         if found:
             (path, reason, remedy), others = found[0], [_shown(path) for path, *_ in found[1:]]
             more = f" (so do {', '.join([*others[:_MAX_SHOWN], *(['...'] if others[_MAX_SHOWN:] else [])])})"
@@ -37,29 +37,29 @@ def require_fit(folders: Iterable[Path], is_ignored: Callable[[str], bool]) -> N
 
 
 def _shown(path: str) -> str:
-    """On one line, bytes that are not UTF-8 escaped."""
+    """The path as one line of text; bytes that are not UTF-8 and control characters are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _unfit(folder: str) -> Iterator[tuple[str, str, str]]:
-    """Path, what is wrong, and its remedy. As DVC does, links to folders are not followed."""
+def _problems_in(folder: str) -> Iterator[tuple[str, str, str]]:
+    """(path, what is wrong, remedy) of each file that DVC cannot read. Links to folders are not followed, as in DVC."""
     try:
         with os.scandir(folder) as entries:
             ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
     except PermissionError:
         yield folder, "this user may not list it", "give the permission (chmod u+rx)"
         return
-    except (FileNotFoundError, NotADirectoryError):  # what is missing is said by who needs it
+    except (FileNotFoundError, NotADirectoryError):  # the code that needs the folder reports that it is missing
         return
     for entry in ordered:
-        if what := _fault(entry):
+        if what := _problem_of(entry):
             yield entry.path, *what
         elif entry.is_dir(follow_symlinks=False):
-            yield from _unfit(entry.path)
+            yield from _problems_in(entry.path)
 
 
-def _fault(entry: os.DirEntry[str]) -> tuple[str, str] | None:
+def _problem_of(entry: os.DirEntry[str]) -> tuple[str, str] | None:
     try:
         entry.name.encode()
     except UnicodeEncodeError:
@@ -71,7 +71,7 @@ def _fault(entry: os.DirEntry[str]) -> tuple[str, str] | None:
             return f"a link to {_shown(os.readlink(entry.path))}, which is not there", "mend or remove it"
         if error.errno == errno.ELOOP:
             return "a link to itself", "remove it"
-        return f"it cannot be looked at ({error.strerror})", "remove it"
+        return f"its type cannot be read ({error.strerror})", "remove it"
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         return "neither a file nor a folder (a pipe, socket or device)", "remove it"
     if stat.S_ISREG(mode) and not os.access(entry.path, os.R_OK):

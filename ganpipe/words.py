@@ -1,4 +1,4 @@
-"""Texts as numbers: words of a vocabulary."""
+"""Texts as token numbers: words, and the vocabulary that numbers them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 PADDING, UNKNOWN, NUM_RESERVED = 0, 1, 2
-"""Token numbers: what fills a short text up, a word that the vocabulary lacks, and the number of the first word."""
+"""Token numbers: the padding after a short text, a word that the vocabulary lacks, and the vocabulary's first word."""
 _WORD = re.compile(r"\w+")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in their order, without case and punctuation."""
+    """The words of a text in their order, in lower case and without punctuation."""
     return _WORD.findall(text.casefold())
 
 
@@ -24,12 +24,20 @@ def vocabulary(texts: Iterable[str], num_words: int) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda word: (-counts[word], word))[:num_words])
 
 
-def numbers_of(words: Sequence[str]) -> dict[str, int]:
-    """Word -> its token's number."""
+def token_numbers(words: Sequence[str]) -> dict[str, int]:
+    """Word -> token number.
+
+    Args:
+        words: the vocabulary, in the order of `vocabulary`.
+    """
     return {word: number + NUM_RESERVED for number, word in enumerate(words)}
 
 
 def tokenise(text: str, numbers: Mapping[str, int], length: int) -> list[int]:
-    """The numbers of a text's words, filled up to `length` with PADDING; what is longer is cut."""
+    """The token numbers of a text's words: exactly `length` numbers, cut or filled up with PADDING.
+
+    Args:
+        numbers: word -> token number, from `token_numbers`.
+    """
     tokens = [numbers.get(word, UNKNOWN) for word in words_of(text)[:length]]
     return tokens + [PADDING] * (length - len(tokens))

@@ -38,7 +38,7 @@ def stale(root: Path, targets: Sequence[str]) -> list[str]:
                 Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"
             ]
             shown = (path.relative_to(root) if path.is_relative_to(root) else path for path in watched)
-            tracked.require_fit(shown, repo.dvcignore.is_ignored_file)
+            tracked.require_readable_by_dvc(shown, repo.dvcignore.is_ignored_file)
             try:
                 changed = set(repo.status())
             except DvcException as error:

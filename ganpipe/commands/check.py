@@ -103,7 +103,7 @@ def check_watched_folders(params: Params) -> None:
         return
     found = re.findall(r"\$\{sources\.(\w+)\.(\w+)\}", Path("dvc.yaml").read_text(encoding="utf-8"))
     given = ((params.sources.get(name) or {}).get(key) for name, key in found)
-    tracked.require_fit([Path(path).expanduser() for path in given if path], _is_ignored_by_dvc)
+    tracked.require_readable_by_dvc([Path(path).expanduser() for path in given if path], _is_ignored_by_dvc)
 
 
 def _is_ignored_by_dvc(path: str) -> bool:
@@ -123,7 +123,7 @@ def check_gan_and_data(params: Params) -> None:
     source.check()
     source.check_against(params.data)
     found = source.describe()
-    for line in class_counts.odd_names(found.classes):
+    for line in class_counts.name_warnings(found.classes):
         print(f"warning: {line}", file=sys.stderr)
     spec = data_spec(found, params)
     load(params.train.gan).check(params.gan_config, spec)

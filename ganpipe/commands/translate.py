@@ -22,7 +22,7 @@ from ..data.images import decoding
 from ..data.images.decoding import UnreadableImage
 from ..data.parallel import progress
 from ..data.settings import DataSettings
-from ..data.shards.left_out import Tally, lines
+from ..data.shards.left_out import Tally, summary_lines
 from ..data.sources import files
 from ..data.sources.base import EncodedFile
 from ..errors import EXIT_MENDABLE, GanpipeError
@@ -138,10 +138,10 @@ def _files(source: Path, target: Path) -> list[_File]:
     else:
         raise GanpipeError(f"--input: {source} does not exist")
     if not parts:
-        but = "".join(f"; {line}" for line in lines(left_out.result()))
+        but = "".join(f"; {line}" for line in summary_lines(left_out.result()))
         raise GanpipeError(f"--input: {source} holds no image (a file that ends in .png, .jpg, .webp, ...){but}")
     found = [
-        _File(files.shown(each), root.joinpath(*each), target.joinpath(*each[:-1], f"{_stem(each[-1])}.png"))
+        _File(files.display_path(each), root.joinpath(*each), target.joinpath(*each[:-1], f"{_stem(each[-1])}.png"))
         for each in parts
     ]
     by_target: dict[Path, _File] = {}

@@ -1,1 +1,1 @@
-"""Data: sources of images, shards with a manifest, the decoded cache, and who gets which sample when."""
+"""Data: sources of images, shards with a manifest, the decoded cache, and the order in which samples are trained on."""

@@ -1,4 +1,4 @@
-"""Work on all cores, results in order, memory bounded; and progress bars."""
+"""A parallel map over processes that keeps the order and bounds the memory; and progress bars."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def _leave_when_parent_dies() -> None:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
-    # A pool's workers wait for work for ever when their parent is killed.
+    # When the parent is killed, a pool's workers would wait for work for ever.
     threading.Thread(target=_leave_when_parent_dies, daemon=True).start()
 
 
 def ordered_map(
     function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], num_processes: int
 ) -> Generator[ResultT, None, None]:
-    """`map(function, tasks)` over processes: results in the tasks' order, at most four tasks a process under way.
+    """`map(function, tasks)` over processes: results in the order of the tasks, at most four waiting tasks per process.
 
     Processes are spawned, not forked (a fork of a process with threads may deadlock), so function and tasks must be
-    picklable. One process means this one. Close the generator to end the processes.
+    picklable. With `num_processes` 1 the work is done in this process. Close the generator to end the processes.
 
     Raises:
         GanpipeError: a process died.
@@ -68,7 +68,12 @@ def ordered_map(
 
 
 def progress(description: str, total: int | None, unit: str) -> tqdm[Any]:
-    """A progress bar on stderr; where that is no terminal (a log) it reports every ten seconds only."""
+    """A progress bar on stderr. If stderr is not a terminal but a log, it writes a line every ten seconds only.
+
+    Args:
+        total: number of units; None if it is not known.
+        unit: the name of a unit; "B" (bytes) is shown as KiB, MiB, ...
+    """
     return tqdm(
         desc=description,
         total=total,

@@ -1,4 +1,4 @@
-"""The section `data:` of params.yaml: which images, in which form."""
+"""The section `data:` of params.yaml: which images are used, and in which form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .source_names import names
 
 
 class DataSettings(Section):
-    """Which images, in which form."""
+    """Which images are used, and in which form."""
 
     source: str = "mnist"
     """Where the images come from: the name of a file in ganpipe/data/sources/. Its settings are sources.<name>."""
@@ -30,28 +30,30 @@ class DataSettings(Section):
     background: str = "black"
     """Colour behind transparent pixels and padding: a CSS name or "#rrggbb"."""
     value_range: Literal["auto", "full"] | tuple[float, float] = "auto"
-    """Which value becomes black and which white, for images of 16 or 32 bits or of floating-point numbers (8 bits have
-    one range). `auto` goes by all such images of the dataset: whole numbers are taken as 8, 10, 12, 14 or 16 bits,
-    floating-point ones as 0 to 1, -1 to 1 or 0 to 255, whichever first holds them all, else from their least to their
-    greatest value; ingest says what it took. `full` is the range of the type (0 to 65535, 0 to 1). `[low, high]`
-    says it for all; what lies outside becomes black or white."""
+    """Which value becomes black and which becomes white, for images of 16 or 32 bits or of floating-point numbers
+    (images of 8 bits always use 0 to 255). `auto` chooses one range for all such images of the dataset, the first that
+    holds all their values: for whole numbers that of 8, 10, 12, 14 or 16 bits, for floating-point numbers 0 to 1,
+    -1 to 1 or 0 to 255; if none does, from the least value to the greatest. Ingest prints its choice. `full` is the
+    range of the type (0 to 65535, 0 to 1). `[low, high]` sets the range of all images; values outside it become black
+    or white."""
     limit: int | None = Field(None, ge=1)
-    """Take at most so many images: those whose names have the smallest SHA-256, so that the choice mixes the classes,
-    reads nothing else, and a larger limit adds to a smaller one's images. Null takes all."""
+    """The most images to take: those whose names have the smallest SHA-256. This choice mixes the classes and reads no
+    other images, and a larger limit keeps the images of a smaller one. Null takes all."""
     validation_fraction: float = Field(0.1, ge=0, lt=1)
-    """Share of the images kept from training. An image belongs to the validation split by the hash of its content, so
-    adding images moves none, copies of an image stay together, and the share is met only approximately."""
+    """Share of the images that are kept for validation. The hash of an image's content decides its split: adding images
+    does not move others, copies of an image are in the same split, and the share is met only approximately."""
     unreadable: Literal["error", "skip"] = "error"
-    """What an image that cannot be decoded does: `error` stops the ingest, `skip` leaves it out and lists its name in
-    the manifest."""
+    """What happens if an image cannot be decoded: `error` stops the ingest, `skip` leaves the image out and lists its
+    name in the manifest."""
     max_pixels: int = Field(2**26, ge=1, le=2**27)
     """Images with more pixels than this (width times height, read from the header before decoding) are refused."""
     max_words: int = Field(64, ge=1, le=MAX_WORDS)
-    """Words that a text may have; one with more stops the ingest, with its name."""
+    """The most words that a text may have. A longer text stops the ingest, and the error names its image."""
     vocabulary_size: int = Field(10_000, ge=1, le=1_000_000)
-    """Words that get a number of their own: the most frequent of the training texts. All others share one."""
+    """The most words in the vocabulary: the most frequent words of the training texts. All other words share one token
+    number."""
     samples_per_shard: int = Field(5000, ge=1, le=1_000_000)
-    """Images in a shard (tar file)."""
+    """The most images in a shard (tar file)."""
 
     @field_validator("source")
     @classmethod

@@ -7,10 +7,10 @@ from pathlib import Path
 from ..catalogue import file_names
 
 _FOLDER = Path(__file__).with_name("sources")
-_NOT_SOURCES = {"base", "files", "imagefolder_metadata", "unicode_groups", "webdataset_shards"}
-"""The interface, and what serves some of the sources."""
+_NOT_SOURCES = {"base", "files", "imagefolder_metadata", "unicode_groups", "webdataset_samples", "webdataset_shards"}
+"""Files of that folder that are not sources: the interface, and helpers of several sources."""
 
 
 def names() -> list[str]:
-    """The names of all sources, sorted; imports none of them."""
+    """The names of all sources, sorted. No source is imported."""
     return file_names([str(_FOLDER)], without=_NOT_SOURCES)

@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import environment
 from ..data import sources
 from ..data.ingest.preview import preview
-from ..data.ingest.shards import Memory, write_shards
+from ..data.ingest.shards import IngestHistory, write_shards
 from ..errors import GanpipeError
 from ..evaluation import grids
 from ..params import load_params
@@ -25,8 +25,8 @@ def main(argv: list[str]) -> int:
     require_no_arguments(argv, "ingest", __doc__, WATCH)
     params = load_params()
     source = sources.load(params.data.source)(params.source_settings)
-    memory = Memory(environment.home() / NOTES, dvc_stores(Path.cwd()))
-    manifest = write_shards(params.data, source, SHARDS, memory=memory)
+    history = IngestHistory(environment.home() / NOTES, dvc_stores(Path.cwd()))
+    manifest = write_shards(params.data, source, SHARDS, history=history)
     REAL_IMAGES.parent.mkdir(parents=True, exist_ok=True)
     REAL_IMAGES.write_bytes(grids.png(grids.grid(*preview(SHARDS, manifest))))
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)

@@ -119,7 +119,7 @@ def test_no_commit_to_name_as_the_origin(
             {"data__source": "pairs", "sources__pairs__target_path": "targets"},
             "sources.pairs.target_path: targets does not exist",
         ),
-        ({"data__source": "webdataset"}, "sources.webdataset.shards: '*.tar' fits no file in images"),
+        ({"data__source": "webdataset"}, "sources.webdataset.shards: '*.tar' matches no file in images"),
         (
             {"data__source": "openmoji", "sources__openmoji__groups": ["smilies"]},
             "sources.openmoji.groups: got ['smilies']; there is no group 'smilies'",

@@ -95,7 +95,8 @@ def test_a_split_that_the_source_gives_stays(
     write_shards(settings_of(source="imagefolder"), source, tmp_path / "out")
     assert labels_of(tmp_path / "out") == {"train": [0] * 12, "validation": [1]}
     assert warnings_of(capsys) == [
-        "1 of 2 classes have no training image, because the source keeps all of theirs for validation: 'b'"
+        "1 of 2 classes have no training image, because the source keeps all images of these classes for validation: "
+        "'b'"
     ]
 
 
@@ -138,7 +139,7 @@ def shards_with_labels(path: Path, labels: list[int], draw: Draw) -> Webdataset:
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        ([3, 7, 1000], "998 of 1,001 classes have no image: '0', '1', '2', '4', '5', ...; a GAN with labels has"),
+        ([3, 7, 1000], "998 of 1,001 classes have no image: '0', '1', '2', '4', '5', ...; a GAN with labels is built"),
         ([1, 2, 3], "class 0 ('0') has no image: the labels seem to begin at 1; number them from 0"),
         ([0], "there is one class only, '0': its label says nothing"),
     ],
@@ -172,7 +173,7 @@ def test_folders_of_splits_are_no_classes(
     ("names", "says"),
     [
         (("Cat", "cat ", "dog"), ["the classes 'Cat', 'cat ' differ by case or spaces only"]),
-        (("1", "10", "2"), ["the classes are called by other numbers than they have: class 0 is '1'"]),
+        (("1", "10", "2"), ["the classes' names are numbers, but not their own: class 0 is called '1'"]),
         (("0", "1", "2"), []),
         (("car", "train"), []),  # a train is a class, too
         (("a", "b"), []),
@@ -180,7 +181,7 @@ def test_folders_of_splits_are_no_classes(
     ],
 )
 def test_odd_names(names: tuple[str, ...], says: list[str]) -> None:
-    found = list(class_counts.odd_names(names))
+    found = list(class_counts.name_warnings(names))
     assert len(found) == len(says)
     assert all(line.startswith(start) for line, start in zip(found, says, strict=True))
 
@@ -193,5 +194,5 @@ def test_a_limit_is_named_where_it_empties_a_class(
 
 
 def test_small_classes_are_named_and_do_not_steer_the_terminal() -> None:
-    (line,) = class_counts.odd_counts(("a\x1b[2J", "b"), {0: 3, 1: 50}, {})
+    (line,) = class_counts.count_warnings(("a\x1b[2J", "b"), {0: 3, 1: 50}, {})
     assert line == "1 of 2 classes have fewer than 10 training images: a\\x1b[2J (3)"

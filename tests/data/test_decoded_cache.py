@@ -202,7 +202,7 @@ def sample(number: int, size: int = 16, label: int = 0) -> dict:
         ([sample(n, size=5000 if n == 3 else 16) for n in range(10)], "sample 000000003: .png: .* 5000 x 5000"),
         ([sample(n, label=3 if n == 4 else 0) for n in range(10)], "sample 000000004: .cls is '3'; expected a number"),
         ([{k: v for k, v in sample(n).items() if k != "cls"} for n in range(10)], "has no .cls member"),
-        ([{**sample(n), "png": b"text"} for n in range(10)], "sample 000000000: .png: not a sound PNG"),
+        ([{**sample(n), "png": b"text"} for n in range(10)], "sample 000000000: .png: not a valid PNG"),
     ],
     ids=["few", "many", "large", "label", "missing", "text"],
 )

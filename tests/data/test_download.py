@@ -93,7 +93,7 @@ def test_a_damaged_copy_is_fetched_again(web: tuple[str, Path, list[str]], tmp_p
 
 def test_a_package_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
-    monkeypatch.setattr(retrying, "ATTEMPTS", 2)
+    monkeypatch.setattr(retrying, "MAX_ATTEMPTS", 2)
     with pytest.raises(GanpipeError, match=r"npm:no-such@1\.0\.0/data \(npm pack failed: .*ECONNREFUSED"):
         fetch_one(["npm:no-such@1.0.0/data"], tmp_path / "kept")
 

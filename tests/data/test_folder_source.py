@@ -182,7 +182,9 @@ def test_what_is_left_out_is_no_part_of_the_dataset(
 
 def test_loose_images_beside_class_folders(class_folder: Path, draw: Draw, folder_source: MakeFolder) -> None:
     draw(class_folder / "loose.png")
-    with pytest.raises(GanpipeError, match=r"loose\.png lies in no class folder, a/000\.png does; .*labels to none"):
+    with pytest.raises(
+        GanpipeError, match=r"loose\.png lies in no class folder, but a/000\.png does; .*labels to none"
+    ):
         folder_source(class_folder).check()
     assert len(list(folder_source(class_folder, labels="none").items())) == 37
 

@@ -13,7 +13,7 @@ from PIL import Image
 from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.sources.base import Classes, Description, Films, InMemory, Item, Pictures, Source, SourceSettings
+from ganpipe.data.sources.base import Classes, Description, Films, ImageInMemory, Item, Pictures, Source, SourceSettings
 from ganpipe.errors import GanpipeError
 from ganpipe.fields import Frames
 
@@ -26,10 +26,10 @@ def pixels_of(number: int, channels: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
 
 
-def png(pixels_CHW: np.ndarray) -> InMemory:
+def png(pixels_CHW: np.ndarray) -> ImageInMemory:
     file = io.BytesIO()
     Image.fromarray(pixels_CHW[0] if len(pixels_CHW) == 1 else np.moveaxis(pixels_CHW, 0, -1)).save(file, "PNG")
-    return InMemory(file.getvalue())
+    return ImageInMemory(file.getvalue())
 
 
 class Clips(Source):
@@ -52,7 +52,7 @@ class Clips(Source):
         for number in range(NUM):
             frames = tuple(map(png, pixels_of(number, self._channels)))
             if number == self._bad:
-                frames = (*frames[:-1], InMemory(b"no image"))
+                frames = (*frames[:-1], ImageInMemory(b"no image"))
             images = {"frames": frames, "later": frames[1:], "image": frames[0]}
             items.append(Item(f"clip {number}", images, {"label": number % 2}))
         return items

@@ -215,7 +215,7 @@ def test_bad_csv(kind: str, folder: Path) -> None:
 
 
 BAD_JSON = {
-    "no json": ('{"file_name": "0.png", "label": 1}\n{"file_name": "1.png",\n', r"metadata\.jsonl:2: no JSON \("),
+    "no json": ('{"file_name": "0.png", "label": 1}\n{"file_name": "1.png",\n', r"metadata\.jsonl:2: not JSON \("),
     "a list": ('["0.png"]\n', r"metadata\.jsonl:1: expected a JSON object, found list"),
     "no file_name": (
         '\n{"name": "0.png", "label": 1}\n',

@@ -14,13 +14,13 @@ from PIL import Image
 
 from ganpipe.data.images.decoding import (
     UnreadableImage,
+    blank_kind,
     decode,
     decode_png_CHW,
+    deep_kind_of,
     encode_png,
     fit,
     flatten,
-    kind_of,
-    oddity,
 )
 from ganpipe.data.settings import DataSettings
 
@@ -255,7 +255,7 @@ def test_ranges_of_more_than_eight_bits(
 def test_a_range_does_not_touch_eight_bits() -> None:
     content = saved(Image.fromarray(np.array([[0, 7, 100, 255]], np.uint8)), "PNG")
     assert grey_of(content, value_range=[10, 20]) == [0, 7, 100, 255]
-    assert kind_of(content, MANY) is None
+    assert deep_kind_of(content, MANY) is None
 
 
 def test_a_pgm_of_twelve_bits_says_so_itself() -> None:
@@ -272,7 +272,7 @@ def test_a_text_in_the_file_is_no_kind_of_image() -> None:
 
 
 def test_pixels_that_are_no_numbers_are_refused() -> None:
-    with pytest.raises(UnreadableImage, match="no finite numbers"):
+    with pytest.raises(UnreadableImage, match="not finite numbers"):
         grey_of(tiff(np.array([[0.5, np.nan]], np.float32)))
 
 
@@ -302,7 +302,7 @@ def test_twelve_bit_colour_in_sixteen_bits(form: str) -> None:
         else imagecodecs.tiff_encode(values, photometric="rgb", **options[form])
     )
     np.testing.assert_array_equal(prepared(content), np.round(COLOUR / 4095 * 255))
-    assert kind_of(content, MANY) == "16-bit colour"
+    assert deep_kind_of(content, MANY) == "16-bit colour"
     clear = np.maximum(COLOUR, 1000) - 1000
     np.testing.assert_array_equal(prepared(content, value_range=[1000, 5095]), np.round(clear / 4095 * 255))
     if form != "separate":  # as it was before there were ranges
@@ -345,7 +345,7 @@ def test_colour_of_sixteen_bits_is_turned_as_any_other(orientation: int) -> None
 )
 def test_what_shows_nothing(low: int, high: int, what: str | None) -> None:
     grey = Image.fromarray(np.array([[low, high], [low, low]], np.uint8))
-    assert oddity(grey) == oddity(grey.convert("RGB")) == what
+    assert blank_kind(grey) == blank_kind(grey.convert("RGB")) == what
 
 
 @pytest.mark.parametrize("channels", [1, 3])

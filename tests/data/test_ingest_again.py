@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ganpipe.data.ingest import conversion, previous, shards
 from ganpipe.data.ingest.sample_index import SampleIndex
 from ganpipe.data.ingest.shard_assignment import shard_sizes
-from ganpipe.data.ingest.shards import Memory, verify, write_shards
+from ganpipe.data.ingest.shards import IngestHistory, verify, write_shards
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import MANIFEST, Manifest
 from ganpipe.data.sources.base import Source
@@ -100,7 +100,7 @@ class Again:
     ) -> None:
         self.root, self.settings, self._capsys = root, settings, capsys
         self.out = root / "out"
-        self.memory = Memory(root / "notes", stores)
+        self.memory = IngestHistory(root / "notes", stores)
         self._fresh = 0
 
     def ingest(self, source: Callable[[], Source], num_processes: int | None = 1) -> tuple[Manifest, str]:

@@ -298,7 +298,7 @@ def test_an_object_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -
     given = {"ENDPOINT_URL": "http://127.0.0.1:9", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "MAX_ATTEMPTS": "1"}
     for name, value in given.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr(retrying, "ATTEMPTS", 2)
+    monkeypatch.setattr(retrying, "MAX_ATTEMPTS", 2)
     s3fs.S3FileSystem.clear_instance_cache()  # one made by another test knows another server
     stored = Webdataset(WebdatasetSettings.model_validate({"shards": ["s3://bucket/x.tar"]}))
     with pytest.raises(
@@ -319,7 +319,9 @@ def test_shards_of_another_host_go_on_where_they_were_cut(
     site.faults = [503, 503]
     assert len(open_dataset(elsewhere, "train")) == 60
     site.faults = [503] * 100
-    with pytest.raises(UnavailableError, match=rf"{name} cannot be fetched: .*the shards that came whole are kept"):
+    with pytest.raises(
+        UnavailableError, match=rf"{name} cannot be fetched: .*shards that were fetched completely are kept"
+    ):
         open_dataset(elsewhere, "train", tmp_path / "other")
 
 

@@ -89,7 +89,7 @@ def test_what_is_not_the_shard_is_refused(elsewhere: ShardSet, damage: Callable[
     path = object_of(elsewhere)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(
-        UnavailableError, match=r"what came is not train-000000.tar: \d+ bytes of SHA-256 .*manifest says"
+        UnavailableError, match=r"the content is not train-000000.tar: \d+ bytes of SHA-256 .*manifest says"
     ):
         open_dataset(elsewhere, "train")
     assert not [*(host_cache() / STORE).glob("*/train-000000.tar")]

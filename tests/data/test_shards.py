@@ -179,7 +179,7 @@ BAD_IMAGES = {
     "empty": (lambda path, draw: path.write_bytes(b""), "the file is empty"),
     "large": (lambda path, draw: Image.new("1", (30_000, 3_000)).save(path), "30000 x 3000 = 90,000,000 pixels"),
     "link": (lambda path, draw: path.symlink_to("nowhere"), "cannot be read: No such file"),
-    "pipe": (lambda path, draw: os.mkfifo(path), "no regular file"),
+    "pipe": (lambda path, draw: os.mkfifo(path), "not a regular file"),
 }
 
 
@@ -246,7 +246,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards import write_shards
+from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.sources.mnist import Mnist, MnistSettings
 if __name__ == "__main__":
     source = Mnist(MnistSettings(path=sys.argv[1]))

@@ -70,16 +70,16 @@ def with_size(text: bytes) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_entry(tarfile.SYMTYPE), "byte 0 is no plain USTAR header"),
-        (with_entry(tarfile.LNKTYPE), "byte 0 is no plain USTAR header"),
-        (with_entry(tarfile.CHRTYPE), "byte 0 is no plain USTAR header"),
-        (with_entry(tarfile.DIRTYPE), "byte 0 is no plain USTAR header"),
+        (with_entry(tarfile.SYMTYPE), "byte 0 is not a plain USTAR header"),
+        (with_entry(tarfile.LNKTYPE), "byte 0 is not a plain USTAR header"),
+        (with_entry(tarfile.CHRTYPE), "byte 0 is not a plain USTAR header"),
+        (with_entry(tarfile.DIRTYPE), "byte 0 is not a plain USTAR header"),
         (with_size(b"77777777777"), r"ends within its member a\.cls"),
-        (with_size(b"0000000-001"), "byte 0 is no plain USTAR header"),
-        (with_size(b"\x80\0\0\0\0\0\0\0\0\0\1"), "byte 0 is no plain USTAR header"),
+        (with_size(b"0000000-001"), "byte 0 is not a plain USTAR header"),
+        (with_size(b"\x80\0\0\0\0\0\0\0\0\0\1"), "byte 0 is not a plain USTAR header"),
         (lambda content: content[:2000], r"ends within its member a\.png"),
         (lambda content: content[: 512 * 2], "has no end-of-archive mark"),
-        (lambda content: b"text" * 1000, "byte 0 is no plain USTAR header"),
+        (lambda content: b"text" * 1000, "byte 0 is not a plain USTAR header"),
     ],
 )
 def test_anything_else_is_refused(archive: Path, change: Callable[[bytes], bytes], message: str) -> None:

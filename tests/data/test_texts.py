@@ -79,8 +79,8 @@ def test_names_of_emoji_are_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "in train/1.png: text '' has 0 words; expected a word at the least"),
-        (" ... ", "has 0 words; expected a word at the least"),
+        ("", "in train/1.png: text '' has 0 words; expected at least one word"),
+        (" ... ", "has 0 words; expected at least one word"),
         ("word " * 65, "has 65 words; at most data.max_words = 64"),
         ("half of a pair: \ud83d", r"text 'half of a pair: \ud83d'; expected a text that UTF-8 can hold"),
     ],

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganpipe.data.ingest.shards import Memory, read_manifest, write_shards
+from ganpipe.data.ingest.shards import IngestHistory, read_manifest, write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.sources.base import Description, InMemory, Item, Pictures, Source, SourceSettings
+from ganpipe.data.sources.base import Description, ImageInMemory, Item, Pictures, Source, SourceSettings
 from ganpipe.data.sources.folder import Folder
 from ganpipe.errors import GanpipeError
 from ganpipe.section import parse
@@ -98,18 +98,18 @@ def test_each_kind_has_its_own_range(
 def test_the_bytes_do_not_depend_on_what_was_ingested_before(
     tmp_path: Path, folder_source: MakeFolder, settings: MakeSettings
 ) -> None:
-    memory, images = Memory(tmp_path / "notes"), tmp_path / "in"
+    history, images = IngestHistory(tmp_path / "notes"), tmp_path / "in"
     for number in range(5):
         save(images / f"{number}.tif", 3000, number)
-    first = write_shards(settings(), folder_source(images), tmp_path / "out", memory=memory)
-    again = write_shards(settings(), folder_source(images), tmp_path / "out", memory=memory)
+    first = write_shards(settings(), folder_source(images), tmp_path / "out", history=history)
+    again = write_shards(settings(), folder_source(images), tmp_path / "out", history=history)
     assert again.digest == first.digest
     save(images / "new.tif", 60_000)  # makes all others darker
-    grown = write_shards(settings(), folder_source(images), tmp_path / "out", memory=memory)
+    grown = write_shards(settings(), folder_source(images), tmp_path / "out", history=history)
     assert brightest(tmp_path / "out") == [12, 12, 12, 12, 12, 233]
     assert grown.digest == write_shards(settings(), folder_source(images), tmp_path / "fresh").digest
     (images / "new.tif").unlink()
-    shrunk = write_shards(settings(), folder_source(images), tmp_path / "out", memory=memory)
+    shrunk = write_shards(settings(), folder_source(images), tmp_path / "out", history=history)
     assert shrunk.digest == first.digest
 
 
@@ -146,7 +146,7 @@ class Stream(Source):
 
     def items(self) -> Iterator[Item]:
         self.times += 1
-        return (Item(str(number), {"image": InMemory(one)}) for number, one in enumerate(self._contents))
+        return (Item(str(number), {"image": ImageInMemory(one)}) for number, one in enumerate(self._contents))
 
 
 def test_a_stream_is_asked_twice_only_where_it_must(tmp_path: Path, settings: MakeSettings) -> None:
@@ -171,7 +171,7 @@ def test_an_unreadable_one_is_named_or_left_out(
     save(tmp_path / "in" / "a.tif", 1000)
     (tmp_path / "in" / "b.tif").write_bytes(imagecodecs.tiff_encode(np.full((4, 4), np.nan, np.float32)))
     source = folder_source(tmp_path / "in")
-    with pytest.raises(GanpipeError, match=r"b\.tif: has pixels that are no finite numbers .*; remove it, or set"):
+    with pytest.raises(GanpipeError, match=r"b\.tif: has pixels that are not finite numbers .*; remove it, or set"):
         write_shards(settings(), source, tmp_path / "out")
     assert write_shards(settings(unreadable="skip"), source, tmp_path / "out").skipped == ("b.tif",)
 

@@ -24,7 +24,7 @@ from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import read_manifest
-from ganpipe.data.sources import webdataset_shards
+from ganpipe.data.sources import webdataset_samples
 from ganpipe.data.sources.webdataset import Webdataset, WebdatasetSettings
 from ganpipe.errors import GanpipeError
 from ganpipe.section import parse
@@ -237,9 +237,9 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (cut(0), r"data-000001\.tar: truncated: it ends from its start"),
     "text": (
         lambda content: b"<html>404</html>" * 100,
-        r"data-000001\.tar: byte 0 \(from its start\) is no header",
+        r"data-000001\.tar: byte 0 \(from its start\) is not a header",
     ),
-    "damaged header": (lambda content: b"x" + content[1:], r"data-000001\.tar: byte 0 .* is no header"),
+    "damaged header": (lambda content: b"x" + content[1:], r"data-000001\.tar: byte 0 .* is not a header"),
 }
 
 
@@ -268,13 +268,13 @@ def test_a_damaged_gzip_is_named(shards: Path, tmp_path: Path, settings_of: Make
 def test_shards_that_are_not_there(shards: Path, served: str) -> None:
     with pytest.raises(GanpipeError, match=r"shards: .*/data-000003\.tar: there is no such shard"):
         source_of(shards, "data-{000000..000003}.tar").check()
-    with pytest.raises(GanpipeError, match=r"shards: '\*\.tgz' fits no file in "):
+    with pytest.raises(GanpipeError, match=r"shards: '\*\.tgz' matches no file in "):
         source_of(shards, "*.tgz").check()
     with pytest.raises(GanpipeError, match=rf"{served}/data-000003\.tar: HTTP 404 File not found"):
         list(source_of(None, f"{served}/data-000003.tar").items())
     with pytest.raises(GanpipeError, match=r"http://127\.0\.0\.1:1/x\.tar: cannot be read at all \(.*refused"):
         list(source_of(None, "http://127.0.0.1:1/x.tar").items())
-    with pytest.raises(GanpipeError, match=r"nosuch://a/x\.tar: nothing here reads nosuch://"):
+    with pytest.raises(GanpipeError, match=r"nosuch://a/x\.tar: no driver for nosuch://"):
         list(source_of(None, "nosuch://a/x.tar").items())
     with pytest.raises(GanpipeError, match=r"memory://nowhere/x\.tar: cannot be read at all"):
         list(source_of(None, "memory://nowhere/x.tar").items())
@@ -323,10 +323,10 @@ def one(**members: Any) -> dict[str, Any]:
         ),
         (one(json={"lable": 1}), {"label": "json:label"}, r"sample k: \.json has no key 'label'; did you mean 'lable'"),
         (one(json={"a": 1}), {"label": "json:a.b"}, r"sample k: \.json has no key 'b'; int has no keys"),
-        (one(json=b"{"), {"label": "json:a"}, r"x\.tar: sample k: \.json: no JSON \("),
+        (one(json=b"{"), {"label": "json:a"}, r"x\.tar: sample k: \.json: not JSON \("),
         (one(json={"a": 1.5}), {"label": "json:a"}, r"sample k: json:a is 1\.5; expected a class"),
         (one(json={"a": 1}), {"text": "json:a"}, r"sample k: json:a is 1; expected a text"),
-        (one(txt=b"\xff"), {"text": "txt"}, r"sample k: \.txt: no UTF-8 text"),
+        (one(txt=b"\xff"), {"text": "txt"}, r"sample k: \.txt: not UTF-8 text"),
         (one(cls=b" "), {"label": "cls"}, r"sample k: cls is ' '; expected a class"),
         (one(cls=3), {"label": "cls", "classes": 3}, r"sample k: cls is '3', which is none of the 3 classes"),
         (one(cls=b"cta"), {"label": "cls", "classes": ["cat"]}, r"sample k: cls is 'cta', .* did you mean 'cat'\?"),
@@ -389,7 +389,7 @@ def test_members_that_lie_apart_are_put_together(packed: bool, served: str, shar
 
 
 def test_more_than_memory_allows_is_to_be_packed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webdataset_shards, "_MAX_WAITING", 3)
+    monkeypatch.setattr(webdataset_samples, "_MAX_WAITING", 3)
     (tmp_path / "in").mkdir()
     path = pack(tmp_path / "in" / "OLD.tar", *apart(*range(6)))
     with pytest.raises(GanpipeError) as caught:
@@ -472,7 +472,7 @@ def test_tars_that_cat_joined(tmp_path: Path) -> None:
 )
 def test_what_is_no_tar_is_called_by_its_name(begin: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(begin.ljust(2000, b"x"))
-    with pytest.raises(GanpipeError, match=rf"x\.tar: byte 0 .* is no header of a tar; it .*{says}"):
+    with pytest.raises(GanpipeError, match=rf"x\.tar: byte 0 .* is not a header of a tar; it .*{says}"):
         source_of(tmp_path).check()
 
 

@@ -237,8 +237,8 @@ def test_words_that_nobody_knows_are_one_word(sayer: Generator) -> None:
     ("value", "message"),
     [
         ("red fox blue sea", "row 0: text has 4 words; expected at most 3"),
-        ("", "row 0: text is ''; expected a word at the least"),
-        (" . ", "row 0: text is ' . '; expected a word at the least"),
+        ("", "row 0: text is ''; expected at least one word"),
+        (" . ", "row 0: text is ' . '; expected at least one word"),
         ("x" * 10_001, "row 0: text is 'xxx"),
         (3, "row 0: text is 3, expected a text of at most 10000 characters"),
         (None, "row 0: text is None, expected a text of at most 10000 characters"),

@@ -143,16 +143,16 @@ def test_what_dvc_stops_at_is_named_first(kind: str, tmp_path: Path, monkeypatch
     make(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(GanpipeError) as caught:
-        tracked.require_fit([Path("images"), Path("images")], lambda path: False)
+        tracked.require_readable_by_dvc([Path("images"), Path("images")], lambda path: False)
     assert re.fullmatch(message, str(caught.value))
-    tracked.require_fit([Path("images")], lambda path: path.startswith(str(tmp_path)))
-    tracked.require_fit([Path("absent")], lambda path: False)
+    tracked.require_readable_by_dvc([Path("images")], lambda path: path.startswith(str(tmp_path)))
+    tracked.require_readable_by_dvc([Path("absent")], lambda path: False)
 
 
 def test_what_dvc_takes_is_no_fault(tmp_path: Path) -> None:
     for make in FIT.values():
         make(tmp_path)
-    tracked.require_fit([tmp_path], lambda path: False)
+    tracked.require_readable_by_dvc([tmp_path], lambda path: False)
 
 
 @pytest.mark.parametrize("what", ["p.png", "folder"])
@@ -167,7 +167,7 @@ def test_what_may_not_be_read_is_named(what: str, tmp_path: Path, monkeypatch: p
         if os.getuid() == 0:
             os.setuid(65534)
         try:
-            tracked.require_fit([Path("images")], lambda path: False)
+            tracked.require_readable_by_dvc([Path("images")], lambda path: False)
         except GanpipeError as error:
             os._exit(7 if str(error).startswith(f"images/{what}: this user may not ") else 1)
         os._exit(0)

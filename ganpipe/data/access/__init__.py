@@ -1,1 +1,1 @@
-"""How bytes come to this host: mirrors, servers that fail for a moment, gzip within limits, the host's own cache."""
+"""How bytes reach this host: downloads from mirrors, retries, gzip with a size limit, the host's own cache."""

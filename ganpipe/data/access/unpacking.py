@@ -1,4 +1,4 @@
-"""gzip that is unpacked only as far as real data goes: a few kilobytes that become terabytes are refused."""
+"""Unpacking of gzip with a limit: a few kilobytes that would become terabytes are refused."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import IO
 
 from ...errors import GanpipeError
 
-LEAST_BYTES = 2**26
-"""So much may come out of any file, whatever its size."""
-LARGEST_RATIO = 200
-"""Of unpacked to packed bytes, beyond LEAST_BYTES. MNIST's is 5, a tar of small captions has 30, zeros have 1,000."""
+ALWAYS_ALLOWED_BYTES = 2**26
+"""Unpacked size that is allowed for any file, whatever its packed size."""
+MAX_RATIO = 200
+"""Largest ratio of unpacked to packed bytes beyond that size. MNIST has 5, a tar of short captions 30, zeros 1,000."""
 
 
 class DecompressionBomb(GanpipeError):
-    """What comes out of a packed file is out of all proportion to what goes in."""
+    """A packed file unpacks to far more bytes than real data would."""
 
 
-class _Counted:
+class _CountingReader:
     """A stream that knows how many bytes were read from it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -31,26 +31,26 @@ class _Counted:
         return content
 
 
-class Unpacked(gzip.GzipFile):
+class LimitedGzipFile(gzip.GzipFile):
     """The content of a gzip stream, read once from its start to its end.
 
     Raises while it is read:
-        DecompressionBomb: naming the file.
-        OSError, EOFError, zlib.error: it is no sound gzip.
+        DecompressionBomb: the limit is exceeded; names the file.
+        OSError, EOFError, zlib.error: the stream is not valid gzip.
     """
 
-    def __init__(self, stream: IO[bytes], name: str, most_bytes: int | None = None) -> None:
+    def __init__(self, stream: IO[bytes], name: str, max_bytes: int | None = None) -> None:
         """
         Args:
-            name: how errors call the file.
-            most_bytes: refuse to unpack more than this in any case.
+            name: the file's name in error messages.
+            max_bytes: a further limit on the unpacked size.
         """
-        self._packed = _Counted(stream)
-        self._called, self._most_bytes, self._num_unpacked = name, most_bytes, 0
+        self._packed = _CountingReader(stream)
+        self._file_name, self._max_bytes, self._num_unpacked = name, max_bytes, 0
         super().__init__(fileobj=self._packed, mode="rb")  # type: ignore[call-overload]
 
     def read(self, size: int | None = -1) -> bytes:
-        """As a file's. A large part comes in small ones, so that it is refused before it has filled the memory."""
+        """Like `read` of a file. It reads 1 MiB at a time, so that a bomb is refused before it fills the memory."""
         parts, missing = [], size if size is not None and size >= 0 else sys.maxsize
         while missing and (part := super().read(min(missing, 2**20))):
             self._count(len(part))
@@ -60,10 +60,10 @@ class Unpacked(gzip.GzipFile):
 
     def _count(self, num_bytes: int) -> None:
         self._num_unpacked += num_bytes
-        most = max(LEAST_BYTES, LARGEST_RATIO * self._packed.num_bytes)
-        most = most if self._most_bytes is None else min(most, self._most_bytes)
-        if self._num_unpacked > most:
+        allowed = max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * self._packed.num_bytes)
+        allowed = allowed if self._max_bytes is None else min(allowed, self._max_bytes)
+        if self._num_unpacked > allowed:
             raise DecompressionBomb(
-                f"{self._called}: {self._packed.num_bytes:,} packed bytes become more than {most:,}; no real data "
-                "does: unpack it yourself if you trust it"
+                f"{self._file_name}: {self._packed.num_bytes:,} packed bytes become more than {allowed:,}; real data "
+                "does not: unpack the file yourself if you trust it"
             )

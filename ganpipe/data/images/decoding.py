@@ -1,6 +1,6 @@
-"""From a file's bytes to one square 8-bit image: decoding with limits, colour, shape, size.
+"""From the bytes of an image file to one square 8-bit image: decoding with limits, colour, shape, size.
 
-Legend: C channels, H height, W width. Results are Pillow images of mode "L" (one channel) or "RGB" (three).
+Legend: C channels, H height, W width. Results are Pillow images of mode "L" (one channel) or "RGB" (three channels).
 """
 
 from __future__ import annotations
@@ -26,41 +26,40 @@ from ..settings import DataSettings
 from . import deep as deep_images
 from .value_range import Extent, Kind, Range
 
-# Formats that Pillow opens but cannot decode by itself: it would start another program (Ghostscript for EPS), or only
-# knows the header.
+# Formats that Pillow opens and cannot decode by itself: it would start another program (Ghostscript for EPS), or it
+# reads the header only.
 _NOT_DECODED_HERE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# PNGs of shards: Pillow takes several times longer for small ones. At level 3, and without the two filters that take
-# longest, they are as large as Pillow's.
+# imagecodecs writes the PNGs of shards, because Pillow takes several times longer for small images. At level 3, and
+# without the two slowest filters, the files are as large as Pillow's.
 _PNG_LEVEL = 3
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_HEADER_BYTES = 33
 _COLOUR_TYPES = {1: 0, 3: 2}
-"""Channels -> PNG's number for grey or RGB."""
+"""Number of channels -> PNG's colour type for grey or RGB (PNG specification, section 11.2.2)."""
 _PNG_DEPTH_AT = 24
-_EIGHT_BITS_AT_MOST = (b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
+_FIRST_BYTES_OF_8_BIT_FORMATS = (b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
 """How JPEG, GIF, BMP and WebP begin."""
 _DARKEST, _BRIGHTEST, _FLATTEST = 16, 239, 4
-"""Of 255: an image without a pixel above, below or further apart shows nothing that a person would see."""
-
-
-_TURNED = range(5, 9)
-"""EXIF's orientations that exchange width and height."""
+"""Limits, of 255, for images in which a person sees nothing: no pixel is above `_DARKEST`, no pixel is below
+`_BRIGHTEST`, or the values of each channel differ by at most `_FLATTEST`."""
+_SWAPS_SIDES = range(5, 9)
+"""EXIF orientations that exchange width and height."""
 MAX_PIXELS = "data.max_pixels"
-NUM_BYTES_TO_TELL = 32
+NUM_FIRST_BYTES = 32
 _JPEG_2000 = b"\0\0\0\x0cjP  \r\n\x87\n"
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", _JPEG_2000)
+_FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", _JPEG_2000)
 _BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}
-_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
-"""Of AVIF and HEIF: what follows `ftyp`."""
+_HEIF_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
+"""Brands of AVIF and HEIF: the bytes after `ftyp`."""
 
 
 class UnreadableImage(GanpipeError):
-    """An image that cannot be decoded: truncated, not an image, too large, of an unknown range."""
+    """An image cannot be read or decoded: it is missing, truncated, too large, or not an image."""
 
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """Names of the formats that are decoded, as Pillow calls them; HEIF among them with the extra `heif`."""
+    """Pillow's names of the formats that are decoded here; HEIF is among them if the extra `heif` is installed."""
     Image.init()
     if find_spec("pillow_heif") is not None:
         from pillow_heif import register_heif_opener
@@ -70,7 +69,7 @@ def formats() -> tuple[str, ...]:
 
 
 def heif_version() -> str | None:
-    """Of libheif, which decodes HEIF; None where it is not installed."""
+    """Version of libheif, which decodes HEIF; None if it is not installed."""
     if "HEIF" not in formats():
         return None
     from pillow_heif import libheif_version
@@ -80,45 +79,49 @@ def heif_version() -> str | None:
 
 @functools.cache
 def extensions() -> frozenset[str]:
-    """Lower-case file extensions of those formats, with their dots."""
+    """File extensions of all `formats`, in lower case and with their dots."""
     known = formats()
     return frozenset(extension for extension, name in Image.registered_extensions().items() if name in known)
 
 
 def begins_as_image(content: bytes) -> bool:
-    """Whether a file that begins so is an image of a format that cameras, browsers and scanners write.
+    """Whether a file is an image in a format that cameras, browsers and scanners write, by its first bytes.
 
     Args:
-        content: its first NUM_BYTES_TO_TELL bytes.
+        content: its first NUM_FIRST_BYTES bytes.
     """
     return (
-        content.startswith(
-            (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", _JPEG_2000)
-        )
+        content.startswith(_FIRST_BYTES)
         or (content[:4] == b"RIFF" and content[8:12] == b"WEBP")
         or (content[:2] == b"BM" and int.from_bytes(content[14:18], "little") in _BMP_HEADERS)
-        or (content[4:8] == b"ftyp" and content[8:12] in _BRANDS)
+        or (content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS)
     )
 
 
 @contextlib.contextmanager
 def _decoding(max_pixels: int = 0, content: bytes = b"", limit: str = MAX_PIXELS) -> Iterator[None]:
-    """What Pillow raises, and warns of, as UnreadableImage."""
+    """Turns every error of Pillow's decoders into UnreadableImage, and silences Pillow's own warning on large images.
+
+    Args:
+        max_pixels: the limit that the message names.
+        content: the file's content, to recognise a HEIF image.
+        limit: the name of the limit in messages.
+    """
     try:
         with warnings.catch_warnings():
-            # Pillow's own limit warns or raises by a global; ours is checked below, also before decoding.
+            # Pillow's own limit is a global variable; `check_size` checks ours, also before decoding.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             yield
     except UnreadableImage:
         raise
-    except deep_images.BadNumbers as error:
+    except deep_images.UnusablePixels as error:
         raise UnreadableImage(str(error)) from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, above the largest data.max_pixels
         size = re.search(r"\d+", str(error))
         pixels = f"{int(size.group()):,} pixels" if size else "too many pixels"
         raise UnreadableImage(f"{pixels}, more than {limit} = {max_pixels:,}") from None
     except Image.UnidentifiedImageError:
-        if content[4:8] == b"ftyp" and content[8:12] in _BRANDS:
+        if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
             raise UnreadableImage("a HEIF image; `pip install pillow-heif` to read them") from None
         raise UnreadableImage("not an image in any format known here") from None
     except (
@@ -133,73 +136,90 @@ def decode(
     """Decode an image file held in memory: its first frame, upright (EXIF orientation applied), in the file's mode.
 
     Args:
-        allowed: formats, as Pillow calls them; None for all of `formats`.
-        limit: what a message calls `max_pixels`.
+        content: the file's content.
+        max_pixels: the most pixels (width times height) that are decoded.
+        allowed: Pillow's names of the accepted formats; None for all `formats`.
+        limit: the name of `max_pixels` in messages.
 
     Raises:
-        UnreadableImage: saying why, without the image's name.
+        UnreadableImage: it cannot be decoded; the message says why, without the image's name.
     """
     if not content:
         raise UnreadableImage("the file is empty")
     with _decoding(max_pixels, content, limit):
         image = Image.open(io.BytesIO(content), formats=formats() if allowed is None else allowed)
         check_size(image.width, image.height, max_pixels, limit)
-        deep = deep_images.remember(image, content)
+        deep = deep_images.inspect(image, content)
         image.load()
-        check_size(image.width, image.height, max_pixels, limit)  # an icon's picture may be larger than its header says
+        # The picture in an ICO file may be larger than the file's header says.
+        check_size(image.width, image.height, max_pixels, limit)
         upright = ImageOps.exif_transpose(image)
-        deep_images.mark(upright, deep)
+        deep_images.attach(upright, deep)
         return upright
 
 
 def check_size(width: int, height: int, max_pixels: int, limit: str = MAX_PIXELS) -> None:
-    """Raise UnreadableImage for an image with more pixels than allowed."""
+    """Require that an image has at most `max_pixels` pixels.
+
+    Args:
+        limit: the name of `max_pixels` in messages.
+
+    Raises:
+        UnreadableImage: it has more.
+    """
     if width * height > max_pixels:
         raise UnreadableImage(f"{width} x {height} = {width * height:,} pixels, more than {limit} = {max_pixels:,}")
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """Width and height of an image file as it is decoded, upright, from its header; None where that cannot be read,
-    which `decode` gives the reason for."""
+    """(width, height) of the upright image in a file, from its header; None if the header cannot be read.
+
+    It does not say why: `decode` raises the error when the image is used.
+    """
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # opening a pipe would wait for ever
             return None
         with _decoding(), Image.open(path, formats=formats()) as image:
             width, height = image.size
-            # Pillow loads a PNG to look for an orientation behind its pixels.
+            # Without EXIF data before the pixels, Pillow would load the whole PNG to look for some after them.
             has_exif = image.format != "PNG" or "exif" in image.info
-            is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+            is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _SWAPS_SIDES
     except UnreadableImage:
         return None
     return (height, width) if is_turned else (width, height)
 
 
-def kind_of(content: bytes, max_pixels: int) -> Kind | None:
-    """Of an image file, by its header; None for 8 bits, and for what cannot be read."""
+def deep_kind_of(content: bytes, max_pixels: int) -> Kind | None:
+    """The type of the values in an image file, from its header; None for 8 bits, or if the header cannot be read.
+
+    Args:
+        content: the file's content.
+        max_pixels: the limit that messages name.
+    """
     if content.startswith(_PNG_START):
         if content[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] != b"\x10":
             return None
-    elif not content or content.startswith(_EIGHT_BITS_AT_MOST):
+    elif not content or content.startswith(_FIRST_BYTES_OF_8_BIT_FORMATS):
         return None
     try:
         with _decoding(max_pixels):
-            return deep_images.kind_of(Image.open(io.BytesIO(content), formats=formats()))
-    except UnreadableImage:  # `decode` says what is wrong with it
+            return deep_images.deep_kind_of(Image.open(io.BytesIO(content), formats=formats()))
+    except UnreadableImage:  # `decode` raises the error when the image is used
         return None
 
 
 def extent(image: Image.Image) -> Extent | None:
-    """The least and the greatest value of a decoded image of more than 8 bits; None for any other.
+    """The least and the greatest value of a decoded image of more than 8 bits; None for an image of 8 bits.
 
     Raises:
-        UnreadableImage: it has pixels that are no finite numbers.
+        UnreadableImage: it has pixels that are not finite numbers.
     """
     with _decoding():
         return deep_images.extent(image)
 
 
 def crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """A part of a decoded image; `box` is left, upper, right, lower."""
+    """A part of a decoded image; `box` is (left, upper, right, lower) in pixels."""
     with _decoding():
         return deep_images.crop(image, box)
 
@@ -207,17 +227,17 @@ def crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
 def flatten(
     image: Image.Image, settings: DataSettings, decided: Mapping[Kind, Range] = MappingProxyType({})
 ) -> Image.Image:
-    """Mode "L" or "RGB" by `settings.channels`, with transparent pixels composed on the background.
+    """The image in mode "L" or "RGB", as `settings.channels` says, with transparent pixels on the background colour.
 
     Args:
-        decided: as `range_of`.
+        decided: the dataset's range of each kind of image of more than 8 bits, as in `range_for_image`.
 
     Raises:
         UnreadableImage: it cannot be converted.
     """
     mode = "L" if settings.channels == 1 else "RGB"
     with _decoding():
-        image = deep_images.shallow(image, settings, decided)
+        image = deep_images.to_eight_bit_image(image, settings, decided)
     try:
         if image.has_transparency_data:
             canvas = Image.new("RGBA", image.size, (*settings.background_rgb, 255))
@@ -259,7 +279,7 @@ def scale(image: Image.Image, settings: DataSettings) -> Image.Image:
 
 
 def pad(image: Image.Image, settings: DataSettings) -> Image.Image:
-    """Put a scaled image into the middle of its square, where it does not fill it."""
+    """Put a scaled image into the middle of a square with side `settings.image_size`, unless it fills the square."""
     size = settings.image_size
     return image if image.size == (size, size) else _paste_centred(image, size, settings)
 
@@ -269,8 +289,8 @@ def fit(image: Image.Image, settings: DataSettings) -> Image.Image:
     return pad(scale(image, settings), settings)
 
 
-def oddity(image: Image.Image) -> str | None:
-    """What a flattened image is where there is nothing to see in it: nearly black, nearly white or flat; else None."""
+def blank_kind(image: Image.Image) -> str | None:
+    """ "nearly black", "nearly white" or "flat" if a person would see nothing in a flattened image; else None."""
     extrema = image.getextrema()
     bands: Any = extrema if isinstance(extrema[0], tuple) else (extrema,)
     if max(high for _, high in bands) <= _DARKEST:
@@ -281,27 +301,27 @@ def oddity(image: Image.Image) -> str | None:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 pixels, (H, W) or (H, W, 3), as a PNG file's content without any metadata."""
+    """The content of a PNG file without metadata, from uint8 pixels, (H, W) or (H, W, 3)."""
     return bytes(imagecodecs.png_encode(pixels, level=_PNG_LEVEL, filter=imagecodecs.PNG.FILTER.FAST))
 
 
 def decode_png_CHW(content: bytes, height: int, width: int, channels: int) -> np.ndarray:
-    """A shard's PNG member as uint8, (C, H, W).
+    """The pixels of a PNG from a shard, uint8, (C, H, W).
 
     Raises:
-        UnreadableImage: it is not a PNG of that size and number of channels.
+        UnreadableImage: it is not a PNG of 8 bits with that size and number of channels.
     """
     expected = (width, height, 8, _COLOUR_TYPES[channels])
-    # All known from the header: nothing large is decoded.
+    # The header is checked first, so that nothing larger than expected is decoded.
     if not (content.startswith(_PNG_START) and len(content) > _PNG_HEADER_BYTES):
-        raise UnreadableImage("not a sound PNG: it does not begin as one")
+        raise UnreadableImage("not a valid PNG: it does not begin like a PNG")
     found = struct.unpack_from(">IIBB", content, len(_PNG_START))
     if found != expected:
         raise UnreadableImage(f"a PNG of {_png_format(*found)}; expected {_png_format(*expected)}")
     try:
         pixels: np.ndarray = imagecodecs.png_decode(content)
     except (imagecodecs.PngError, ValueError) as error:
-        raise UnreadableImage(f"not a sound PNG: {error}") from None
+        raise UnreadableImage(f"not a valid PNG: {error}") from None
     pixels_HWC = pixels.reshape(height, width, -1)
     if pixels_HWC.shape[2] != channels:
         raise UnreadableImage("a PNG with a transparent colour; expected none")
@@ -309,5 +329,5 @@ def decode_png_CHW(content: bytes, height: int, width: int, channels: int) -> np
 
 
 def _png_format(width: int, height: int, depth: int, colour_type: int) -> str:
-    """In words; colour types are those of the PNG specification, section 11.2.2."""
+    """A description for error messages; colour types are those of the PNG specification, section 11.2.2."""
     return f"{width} x {height} pixels, {depth} bits, colour type {colour_type}"

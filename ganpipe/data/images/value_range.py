@@ -1,8 +1,10 @@
-"""Images of more than 8 bits: which of their values becomes black, and which white.
+"""Images of more than 8 bits per channel: which of their values becomes black, and which becomes white.
 
-8 bits have one range. 16 and 32 bits and floating-point numbers do not: a 12-bit camera writes 0 to 4095 into 16-bit
-files, and taken over the full range its images are nearly black. One image cannot tell (it may just be dark), so the
-range is a property of the dataset: `decide` knows the extent of all images of a kind.
+8-bit images always use 0 to 255. Images of 16 or 32 bits or of floating-point numbers may use a part of their type's
+range: a 12-bit camera writes 0 to 4095 into 16-bit files, and with the full range its images are nearly black. A single
+image does not show which range was meant (it may just be dark), so `choose_range` looks at all images of a kind.
+
+Legend: H height, W width.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ Kind = Literal["16-bit", "16-bit colour", "signed 16-bit", "32-bit", "signed 32-
 Range = tuple[float, float]
 """The value that becomes black, and the one that becomes white."""
 
-FULL: Mapping[Kind, Range] = {
+FULL_RANGES: Mapping[Kind, Range] = {
     "16-bit": (0, 2**16 - 1),
     "16-bit colour": (0, 2**16 - 1),
     "signed 16-bit": (-(2**15), 2**15 - 1),
@@ -26,13 +28,14 @@ FULL: Mapping[Kind, Range] = {
     "signed 32-bit": (-(2**31), 2**31 - 1),
     "floating-point": (0, 1),
 }
-_WHOLE: tuple[Range, ...] = tuple((0, 2**bits - 1) for bits in (8, 10, 12, 14, 16))
-_FLOATING: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255))
-_PART = 2**20
+"""The range of each kind's type; 0 to 1 for floating-point numbers."""
+_INTEGER_RANGES: tuple[Range, ...] = tuple((0, 2**bits - 1) for bits in (8, 10, 12, 14, 16))
+_FLOAT_RANGES: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255))
+_CHUNK_VALUES = 2**20
 
 
 class Extent(NamedTuple):
-    """The least and the greatest value of an image, or of several."""
+    """The least and the greatest value of one image, or of several images of one kind."""
 
     kind: Kind
     low: float
@@ -41,12 +44,12 @@ class Extent(NamedTuple):
 
 
 def extent_of(values: np.ndarray, kind: Kind) -> Extent:
-    """Of one image's values; there is at least one."""
+    """The extent of the values of one image, an array of any shape that is not empty."""
     return Extent(kind, float(values.min()), float(values.max()))
 
 
-def together(extents: Iterable[Extent]) -> dict[Kind, Extent]:
-    """Of all images of each kind."""
+def merge_extents(extents: Iterable[Extent]) -> dict[Kind, Extent]:
+    """One extent per kind that covers all given extents of that kind."""
     found: dict[Kind, Extent] = {}
     for extent in extents:
         before = found.get(extent.kind, extent._replace(num_images=0))
@@ -59,61 +62,68 @@ def together(extents: Iterable[Extent]) -> dict[Kind, Extent]:
     return found
 
 
-def decide(extent: Extent) -> Range:
-    """The range under `auto`, by all images of a kind: the first usual one that holds their values.
+def choose_range(extent: Extent) -> Range:
+    """The range under `data.value_range: auto`: the first usual range that holds all values of a kind.
 
-    Whole numbers: 8, 10, 12, 14 or 16 bits. Floating-point numbers: 0 to 1, -1 to 1, 0 to 255. Where none holds them,
-    from their least value to their greatest.
+    The usual ranges are those of 8, 10, 12, 14 and 16 bits for whole numbers, and 0 to 1, -1 to 1 and 0 to 255 for
+    floating-point numbers. If none of them holds all values, the range is that from the least value to the greatest.
+
+    Args:
+        extent: of all images of the kind.
     """
-    usual = _FLOATING if extent.kind == "floating-point" else _WHOLE
+    usual = _FLOAT_RANGES if extent.kind == "floating-point" else _INTEGER_RANGES
     for low, high in usual:
         if low <= extent.low and extent.high <= high:
             return low, high
     return extent.low, extent.high
 
 
-def range_of(extent: Extent, settings: DataSettings, decided: Mapping[Kind, Range]) -> Range:
-    """The range that `settings` give an image.
+def range_for_image(extent: Extent, settings: DataSettings, decided: Mapping[Kind, Range]) -> Range:
+    """The range of one image under these settings.
 
     Args:
-        decided: under `auto`, the dataset's; a kind that is missing is decided by this image alone.
+        extent: of the image.
+        decided: under `auto`, the dataset's range of each kind; for a missing kind the range is chosen by this image.
     """
     if settings.value_range == "full":
-        return FULL[extent.kind]
+        return FULL_RANGES[extent.kind]
     if settings.value_range == "auto":
-        return decided.get(extent.kind) or decide(extent)
+        return decided.get(extent.kind) or choose_range(extent)
     low, high = settings.value_range
     return low, high
 
 
 def to_eight_bits(values_HW: np.ndarray, chosen: Range) -> np.ndarray:
-    """The range becomes 0 to 255, rounded to the nearest; what lies outside becomes black or white."""
+    """One channel as uint8, (H, W): the range becomes 0 to 255, rounded to the nearest number; values outside it become
+    0 or 255."""
     if values_HW.dtype.kind == "u" and values_HW.dtype.itemsize == 2:
         return np.asarray(_scaled(np.arange(2**16), chosen)[values_HW])
     flat = np.ascontiguousarray(values_HW).reshape(-1)
     result = np.empty(flat.shape, np.uint8)
-    for start in range(0, len(flat), _PART):  # a large image as 64-bit numbers would take much memory
-        result[start : start + _PART] = _scaled(flat[start : start + _PART], chosen)
+    for start in range(
+        0, len(flat), _CHUNK_VALUES
+    ):  # in parts, because float64 values of a whole large image take much memory
+        result[start : start + _CHUNK_VALUES] = _scaled(flat[start : start + _CHUNK_VALUES], chosen)
     return result.reshape(values_HW.shape)
 
 
 def _scaled(values: np.ndarray[Any, Any], chosen: Range) -> np.ndarray:
     low, high = chosen
-    if low == high:  # flat images, all of one value
+    if low == high:  # all images have one and the same value
         return np.zeros(values.shape, np.uint8)
     scaled = np.floor((values.astype(np.float64) - low) * 255 / (high - low) + 0.5)
     return scaled.clip(0, 255).astype(np.uint8)
 
 
-def sentence(extent: Extent, chosen: Range) -> str | None:
-    """What `auto` took the images of a kind for; None where that is their type's own range, as for any other image."""
-    if chosen == FULL[extent.kind]:
+def range_warning(extent: Extent, chosen: Range) -> str | None:
+    """A sentence on the range that `auto` chose for the images of a kind; None if it is the full range of the type."""
+    if chosen == FULL_RANGES[extent.kind]:
         return None
     low, high = (f"{bound:,.6g}" if extent.kind == "floating-point" else f"{bound:,.0f}" for bound in chosen)
     found = " to ".join(
         f"{bound:,.6g}" if extent.kind == "floating-point" else f"{bound:,.0f}" for bound in (extent.low, extent.high)
     )
-    bits = f" ({int(chosen[1]).bit_length()} bits)" if chosen in _WHOLE else ""
+    bits = f" ({int(chosen[1]).bit_length()} bits)" if chosen in _INTEGER_RANGES else ""
     return (
         f"{extent.num_images:,} {extent.kind} image(s) with values from {found}: {low} is taken as black and {high} as "
         f"white{bits}; set data.value_range if that is wrong"

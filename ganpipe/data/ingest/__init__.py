@@ -1,1 +1,1 @@
-"""From a source's items to shards with a manifest: the same bytes every time, nothing decoded a second time."""
+"""From a source's items to shards with a manifest. Equal inputs give equal bytes, and no image is decoded twice."""

@@ -1,4 +1,4 @@
-"""The classes of a dataset as a person checks them: how many images each has, and what looks like a mistake."""
+"""Images per class, as a table for a person, and warnings about classes that look like a mistake."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ..shards.manifest import SUBSETS
 
 FEW = 10
-"""A class with fewer training images is named: little can be learned from them."""
+"""A class with fewer training images is named in a warning, because little can be learned from so few."""
 _MOST_LINES = 20
 _MOST_NAMED = 5
 _LONGEST_NAME = 40
 
 
 def table(classes: Sequence[str], train: Mapping[int, int], validation: Mapping[int, int]) -> list[str]:
-    """Lines: each class with its images; of many classes only those with the fewest and the most.
+    """The lines of a table of classes and their numbers of images; of many classes only the smallest and the largest.
 
     Args:
-        train, validation: images by class number.
+        classes: names by class number.
+        train: class number -> number of training images; a class without images may be missing.
+        validation: the same for the validation split.
     """
     if not classes:
         return []
@@ -36,63 +38,64 @@ def table(classes: Sequence[str], train: Mapping[int, int], validation: Mapping[
     ]
 
 
-def odd_names(classes: Sequence[str]) -> Iterator[str]:
-    """Sentences on what the names alone show."""
+def name_warnings(classes: Sequence[str]) -> Iterator[str]:
+    """Warnings that follow from the classes' names alone, one sentence each."""
     if len(classes) == 1:
         yield (
-            f"there is one class only, {_named(classes)}: its label says nothing; set the source's labels to none, or "
-            "put its images into one folder a class"
+            f"there is one class only, {_quoted(classes)}: its label says nothing; set the source's labels to none, or "
+            "put its images into one folder per class"
         )
     if len({SUBSETS[name.lower()] for name in classes if name.lower() in SUBSETS}) > 1:
         found = [name for name in classes if name.lower() in SUBSETS]
         yield (
-            f"{_named(found)} are classes, but look like splits, with the classes in their subfolders; set data.source "
-            "to imagefolder and sources.imagefolder.path to the folder above them"
+            f"{_quoted(found)} are classes, but look like splits, with the classes in their subfolders; set "
+            "data.source to imagefolder and sources.imagefolder.path to the folder above them"
         )
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(unicodedata.normalize("NFKC", name).strip().casefold(), []).append(name)
     for names in [names for names in alike.values() if len(names) > 1][:_MOST_NAMED]:
-        yield f"the classes {_named(names)} differ by case or spaces only; give them one name if they are the same"
+        yield f"the classes {_quoted(names)} differ by case or spaces only; give them one name if they are the same"
     if classes and all(name.isdecimal() for name in classes):
         moved = next((number for number, name in enumerate(classes) if int(name) != number), None)
         if moved is not None:
             yield (
-                f"the classes are called by other numbers than they have: class {moved} is '{classes[moved]}'; a label "
-                "means the number"
+                f"the classes' names are numbers, but not their own: class {moved} is called '{classes[moved]}'; a "
+                "label is the class's number, not its name"
             )
 
 
-def odd_counts(
+def count_warnings(
     classes: Sequence[str], train: Mapping[int, int], validation: Mapping[int, int], limit: int | None = None
 ) -> Iterator[str]:
-    """Sentences on what the numbers of images show.
+    """Warnings that follow from the numbers of images, one sentence each.
 
     Args:
-        limit: data.limit, which may leave a class without images.
+        classes, train, validation: as in `table`.
+        limit: `data.limit`, which may leave a class without images.
     """
     numbers = range(len(classes))
     empty = [number for number in numbers if not train.get(number, 0) and not validation.get(number, 0)]
     if empty and limit is not None:
         yield (
             f"{len(empty):,} of {len(classes):,} classes have no image among the {limit:,} of data.limit: "
-            f"{_named([classes[at] for at in empty])}"
+            f"{_quoted([classes[at] for at in empty])}"
         )
     elif empty == [0] and len(classes) > 1:
         yield (
-            f"class 0 ({_named(classes[:1])}) has no image: the labels seem to begin at 1; number them from 0, since a "
-            "GAN with labels has a place for class 0"
+            f"class 0 ({_quoted(classes[:1])}) has no image: the labels seem to begin at 1; number them from 0, "
+            "because a GAN with labels is built for class 0, too"
         )
     elif empty:
         yield (
-            f"{len(empty):,} of {len(classes):,} classes have no image: {_named([classes[at] for at in empty])}; a "
-            "GAN with labels has a place for each; number the labels from 0 without gaps, or leave such classes out"
+            f"{len(empty):,} of {len(classes):,} classes have no image: {_quoted([classes[at] for at in empty])}; a "
+            "GAN with labels is built for all of them; number the labels from 0 without gaps, or leave such classes out"
         )
     untrained = [number for number in numbers if not train.get(number, 0) and validation.get(number, 0)]
     if untrained:
         yield (
-            f"{len(untrained):,} of {len(classes):,} classes have no training image, because the source keeps all of "
-            f"theirs for validation: {_named([classes[at] for at in untrained])}"
+            f"{len(untrained):,} of {len(classes):,} classes have no training image, because the source keeps all "
+            f"images of these classes for validation: {_quoted([classes[at] for at in untrained])}"
         )
     few = [number for number in numbers if 0 < train.get(number, 0) < FEW]
     if few:
@@ -103,12 +106,12 @@ def odd_counts(
         )
 
 
-def _named(names: Sequence[str]) -> str:
+def _quoted(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{_short(name)}'" for name in names[:_MOST_NAMED])
     return f"{shown}, ..." if len(names) > _MOST_NAMED else shown
 
 
 def _short(name: str) -> str:
-    """On a line of a terminal: what steers it is escaped."""
+    """The name cut to a length that fits a line; control characters, which may steer a terminal, are escaped."""
     short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)

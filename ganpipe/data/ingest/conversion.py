@@ -1,4 +1,4 @@
-"""From a source's item to a sample: read, known by its digest, decoded only where no earlier ingest has done so."""
+"""From a source's item to a sample: read, identified by its digest, decoded only if no earlier ingest decoded it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from PIL import features
 
 from ...errors import GanpipeError
 from ...words import words_of
-from ..images.decoding import UnreadableImage, encode_png, extent, flatten, heif_version, oddity, pad, scale
-from ..images.value_range import FULL, Extent, Kind, Range
+from ..images.decoding import UnreadableImage, blank_kind, encode_png, extent, flatten, heif_version, pad, scale
+from ..images.value_range import FULL_RANGES, Extent, Kind, Range
 from ..settings import DataSettings
 from ..shards.manifest import Split
-from ..sources.base import Classes, Description, ImageReference, Item, Pictures, Texts, reading
+from ..sources.base import Classes, Description, ImageReference, Item, Pictures, Texts, files_kept_open
 
 DIGEST_BYTES = 16
 
 
 class Converted(NamedTuple):
-    """A sample, or why its item could not be read.
+    """A sample, or the reason why its item could not be read.
 
     Attributes:
-        digest: of its raw contents and how they are decoded: names the sample's images.
-        split_is_given: by the source; else it follows from the content.
-        values: members of the other fields, in their order.
-        images: PNGs in the order of the fields with pictures; None where `digest` was known.
-        oddity: what is wrong with how an image looks, where there is nothing to see in it.
-        extents: of images of more than 8 bits, where their range is not decided yet: all else but the name is missing.
+        name: the item's name.
+        digest: identifies the sample's images: DIGEST_BYTES of a hash of their raw contents and how they are decoded.
+        split_is_given: whether the source chose the split; else it follows from the content.
+        values: the contents of the files of all labels and texts, in the order of the fields.
+        images: one PNG per field of images, in the order of the fields; None if `digest` was known.
+        unreadable: why the item could not be read; None if it could.
+        blank_kind: "nearly black", "nearly white" or "flat" if a person would see nothing in an image; else None.
+        extents: of the item's images of more than 8 bits, if the dataset's range is not chosen yet. Then no attribute
+            is set but this one and the name.
     """
 
     name: str
@@ -45,7 +48,7 @@ class Converted(NamedTuple):
     values: tuple[bytes, ...] = ()
     images: tuple[bytes, ...] | None = None
     unreadable: str | None = None
-    oddity: str | None = None
+    blank_kind: str | None = None
     extents: tuple[Extent, ...] = ()
 
 
@@ -55,9 +58,13 @@ def _split_at(digests: Iterable[bytes], validation_fraction: float) -> Split:
 
 
 def split_of(contents: Iterable[bytes], validation_fraction: float) -> Split:
-    """The split of a sample with these raw contents: a function of them alone.
+    """The split of a sample, which depends on the raw contents of its images and on the fraction only.
 
-    Raising the fraction moves samples from train to validation only.
+    A larger fraction moves samples from train to validation, and none the other way.
+
+    Args:
+        contents: the raw content of each of its images.
+        validation_fraction: the share of all samples that belong to the validation split, in [0, 1).
     """
     return _split_at((hashlib.sha256(content).digest() for content in contents), validation_fraction)
 
@@ -68,7 +75,7 @@ def _digest_of_decodings(decodings: tuple[str, ...]) -> bytes:
 
 
 def _sample_digest(digests: Sequence[bytes], decodings: tuple[str, ...]) -> bytes:
-    """Independent of the bits that decide the split."""
+    """The digest that identifies a sample's images. It is independent of the bits that decide the split."""
     return hashlib.sha256(_digest_of_decodings(decodings) + b"".join(digests)).digest()[:DIGEST_BYTES]
 
 
@@ -79,10 +86,10 @@ def _read_known(path: Path) -> frozenset[bytes]:
 
 
 def check_values(item: Item, description: Description, settings: DataSettings) -> tuple[bytes, ...]:
-    """The members of an item's labels and texts, in the fields' order.
+    """The contents of the files of an item's labels and texts in a shard, in the order of the fields.
 
     Raises:
-        GanpipeError: naming the item and what was expected.
+        GanpipeError: a label is not a class, or a text has too few or too many words; names the item.
     """
     return tuple(
         _class_member(item, name, field) if isinstance(field, Classes) else _text_member(item, name, settings)
@@ -94,7 +101,7 @@ def check_values(item: Item, description: Description, settings: DataSettings) -
 def _class_member(item: Item, name: str, field: Classes) -> bytes:
     number = item.values.get(name)
     if not isinstance(number, int) or not 0 <= number < len(field.names):
-        raise GanpipeError(f"{item.name}: {name} {number}, but there are {len(field.names)} classes")
+        raise GanpipeError(f"{item.name}: {name} is {number}, but there are {len(field.names)} classes")
     return str(number).encode()
 
 
@@ -102,13 +109,13 @@ def _text_member(item: Item, name: str, settings: DataSettings) -> bytes:
     text = item.values.get(name)
     try:
         content = text.encode() if isinstance(text, str) else None
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may hold
+    except UnicodeEncodeError:  # JSON may hold half of a surrogate pair
         content = None
     if content is None or not isinstance(text, str):
         raise GanpipeError(f"{item.name}: {name} {text!r}; expected a text that UTF-8 can hold")
     num_words = len(words_of(text))
     if not 1 <= num_words <= settings.max_words:
-        expected = "expected a word at the least" if not num_words else f"at most data.max_words = {settings.max_words}"
+        expected = "expected at least one word" if not num_words else f"at most data.max_words = {settings.max_words}"
         raise GanpipeError(f"{item.name}: {name} {_short(text)} has {num_words} words; {expected}")
     return content
 
@@ -117,30 +124,33 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
-def _decoding(reference: ImageReference, kind: Kind | None, decided: Mapping[Kind, Range]) -> str:
-    """What decides an image beside its content and the settings. The range of a type itself goes without saying."""
-    if kind is None or decided.get(kind, FULL[kind]) == FULL[kind]:
+def _decoding_name(reference: ImageReference, kind: Kind | None, decided: Mapping[Kind, Range]) -> str:
+    """What a decoded image depends on apart from its content and the settings; used in the sample's digest.
+
+    The range is included only if it is not the full range of the type.
+    """
+    if kind is None or decided.get(kind, FULL_RANGES[kind]) == FULL_RANGES[kind]:
         return reference.decoding
     low, high = decided[kind]
     return f"{reference.decoding} {low!r} to {high!r}"
 
 
-def _convert_item(
+def _convert_one(
     item: Item,
     description: Description,
     settings: DataSettings,
-    known: frozenset[bytes],
+    known_digests: frozenset[bytes],
     decided: Mapping[Kind, Range] | None,
 ) -> Converted:
     values = check_values(item, description, settings)
     groups = [item.references(name) for name in description.picture_fields]
     references = [reference for group in groups for reference in group]
     images: list[bytes] = []
-    odd: str | None = None
+    blank: str | None = None
     try:
         contents = [reference.read() for reference in references]
         pairs = list(zip(references, contents, strict=True))
-        # A range that the settings name is among what names the shards' notes; one that the dataset decides is not.
+        # A range that the settings give is part of `conversion_key`; one that is chosen from the dataset is not.
         by_data = settings.value_range == "auto"
         kinds = [reference.kind(content, settings) if by_data else None for reference, content in pairs]
         if decided is None and any(kinds):
@@ -148,17 +158,20 @@ def _convert_item(
             return Converted(item.name, extents=tuple(found for found in extents if found is not None))
         decided = decided or {}
         digests = [hashlib.sha256(content).digest() for content in contents]
-        decodings = (_decoding(reference, kind, decided) for reference, kind in zip(references, kinds, strict=True))
+        decodings = (
+            _decoding_name(reference, kind, decided) for reference, kind in zip(references, kinds, strict=True)
+        )
         digest = _sample_digest(digests, tuple(decodings))
-        if digest not in known:
+        if digest not in known_digests:
             waiting = iter(pairs)
             for name, group in zip(description.picture_fields, groups, strict=True):
-                own = _settings_of(description.fields[name], settings)
+                field_settings = _field_settings(description.fields[name], settings)
                 fitted = []
                 for reference, content in itertools.islice(waiting, len(group)):
-                    scaled = scale(flatten(reference.decode(content, own), own, decided), own)
-                    odd = odd or oddity(scaled)
-                    fitted.append(np.asarray(pad(scaled, own)))
+                    flattened = flatten(reference.decode(content, field_settings), field_settings, decided)
+                    scaled = scale(flattened, field_settings)
+                    blank = blank or blank_kind(scaled)
+                    fitted.append(np.asarray(pad(scaled, field_settings)))
                 images.append(encode_png(np.concatenate(fitted)))
     except UnreadableImage as error:
         return Converted(item.name, unreadable=str(error))
@@ -169,12 +182,12 @@ def _convert_item(
         item.split is not None,
         values,
         tuple(images) if images else None,
-        oddity=odd,
+        blank_kind=blank,
     )
 
 
-def _settings_of(field: object, settings: DataSettings) -> DataSettings:
-    """The settings with the field's own size, where it has one: an image of such a field always fills its square."""
+def _field_settings(field: object, settings: DataSettings) -> DataSettings:
+    """The settings for one field: with its own image size if it has one. Images of such a size fill their square."""
     size = field.size if isinstance(field, Pictures) else None
     return settings if size is None else settings.model_copy(update={"image_size": size, "enlarge": "resize"})
 
@@ -183,28 +196,29 @@ def convert(
     task: Sequence[Item],
     description: Description,
     settings: DataSettings,
-    known: Path | None,
+    known_digests: Path | None,
     decided: Mapping[Kind, Range] | None = None,
 ) -> list[Converted]:
-    """The samples of these items, in their order.
+    """The samples of these items, in the order of the items.
 
     Args:
-        known: a file of digests, of DIGEST_BYTES each, whose images need no decoding.
-        decided: the dataset's range of each kind of image of more than 8 bits; until it is known, such images are only
-            measured.
+        task: the items.
+        known_digests: a file of digests, DIGEST_BYTES each; samples with these digests are not decoded.
+        decided: the dataset's range of each kind of image of more than 8 bits. If None, the samples of such images hold
+            their extents only.
 
     Raises:
-        GanpipeError: an item's label is no class, or its text is none that a vocabulary takes.
+        GanpipeError: an item's label is not a class, or its text has too few or too many words.
     """
-    digests = _read_known(known) if known is not None else frozenset()
-    with reading():
-        return [_convert_item(item, description, settings, digests, decided) for item in task]
+    digests = _read_known(known_digests) if known_digests is not None else frozenset()
+    with files_kept_open():
+        return [_convert_one(item, description, settings, digests, decided) for item in task]
 
 
 def conversion_key(settings: DataSettings, description: Description) -> str:
-    """Names everything that decides a sample's PNGs beside its digest: settings, code, versions of the decoders."""
+    """Identifies all that a sample's PNGs depend on apart from its digest: settings, code, versions of the decoders."""
     code = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):  # of all of data/
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):  # all code of ganpipe/data/
         code.update(path.read_bytes() + b"\0")
     kept = settings.model_dump(
         mode="json", include={"image_size", "channels", "shape", "enlarge", "background", "value_range", "max_pixels"}

@@ -1,4 +1,4 @@
-"""Some of a dataset's training images as they lie in its shards, for people: what ingest made of them.
+"""A preview for people: some training images as ingest wrote them into the shards.
 
 Legend: N images, C channels, H height, W width.
 """
@@ -21,19 +21,23 @@ from ..shards.tar import find_members
 
 NUM_SHOWN = 64
 MOST_COLUMNS = 32
-"""Of more classes than these there is no column a class."""
+"""Up to this number of classes, each column shows one class."""
 MOST_ROWS = 8
-"""Of few classes."""
+"""The most rows if each column shows one class."""
 LARGEST_SIDE = 256
-"""Larger images are shown reduced to this side."""
+"""Larger images are reduced to this height and width, in pixels."""
 _MOST_SEARCHED = 50_000
-"""Samples, in which those of rare classes are looked for."""
+"""The search for images of rare classes ends after this number of samples."""
 
 
 def preview(folder: Path, manifest: Manifest) -> tuple[np.ndarray, int]:
-    """The first training images, which is a random choice: shards are ordered by digest. (N, C, H, W) and columns.
+    """The first training images in the shards: a random choice, because samples are ordered by digest.
 
-    With labels (at most 32 classes) a column is a class, and white where it has too few images.
+    With labels of at most MOST_COLUMNS classes, each column shows one class; it ends in white images if the class has
+    too few.
+
+    Returns:
+        The images row by row, uint8, (N, C, H, W), and the number of columns.
     """
     num_classes = len(manifest.classes)
     by_class = 0 < num_classes <= MOST_COLUMNS
@@ -57,7 +61,7 @@ def preview(folder: Path, manifest: Manifest) -> tuple[np.ndarray, int]:
 
 
 def _samples(folder: Path, manifest: Manifest) -> Iterator[tuple[int, bytes]]:
-    """Label (0 without labels) and PNG of each training sample; of several images per sample the main field's."""
+    """(label, PNG of the main field) of each training sample; the label is 0 if there are no labels."""
     image_suffix, name = manifest.image.member(manifest.main), manifest.label
     label_suffix = manifest.fields[name].member(name) if name is not None else None
     for shard in manifest.shards_of("train"):

@@ -1,8 +1,8 @@
-"""What an earlier ingest made on this machine: its shards, found and verified, so that no image is decoded again.
+"""The shards that an earlier ingest made on this machine, found and verified, so that no image is decoded again.
 
-A note in a folder beside the outputs says which shards an ingest with these settings and this code made. They are
-looked for where they were written, and in stores that keep files under their MD5, such as DVC's cache: DVC removes a
-stage's outputs before it runs. A shard counts only if its size and SHA-256 are those of the note.
+A note in a folder beside the outputs lists the shards that an ingest with the same settings and code made. They are
+looked for where they were written and, because DVC removes a stage's outputs before it runs the stage, in stores that
+keep files under their MD5, such as DVC's cache. A shard is used only if its size and SHA-256 are those of the note.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ from ..shards.manifest import SHARD_PATTERN
 from ..shards.tar import find_members
 
 _NUM_NOTES_KEPT = 20
-Place = tuple[int, int, int]
-"""Number of a file, offset, size."""
+ImageRange = tuple[int, int, int]
+"""Where an image lies: (number of a file, offset in bytes, size in bytes)."""
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Where ingest leaves notes, and stores that may hold what they name, as <two digits of the MD5>/<the others>."""
+class IngestHistory:
+    """Where notes on earlier ingests and their shards are found.
+
+    Attributes:
+        notes: the folder of the notes.
+        stores: folders that may hold the shards, as `<first two digits of the MD5>/<other digits>`.
+    """
 
     notes: Path
     stores: tuple[Path, ...] = ()
@@ -54,7 +59,7 @@ class NotedShard(Section):
 
 
 class Note(Section):
-    """What one ingest made."""
+    """The shards that one ingest made."""
 
     shards: tuple[NotedShard, ...]
     """All its shards, in order."""
@@ -62,18 +67,18 @@ class Note(Section):
 
 @dataclass(frozen=True)
 class Layout:
-    """Which members a sample has in a shard.
+    """Which files a sample has in a shard.
 
     Attributes:
-        members: in their order: suffix, whether it is a picture, and its number among a sample's pictures, or among its
-            other values.
+        members: for each file, in their order: extension, whether it is a picture, and its position among the sample's
+            pictures or among its other values.
     """
 
     members: tuple[tuple[str, bool, int], ...]
 
     @classmethod
     def of(cls, fields: Fields) -> Layout:
-        """Labels first, texts last."""
+        """The layout of samples with these fields: labels first, then pictures, then texts."""
         numbers = {True: itertools.count(), False: itertools.count()}
         found = [
             (spec.rank, spec.member(name), spec.is_picture, next(numbers[spec.is_picture]))
@@ -86,19 +91,20 @@ class Layout:
         )
 
     def suffixes(self, pictures: bool) -> list[str]:
-        """Of the pictures, or of the other values, in the order of the fields."""
+        """The extensions of the pictures, or of the other values, in the order of the fields."""
         chosen = [(number, suffix) for suffix, is_picture, number in self.members if is_picture == pictures]
         return [suffix for _, suffix in sorted(chosen)]
 
 
-class Signature:
-    """Stands for a shard's bytes, given that its images are the same: keys, labels and texts in their order."""
+class ShardSignature:
+    """A digest of a shard's keys, labels and texts. Shards with equal signatures have equal bytes, because a key
+    identifies its images."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def add(self, key: str, values: tuple[bytes, ...]) -> None:
-        """One more sample."""
+        """Add the next sample of the shard."""
         self._digest.update(repr((key, values)).encode())
 
     @property
@@ -108,10 +114,12 @@ class Signature:
 
 @dataclass
 class FoundShard:
-    """A shard that is what the note says.
+    """A shard of an earlier ingest that was found and verified.
 
     Attributes:
-        samples: digest of each, and where its images lie within the file.
+        noted: what the note says about it.
+        signature: the value of its `ShardSignature`.
+        samples: for each sample its digest, and (offset, size) of each of its images within the file.
     """
 
     path: Path
@@ -122,18 +130,18 @@ class FoundShard:
 
 @dataclass
 class PreviousIngest:
-    """The shards of an earlier ingest that are still there.
+    """The shards of the previous ingest that still exist.
 
     Attributes:
-        places: where the images of a digest lie; a file's number is its position in `shards`.
-        digests: how often each is there.
-        by_signature: a shard of these keys, labels and texts has these bytes, since a key names its images.
-        num_lost: shards that are gone or damaged; None where no ingest left a note.
+        num_lost: how many of its shards are gone or damaged; None if there is no note on a previous ingest.
+        image_ranges: digest -> where the images of the sample lie; a file's number is its position in `shards`.
+        digests: how many samples have each digest.
+        by_signature: the shard with each signature.
     """
 
     shards: list[FoundShard] = field(default_factory=list)
     num_lost: int | None = None
-    image_ranges: dict[bytes, tuple[Place, ...]] = field(default_factory=dict)
+    image_ranges: dict[bytes, tuple[ImageRange, ...]] = field(default_factory=dict)
     digests: Counter[bytes] = field(default_factory=Counter)
     by_signature: dict[bytes, FoundShard] = field(default_factory=dict)
 
@@ -143,51 +151,55 @@ class PreviousIngest:
             for digest, images in shard.samples:
                 self.image_ranges[digest] = tuple((number, offset, size) for offset, size in images)
                 self.digests[digest] += 1
-            shard.samples = []
+            shard.samples = []  # frees memory: `image_ranges` holds the same
 
 
-def _note_path(memory: Memory, key: str) -> Path:
-    return memory.notes / f"{key}.json"
+def _note_path(history: IngestHistory, key: str) -> Path:
+    return history.notes / f"{key}.json"
 
 
-def _read_note(memory: Memory, key: str) -> Note | None:
-    """None where there is none that can be read: the images are decoded again then."""
+def _read_note(history: IngestHistory, key: str) -> Note | None:
+    """The note; None if there is none that can be read, and then all images are decoded again."""
     try:
-        return Note.model_validate_json(_note_path(memory, key).read_bytes())
+        return Note.model_validate_json(_note_path(history, key).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def write_note(memory: Memory, key: str, shards: Sequence[NotedShard]) -> None:
-    """Remember what was made; the oldest notes are forgotten."""
-    memory.notes.mkdir(parents=True, exist_ok=True)
-    path = _note_path(memory, key)
+def write_note(history: IngestHistory, key: str, shards: Sequence[NotedShard]) -> None:
+    """Write a note on the shards that an ingest made, and remove the oldest notes.
+
+    Args:
+        key: of source, settings and code.
+    """
+    history.notes.mkdir(parents=True, exist_ok=True)
+    path = _note_path(history, key)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(Note(shards=tuple(shards)).model_dump(mode="json"), indent=1) + "\n")
     os.replace(partial, path)
-    notes = sorted(memory.notes.glob("*.json"), key=lambda note: note.stat().st_mtime_ns)
+    notes = sorted(history.notes.glob("*.json"), key=lambda note: note.stat().st_mtime_ns)
     for old in notes[:-_NUM_NOTES_KEPT]:
         old.unlink(missing_ok=True)
 
 
-def _candidates(noted: NotedShard, folder: Path, memory: Memory) -> Iterator[Path]:
+def _candidate_paths(noted: NotedShard, folder: Path, history: IngestHistory) -> Iterator[Path]:
     yield folder / noted.name
-    for store in memory.stores:
+    for store in history.stores:
         yield store / noted.md5[:2] / noted.md5[2:]
 
 
-def _find(noted: NotedShard, folder: Path, memory: Memory, layout: Layout) -> FoundShard | None:
-    for path in _candidates(noted, folder, memory):
+def _find_shard(noted: NotedShard, folder: Path, history: IngestHistory, layout: Layout) -> FoundShard | None:
+    for path in _candidate_paths(noted, folder, history):
         try:
-            if path.stat().st_size == noted.num_bytes and (found := _open(path, noted, layout)):
+            if path.stat().st_size == noted.num_bytes and (found := _open_shard(path, noted, layout)):
                 return found
-        except (OSError, GanpipeError):  # gone, or no such tar: the next candidate may be better
+        except (OSError, GanpipeError):  # gone, or not a tar of ganpipe's: the next candidate may be intact
             continue
     return None
 
 
-def _open(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
-    """The shard with its samples; None if its bytes are others."""
+def _open_shard(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
+    """The shard with its samples; None if its content is not that of the note."""
     pictures, others = layout.suffixes(pictures=True), layout.suffixes(pictures=False)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if hashlib.sha256(content).hexdigest() != noted.sha256:
@@ -196,7 +208,7 @@ def _open(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
         for name, start, stop in find_members(path, content):
             key, _, suffix = name.partition(".")
             grouped.setdefault(key, {})[suffix] = (start, stop - start)
-        signature, samples = Signature(), []
+        signature, samples = ShardSignature(), []
         for key, members in grouped.items():
             if set(members) != {*pictures, *others}:
                 return None
@@ -205,17 +217,19 @@ def _open(path: Path, noted: NotedShard, layout: Layout) -> FoundShard | None:
     return FoundShard(path, noted, signature.value, samples)
 
 
-def find_previous(memory: Memory | None, key: str, folder: Path, layout: Layout) -> PreviousIngest:
-    """What the last ingest of this key made, as far as it is found and sound.
+def find_previous(history: IngestHistory | None, key: str, folder: Path, layout: Layout) -> PreviousIngest:
+    """The shards of the last ingest with this key that still exist and are intact.
 
     Args:
+        history: where notes and shards are looked for; None finds nothing.
         key: of source, settings and code.
         folder: where the shards were written.
+        layout: which files a sample has.
     """
-    note = _read_note(memory, key) if memory is not None else None
-    if memory is None or note is None:
+    note = _read_note(history, key) if history is not None else None
+    if history is None or note is None:
         return PreviousIngest()
     with ThreadPoolExecutor(usable_cpus()) as threads:
-        found = list(threads.map(lambda noted: _find(noted, folder, memory, layout), note.shards))
+        found = list(threads.map(lambda noted: _find_shard(noted, folder, history, layout), note.shards))
     shards = [shard for shard in found if shard is not None]
     return PreviousIngest(shards, len(found) - len(shards))

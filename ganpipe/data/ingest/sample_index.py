@@ -1,4 +1,4 @@
-"""What is known of the samples on their way to shards, sorted on disk: a million of them take no memory here."""
+"""An index of all samples, sorted on disk: even a million samples take little memory during ingest."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..shards.manifest import Split
-from .previous import Place
+from .previous import ImageRange
 
-_PLACE = struct.Struct("<IQI")
+_IMAGE_RANGE = struct.Struct("<IQI")
 _ROWS_HELD = 1024
 _CACHE_KIB = 4096
 _LENGTH = struct.Struct("<I")
@@ -18,23 +18,26 @@ _COLUMNS = "digest, label, contents, lengths, images"
 
 
 class Sample(NamedTuple):
-    """A sample and where its images lie; samples are ordered as in shards.
+    """A sample, and where its images lie. Samples in a shard are sorted by these attributes, the digest first.
 
     Attributes:
-        label: the class that is counted; -1 without labels.
-        values: members of the fields that are no pictures, in their order.
+        digest: identifies the sample's images.
+        label: number of its class in the main field with labels; -1 if there are no labels.
+        values: the contents of the files of all labels and texts, in the order of the fields.
+        images: where the image of each field with pictures lies, in the order of the fields.
     """
 
     digest: bytes
     label: int
     values: tuple[bytes, ...]
-    images: tuple[Place, ...]
+    images: tuple[ImageRange, ...]
 
 
 class SampleIndex:
-    """Samples by split: first all are added, then they are gone through in order.
+    """Samples by split: first all are added, then they are read in order.
 
-    They lie in a file without a name in the folder for temporary files (TMPDIR), which no killed process leaves behind.
+    They lie in an anonymous file in the folder for temporary files (TMPDIR), which vanishes even if the process is
+    killed.
 
     Raises:
         sqlite3.Error: the disk is full.
@@ -49,15 +52,19 @@ class SampleIndex:
             "given INTEGER)"
         )
         self._waiting: list[tuple[str, bytes, int, bytes, bytes, bytes, bool]] = []
-        self._numbers: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
     def add(self, split: Split, sample: Sample, split_is_given: bool = False) -> None:
-        """One more sample; where its split is given, it stays in it."""
-        images = b"".join(_PLACE.pack(*place) for place in sample.images)
+        """Add a sample.
+
+        Args:
+            split_is_given: whether the source chose the split; then `ensure_label_is_trained` does not change it.
+        """
+        images = b"".join(_IMAGE_RANGE.pack(*place) for place in sample.images)
         lengths = b"".join(_LENGTH.pack(len(value)) for value in sample.values)
         contents = b"".join(sample.values)
         self._waiting.append((split, sample.digest, sample.label, contents, lengths, images, split_is_given))
-        self._numbers[split] = self.num_samples(split) + 1
+        self._counts[split] = self.num_samples(split) + 1
         if len(self._waiting) == _ROWS_HELD:
             self._insert()
 
@@ -65,10 +72,11 @@ class SampleIndex:
         self._database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", self._waiting)
         self._waiting.clear()
 
-    def train_every_label(self) -> None:
-        """After the last sample: of each label without a training sample, the one with the smallest digest becomes one.
+    def ensure_label_is_trained(self) -> None:
+        """Give each label at least one training sample, if it has any sample whose split is not given.
 
-        Copies of it go along.
+        A label without a training sample gets its validation sample with the smallest digest, with all its copies. To
+        be called after the last `add`.
         """
         self._insert()
         missing = (
@@ -78,24 +86,24 @@ class SampleIndex:
         moved = self._database.execute(
             f"UPDATE samples SET split = 'train' WHERE split = 'validation' AND NOT given AND digest IN ({missing})"
         ).rowcount
-        self._numbers["train"] = self.num_samples("train") + moved
-        self._numbers["validation"] = self.num_samples("validation") - moved
+        self._counts["train"] = self.num_samples("train") + moved
+        self._counts["validation"] = self.num_samples("validation") - moved
 
     def sort(self) -> None:
-        """After the last sample and before the first question."""
+        """Sort the samples; to be called after the last `add` and before the samples are read."""
         self._insert()
         self._database.execute(f"CREATE INDEX ordered ON samples (split, {_COLUMNS})")
 
-    def num_of_labels(self, split: Split) -> dict[int, int]:
-        """Samples of each label that the split has."""
+    def num_per_label(self, split: Split) -> dict[int, int]:
+        """Label -> number of samples in the split; labels without samples are missing."""
         query = "SELECT label, count(*) FROM samples WHERE split = ? GROUP BY label"
         return dict(self._database.execute(query, (split,)))
 
     def num_samples(self, split: Split) -> int:
-        return self._numbers.get(split, 0)
+        return self._counts.get(split, 0)
 
     def num_between(self, split: Split, first: bytes, stop: bytes) -> int:
-        """Samples of the split with digests in [first, stop)."""
+        """Number of samples in the split with digests in [first, stop)."""
         query = "SELECT count(*) FROM samples WHERE split = ? AND digest >= ? AND digest < ?"
         return int(self._database.execute(query, (split, first, stop)).fetchone()[0])
 
@@ -106,7 +114,7 @@ class SampleIndex:
             for (length,) in _LENGTH.iter_unpack(lengths):
                 values.append(contents[start : start + length])
                 start += length
-            yield Sample(digest, label, tuple(values), tuple(_PLACE.iter_unpack(images)))
+            yield Sample(digest, label, tuple(values), tuple(_IMAGE_RANGE.iter_unpack(images)))
 
     def digests(self) -> Iterator[tuple[bytes, int]]:
         """Every digest, and how many samples have it."""

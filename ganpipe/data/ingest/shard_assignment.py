@@ -1,8 +1,9 @@
-"""Which sample lies in which shard: a function of the samples' digests alone, in which one more moves few others.
+"""Which sample lies in which shard: a function of all digests, chosen so that a new sample changes few shards.
 
-Samples are ordered by digest. A shard holds all whose digests start with the same bits: as few bits as leave at most
-`samples_per_shard` in it. One more sample therefore changes the one shard that it falls into, or splits it in two; one
-less changes one, or joins two. (The buckets of extendible hashing: Fagin, Nievergelt, Pippenger & Strong 1979.)
+Samples are sorted by digest. A shard holds all samples whose digests start with the same bits, with as few bits as give
+at most `samples_per_shard` samples. A new sample therefore changes one shard or splits it in two; a removed sample
+changes one shard or joins two. (These are the buckets of extendible hashing: Fagin, Nievergelt, Pippenger & Strong
+1979, "Extendible hashing: a fast access method for dynamic files".)
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from .conversion import DIGEST_BYTES
 
 _BITS = 8 * DIGEST_BYTES
 NumBetween = Callable[[bytes, bytes], int]
+"""(first, stop) -> number of samples with digests in [first, stop)."""
 
 
 def shard_sizes(num_samples: int, num_between: NumBetween, samples_per_shard: int) -> Iterator[int]:
-    """How many of the samples, ordered by digest, each shard holds: none is empty.
+    """The number of samples in each shard, for samples sorted by digest. No shard is empty.
 
-    More than `samples_per_shard` equal digests (copies of one image) fill several shards.
+    If more than `samples_per_shard` samples have the same digest (copies of one image), they fill several shards.
 
     Args:
-        num_between: how many samples have digests in [first, stop).
+        num_samples: of the split.
+        num_between: counts the samples of the split in a range of digests.
+        samples_per_shard: the most samples in a shard.
     """
-    waiting = [(num_samples, 0, 0)]  # number of samples, number of bits that their digests begin with, these bits
+    waiting = [(num_samples, 0, 0)]  # number of samples, number of bits with which their digests begin, these bits
     while waiting:
         number, depth, prefix = waiting.pop()
         if number <= samples_per_shard or depth == _BITS:

@@ -1,4 +1,4 @@
-"""Images of samples on their way to shards: kept in a file until all are known, then written out shard by shard."""
+"""Writes shards: images are collected in a temporary file until all samples are known, then written shard by shard."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ from typing import IO
 
 from ..shards.tar import tar_ending, tar_member
 from .conversion import Converted
-from .previous import FoundShard, Layout, NotedShard, Place, PreviousIngest, Signature
+from .previous import FoundShard, ImageRange, Layout, NotedShard, PreviousIngest, ShardSignature
 from .sample_index import Sample
 
 _CHUNK_BYTES = 2**20
 _MAX_OPEN = 32
 
 
-Keyed = tuple[str, Sample]
+KeyedSample = tuple[str, Sample]
 """A sample's key in its shard, and the sample."""
 
 
-class Store:
-    """Images of samples: new ones in a file without a name, which no killed process leaves behind; others where they
-    are."""
+class ImageStore:
+    """The images of all samples. New images go to an anonymous file, which vanishes even if the process is killed; the
+    images of the previous ingest are read from its shards."""
 
-    def __init__(self, folder: Path, previous: PreviousIngest, label_at: int | None = None) -> None:
-        """Args:
-        label_at: where among a sample's values its class stands.
+    def __init__(self, folder: Path, previous: PreviousIngest, label_position: int | None = None) -> None:
         """
-        self._previous, self._label_at = previous, label_at
+        Args:
+            folder: where the anonymous file is made.
+            previous: the shards of the previous ingest.
+            label_position: index of the main label among a sample's values; None if there are no labels.
+        """
+        self._previous, self._label_position = previous, label_position
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self._number = len(previous.shards)
         self._end = 0
         self._open: dict[int, IO[bytes]] = {}
 
     def add(self, converted: Converted) -> Sample:
-        """Keep a sample's images, unless an earlier shard has them."""
+        """Keep a sample's images, unless the previous ingest has them, and return the sample for the index."""
         if converted.images is None:
             images = self._previous.image_ranges[converted.digest]
         else:
@@ -50,18 +53,18 @@ class Store:
                 places.append((self._number, self._end, len(content)))
                 self._end += len(content)
             images = tuple(places)
-        label = -1 if self._label_at is None else int(converted.values[self._label_at])
+        label = -1 if self._label_position is None else int(converted.values[self._label_position])
         return Sample(converted.digest, label, converted.values, images)
 
     def flush(self) -> None:
-        """Before the first read."""
+        """Write what is buffered; to be called after the last `add` and before the first `read`."""
         self._spool.flush()
 
-    def read(self, place: Place) -> bytes:
-        """An image.
+    def read(self, place: ImageRange) -> bytes:
+        """The content of an image, a PNG.
 
         Raises:
-            OSError: it cannot be read any more.
+            OSError: it cannot be read, or its file changed.
         """
         number, offset, num_bytes = place
         content = os.pread(self._file(number).fileno(), num_bytes, offset)
@@ -89,7 +92,7 @@ class Store:
 
 
 class _HashedFile:
-    """Writes a file in large parts and knows its digests. Hashing and writing need no interpreter: threads do them."""
+    """Writes a file in large parts and computes its digests. Threads do both, because both release the GIL."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
@@ -132,8 +135,12 @@ class _HashedFile:
         self._file.close()
 
 
-def keyed(samples: Iterable[Sample]) -> Iterator[Keyed]:
-    """A split's samples with their keys: digests; of several copies of one image, the later ones get a number."""
+def with_keys(samples: Iterable[Sample]) -> Iterator[KeyedSample]:
+    """A split's samples with their keys. A key is the digest; further copies of a sample get a number behind it.
+
+    Args:
+        samples: sorted by digest.
+    """
     previous, copies = b"", 0
     for sample in samples:
         copies = copies + 1 if sample.digest == previous else 0
@@ -141,18 +148,25 @@ def keyed(samples: Iterable[Sample]) -> Iterator[Keyed]:
         yield sample.digest.hex() + (f"_{copies}" if copies else ""), sample
 
 
-def unchanged(samples: Sequence[Keyed], previous: PreviousIngest) -> FoundShard | None:
-    """The earlier shard whose bytes are those of a shard of these samples, if there is one."""
+def find_unchanged_shard(samples: Sequence[KeyedSample], previous: PreviousIngest) -> FoundShard | None:
+    """The shard of the previous ingest that has the same bytes as a shard of these samples; None if there is none."""
     if not previous.shards:
         return None
-    signature = Signature()
+    signature = ShardSignature()
     for key, sample in samples:
         signature.add(key, sample.values)
     return previous.by_signature.get(signature.value)
 
 
-def copy_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedShard:
-    """Make an earlier shard appear at `path`: the same file where it lies in `folder` itself, else a copy."""
+def reuse_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedShard:
+    """Put a shard of the previous ingest at `path`: a hard link if the shard lies in `folder`, else a copy.
+
+    Args:
+        name: the shard's new name, for the note.
+
+    Returns:
+        The note on the shard.
+    """
     if shard.path.parent == folder:
         with contextlib.suppress(OSError):  # a file system without hard links
             os.link(shard.path, path)
@@ -161,11 +175,15 @@ def copy_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedS
     return shard.noted.model_copy(update={"name": name})
 
 
-def write_shard(samples: Sequence[Keyed], layout: Layout, store: Store, path: Path, name: str) -> NotedShard:
-    """Write samples as a tar to `path`.
+def write_shard(samples: Sequence[KeyedSample], layout: Layout, store: ImageStore, path: Path, name: str) -> NotedShard:
+    """Write samples as a tar to `path`, and return the note on it.
+
+    Args:
+        layout: which files a sample has.
+        name: the shard's name, for the note.
 
     Raises:
-        OSError: the disk is full, an earlier shard is gone.
+        OSError: the disk is full, or a shard of the previous ingest is gone.
     """
     file = _HashedFile(path)
     try:

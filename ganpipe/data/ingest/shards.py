@@ -1,9 +1,9 @@
-"""Ingest: from a source's images to WebDataset tars with a manifest, on all cores, the same bytes every time.
+"""Ingest: from a source's images to WebDataset tars with a manifest, on all cores. Equal inputs give equal bytes.
 
-A sample's members are `<digest>.cls`, `<digest>.png`, `<digest>.<field>.png` and `<digest>.txt`. Every split has shards
-of its own, `<split>-<number>.tar`; which samples share one is decided in arrangement.py. Tar headers are plain USTAR
-without times or owners. Ingesting again decodes only images that no shard of the last ingest holds, and leaves shards
-as they are whose samples are the same.
+A sample's files in a shard are `<digest>.cls`, `<digest>.png`, `<digest>.<field>.png` and `<digest>.txt`. Every split
+has its own shards, `<split>-<number>.tar`; `shard_assignment.py` decides which samples a shard holds. Tar headers are
+plain USTAR without times or owners. A second ingest decodes only images that no shard of the previous ingest holds, and
+reuses the shards whose samples are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ...words import NUM_RESERVED, vocabulary, words_of
 from ..images import value_range
 from ..parallel import ordered_map, progress
 from ..settings import DataSettings
-from ..shards.left_out import lines
+from ..shards.left_out import summary_lines
 from ..shards.manifest import (
     MANIFEST,
     SHARD_PATTERN,
@@ -44,12 +44,12 @@ from ..shards.manifest import (
 from ..sources.base import Classes, Description, Item, Items, Source, Texts
 from . import class_counts
 from .conversion import Converted, check_values, conversion_key, convert, split_of
-from .previous import Layout, Memory, NotedShard, PreviousIngest, find_previous, write_note
+from .previous import IngestHistory, Layout, NotedShard, PreviousIngest, find_previous, write_note
 from .sample_index import SampleIndex
 from .shard_assignment import shard_sizes
-from .shard_writer import Store, copy_shard, keyed, unchanged, write_shard
+from .shard_writer import ImageStore, find_unchanged_shard, reuse_shard, with_keys, write_shard
 
-__all__ = ["Manifest", "Memory", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
+__all__ = ["IngestHistory", "Manifest", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
 _ITEMS_PER_TASK = 128
@@ -62,17 +62,24 @@ _PARTIAL = ".partial-"
 
 @dataclass
 class _Gathered:
-    """All samples by split, what could not be read, and in what there is nothing to see."""
+    """What the items became.
+
+    Attributes:
+        samples: all samples by split.
+        skipped: the items that could not be read.
+        num_decoded: how many samples were decoded, not found in the previous ingest.
+        blank: images in which a person would see nothing, by their `blank_kind`.
+    """
 
     samples: SampleIndex
     skipped: list[Converted]
     num_decoded: int = 0
-    odd: dict[str, _Named] = field(default_factory=dict)
+    blank: dict[str, _NamedImages] = field(default_factory=dict)
 
 
 @dataclass
-class _Named:
-    """How many images have something, and the names of the first ones."""
+class _NamedImages:
+    """A number of images, and the names of the first ones."""
 
     number: int = 0
     names: list[str] = field(default_factory=list)
@@ -85,7 +92,7 @@ class _Named:
 
 @dataclass
 class _Written:
-    """The shards, notes on them, and how many of them no earlier ingest wrote."""
+    """The shards, the notes on them, and how many of them were written and not reused."""
 
     shards: list[Shard] = field(default_factory=list)
     notes: list[NotedShard] = field(default_factory=list)
@@ -107,7 +114,7 @@ def _tasks(items: Iterable[Item]) -> Iterator[list[Item]]:
     held = 0
     for item in items:
         task.append(item)
-        held += sum(reference.held_bytes for name in item.images for reference in item.references(name))
+        held += sum(reference.num_held_bytes for name in item.images for reference in item.references(name))
         if len(task) == _ITEMS_PER_TASK or held > _HELD_BYTES_PER_TASK:
             yield task
             task, held = [], 0
@@ -128,12 +135,12 @@ def _report_skipped(skipped: list[Converted], out: Path) -> None:
 def _report_left_out(left_out: Sequence[LeftOut], out: Path) -> None:
     if left_out:
         print(f"left out {sum(one.number for one in left_out):,}, listed in {out / MANIFEST}:", file=sys.stderr)
-    for line in lines(left_out):
+    for line in summary_lines(left_out):
         print(f"  {line}", file=sys.stderr)
 
 
-def _report_odd(odd: dict[str, _Named]) -> None:
-    for what, images in sorted(odd.items()):
+def _report_blank(blank: dict[str, _NamedImages]) -> None:
+    for what, images in sorted(blank.items()):
         more = ", ..." if images.number > len(images.names) else ""
         print(
             f"warning: {images.number:,} image(s) are {what}: {', '.join(images.names)}{more}; look at them, and at "
@@ -143,24 +150,32 @@ def _report_odd(odd: dict[str, _Named]) -> None:
 
 
 def _report_classes(names: Sequence[str], samples: SampleIndex, limit: int | None) -> None:
-    """The classes with their images, and what is odd about them: training takes long, and does not tell."""
+    """Print images per class and warnings about them, because a long training would not show such mistakes."""
     if not names:
         return
-    train, validation = (samples.num_of_labels(split) for split in SPLITS)
+    train, validation = (samples.num_per_label(split) for split in SPLITS)
     for line in class_counts.table(names, train, validation):
         print(line)
-    for line in (*class_counts.odd_names(names), *class_counts.odd_counts(names, train, validation, limit)):
+    for line in (*class_counts.name_warnings(names), *class_counts.count_warnings(names, train, validation, limit)):
         print(f"warning: {line}", file=sys.stderr)
 
 
-def _converted(
-    items: Iterable[Item], function: Callable[[Sequence[Item]], list[Converted]], num_processes: int | None, what: str
+def _convert_all(
+    items: Iterable[Item],
+    convert_items: Callable[[Sequence[Item]], list[Converted]],
+    num_processes: int | None,
+    what: str,
 ) -> Generator[Converted, None, None]:
-    """What becomes of the items, in their order."""
+    """The results of `convert_items` for all items, in the order of the items, with a progress bar.
+
+    Args:
+        num_processes: all cores when None, but this process only if there are few items.
+        what: the title of the progress bar.
+    """
     total = len(items) if isinstance(items, Sized) else None
     if num_processes is None:
         num_processes = usable_cpus() if total is None or total > _FEW_ITEMS else 1
-    results = ordered_map(function, _tasks(items), num_processes)
+    results = ordered_map(convert_items, _tasks(items), num_processes)
     with progress(what, total, "image") as bar, contextlib.closing(results):
         for converted in results:
             yield from converted
@@ -173,61 +188,64 @@ def _gather(
     description: Description,
     items: Iterable[Item],
     samples: SampleIndex,
-    store: Store,
-    known: Path | None,
+    store: ImageStore,
+    known_digests: Path | None,
     num_processes: int | None,
 ) -> _Gathered:
-    """Read all items, decode those whose digests are not known, and keep what becomes of them.
+    """Read all items, decode those whose digests are not known, and add them to `samples` and `store`.
 
-    Images of more than 8 bits whose range the dataset decides are read twice: nothing is known before the last one.
+    Images of more than 8 bits whose range is chosen from the dataset are read twice, because the range is known only
+    after the last image.
     """
     gathered = _Gathered(samples, [])
-    function = functools.partial(convert, description=description, settings=settings, known=known)
+    convert_items = functools.partial(convert, description=description, settings=settings, known_digests=known_digests)
     waiting = array("Q")
     extents: dict[value_range.Kind, value_range.Extent] = {}
-    with contextlib.closing(_converted(items, function, num_processes, "ingest")) as results:
+    with contextlib.closing(_convert_all(items, convert_items, num_processes, "ingest")) as results:
         for position, sample in enumerate(results):
             if sample.extents:
                 waiting.append(position)
-                extents = value_range.together([*extents.values(), *sample.extents])
+                extents = value_range.merge_extents([*extents.values(), *sample.extents])
             else:
                 _keep(sample, settings, gathered, store)
     if waiting:
-        again = items if isinstance(items, Sized) else source.items()  # a stream is there once only
-        function = functools.partial(function, decided=_decide(extents))
-        chosen = Items(len(waiting), functools.partial(_at, again, waiting))
-        with contextlib.closing(_converted(chosen, function, num_processes, "ingest, more than 8 bits")) as results:
+        second_pass = items if isinstance(items, Sized) else source.items()  # a stream can be read once only
+        convert_items = functools.partial(convert_items, decided=_choose_ranges(extents))
+        chosen = Items(len(waiting), functools.partial(_items_at, second_pass, waiting))
+        with contextlib.closing(
+            _convert_all(chosen, convert_items, num_processes, "ingest, more than 8 bits")
+        ) as results:
             for sample in results:
                 _keep(sample, settings, gathered, store)
     if description.classes:
-        samples.train_every_label()
+        samples.ensure_label_is_trained()
     samples.sort()
     return gathered
 
 
-def _keep(sample: Converted, settings: DataSettings, gathered: _Gathered, store: Store) -> None:
+def _keep(sample: Converted, settings: DataSettings, gathered: _Gathered, store: ImageStore) -> None:
     if sample.unreadable is None:
         gathered.samples.add(sample.split, store.add(sample), sample.split_is_given)
         gathered.num_decoded += sample.images is not None
-        if sample.oddity is not None:
-            gathered.odd.setdefault(sample.oddity, _Named()).add(sample.name)
+        if sample.blank_kind is not None:
+            gathered.blank.setdefault(sample.blank_kind, _NamedImages()).add(sample.name)
     elif settings.unreadable == "skip":
         gathered.skipped.append(sample)
     else:
         raise GanpipeError(f"{sample.name}: {sample.unreadable}; remove it, or set data.unreadable to skip")
 
 
-def _decide(extents: Mapping[value_range.Kind, value_range.Extent]) -> dict[value_range.Kind, value_range.Range]:
-    """The dataset's ranges; says which, where they are not the types' own."""
-    decided = {kind: value_range.decide(extent) for kind, extent in extents.items()}
+def _choose_ranges(extents: Mapping[value_range.Kind, value_range.Extent]) -> dict[value_range.Kind, value_range.Range]:
+    """The dataset's range of each kind of image; prints a warning for each that is not the full range of its type."""
+    decided = {kind: value_range.choose_range(extent) for kind, extent in extents.items()}
     for kind, extent in extents.items():
-        if (sentence := value_range.sentence(extent, decided[kind])) is not None:
-            print(f"warning: {sentence}", file=sys.stderr)
+        if (range_warning := value_range.range_warning(extent, decided[kind])) is not None:
+            print(f"warning: {range_warning}", file=sys.stderr)
     return decided
 
 
-def _at(items: Iterable[Item], positions: Sequence[int]) -> Iterator[Item]:
-    """The items at these positions, which are in order."""
+def _items_at(items: Iterable[Item], positions: Sequence[int]) -> Iterator[Item]:
+    """The items at these positions, which have to be sorted."""
     wanted = iter(positions)
     position = next(wanted, None)
     for found, item in enumerate(items):
@@ -237,8 +255,8 @@ def _at(items: Iterable[Item], positions: Sequence[int]) -> Iterator[Item]:
 
 
 @contextlib.contextmanager
-def _known_file(previous: PreviousIngest) -> Iterator[Path | None]:
-    """The digests whose images earlier shards hold, in a file for all processes."""
+def _known_digests_file(previous: PreviousIngest) -> Iterator[Path | None]:
+    """A temporary file with the digests of all samples of the previous ingest; None if there are none."""
     if not previous.image_ranges:
         yield None
         return
@@ -249,19 +267,19 @@ def _known_file(previous: PreviousIngest) -> Iterator[Path | None]:
 
 
 def _write_all(
-    samples: SampleIndex, samples_per_shard: int, layout: Layout, store: Store, previous: PreviousIngest, out: Path
+    samples: SampleIndex, samples_per_shard: int, layout: Layout, store: ImageStore, previous: PreviousIngest, out: Path
 ) -> _Written:
-    """Write the shards under partial names."""
+    """Write all shards under temporary names."""
     written = _Written()
     for split in SPLITS:
-        waiting = keyed(samples.in_order(split))
+        waiting = with_keys(samples.in_order(split))
         num_between = functools.partial(samples.num_between, split)
         sizes = shard_sizes(samples.num_samples(split), num_between, samples_per_shard)
         for number, size in enumerate(sizes):
             name, chosen = f"{split}-{number:06d}.tar", list(itertools.islice(waiting, size))
             path = out / f"{_PARTIAL}{name}"
-            if (same := unchanged(chosen, previous)) is not None:
-                noted = copy_shard(same, out, path, name)
+            if (same := find_unchanged_shard(chosen, previous)) is not None:
+                noted = reuse_shard(same, out, path, name)
             else:
                 noted = write_shard(chosen, layout, store, path, name)
                 written.num_new += 1
@@ -271,7 +289,7 @@ def _write_all(
     return written
 
 
-def _clear(folder: Path, pattern: str) -> None:
+def _remove_matching(folder: Path, pattern: str) -> None:
     for path in sorted(folder.iterdir()):
         if re.match(pattern, path.name):
             path.unlink()
@@ -279,27 +297,28 @@ def _clear(folder: Path, pattern: str) -> None:
 
 @contextlib.contextmanager
 def _partial_files(folder: Path) -> Iterator[None]:
-    """None is there before or after, whatever happens; those of a killed ingest neither."""
+    """Removes all partial files from the folder, before and after: also those of an ingest that was killed."""
     pattern = rf"^{re.escape(_PARTIAL)}"
     folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder, pattern)
+    _remove_matching(folder, pattern)
     try:
         yield
     finally:
-        _clear(folder, pattern)
+        _remove_matching(folder, pattern)
 
 
 def _publish(out: Path, manifest: Manifest) -> None:
-    """Put new shards in the place of an earlier ingest's, its manifest first; nothing else in the folder is touched."""
+    """Replace an earlier ingest's shards by the new ones. The old manifest is removed first and the new one written
+    last. Other files in the folder are not touched."""
     (out / MANIFEST).unlink(missing_ok=True)
-    _clear(out, SHARD_PATTERN)
+    _remove_matching(out, SHARD_PATTERN)
     for shard in manifest.shards:
         (out / f"{_PARTIAL}{shard.name}").rename(out / shard.name)
     write_manifest(out, manifest)
 
 
-def _change(previous: PreviousIngest, gathered: _Gathered, written: _Written) -> str:
-    """One line: what is new since the last ingest."""
+def _change_summary(previous: PreviousIngest, gathered: _Gathered, written: _Written) -> str:
+    """One line on what changed since the previous ingest."""
     rewritten = f"{written.num_new} of {len(written.shards)} shards rewritten"
     if previous.num_lost:
         return (
@@ -316,20 +335,30 @@ def _change(previous: PreviousIngest, gathered: _Gathered, written: _Written) ->
 
 
 def write_shards(
-    settings: DataSettings, source: Source, out: Path, num_processes: int | None = None, memory: Memory | None = None
+    settings: DataSettings,
+    source: Source,
+    out: Path,
+    num_processes: int | None = None,
+    history: IngestHistory | None = None,
 ) -> Manifest:
     """Ingest: write the source's images into `out` as shards, then their manifest.
 
     The manifest is written last and atomically, so a folder that has one is complete. An earlier ingest's shards in
-    `out` stay until the new ones are ready. The bytes written depend on settings and images alone: not on
-    `num_processes`, nor on what was ingested before.
+    `out` stay until the new ones are ready. The bytes written depend on settings and images only: not on
+    `num_processes`, and not on earlier ingests.
 
     Args:
-        num_processes: that decode and encode; all cores when None, and only this process for few images.
-        memory: where notes on earlier ingests are; None decodes everything.
+        out: the folder of the shards; it is made if it does not exist.
+        num_processes: processes that decode and encode; all cores when None, but this process only if there are few
+            images.
+        history: where notes on earlier ingests are; None decodes everything.
+
+    Returns:
+        The manifest that was written.
 
     Raises:
-        GanpipeError: nothing to ingest, an image is unreadable (under `unreadable: error`), the disk is full.
+        GanpipeError: there is nothing to ingest, an image is unreadable (under `unreadable: error`), or the disk is
+            full.
     """
     source.check()
     source.check_against(settings)
@@ -338,31 +367,31 @@ def write_shards(
     key = f"{settings.source}-{conversion_key(settings, description)}"
     fields: Fields = description.specs(settings)
     layout = Layout.of(fields)
-    if isinstance(items, Sized):  # what is wrong with a label or text is said before any image is read
+    if isinstance(items, Sized):  # so that errors in labels and texts are found before any image is read
         for item in items:
             check_values(item, description, settings)
-    previous = find_previous(memory, key, out, layout)
+    previous = find_previous(history, key, out, layout)
     try:
         with (
             _partial_files(out),
-            contextlib.closing(Store(out, previous, _label_at(description))) as store,
+            contextlib.closing(ImageStore(out, previous, _label_position(description))) as store,
             contextlib.closing(SampleIndex()) as samples,
-            _known_file(previous) as known,
+            _known_digests_file(previous) as known_digests,
         ):
-            gathered = _gather(settings, source, description, items, samples, store, known, num_processes)
+            gathered = _gather(settings, source, description, items, samples, store, known_digests, num_processes)
             _report_skipped(gathered.skipped, out)
             _report_left_out(source.left_out(), out)
-            _report_odd(gathered.odd)
+            _report_blank(gathered.blank)
             _require_training_images(settings, gathered)
             _report_classes(description.classes, samples, settings.limit)
             store.flush()
             written = _write_all(samples, settings.samples_per_shard, layout, store, previous, out)
-            fields, names = _as_found(fields, description, settings, samples)
+            fields, names = _final_fields(fields, description, settings, samples)
             manifest = _manifest(settings, description, fields, names, written, gathered.skipped, source.left_out())
             _publish(out, manifest)
-            change = _change(previous, gathered, written) if previous.num_lost is not None else None
-        if memory is not None:
-            write_note(memory, key, written.notes)
+            change = _change_summary(previous, gathered, written) if previous.num_lost is not None else None
+        if history is not None:
+            write_note(history, key, written.notes)
     except OSError as error:
         raise GanpipeError(f"{out}: ingest cannot write its shards: {error.strerror or error}") from error
     except sqlite3.Error as error:
@@ -374,8 +403,8 @@ def write_shards(
     return manifest
 
 
-def _label_at(description: Description) -> int | None:
-    """Where among a sample's values the class stands that is counted; None without labels."""
+def _label_position(description: Description) -> int | None:
+    """Index of the main label among a sample's values; None if there are no labels."""
     values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
     label = main_label(name for name in values if isinstance(description.fields[name], Classes))
     return None if label is None else values.index(label)
@@ -386,10 +415,10 @@ def _texts(samples: SampleIndex, split: Split, number: int) -> Iterator[str]:
         yield sample.values[number].decode()
 
 
-def _as_found(
+def _final_fields(
     fields: Fields, description: Description, settings: DataSettings, samples: SampleIndex
 ) -> tuple[Fields, dict[str, tuple[str, ...]]]:
-    """The fields with texts as long as they are, and the names of classes and words."""
+    """The fields with the real length of the texts, and the names of classes and words by field."""
     found, names = dict(fields), dict[str, tuple[str, ...]]()
     values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
     for number, name in enumerate(values):

@@ -1,8 +1,8 @@
-"""The decoded cache: a split's fields as memory-mapped arrays, made once a host from the shards.
+"""The decoded cache: the fields of a split as memory-mapped arrays, made from the shards once per host.
 
-Legend: N samples of the split, P rows asked for.
-Under `<cache root>/decoded/<manifest digest>-<split>/` lie `<field>.npy` (N rows of the field's kind, see `fields.py`)
-and `complete.json`, which holds checksums of the arrays' parts.
+Legend: N samples of the split, P requested rows, C channels, H height, W width.
+The folder `<cache root>/decoded/<manifest digest>-<split>/` holds `<field>.npy` (N rows of the field's kind, see
+`fields.py`) and `complete.json` with checksums of the arrays' parts.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _FORMAT = 1
 _COMPLETE = "complete.json"
 _PART_BYTES = 2**24
 _MAX_CHECKED_BYTES = 2**30
-# A spawned process takes more than a second to import webdataset (and torch with it); one decodes about 50 MiB of
-# shards in that time.
+# Below this size one process is faster: a spawned process takes more than a second to import webdataset (which imports
+# torch), and in that time one process decodes about 50 MiB of shards.
 _POOL_PAYS_BYTES = 150 * 2**20
 
 
 class Dataset:
-    """A split, decoded. Open it in the process that reads it: pickling would copy the arrays, so it is refused."""
+    """A decoded split. It is opened in the process that reads it and cannot be pickled, which would copy the arrays."""
 
     def __init__(self, manifest: Manifest, split: str, arrays: dict[str, np.ndarray]) -> None:
         self.manifest = manifest
@@ -62,7 +62,8 @@ class Dataset:
         """Copies of these samples by field: P rows of the field's kind, such as uint8 (P, C, H, W) for images.
 
         Args:
-            fields: all of them when None.
+            indices: whole numbers, (P,).
+            fields: names of the fields to return; all fields when None.
 
         Raises:
             IndexError: an index is not in [0, len(self)).
@@ -78,10 +79,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class _Job:
-    """Decode one shard, which lies in `place`, into rows [start, start + num_samples) of the arrays."""
+    """Decode one shard, which lies in `folder`, into rows [start, start + num_samples) of the arrays."""
 
     shard: Shard
-    place: Path
+    folder: Path
     start: int
 
 
@@ -91,15 +92,15 @@ def _array_shapes(manifest: Manifest, split: str) -> dict[str, tuple[type[Any], 
 
 
 def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
-    """Verify a shard and decode it with the webdataset library. Returns its number of samples."""
+    """Verify a shard and decode its samples into the arrays in `folder`; returns their number."""
     from webdataset.tariterators import group_by_keys
 
-    path = verify_shard(job.place, job.shard)
+    path = verify_shard(job.folder, job.shard)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in manifest.array_fields}
     stop = job.start + job.shard.num_samples
     row = job.start
-    # The library's own tar reader is several times slower than this one (see tar.py); its URL reader would also take a
-    # name such as `pipe:...` for a command, and refuses local files where WDS_SECURE is set.
+    # webdataset groups the members, but does not read them: its tar reader is several times slower than shards/tar.py,
+    # and its URL reader runs names such as `pipe:...` as commands and refuses local files if WDS_SECURE is set.
     members = (
         {"fname": name, "data": content, "__url__": str(path)} for name, content in _known_members(path, manifest)
     )
@@ -107,7 +108,7 @@ def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
         for sample in group_by_keys(members):
             where = f"{path}: sample {sample['__key__']}"
             if row == stop:
-                raise GanpipeError(f"{path}: more samples than the {job.shard.num_samples} that the manifest says")
+                raise GanpipeError(f"{path}: more samples than the {job.shard.num_samples} that the manifest lists")
             for name, array in arrays.items():
                 suffix = manifest.fields[name].member(name)
                 content = sample.get(suffix)
@@ -115,7 +116,7 @@ def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
                     raise GanpipeError(f"{where} has no .{suffix} member")
                 array[row] = _decode_member(name, content, where, manifest)
             row += 1
-    except ValueError as error:  # the library's word for a member that is there twice
+    except ValueError as error:  # webdataset raises it if a member occurs twice
         raise GanpipeError(f"{path}: {error.args[0]}; run `ganpipe ingest` again") from None
     if row != stop:
         raise GanpipeError(
@@ -127,11 +128,12 @@ def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
 
 
 def _known_members(path: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    """Members that the manifest's fields name: a sample has no more, however many the shard holds."""
+    """Names and contents of a shard's members; a member that is not a field of the manifest is an error, so that memory
+    is bounded."""
     suffixes = {spec.member(name) for name, spec in manifest.fields.items()}
     for name, content in read_members(path):
         if name.partition(".")[2] not in suffixes:
-            raise GanpipeError(f"{path}: its member {name} is no field of the manifest; run `ganpipe ingest` again")
+            raise GanpipeError(f"{path}: its member {name} is not in the manifest's fields; run `ganpipe ingest` again")
         yield name, content
 
 
@@ -152,7 +154,7 @@ def _decode_member(name: str, content: bytes, where: str, manifest: Manifest) ->
 
 
 def _checksums(array: np.ndarray, parts: range) -> dict[str, int]:
-    """CRC-32 of some of the array's parts of 16 MiB, by number."""
+    """CRC-32 of some of the array's parts of 16 MiB, by the part's number."""
     flat = array.reshape(-1).view(np.uint8)
     return {str(part): zlib.crc32(flat[part * _PART_BYTES : (part + 1) * _PART_BYTES].data) for part in parts}
 
@@ -162,10 +164,13 @@ def _num_parts(array: np.ndarray) -> int:
 
 
 def _build(paths: dict[str, Path], manifest: Manifest, split: str, folder: Path) -> None:
-    """Fill `folder` with the arrays and, last, complete.json.
+    """Fill `folder` with the arrays; complete.json is written last.
 
     Args:
         paths: the folder of each shard, by the shard's name.
+
+    Raises:
+        GanpipeError: there is not enough disk space, or a shard is damaged.
     """
     shapes = _array_shapes(manifest, split)
     needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in shapes.values())
@@ -198,9 +203,10 @@ def _build(paths: dict[str, Path], manifest: Manifest, split: str, folder: Path)
 
 
 def _open_complete(folder: Path, manifest: Manifest, split: str) -> Dataset | None:
-    """The cache in `folder`, or None where it is absent, cut short or damaged.
+    """The cache in `folder`; None if it is missing, incomplete or damaged.
 
-    Up to 1 GiB is checked in full; of a larger cache, parts of 16 MiB evenly spread over each array.
+    A cache of up to 1 GiB is checked completely. Of a larger cache, parts of 16 MiB are checked that are spread evenly
+    over each array.
     """
     shapes = _array_shapes(manifest, split)
     try:
@@ -223,18 +229,19 @@ def _open_complete(folder: Path, manifest: Manifest, split: str) -> Dataset | No
 
 
 def open_dataset(shards: Path | str | ShardSet, split: str, cache_root: Path | None = None) -> Dataset:
-    """A split of a dataset, from this host's decoded cache, which is made first where it is not there.
+    """A split of a dataset from this host's decoded cache. The cache is made if it is missing, incomplete or damaged.
 
-    Safe when several processes call it at once: one builds, the others wait. A cache that was cut short or damaged is
-    made again.
+    Several processes may call it at the same time: one builds the cache, the others wait.
 
     Args:
-        shards: the folder with manifest.json; or a set of shards, of which this host fetches what it lacks.
+        shards: the folder with manifest.json; or a set of shards, of which this host fetches those that it lacks.
         split: `train` or `validation`.
-        cache_root: `host_cache()` when None.
+        cache_root: the folder of the cache; `host_cache()` when None.
 
     Raises:
-        GanpipeError: no manifest, no such split, a shard that is missing or does not match its manifest, no room.
+        GanpipeError: there is no manifest or no such split, a shard is missing or does not match the manifest, or there
+            is not enough disk space.
+        UnavailableError: the storage of the shards does not answer.
     """
     found = shards if isinstance(shards, ShardSet) else ShardSet(str(shards))
     manifest = found.read_manifest()
@@ -252,7 +259,7 @@ def open_dataset(shards: Path | str | ShardSet, split: str, cache_root: Path | N
         with FileLock(home.with_name(f"{home.name}.lock")):
             if (dataset := _open_complete(home, manifest, split)) is not None:
                 return dataset
-            for leftover in (building, old):  # of a process that was killed: whoever holds the lock is alone
+            for leftover in (building, old):  # left by a process that was killed: only one process holds the lock
                 shutil.rmtree(leftover, ignore_errors=True)
             building.mkdir()
             try:
@@ -267,7 +274,7 @@ def open_dataset(shards: Path | str | ShardSet, split: str, cache_root: Path | N
     except OSError as error:
         raise GanpipeError(
             f"{home}: the decoded cache cannot be written ({error.strerror or error}); set GANPIPE_CACHE to a folder "
-            "that can"
+            "that you may write to"
         ) from error
     dataset = _open_complete(home, manifest, split)
     if dataset is None:

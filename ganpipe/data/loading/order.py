@@ -1,8 +1,8 @@
-"""Who gets which sample when: an endless stream of epochs, each a permutation that is a function, not a list.
+"""The order in which samples are trained on: an endless stream of epochs, each a permutation computed by a function.
 
-A keyed permutation of [0, num_samples): a Feistel network on the smallest power of two that holds the samples, with
-cycle walking (Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains", section 4). It needs no memory and no
-state, so training resumes at any position and any worker knows its share.
+The function is a keyed permutation of [0, num_samples): a Feistel network on the smallest power of two that is not less
+than num_samples, with cycle walking (Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains", section 4). It
+needs no memory and no state, so training resumes at any position and every worker knows its share.
 
 Legend: P positions in the stream.
 """
@@ -15,18 +15,22 @@ import numpy as np
 
 _NUM_ROUNDS = 10
 _AHEAD = 8192
-"""Positions computed at once, at most: for the 64 of a batch, numpy's calls take far longer than its numbers."""
+"""Positions that are computed in advance: for the 64 of one batch, the calls of NumPy take far longer than the
+computation."""
 
 
 class SampleOrder:
     """Dataset indices at the positions of an endless stream of epochs.
 
     Position p lies in epoch p // num_samples. Every epoch holds every index once, in an order that depends on (seed,
-    epoch) alone.
+    epoch) only.
     """
 
     def __init__(self, num_samples: int, seed: int) -> None:
-        """Raises ValueError: no samples."""
+        """
+        Raises:
+            ValueError: `num_samples` is less than 1.
+        """
         if num_samples < 1:
             raise ValueError(f"an order of {num_samples} samples; expected at least 1")
         self.num_samples = num_samples
@@ -45,7 +49,7 @@ class SampleOrder:
         """
         if not 0 <= start <= stop:
             raise ValueError(f"positions [{start}, {stop}); expected 0 <= start <= stop")
-        ahead = min(_AHEAD, self.num_samples)  # each epoch begins anew with its keys: not many small ones ahead
+        ahead = min(_AHEAD, self.num_samples)  # at most one epoch, because each epoch costs new keys
         if stop - start > ahead:
             return self._compute(start, stop)
         first = self._ahead_from
@@ -68,8 +72,8 @@ class SampleOrder:
         key_bytes = hashlib.shake_256(f"order/{self.seed}/{epoch}".encode()).digest(8 * _NUM_ROUNDS)
         keys = np.frombuffer(key_bytes, dtype="<u8").astype(np.uint64)
         result_P = self._encrypt(positions_P, keys)
-        # Walk the cycle until it is back among the samples: fewer than two steps on average, as the domain is at most
-        # twice as large.
+        # Cycle walking: apply the permutation until the result is below num_samples. That takes fewer than two steps on
+        # average, because the domain is less than twice as large.
         outside = np.flatnonzero(result_P >= self.num_samples)
         while outside.size:
             result_P[outside] = self._encrypt(result_P[outside], keys)
@@ -95,12 +99,13 @@ def _mix(values_P: np.ndarray) -> np.ndarray:
 
 
 def share(start: int, num: int, rank: int, world_size: int) -> tuple[int, int]:
-    """The positions [lo, hi) that `rank` takes of a global batch at [start, start + num).
+    """The positions (first, stop) that the worker `rank` takes of the global batch [start, start + num).
 
-    Shares are contiguous, in the order of ranks, cover the batch, and differ by at most one in size. They may be empty.
+    The shares of all ranks are contiguous, follow each other in the order of the ranks, cover the batch, and differ by
+    at most one in size. A share may be empty.
 
     Raises:
-        ValueError: no such rank, or a negative batch.
+        ValueError: `rank` is not in [0, world_size), or `num` is negative.
     """
     if not 0 <= rank < world_size or num < 0:
         raise ValueError(f"rank {rank} of {world_size} for a batch of {num}; expected 0 <= rank < world_size, num >= 0")

@@ -1,1 +1,1 @@
-"""A dataset as it lies on a disk: tar members, the manifest, and where the shards are."""
+"""A dataset on disk: tar files, the manifest, and where the shards are."""

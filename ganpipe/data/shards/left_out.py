@@ -1,4 +1,4 @@
-"""What a source has and does not take: counted by kind, the first ones named. Nothing is dropped unsaid."""
+"""Files that a source leaves out: counted by kind, with the names of the first ones, so that all are reported."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _ADVICE = {
         (".svg", ".eps", ".pdf", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".mp4", ".mov", ".npy"),
         "write them as PNG or JPEG",
     ),
-    NO_EXTENSION: "their content begins like no image's",
+    NO_EXTENSION: "their content does not begin like an image's",
     HIDDEN: "their names begin with a dot",
 }
+"""Kind -> what to do about such files, or why they are left out."""
 
 
 class Tally:
-    """Counts by kind; whatever is counted, it stays small."""
+    """Counts files by kind. Its size is bounded: further kinds count as "other", and few names are kept."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -43,13 +44,13 @@ class Tally:
             names.append(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}...")
 
     def result(self) -> tuple[LeftOut, ...]:
-        """By kind, those with most first."""
+        """One entry per kind, the most frequent kind first."""
         kinds = sorted(self._numbers, key=lambda kind: (-self._numbers[kind], kind))
         return tuple(LeftOut(kind=kind, number=self._numbers[kind], names=tuple(self._names[kind])) for kind in kinds)
 
 
-def lines(left_out: Iterable[LeftOut]) -> list[str]:
-    """One a kind, with what to do about it."""
+def summary_lines(left_out: Iterable[LeftOut]) -> list[str]:
+    """One line per kind, with what to do about such files."""
     return [_line(one) for one in left_out]
 
 

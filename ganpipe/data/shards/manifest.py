@@ -1,4 +1,4 @@
-"""manifest.json: what is in a folder of shards, and whether the folder still holds it."""
+"""manifest.json: what a folder of shards holds, and checks that the folder still holds it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ...fields import NAME_PATTERN, FieldSpec, Label, Picture, Tokens, fields_of
 from ...section import Section, explain
 
 MANIFEST = "manifest.json"
-SHARD_PATTERN = r"^[a-z]+-[0-9]{6}\.tar$"  # no slash, no dots in front: a shard lies in its manifest's folder
+SHARD_PATTERN = r"^[a-z]+-[0-9]{6}\.tar$"  # no slash and no dot at its start: a shard lies in its manifest's folder
 _MAX_MANIFEST_BYTES = 2**25
-_MIN_SAMPLE_BYTES = 1024  # a member's header and its content
+_MIN_SAMPLE_BYTES = 1024  # one block for a member's header and one for its content
 Split = Literal["train", "validation"]
 Subset = Literal["train", "validation", "test"]
 SUBSETS: dict[str, Subset] = {
@@ -29,7 +29,7 @@ SUBSETS: dict[str, Subset] = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-"""What the folder of a part of a dataset may be called, in lower case."""
+"""Usual names, in lower case, of the folders of a dataset's parts -> the part."""
 
 
 class Shard(Section):
@@ -42,9 +42,9 @@ class Shard(Section):
     num_bytes: int = Field(ge=1, le=2**50)
     """Size of the file."""
     num_samples: int = Field(ge=1)
-    """Samples in it."""
+    """Number of samples in it."""
     split: Split
-    """The split that all its samples belong to."""
+    """The split of all its samples."""
 
     @model_validator(mode="after")
     def _samples_have_room(self) -> Shard:
@@ -54,46 +54,47 @@ class Shard(Section):
 
 
 class LeftOut(Section):
-    """What a source has and did not give, of one kind."""
+    """Files of one kind that a source left out."""
 
     kind: str
-    """An extension (`.heic`), or words."""
+    """An extension (`.heic`) or a description (`broken link`)."""
     number: int = Field(ge=1)
-    """How many."""
+    """Number of such files."""
     names: tuple[str, ...] = ()
-    """The first ones."""
+    """Names of the first ones."""
 
 
 class Manifest(Section):
-    """What ingest wrote. Holds no clock, host name or path."""
+    """A dataset that ingest wrote. It holds no time, host name or path, so equal inputs give equal manifests."""
 
     format_version: Literal[1, 2] = 2
-    """Raised when the layout changes. 1 had names of fields, and one size for all images."""
+    """Increased when the layout changes. Format 1 had untyped fields, and one size for all images."""
     source: str
     """Name of the source."""
     description: str
-    """What the images are."""
+    """One sentence on what the images are."""
     homepage: str = ""
-    """Where the source is described."""
+    """URL of a page about the source."""
     licence: str
     """Under which terms the images may be used."""
     fields: dict[Annotated[str, Field(pattern=NAME_PATTERN)], FieldSpec] = Field(min_length=1, max_length=50)
-    """What every sample has, by name."""
+    """The fields of every sample, by name."""
     main: str
-    """The field with the images that generators make unless they say otherwise."""
+    """The name of the field with the images that generators make unless their GAN chooses another field."""
     names: dict[str, tuple[str, ...]] = Field({})
-    """Of a field with labels the classes' names, of one with texts the words, by number."""
+    """For each field with labels the names of its classes, for each field with texts the words of its vocabulary, by
+    number."""
     shards: tuple[Shard, ...] = Field(min_length=1)
-    """In the order in which their samples are numbered."""
+    """All shards, in the order in which their samples are numbered."""
     skipped: tuple[str, ...] = ()
     """Names of the images that could not be decoded and were left out."""
     left_out: tuple[LeftOut, ...] = ()
-    """What the source has beside its images, by kind. Says nothing about the dataset, and is no part of its digest."""
+    """Files that the source left out, by kind. They are not part of the dataset, and so not part of its digest."""
 
     @model_validator(mode="before")
     @classmethod
     def _of_format_1(cls, values: Any) -> Any:
-        """A manifest of format 1 as this one's fields say it."""
+        """Converts a manifest of format 1 to the fields of format 2."""
         if not (isinstance(values, Mapping) and values.get("format_version") == 1 and "main" not in values):
             return _in_order(values)
         kept = dict(values)
@@ -121,7 +122,7 @@ class Manifest(Section):
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """As in manifest.json, in the format that it was read in."""
+        """The content of manifest.json, in the format in which the manifest was read."""
         values = self.model_dump(mode="json", exclude=None if self.left_out else {"left_out"})
         if self.format_version == 1:
             image = self.image
@@ -132,34 +133,32 @@ class Manifest(Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest as canonical JSON: names the dataset, since it covers every shard's digest."""
+        """SHA-256 of the manifest as canonical JSON, 64 hex digits. It identifies the dataset, because it covers the
+        digest of every shard."""
         values = {key: value for key, value in self.to_json().items() if key != "left_out"}
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
     def image(self) -> Picture:
-        """What the main field holds."""
+        """Size and channels of the images in the main field."""
         spec = self.fields[self.main]
         assert isinstance(spec, Picture)
         return spec
 
     @property
     def label(self) -> str | None:
-        """The field with the classes that ingest counts and that metrics of each class are about; None without labels.
-
-        Of several fields with labels, `label`, else the first by name.
-        """
+        """The name of the main field with labels, see `main_label`; None if there are no labels."""
         return main_label(name for name, spec in self.fields.items() if isinstance(spec, Label))
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of that field's classes, by number; empty without labels."""
+        """Names of the classes of the main field with labels, by number; empty if there are no labels."""
         return self.names.get(self.label, ()) if self.label is not None else ()
 
     @property
     def array_fields(self) -> dict[str, FieldSpec]:
-        """The fields that the decoded cache holds, and so a batch: all but texts without a vocabulary."""
+        """The fields that the decoded cache and batches hold: all but texts without a vocabulary."""
         return {name: spec for name, spec in self.fields.items() if not isinstance(spec, Tokens) or spec.length}
 
     @property
@@ -175,14 +174,14 @@ class Manifest(Section):
 
 
 def _in_order(values: Any) -> Any:
-    """The fields by name, as they come back from a file."""
+    """The values with the fields sorted by name, the order in which they are read from a file."""
     if isinstance(values, Mapping) and isinstance(values.get("fields"), Mapping):
         return {**values, "fields": {name: values["fields"][name] for name in sorted(values["fields"], key=str)}}
     return values
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json atomically: it is either whole or not there."""
+    """Write manifest.json atomically: either it is complete or it does not exist."""
     partial = folder / f".{MANIFEST}.partial"
     with partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n")
@@ -195,7 +194,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `folder`/manifest.json.
 
     Raises:
-        GanpipeError: it is missing, or no manifest of this version.
+        GanpipeError: it is missing, or is not a manifest of a known format.
     """
     path = folder / MANIFEST
     try:
@@ -212,10 +211,13 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify_shard(folder: Path, shard: Shard) -> Path:
-    """The shard's path, once its size and SHA-256 are those of the manifest.
+    """The path of a shard, after its size and SHA-256 were compared with the manifest.
+
+    Args:
+        folder: where the shard lies.
 
     Raises:
-        GanpipeError: naming the shard, and how it differs.
+        GanpipeError: the shard is missing or differs; says how.
     """
     path = folder / shard.name
     remedy = "fetch it again (`dvc pull`) or run `ganpipe ingest` again"
@@ -238,10 +240,10 @@ def verify_shard(folder: Path, shard: Shard) -> Path:
 
 
 def verify(folder: Path) -> Manifest:
-    """The folder's manifest, once every shard has the size and SHA-256 that it says.
+    """The folder's manifest, after the size and SHA-256 of every shard were compared with it.
 
     Raises:
-        GanpipeError: naming the first shard that differs.
+        GanpipeError: a shard is missing or differs; names the first one.
     """
     manifest = read_manifest(folder)
     with ThreadPoolExecutor(usable_cpus()) as threads:

@@ -1,4 +1,4 @@
-"""Where a dataset's shards are: in a folder of the host that ingested them, and by URL for hosts that do not see it."""
+"""Where a dataset's shards are: in a folder, and at URLs for hosts of a cluster that do not see this folder."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from filelock import FileLock
 
 from ...errors import GanpipeError, UnavailableError
 from ..access.host_cache import host_cache
-from ..access.retrying import Resumed, StorePlace, reason_of
+from ..access.retrying import ResumingReader, StoreFile, reason_of
 from .manifest import Manifest, Shard, read_manifest, verify_shard
 
 STORE = "shards"
-"""Folder of the host's cache: `<sha256>/<name>` of each shard that was fetched."""
-_TRIES = 3
+"""Folder in the host's cache for fetched shards, each as `<sha256>/<name>`."""
+_MAX_ATTEMPTS = 3
 _NUM_CONNECTIONS = 8
 _CHUNK_BYTES = 2**20
 
 
-class _AnotherFile(UnavailableError):
-    """What came is not the shard: damaged on its way, or not there whole yet."""
+class _WrongContent(UnavailableError):
+    """The content that was fetched is not the shard: it was damaged on its way, or its upload is not complete yet."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class ShardSet:
     """The shards of one dataset, as any host of a cluster finds them.
 
     Attributes:
-        folder: where they lie beside their manifest, on hosts that see it.
-        manifest: what is in them; read from the folder where it is not given.
-        urls: each shard's address by its name, for hosts that do not see the folder.
-        options: of the file system of these URLs (fsspec). No secrets: a host has its own credentials.
+        folder: where shards and manifest lie, on hosts that see this folder.
+        manifest: the dataset's manifest; read from the folder when None.
+        urls: shard's name -> its URL, for hosts that do not see the folder.
+        options: arguments of the fsspec file system of these URLs, without secrets: a host has its own credentials.
     """
 
     folder: str
@@ -48,15 +48,15 @@ class ShardSet:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def read_manifest(self) -> Manifest:
-        """The manifest.
+        """The dataset's manifest.
 
         Raises:
-            GanpipeError: there is none in the folder, or it is of another version.
+            GanpipeError: it is missing in the folder, or is not a manifest of a known format.
         """
         return self.manifest or read_manifest(Path(self.folder))
 
     def is_here(self) -> bool:
-        """Whether this host sees the folder, with this very dataset in it."""
+        """Whether this host sees the folder, and the folder holds this dataset."""
         try:
             here = read_manifest(Path(self.folder))
         except GanpipeError:
@@ -65,13 +65,16 @@ class ShardSet:
 
     @contextlib.contextmanager
     def on_this_host(self, split: str, cache_root: Path | None = None) -> Iterator[dict[str, Path]]:
-        """Each of a split's shards by name -> the folder on this host that it lies in; what is missing is fetched.
+        """The folder on this host of each shard of a split, by the shard's name; missing shards are fetched.
 
-        Safe when several processes call it at once: one fetches, the others wait.
+        Several processes may enter it at the same time: one fetches, the others wait.
+
+        Args:
+            cache_root: the folder of the cache; `host_cache()` when None.
 
         Raises:
-            GanpipeError: a shard is nowhere to be had, or is not what the manifest says.
-            UnavailableError: the store does not answer.
+            GanpipeError: a shard is not found anywhere, or differs from the manifest.
+            UnavailableError: the storage does not answer.
         """
         shards = self.read_manifest().shards_of(split)
         if self.manifest is None or self.is_here():
@@ -79,17 +82,17 @@ class ShardSet:
             return
         store = (cache_root or host_cache()).absolute() / STORE
         store.mkdir(parents=True, exist_ok=True)
-        # Held until the caller is done with them: `ganpipe clean` waits for nobody who has it.
+        # Held until the caller is done with the shards, so that `ganpipe clean` does not remove them.
         with FileLock(store.with_name(f"{STORE}.lock")):
             with ThreadPoolExecutor(_NUM_CONNECTIONS) as threads:
-                folders = list(threads.map(lambda shard: self._fetched(shard, store), shards))
+                folders = list(threads.map(lambda shard: self._require_on_disk(shard, store), shards))
             yield {shard.name: folder for shard, folder in zip(shards, folders, strict=True)}
 
-    def _fetched(self, shard: Shard, store: Path) -> Path:
+    def _require_on_disk(self, shard: Shard, store: Path) -> Path:
         """The folder in the store that holds `shard`."""
         folder = store / shard.sha256
         if (folder / shard.name).exists():
-            with contextlib.suppress(GanpipeError):  # damaged: fetched again
+            with contextlib.suppress(GanpipeError):  # if it is damaged, it is fetched again
                 return verify_shard(folder, shard).parent
         if shard.name not in self.urls:
             raise GanpipeError(
@@ -97,12 +100,12 @@ class ShardSet:
                 "it; run `dvc push`, or share the folder with all hosts"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, _TRIES + 1):
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
                 self._fetch(shard, folder / shard.name)
                 break
-            except _AnotherFile:
-                if attempt == _TRIES:
+            except _WrongContent:
+                if attempt == _MAX_ATTEMPTS:
                     raise
         return folder
 
@@ -110,8 +113,11 @@ class ShardSet:
         url = self.urls[shard.name]
         partial, digest, num_bytes = path.with_name(f".{path.name}.partial"), hashlib.sha256(), 0
         try:
-            place = StorePlace(*fsspec.core.url_to_fs(url, **self.options))
-            with Resumed(f"{url}: {shard.name} cannot be fetched", place) as source, partial.open("wb") as file:
+            remote_file = StoreFile(*fsspec.core.url_to_fs(url, **self.options))
+            with (
+                ResumingReader(f"{url}: {shard.name} cannot be fetched", remote_file) as source,
+                partial.open("wb") as file,
+            ):
                 while num_bytes <= shard.num_bytes and (chunk := source.read(_CHUNK_BYTES)):
                     file.write(chunk)
                     digest.update(chunk)
@@ -121,15 +127,15 @@ class ShardSet:
                 f"{url}: {shard.name} is not in the DVC remote; run `dvc push` where the shards are"
             ) from None
         except UnavailableError as error:
-            raise UnavailableError(f"{error}; the shards that came whole are kept") from error
+            raise UnavailableError(f"{error}; shards that were fetched completely are kept") from error
         except (OSError, http.client.HTTPException, ImportError, ValueError) as error:
             raise GanpipeError(
                 f"{url}: {shard.name} cannot be fetched into {path.parent}: {reason_of(error)}"
             ) from error
         if digest.hexdigest() != shard.sha256:
             partial.unlink()
-            raise _AnotherFile(
-                f"{url}: what came is not {shard.name}: {num_bytes} bytes of SHA-256 {digest.hexdigest()[:12]}..., the "
-                f"manifest says {shard.num_bytes} bytes of {shard.sha256[:12]}..."
+            raise _WrongContent(
+                f"{url}: the content is not {shard.name}: {num_bytes} bytes of SHA-256 {digest.hexdigest()[:12]}..., "
+                f"the manifest says {shard.num_bytes} bytes of {shard.sha256[:12]}..."
             )
         os.replace(partial, path)

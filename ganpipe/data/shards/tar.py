@@ -1,8 +1,8 @@
-"""Plain USTAR members: how shards are written, and a strict reader for what was written so.
+"""A writer of plain USTAR files for the shards, and a strict reader that accepts only such files.
 
 A shard of small images is mostly tar headers, and handling those with `tarfile` takes several times longer than
-decoding the images. Any tar program and any WebDataset client reads these files; this reader takes no others: it knows
-regular files only (no links, devices or extensions), and never holds more than the shard itself.
+decoding the images. Any tar program and any WebDataset client reads these files. The reader here accepts regular files
+only (no links, devices or extensions), and never needs more memory than the shard's size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLOCK = tarfile.BLOCKSIZE
 _EMPTY = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
 _BEFORE_SIZE, _BETWEEN, _AFTER_CHECKSUM = _EMPTY[100:124], _EMPTY[135:148], _EMPTY[156:]
 _NAME = re.compile(rb"[0-9A-Za-z_-][0-9A-Za-z_.-]*")  # no folder, nothing hidden
-_MAX_MEMBER_BYTES = 2**28  # five times the largest image (4096 x 4096 x 3) as it is
+_MAX_MEMBER_BYTES = 2**28  # five times the largest image (4096 x 4096 x 3), not compressed
 _CHECKSUM = sum(_BEFORE_SIZE) + sum(_BETWEEN) + sum(_AFTER_CHECKSUM) + 8 * ord(" ")
 
 
@@ -38,24 +38,24 @@ def tar_header(name: str, num_bytes: int) -> bytes:
 
 
 def tar_member(name: str, content: bytes) -> bytes:
-    """A member with its header."""
+    """A member: its header, its content, and zeros up to a whole block."""
     return b"".join((tar_header(name, len(content)), content, bytes(-len(content) % _BLOCK)))
 
 
 def tar_ending(num_bytes: int) -> bytes:
-    """What follows `num_bytes` of members: two empty blocks, and zeros up to a whole record."""
+    """The end of a tar after `num_bytes` of members: two empty blocks, and zeros up to a whole record."""
     return bytes(2 * _BLOCK + -(num_bytes + 2 * _BLOCK) % tarfile.RECORDSIZE)
 
 
 def find_members(path: Path, content: mmap.mmap) -> Iterator[tuple[str, int, int]]:
-    """Names of a shard's members, and where the content of each starts and stops, in order.
+    """(name, start, stop) of each member of a shard, in order; its content is `content[start:stop]`.
 
     Args:
-        path: for messages.
-        content: of the whole shard.
+        path: the shard's path, for error messages.
+        content: the whole shard.
 
     Raises:
-        GanpipeError: naming the file, where it is not such a tar.
+        GanpipeError: it is not such a tar; names the file.
     """
     position, end = 0, len(content)
     while position + _BLOCK <= end:
@@ -66,7 +66,7 @@ def find_members(path: Path, content: mmap.mmap) -> Iterator[tuple[str, int, int
         size = header[124:135]
         plain = header[257:262] == b"ustar" and header[156:157] == b"0" and not any(header[345:500])
         if not (plain and _NAME.fullmatch(name) and size.isdigit() and not set(size) & set(b"89")):
-            raise GanpipeError(f"{path}: byte {position} is no plain USTAR header; run `ganpipe ingest` again")
+            raise GanpipeError(f"{path}: byte {position} is not a plain USTAR header; run `ganpipe ingest` again")
         start = position + _BLOCK
         stop = start + int(size, 8)
         if stop > end:
@@ -82,10 +82,10 @@ def read_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of a shard's members, in order.
 
     Raises:
-        GanpipeError: naming the file, where it is not such a tar.
+        GanpipeError: it is not such a tar; names the file.
     """
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:  # which mmap takes for an error of its caller
+        if os.fstat(file.fileno()).st_size == 0:  # mmap raises ValueError for an empty file
             raise GanpipeError(f"{path}: is empty; run `ganpipe ingest` again")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             for name, start, stop in find_members(path, content):

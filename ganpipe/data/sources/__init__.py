@@ -1,4 +1,4 @@
-"""Sources of images: one file a kind of place. `base.py` is the interface."""
+"""Sources of images: one file per kind of source. `base.py` is the interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load(name: str) -> type[Source]:
     """The source class in the file `name`.py.
 
     Raises:
-        GanpipeError: no such file, or not exactly one source in it.
+        GanpipeError: there is no such file, or it does not hold exactly one source.
     """
     from .base import Source
 

@@ -1,7 +1,7 @@
-"""What a source of images is. A source's name is its file's name and its key under `sources:` in params.yaml.
+"""The interface of a source of images. A source's name is its file's name and its key under `sources:` in params.yaml.
 
-A source lists its items; each tells how to read and decode its images. Items are small and picklable: worker processes
-read and decode them in parallel.
+A source lists items. An item says how to read and decode its images. Items are small and picklable, because worker
+processes read and decode them in parallel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 from ...fields import Frames, Label, Picture, Tokens, main_label
 from ...section import Section
 from ...words import NUM_RESERVED
-from ..images.decoding import UnreadableImage, check_size, decode, kind_of
+from ..images.decoding import UnreadableImage, check_size, decode, deep_kind_of
 from ..images.value_range import Kind
 from ..settings import DataSettings
 from ..shards.manifest import LeftOut, Split
@@ -31,11 +31,11 @@ _MAX_FILE_BYTES = 2**30  # the largest image that data.max_pixels allows, uncomp
 
 
 class SourceSettings(Section):
-    """Base of a source's own settings; their place in params.yaml is sources.<file name>."""
+    """Base of a source's settings, which are the section sources.<file name> of params.yaml."""
 
 
-class _Open:
-    """A file that is open for as long as this object is there."""
+class _OpenFile:
+    """An open file, which is closed when this object is deleted."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -45,13 +45,13 @@ class _Open:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: Path) -> _Open:
-    return _Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+def _opened(path: Path) -> _OpenFile:
+    return _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Within it, a file of many images is opened once for all of them; it has to stay as it is."""
+def files_kept_open() -> Iterator[None]:
+    """Inside this context, a file that holds many images is opened once for all of them. The file must not change."""
     _opened.cache_clear()
     try:
         yield
@@ -72,7 +72,7 @@ def _read_range(path: Path, offset: int, num_bytes: int) -> bytes:
 
 
 class ImageReference(ABC):
-    """Where an image's raw content lies, and how to decode it."""
+    """Where the raw content of an image lies, and how to decode it."""
 
     @abstractmethod
     def read(self) -> bytes:
@@ -84,35 +84,41 @@ class ImageReference(ABC):
 
     @abstractmethod
     def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
-        """The image, upright, in whatever mode.
+        """The upright image, in any mode of Pillow's.
+
+        Args:
+            content: what `read` returned.
 
         Raises:
             UnreadableImage: it cannot be decoded, or has more than `settings.max_pixels` pixels.
         """
 
     def kind(self, content: bytes, settings: DataSettings) -> Kind | None:
-        """Which numbers the image holds where they are more than 8 bits; else None. Without decoding it."""
+        """The type of the image's values if they have more than 8 bits, else None. The image is not decoded."""
         return None
 
     @property
     def decoding(self) -> str:
-        """What decides the decoded image beside content, settings and code; equal content may then be told apart."""
+        """What the decoded image depends on apart from content, settings and code, such as a renderer's version.
+
+        It is part of the sample's digest, so that equal contents that are decoded differently are not mixed up.
+        """
         return ""
 
     @property
-    def held_bytes(self) -> int:
-        """Bytes of content that travel with the reference itself."""
+    def num_held_bytes(self) -> int:
+        """Bytes of content that the reference itself holds in memory, and that are pickled with it."""
         return 0
 
 
 class ImageFile(ImageReference):
-    """An image file in any format that Pillow decodes, wherever it lies."""
+    """An image file in any format that Pillow decodes; subclasses say where it lies."""
 
     def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
         return decode(content, settings.max_pixels)
 
     def kind(self, content: bytes, settings: DataSettings) -> Kind | None:
-        return kind_of(content, settings.max_pixels)
+        return deep_kind_of(content, settings.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class EncodedFile(ImageFile):
         try:
             status = self.path.stat()
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE_BYTES:
-                raise UnreadableImage(f"no regular file of at most {_MAX_FILE_BYTES} bytes")
+                raise UnreadableImage(f"not a regular file of at most {_MAX_FILE_BYTES} bytes")
             return self.path.read_bytes()
         except OSError as error:
             raise UnreadableImage(f"cannot be read: {error.strerror}") from None
@@ -133,7 +139,7 @@ class EncodedFile(ImageFile):
 
 @dataclass(frozen=True)
 class FileRange(ImageFile):
-    """An image file that lies within another file, such as a tar: `num_bytes` from `offset` on."""
+    """An image file inside another file, such as a tar: `num_bytes` bytes from `offset` on."""
 
     path: Path
     offset: int
@@ -144,8 +150,8 @@ class FileRange(ImageFile):
 
 
 @dataclass(frozen=True)
-class InMemory(ImageFile):
-    """An image file that came with a stream: it is held here, and can be read nowhere again."""
+class ImageInMemory(ImageFile):
+    """An image file that was read from a stream. Its content is held in memory, because it cannot be read again."""
 
     content: bytes
 
@@ -153,13 +159,13 @@ class InMemory(ImageFile):
         return self.content
 
     @property
-    def held_bytes(self) -> int:
+    def num_held_bytes(self) -> int:
         return len(self.content)
 
 
 @dataclass(frozen=True)
-class Absent(ImageReference):
-    """An image that should be there and is not."""
+class MissingImage(ImageReference):
+    """An image that is missing; reading it raises the reason."""
 
     reason: str
 
@@ -172,7 +178,7 @@ class Absent(ImageReference):
 
 @dataclass(frozen=True)
 class RawGrey(ImageReference):
-    """`height` x `width` bytes from `offset` on in a file, one a pixel."""
+    """A grey image without a header: `height` x `width` bytes from `offset` on in a file, one byte per pixel."""
 
     path: Path
     offset: int
@@ -195,10 +201,10 @@ class Item(NamedTuple):
     """One sample of a source.
 
     Attributes:
-        name: unique within the source and stable; what messages call it.
-        images: by field; of a field of frames, one reference per frame.
+        name: unique within the source, and the same in every ingest; used in messages.
+        images: by field; for a field of frames, one reference per frame.
         values: class numbers and texts, by field.
-        split: where the source itself says which split it belongs to; else its content decides.
+        split: the split that the source chose; None if the item's content decides.
     """
 
     name: str
@@ -207,14 +213,19 @@ class Item(NamedTuple):
     split: Split | None = None
 
     def references(self, field: str) -> tuple[ImageReference, ...]:
-        """The images of a field: one, or those of its frames."""
+        """The images of a field: one image, or one per frame."""
         images = self.images[field]
         return images if isinstance(images, tuple) else (images,)
 
 
 @dataclass(frozen=True)
 class Items(Iterable[Item]):
-    """A known number of items, made anew whenever they are gone through: a million of them take memory."""
+    """A known number of items. They are made anew in each iteration, because a million of them would take much memory.
+
+    Attributes:
+        number: how many items there are.
+        make: starts a new iteration.
+    """
 
     number: int
     make: Callable[[], Iterator[Item]]
@@ -231,7 +242,7 @@ class Pictures:
     """A field of a source's items that is an image.
 
     Attributes:
-        size: height and width after ingest; data.image_size when None.
+        size: height and width after ingest, in pixels; data.image_size when None.
     """
 
     size: int | None = None
@@ -242,7 +253,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Films:
-    """A field of frames of data.image_size."""
+    """A field of a source's items that is a sequence of `num_frames` images, each of size data.image_size."""
 
     num_frames: int
 
@@ -252,7 +263,7 @@ class Films:
 
 @dataclass(frozen=True)
 class Classes:
-    """A field of labels, with the classes' names by number."""
+    """A field of a source's items that is a label, with the names of the classes by number."""
 
     names: tuple[str, ...]
 
@@ -262,23 +273,25 @@ class Classes:
 
 @dataclass(frozen=True)
 class Texts:
-    """A field of texts."""
+    """A field of a source's items that is a text."""
 
     def spec(self, settings: DataSettings) -> Tokens:
-        """With the most words that there may be: how many there are is known when all were read."""
+        """The field with the largest allowed sizes, because the real ones are known only after all texts were read."""
         num_words = settings.vocabulary_size + NUM_RESERVED
         return Tokens(length=settings.max_words, num_words=num_words)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a source's images before any is read.
+    """What is known about a source's images before any image is read.
 
     Attributes:
-        fields: what every item has, by name.
-        text: one sentence.
-        main: the field with the images that generators make; the first field of images by default.
-        num_images: how many, where it is known; an upper bound will do.
+        fields: the fields of every item, by name.
+        text: one sentence on what the images are.
+        licence: under which terms the images may be used.
+        homepage: URL of a page about the source.
+        num_images: the number of items, or an upper bound of it; None if it is not known.
+        main: the field with the images that generators make; by default the first field of images.
     """
 
     fields: Mapping[str, Pictures | Films | Classes | Texts]
@@ -293,7 +306,7 @@ class Description:
         object.__setattr__(self, "main", self.main or first)
 
     def specs(self, settings: DataSettings) -> dict[str, Picture | Frames | Label | Tokens]:
-        """The fields as the manifest will have them under these settings."""
+        """The typed fields of the manifest under these settings, by name."""
         return {name: field.spec(settings) for name, field in self.fields.items()}
 
     @property
@@ -303,14 +316,14 @@ class Description:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, by number, of the field that `Manifest.label` names; empty without labels."""
+        """Names of the classes of the main field with labels, by number; empty if there are no labels."""
         found = {name: field.names for name, field in self.fields.items() if isinstance(field, Classes)}
         label = main_label(found)
         return () if label is None else found[label]
 
 
 class Source(ABC):
-    """Images from one kind of place. A subclass is final and has a file of its own."""
+    """A kind of source of images. Each subclass has its own file and is final."""
 
     Settings: ClassVar[type[SourceSettings]]
 
@@ -319,15 +332,23 @@ class Source(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise GanpipeError for what is wrong and can be known without a network and in a moment."""
+        """Find the errors that can be found quickly and without a network.
+
+        Raises:
+            GanpipeError: the source cannot be used as it is.
+        """
 
     def check_against(self, settings: DataSettings) -> None:
-        """Raise GanpipeError for what cannot become what `settings` ask for; called after `check`."""
+        """Require that the images can be made as `settings` say; called after `check`.
+
+        Raises:
+            GanpipeError: they cannot.
+        """
         return None
 
     @abstractmethod
     def describe(self) -> Description:
-        """Fields, classes, licence; without a network and in a moment.
+        """Fields, classes and licence; quickly and without a network.
 
         Raises:
             GanpipeError: as `check`.
@@ -335,25 +356,25 @@ class Source(ABC):
 
     @abstractmethod
     def items(self) -> Iterable[Item]:
-        """All items, in an order that depends on the images' names alone; a sequence where their number is known.
+        """All items, in an order that depends on the images' names only; it has a length if their number is known.
 
-        Fetches what is not on this host yet.
+        Files that are not on this host are fetched.
 
         Raises:
-            GanpipeError: it cannot be fetched or read.
+            GanpipeError: files cannot be fetched or read.
         """
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What there is beside the images and was not taken; asked once all items were gone through."""
+        """The files that the source left out; to be called after the iteration over all items has ended."""
         return ()
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes when the source's inputs do, cheap enough to ask every few seconds: no image is read.
+        """A digest that changes when the source's inputs change, cheap enough to be computed every few seconds.
 
-        Made of names, sizes and times of change (files), ETag or size (URLs), versions (packages). Ask each time of a
-        new object, or of this one: nothing is remembered from the call before.
+        No image is read: it covers names, sizes and modification times of files, ETags or sizes of URLs, and versions
+        of packages. Nothing is cached between two calls.
 
         Raises:
-            GanpipeError: the inputs are not there.
+            GanpipeError: the inputs do not exist.
         """

@@ -1,4 +1,4 @@
-"""The same emoji in two styles, OpenMoji's and Google's Noto, as two classes: for GANs that learn from unpaired images.
+"""The same emoji in two styles, OpenMoji and Google's Noto, as two classes: for GANs that learn from unpaired images.
 
 Noto's drawings are 64 pixels wide (https://github.com/googlefonts/noto-emoji); they come from the npm package
 `emoji-datasource-google`.
@@ -20,13 +20,13 @@ from filelock import FileLock
 from ...errors import GanpipeError
 from ..access.download import KnownFile, fetch
 from ..access.host_cache import host_cache
-from ..access.unpacking import DecompressionBomb, Unpacked
+from ..access.unpacking import DecompressionBomb, LimitedGzipFile
 from ..shards.left_out import Tally
 from ..shards.manifest import LeftOut
 from ..shards.tar import find_members, tar_ending, tar_member
 from . import files
 from .base import Classes, Description, FileRange, Item, Pictures, Source, SourceSettings
-from .openmoji import EmojiSettings, drawing_of, drawings, licence, versions
+from .openmoji import EmojiSettings, drawing_of, drawings, licence, package_versions
 from .unicode_groups import group_of, has_skin_tone
 
 _KEY = "sources.emoji_styles"
@@ -36,9 +36,9 @@ _TARBALL = KnownFile(
     74_344_091,
     "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
 )
-"""The package."""
+"""The tarball of the npm package."""
 _DRAWINGS = KnownFile("noto-64.tar", 16_578_560, "b6c190024cbfe2e349b7cdd039d1e679ff58ff242392eb66f2a757439adcb350")
-"""What is kept of it: the drawings of 64 pixels as a plain tar, in which each can be read by itself."""
+"""The part of the package that is kept: the drawings of 64 pixels, in a plain tar from which each can be read."""
 _NOTO_LICENCE = "https://www.apache.org/licenses/LICENSE-2.0"
 _MEMBER = re.compile(r"package/img/google/64/([0-9a-f]+(?:-[0-9a-f]+)*\.png)")
 _MAX_BYTES = 2**29
@@ -49,15 +49,21 @@ CodePoints = tuple[int, ...]
 
 
 class EmojiStylesSettings(EmojiSettings):
-    """The emoji that both OpenMoji and Google's Noto have drawn, each drawing an image with its style as label."""
+    """The emoji that both OpenMoji and Google's Noto have drawn. Each drawing is an image; its style is its label."""
 
     path: str | None = None
     """The tarball of the npm package emoji-datasource-google 16.0.0. Null: the npm command fetches it from the registry
-    that it is configured with. Either way its SHA-256 is checked."""
+    that npm is configured with. In both cases its SHA-256 is checked."""
 
 
-class _Both(NamedTuple):
-    """An emoji that both have drawn: OpenMoji's file, and where Noto's lies in the tar."""
+class _SharedEmoji(NamedTuple):
+    """An emoji that both OpenMoji and Noto have drawn.
+
+    Attributes:
+        openmoji: OpenMoji's file.
+        name: name of Noto's drawing in the tar.
+        start, stop: its content's first byte in the tar, and the byte after its last.
+    """
 
     openmoji: Path
     name: str
@@ -76,29 +82,31 @@ class EmojiStyles(Source):
         self._left_out = Tally()
 
     def _openmoji(self) -> dict[CodePoints, Path]:
-        """OpenMoji's drawings by what names an emoji; never empty."""
+        """OpenMoji's drawings by the code points of the emoji; never empty."""
         found = drawings(self._settings.groups, self._settings.skin_tones)
         if not found:
             raise GanpipeError(f"{_KEY}.groups: OpenMoji has no drawing of {', '.join(self._settings.groups)}")
-        return {_essential(code_points): path for code_points, path in found}
+        return {_without_variation(code_points): path for code_points, path in found}
 
-    def _local(self) -> Path | None:
+    def _local_tarball(self) -> Path | None:
         """The tarball that the settings name."""
         if self._settings.path is None:
             return None
         path = Path(self._settings.path).expanduser()
         if not path.is_file():
-            raise GanpipeError(f"{_KEY}.path: {path} is no file; null fetches the package with npm")
+            raise GanpipeError(f"{_KEY}.path: {path} is not a file; null fetches the package with npm")
         if path.stat().st_size != _TARBALL.num_bytes:
-            raise GanpipeError(f"{_KEY}.path: {path} has {path.stat().st_size:,} bytes, {_TARBALL.name} has others")
+            raise GanpipeError(
+                f"{_KEY}.path: {path} has {path.stat().st_size:,} bytes; {_TARBALL.name} has {_TARBALL.num_bytes:,}"
+            )
         return path
 
     def check(self) -> None:
         self._openmoji()
-        self._local()
+        self._local_tarball()
 
     def describe(self) -> Description:
-        self._local()
+        self._local_tarball()
         return Description(
             fields={"image": Pictures(), "label": Classes(("openmoji", "noto"))},
             text="Emoji in two styles: OpenMoji's, and Google's Noto from emoji-datasource-google 16.0.0.",
@@ -109,23 +117,23 @@ class EmojiStyles(Source):
 
     def _noto(self) -> Path:
         """The tar of Noto's drawings, in this host's cache."""
-        folder, local = host_cache() / "emoji_styles", self._local()
+        folder, local = host_cache() / "emoji_styles", self._local_tarball()
         kept = folder / _DRAWINGS.name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".drawings.lock"):
                 if not _DRAWINGS.is_at(kept):
                     if local is not None and not _TARBALL.is_at(local):
-                        raise GanpipeError(f"{_KEY}.path: {local} has another SHA-256 than {_TARBALL.name}")
+                        raise GanpipeError(f"{_KEY}.path: {local} does not have the SHA-256 of {_TARBALL.name}")
                     tarball = local or fetch([_TARBALL], [_MIRROR], folder, "Noto's emoji", _REMEDY)[_TARBALL.name]
-                    _keep(tarball, kept)
+                    _write_drawings(tarball, kept)
                     (folder / _TARBALL.name).unlink(missing_ok=True)
         except OSError as error:
             raise GanpipeError(f"{folder}: cannot be written ({error.strerror or error}); set GANPIPE_CACHE") from None
         return kept
 
-    def _both(self, noto: Path) -> list[_Both]:
-        """The emoji that both have drawn, in the order of their code points."""
+    def _shared_emoji(self, noto: Path) -> list[_SharedEmoji]:
+        """The emoji that both OpenMoji and Noto have drawn, in the order of their code points."""
         openmoji, self._left_out = self._openmoji(), Tally()
         with noto.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             found = {_code_points(member[0]): member for member in find_members(noto, content)}
@@ -135,7 +143,7 @@ class EmojiStyles(Source):
         for code_points, (name, _, _) in found.items():
             if code_points not in openmoji and self._is_wanted(code_points):
                 self._left_out.add("emoji that OpenMoji has not drawn", name)
-        return [_Both(openmoji[points], *found[points]) for points in sorted(openmoji.keys() & found.keys())]
+        return [_SharedEmoji(openmoji[points], *found[points]) for points in sorted(openmoji.keys() & found.keys())]
 
     def _is_wanted(self, code_points: CodePoints) -> bool:
         is_taken = self._settings.skin_tones or not has_skin_tone(code_points)
@@ -144,7 +152,7 @@ class EmojiStyles(Source):
     def items(self) -> Sequence[Item]:
         noto = self._noto().absolute()
         items = []
-        for both in self._both(noto):
+        for both in self._shared_emoji(noto):
             references = drawing_of(both.openmoji), FileRange(noto, both.start, both.stop - both.start)
             names = f"openmoji/{both.openmoji.stem}", f"noto/{Path(both.name).stem}"
             items += [
@@ -157,25 +165,25 @@ class EmojiStyles(Source):
         return self._left_out.result()
 
     def fingerprint(self) -> str:
-        return files.digest_of([*versions(), [_TARBALL.name, _TARBALL.sha256]])
+        return files.digest_of([*package_versions(), [_TARBALL.name, _TARBALL.sha256]])
 
 
-def _essential(code_points: CodePoints) -> CodePoints:
-    """What names an emoji, whoever names its file: without the selectors of its presentation."""
+def _without_variation(code_points: CodePoints) -> CodePoints:
+    """The code points without variation selectors, which OpenMoji and Noto do not put into file names alike."""
     return tuple(point for point in code_points if point != _VARIATION)
 
 
 def _code_points(name: str) -> CodePoints:
-    """Of a file that is called by them: `1f600.png`."""
-    return _essential(tuple(int(part, 16) for part in name.partition(".")[0].split("-")))
+    """The code points in the name of a file such as `1f600.png`."""
+    return _without_variation(tuple(int(part, 16) for part in name.partition(".")[0].split("-")))
 
 
 def _drawings_in(tarball: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the drawings in the package."""
     with (
         tarball.open("rb") as packed,
-        # A stream, and so limited in all: tarfile itself takes any size that a header says.
-        tarfile.open(fileobj=Unpacked(packed, tarball.name, _MAX_BYTES), mode="r|") as archive,
+        # Read as a stream, so that its size is limited: tarfile itself believes any size in a header.
+        tarfile.open(fileobj=LimitedGzipFile(packed, tarball.name, _MAX_BYTES), mode="r|") as archive,
     ):
         for member in archive:
             name = _MEMBER.fullmatch(member.name)
@@ -186,11 +194,11 @@ def _drawings_in(tarball: Path) -> Iterator[tuple[str, bytes]]:
             yield name[1], stream.read()
 
 
-def _keep(tarball: Path, path: Path) -> None:
-    """Write the drawings in the package as a plain tar to `path`, whole or not at all.
+def _write_drawings(tarball: Path, path: Path) -> None:
+    """Write the drawings in the package as a plain tar to `path`, atomically.
 
     Raises:
-        GanpipeError: they are not those that are known.
+        GanpipeError: the tar does not have the known SHA-256, or the package cannot be unpacked.
     """
     partial = path.with_name(f".{path.name}.partial")
     num_bytes = 0
@@ -204,5 +212,5 @@ def _keep(tarball: Path, path: Path) -> None:
     except (tarfile.TarError, zlib.error, EOFError, ValueError, DecompressionBomb) as error:
         raise GanpipeError(f"{tarball}: cannot be unpacked ({error})") from None
     if not _DRAWINGS.is_at(partial):
-        raise GanpipeError(f"{tarball}: holds other drawings than those that are known")
+        raise GanpipeError(f"{tarball}: its drawings do not have the expected SHA-256")
     partial.replace(path)

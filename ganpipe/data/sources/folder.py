@@ -1,4 +1,4 @@
-"""Images in a folder: flat, or one subfolder a class. Any format that Pillow decodes."""
+"""Images in a folder: without labels, or in one subfolder per class. Any format that Pillow decodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import GanpipeError
-from ..shards.left_out import Tally, lines
+from ..shards.left_out import Tally, summary_lines
 from ..shards.manifest import LeftOut
 from . import files
 from .base import Classes, Description, EncodedFile, Item, Items, Pictures, Source, SourceSettings
@@ -18,15 +18,15 @@ class FolderSettings(SourceSettings):
     """Your own images."""
 
     path: str | None = None
-    """The folder. Files are taken by their extension (.png, .jpg, .webp, ...), or by their content where they have
-    none, in all subfolders, hidden ones apart. What is left out is counted and named."""
+    """The folder. Files are taken by their extension (.png, .jpg, .webp, ...), or by their content if they have none.
+    All subfolders are searched except hidden ones. Files that are left out are counted and named."""
     labels: Literal["auto", "subfolders", "none"] = "auto"
-    """`subfolders`: the folder's subfolders are the classes. `none`: no labels. `auto`: classes where all images lie in
-    subfolders, none where all lie in the folder itself; an error where some do and some do not."""
+    """`subfolders`: the folder's subfolders are the classes. `none`: no labels. `auto`: classes if all images lie in
+    subfolders, no labels if all lie in the folder itself; an error if some lie here and some there."""
     description: str = "Images from a local folder."
     """One sentence for the model card."""
     licence: str = "unknown (local images)"
-    """Under which terms the images may be used; it is written on every registered model."""
+    """Under which terms the images may be used; it is written into every registered model."""
 
 
 class Folder(Source):
@@ -50,13 +50,13 @@ class Folder(Source):
         return root
 
     def _images(self) -> list[files.Parts]:
-        """Path parts of all images; never empty."""
+        """The paths of all images below the folder; never empty."""
         if self._listed is None:
             self._left_out, root = Tally(), self._root()
-            with self._named():
+            with self._naming_errors():
                 self._listed = list(files.images_among(root, files.walk(root, left_out=self._left_out), self._left_out))
         if not self._listed:
-            found = "; ".join(lines(self._left_out.result()))
+            found = "; ".join(summary_lines(self._left_out.result()))
             raise GanpipeError(
                 f"sources.folder.path: {self._root()} holds no image (a file that ends in .png, .jpg, .webp, ...)"
                 f"{f', but {found}' if found else ''}"
@@ -64,21 +64,21 @@ class Folder(Source):
         return self._listed
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _naming_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise GanpipeError(f"sources.folder.path: {error.filename} cannot be listed ({error.strerror})") from None
 
     def _classes(self) -> tuple[str, ...]:
-        """Names of the subfolders that are the classes, in the order of their numbers; empty without labels."""
+        """Names of the subfolders that are the classes, in the order of the class numbers; empty without labels."""
         images = self._images()
         loose = next((parts for parts in images if len(parts) == 1), None)
         nested = next((parts for parts in images if len(parts) > 1), None)
         if self._settings.labels == "none" or (self._settings.labels == "auto" and nested is None):
             return ()
         if loose is not None:
-            inside = f", {'/'.join(nested)} does" if nested else ""
+            inside = f", but {'/'.join(nested)} does" if nested else ""
             raise GanpipeError(
                 f"sources.folder: {files.printable(loose[0])} lies in no class folder{files.printable(inside)}; move "
                 "it into one, or set sources.folder.labels to none"
@@ -119,5 +119,5 @@ class Folder(Source):
 
     def fingerprint(self) -> str:
         root = self._root()
-        with self._named():
+        with self._naming_errors():
             return files.fingerprint(root.joinpath(*parts) for parts in files.walk(root))

@@ -1,4 +1,4 @@
-"""Images in a folder as Hugging Face's ImageFolder knows them: metadata.csv or .jsonl, class folders, split folders."""
+"""Images in a folder in the layout of Hugging Face's ImageFolder: metadata.csv or .jsonl, class and split folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ...errors import GanpipeError
-from ..shards.left_out import OTHER_SUBSET, UNNAMED, Tally, lines
+from ..shards.left_out import OTHER_SUBSET, UNNAMED, Tally, summary_lines
 from ..shards.manifest import SUBSETS, LeftOut, Split, Subset
 from . import files, imagefolder_metadata
 from .base import Classes, Description, EncodedFile, Item, Items, Pictures, Source, SourceSettings, Texts
@@ -26,28 +26,33 @@ class ImagefolderSettings(SourceSettings):
 
     path: str | None = None
     """The folder. A metadata.csv or metadata.jsonl in it (or in its subfolders, each for the files below it) names
-    images in its column `file_name`; images that no table names are left out. Without a table all images count."""
+    images in its column `file_name`; images that no table names are left out. Without a table all images are taken."""
     labels: Literal["auto", "column", "subfolders", "none"] = "auto"
     """`column`: the class stands in a column of the table. `subfolders`: the subfolders are the classes. `none`: no
-    labels. `auto`: the column where the tables have one of that name; without a table the subfolders, if any."""
+    labels. `auto`: with a table its column `label_column`, if it has one; without a table the subfolders, if any."""
     label_column: str = "label"
-    """The table's column with the class: names, or whole numbers."""
+    """The table's column with the class, a name or a whole number."""
     text_column: str | None = None
     """The table's column with the image's text (a caption). Null: no texts."""
     subsets: tuple[Subset, ...] = Field(("train", "validation"), min_length=1)
-    """Which to take where the folder's subfolders are train/, validation/ and test/ (or dev/, val/, eval/, ...)."""
+    """Which subsets to take if the subfolders are train/, validation/ and test/ (or dev/, val/, eval/, ...)."""
     splits: Literal["mix", "keep"] = "mix"
-    """`mix`: what is kept from training is decided by data.validation_fraction alone. `keep`: by the folder: train/ is
-    for training, the other subsets taken are for validation."""
+    """`mix`: data.validation_fraction decides which images are kept for validation. `keep`: the folders decide: images
+    in train/ are for training, those of the other subsets in `subsets` are for validation."""
     description: str = "Images from a local folder."
     """One sentence for the model card."""
     licence: str = "unknown (local images)"
-    """Under which terms the images may be used; it is written on every registered model."""
+    """Under which terms the images may be used; it is written into every registered model."""
 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image that was found: its path below the folder, and the row about it."""
+    """An image that was found.
+
+    Attributes:
+        parts: its path below the folder.
+        row: the row of a table that names it; None without a table.
+    """
 
     parts: Parts
     row: imagefolder_metadata.Row | None
@@ -75,18 +80,20 @@ class Imagefolder(Source):
         return root
 
     def _list(self, left_out: Tally | None = None) -> list[Parts]:
-        """Tables, and what may be images."""
+        """The paths of tables, and of files that may be images."""
         try:
-            return list(files.walk(self._root(), lambda name: _is_about(name) or files.may_be_image(name), left_out))
+            return list(
+                files.walk(self._root(), lambda name: _is_named_like_table(name) or files.may_be_image(name), left_out)
+            )
         except OSError as error:
             raise GanpipeError(f"{_KEY}.path: {error.filename} cannot be listed ({error.strerror})") from None
 
     def _images(self) -> list[_Image]:
-        """All images of the subsets that are taken, in the order of their paths; never empty."""
+        """All images of the subsets in `subsets`, sorted by their paths; never empty."""
         if self._found is None:
             self._left_out = Tally()
             listed = self._list(self._left_out)
-            others = (parts for parts in listed if not _is_about(parts[-1]))
+            others = (parts for parts in listed if not _is_named_like_table(parts[-1]))
             images = list(files.images_among(self._root(), others, self._left_out))
             tops = {parts[0] for parts in images if len(parts) > 1}
             if tops and all(name.lower() in SUBSETS for name in tops):
@@ -99,13 +106,13 @@ class Imagefolder(Source):
             tables = [parts for parts in listed if parts[-1] in imagefolder_metadata.NAMES and self._is_taken(parts)]
             self._refuse_parquet([parts for parts in listed if parts[-1] == f"metadata{_PARQUET}"], tables)
             if tables:
-                found = self._named(tables, set(images))
+                found = self._images_in_tables(tables, set(images))
             else:
                 found = [_Image(parts, None) for parts in images if self._is_taken(parts)]
             self._count_left_out(images, {image.parts for image in found})
             self._found = sorted(found, key=lambda image: [os.fsencode(part) for part in image.parts])
         if not self._found:
-            found_else = "; ".join(lines(self._left_out.result()))
+            found_else = "; ".join(summary_lines(self._left_out.result()))
             raise GanpipeError(
                 f"{_KEY}.path: {self._root()} holds no image in {', '.join(self._settings.subsets)}"
                 f"{f', but {found_else}' if found_else else ''}"
@@ -116,10 +123,10 @@ class Imagefolder(Source):
         for parts in images:
             if parts not in taken:
                 kind = UNNAMED if self._is_taken(parts) else OTHER_SUBSET
-                self._left_out.add(kind, files.shown(parts))
+                self._left_out.add(kind, files.display_path(parts))
 
     def _refuse_parquet(self, found: list[Parts], tables: list[Parts]) -> None:
-        """Raise GanpipeError for a table of Parquet whose images would be taken for images that no table names."""
+        """Raise GanpipeError for a Parquet table: it is not read, and its images would be taken without their rows."""
         folders = {parts[:-1] for parts in tables}
         for parts in found:
             if self._is_table_taken(parts) and parts[:-1] not in folders:
@@ -130,7 +137,7 @@ class Imagefolder(Source):
         return parts[0] not in self._subset_of or self._subset_of[parts[0]] in self._settings.subsets
 
     def _is_taken(self, parts: Parts) -> bool:
-        """Whether a file lies in one of the subsets that are taken, or in none at all."""
+        """Whether a file lies in one of the subsets in `subsets`, or there are no subsets."""
         if parts[0] in self._subset_of:
             return self._subset_of[parts[0]] in self._settings.subsets
         if self._subset_of and parts[-1] not in imagefolder_metadata.NAMES:
@@ -140,7 +147,7 @@ class Imagefolder(Source):
             )
         return True
 
-    def _named(self, tables: list[Parts], images: set[Parts]) -> list[_Image]:
+    def _images_in_tables(self, tables: list[Parts], images: set[Parts]) -> list[_Image]:
         """The images that the tables name, each once."""
         root = self._root()
         folders = [parts[:-1] for parts in tables]
@@ -161,29 +168,29 @@ class Imagefolder(Source):
                 rows[parts] = row
         return [_Image(parts, row) for parts, row in rows.items() if self._is_taken(parts)]
 
-    def _labels(self) -> list[str] | None:
-        """The class of each image, as it is called; None without labels."""
+    def _class_names(self) -> list[str] | None:
+        """The name of each image's class; None without labels."""
         images, mode, column = self._images(), self._settings.labels, self._settings.label_column
         if mode == "auto":
             has_rows = images[0].row is not None
             if has_rows:
                 mode = "column" if any(image.row and column in image.row.values for image in images) else "none"
             else:
-                mode = "subfolders" if any(len(self._below(image)) > 1 for image in images) else "none"
+                mode = "subfolders" if any(len(self._parts_below_subset(image)) > 1 for image in images) else "none"
         if mode == "none":
             return None
         if mode == "column":
             return [_class_name(self._row(image, "labels: column"), column) for image in images]
         for image in images:
-            if len(self._below(image)) < 2:
+            if len(self._parts_below_subset(image)) < 2:
                 raise GanpipeError(
                     f"{_KEY}: {files.printable('/'.join(image.parts))} lies in no class folder; move it into one, or "
                     f"set {_KEY}.labels to none"
                 )
-        return [files.printable(self._below(image)[0]) for image in images]
+        return [files.printable(self._parts_below_subset(image)[0]) for image in images]
 
-    def _below(self, image: _Image) -> Parts:
-        """The image's path below its subset's folder."""
+    def _parts_below_subset(self, image: _Image) -> Parts:
+        """The image's path below the folder of its subset, or below the folder if there are no subsets."""
         return image.parts[1:] if image.parts[0] in self._subset_of else image.parts
 
     def _row(self, image: _Image, wish: str) -> imagefolder_metadata.Row:
@@ -202,17 +209,17 @@ class Imagefolder(Source):
         return {"text": value}
 
     def check(self) -> None:
-        self._labels()
+        self._class_names()
         for image in self._images():
             self._texts(image)
 
     def describe(self) -> Description:
         self.check()
-        labels = self._labels()
+        labels = self._class_names()
         return Description(
             fields={
                 "image": Pictures(),
-                **({"label": Classes(_in_order(labels))} if labels else {}),
+                **({"label": Classes(_classes_by_number(labels))} if labels else {}),
                 **({"text": Texts()} if self._settings.text_column else {}),
             },
             text=self._settings.description,
@@ -226,8 +233,8 @@ class Imagefolder(Source):
         return "train" if self._subset_of[image.parts[0]] == "train" else "validation"
 
     def items(self) -> Items:
-        root, images, labels = self._root().absolute(), self._images(), self._labels()
-        numbers = {name: number for number, name in enumerate(_in_order(labels or []))}
+        root, images, labels = self._root().absolute(), self._images(), self._class_names()
+        numbers = {name: number for number, name in enumerate(_classes_by_number(labels or []))}
 
         def make() -> Iterator[Item]:
             for position, image in enumerate(images):
@@ -248,8 +255,8 @@ class Imagefolder(Source):
         return files.fingerprint(root.joinpath(*parts) for parts in self._list())
 
 
-def _is_about(name: str) -> bool:
-    """Whether a file may be a table about the images."""
+def _is_named_like_table(name: str) -> bool:
+    """Whether a file's name is that of a table about the images."""
     return name.startswith("metadata.") and not files.is_image(name)
 
 
@@ -260,7 +267,7 @@ def _class_name(row: imagefolder_metadata.Row, column: str) -> str:
     return str(value)
 
 
-def _in_order(labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes, by number: as numbers where all are, else by name."""
+def _classes_by_number(labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes by number: sorted as numbers if all names are numbers, else by name."""
     names = set(labels)
     return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))

@@ -1,4 +1,4 @@
-"""metadata.csv and metadata.jsonl: what Hugging Face's ImageFolder knows of the images in a folder, row by row."""
+"""Reads metadata.csv and metadata.jsonl, the tables about images in the layout of Hugging Face's ImageFolder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,22 @@ _MAX_TABLE_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Row:
-    """One line: values by column, and where it stands for messages ("metadata.csv:3")."""
+    """One row of a table.
+
+    Attributes:
+        where: file and line for error messages, such as "metadata.csv:3".
+        values: by column.
+    """
 
     where: str
     values: dict[str, Any]
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The image's path as parts, below the table's folder.
+        """The parts of the image's path below the table's folder.
 
         Raises:
-            GanpipeError: no file_name, or one that leads out of the folder.
+            GanpipeError: there is no file_name, or it leads out of the folder.
         """
         name = self.values.get(FILE_NAME)
         if not isinstance(name, str) or not name:
@@ -44,10 +49,10 @@ class Row:
         return path.parts
 
     def value(self, column: str) -> Any:
-        """What stands in a column.
+        """The value in a column.
 
         Raises:
-            GanpipeError: the row has no such column; names the nearest.
+            GanpipeError: the row has no such column; names the most similar column.
         """
         if column not in self.values:
             raise GanpipeError(f"{self.where}: has no column {column!r}; {nearest(column, self.values)}")
@@ -80,7 +85,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
             try:
                 values = parse_json(line)
             except ValueError as error:
-                raise GanpipeError(f"{where}: no JSON ({error})") from None
+                raise GanpipeError(f"{where}: not JSON ({error})") from None
             if not isinstance(values, dict):
                 raise GanpipeError(f"{where}: expected a JSON object, found {type(values).__name__}")
             row = Row(where, values)
@@ -89,10 +94,10 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a table; columns are checked, values are not.
+    """All rows of a table. The columns are checked, the values are not.
 
     Raises:
-        GanpipeError: naming the file and line.
+        GanpipeError: the table cannot be read; names file and line.
     """
     try:
         status = path.stat()

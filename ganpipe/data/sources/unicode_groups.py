@@ -1,10 +1,10 @@
-"""Unicode's groups of emoji and blocks of characters, by code point: what emoji are called and how they are sorted.
+"""Unicode's groups of emoji and blocks of characters by code point, and the names of emoji.
 
 The groups are those of emoji-test.txt, Unicode 17.0 (https://www.unicode.org/reports/tr51/), the blocks those of
-Blocks.txt; which code points a group or block holds is written here as ranges. A sequence belongs where its first code
-point belongs, but for flags and keycaps.
+Blocks.txt. The code points of a group or block are written here as ranges. A sequence of code points belongs to the
+group of its first code point, except for flags, keycaps and the sequences in `_SPECIAL`.
 
-The ranges are data of Unicode's, not this project's: copyright 1991-2025 Unicode, Inc., under the Unicode License V3
+The ranges are data of Unicode, not of this project: copyright 1991-2025 Unicode, Inc., under the Unicode License V3
 (https://www.unicode.org/license.txt), which allows to copy and change them with this notice.
 """
 
@@ -14,7 +14,7 @@ import unicodedata
 from bisect import bisect_right
 
 EXTRAS = "extras"
-"""The group of what is drawn for no emoji of Unicode's: a designer's own code points, plain characters."""
+"""The group of drawings that are not emoji of Unicode: a designer's own code points, plain characters."""
 _GROUP_RANGES = {
     "smileys-emotion": """
         2620 2639-263A 2763-2764 1F479-1F47B 1F47D-1F480 1F48B-1F48C 1F493-1F49F 1F4A2 1F4A4-1F4A6 1F4A8-1F4A9
@@ -107,13 +107,13 @@ _SKIN_TONES = {
 }
 _VARIATION, _JOINER, _KEYCAP, _CANCEL_TAG = 0xFE0F, 0x200D, 0x20E3, 0xE007F
 _FLAG_STARTS = (0x1F3F3, 0x1F3F4)  # white and black flag
-_SPECIAL = {  # by Unicode's own sequences: of another group than their first code point
+_SPECIAL = {  # sequences that belong to another group than their first code point
     (0x1F441, _JOINER, 0x1F5E8): "smileys-emotion",
     (0x1F344, _JOINER, 0x1F7EB): "food-drink",
 }
 
 Ranges = list[tuple[int, int, str]]
-"""First and last code point, name; sorted."""
+"""(first code point, last code point, name), sorted by the first."""
 
 
 def _group_ranges() -> Ranges:
@@ -139,7 +139,7 @@ def _lookup(ranges: Ranges, code_point: int, otherwise: str) -> str:
 
 
 def blocks() -> tuple[str, ...]:
-    """Names of the blocks that are told apart, in the order of their code points, and one for all others."""
+    """Names of the known blocks in the order of their code points, and one name for all other blocks."""
     return (*(name for _, _, name in _BLOCK_OF), OTHER_BLOCKS)
 
 
@@ -167,12 +167,12 @@ def group_of(code_points: tuple[int, ...]) -> str:
 
 
 def has_skin_tone(code_points: tuple[int, ...]) -> bool:
-    """Whether it is a variant in a skin tone, and not a swatch of the tone itself."""
+    """Whether the emoji is a variant in a skin tone; the sample of a skin tone itself is not."""
     return len(code_points) > 1 and any(point in _SKIN_TONES for point in code_points)
 
 
 def name_of(code_points: tuple[int, ...]) -> str:
-    """A sequence's name in lower case, from the names of its characters as this Python knows them.
+    """A sequence's name in lower case, made of the names of its characters in this Python's `unicodedata`.
 
     A code point without a name (a designer's own, or newer than `unicodedata.unidata_version`) is written as U+....
     """

@@ -1,4 +1,4 @@
-"""WebDataset shards that exist already, local or at URLs, with a mapping of their members to image, label and text."""
+"""WebDataset shards that others wrote, local or at URLs; settings say which members are image, label and text."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from ..shards.left_out import Tally
 from ..shards.manifest import LeftOut
 from . import files
 from .base import (
-    Absent,
     Classes,
     Description,
     FileRange,
+    ImageInMemory,
     ImageReference,
-    InMemory,
     Item,
     Items,
+    MissingImage,
     Pictures,
     Source,
     SourceSettings,
     Texts,
 )
-from .webdataset_shards import ForeignSample, ForeignShard, Mapping, expand, is_gzipped, samples, state_of
+from .webdataset_samples import ForeignSample, MemberMapping, read_samples
+from .webdataset_shards import ForeignShard, change_marks, expand_patterns, is_gzipped
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 _LONGEST_CLASS = 200
@@ -40,35 +41,36 @@ _KEY = "sources.webdataset"
 
 
 class _NoImage(GanpipeError):
-    """A sample without its image, which follows data.unreadable."""
+    """A sample has no image; data.unreadable decides what happens."""
 
 
 class WebdatasetSettings(SourceSettings):
     """WebDataset shards that exist already."""
 
     path: str | None = None
-    """The folder of local shards. It is a dependency in dvc.yaml: where all shards are at URLs, leave a folder that
+    """The folder of local shards. It is a dependency in dvc.yaml: if all shards are at URLs, name a folder that
     exists."""
     shards: tuple[str, ...] = Field(("*.tar",), min_length=1)
-    """Which shards: names below `path`, or URLs (http, https; s3, gs, ... where fsspec's driver is installed). Braces
-    stand for several (train-{000000..000041}.tar); *, ? and ** are for local ones only. Each may be gzipped."""
+    """Which shards: names below `path`, or URLs (http, https; s3, gs, ... if fsspec's driver is installed). Braces
+    stand for several names (train-{000000..000041}.tar); *, ? and ** work for local shards only. A shard may be
+    gzipped."""
     image: str | None = None
     """Extension of the member that is the image. Null: the first of png, jpg, jpeg, webp that a sample has."""
     label: str | None = None
-    """The member with the class: an extension (`cls`) whose text is the class's number or name, or `json:key`, which is
-    the value under that key (`json:a.b`: under b in a). Null: no labels."""
+    """The member with the class: an extension (`cls`) whose text is the class's number or name, or `json:key` for the
+    value under this key of a JSON member (`json:a.b`: the value under b in a). Null: no labels."""
     text: str | None = None
-    """The member with the text, named in the same way (`txt`, `json:caption`). Null: no texts."""
+    """The member with the text, written in the same way (`txt`, `json:caption`). Null: no texts."""
     classes: tuple[str, ...] | int | None = None
-    """Names of the classes, or how many there are. Null reads all labels of local shards to know; needed for shards at
-    URLs that have labels."""
+    """Names of the classes, or their number. Null: all labels of local shards are read to find the classes. It has to
+    be set if shards at URLs have labels."""
     key_ends_at: Literal["first dot", "last dot"] = "first dot"
-    """Where a member's name divides into key and extension: at the first dot after its last slash, as the webdataset
-    library has it, or at the last (photo.v2.jpg)."""
+    """Where a member's name is divided into key and extension: at the first dot after its last slash, as in the
+    webdataset library, or at the last dot (photo.v2.jpg)."""
     description: str = "Images from WebDataset shards."
     """One sentence for the model card."""
     licence: str = "unknown (WebDataset shards)"
-    """Under which terms the images may be used; it is written on every registered model."""
+    """Under which terms the images may be used; it is written into every registered model."""
 
     @field_validator("classes")
     @classmethod
@@ -107,12 +109,12 @@ class Webdataset(Source):
         if any("://" not in pattern for pattern in self._settings.shards) and not root.is_dir():
             kind = "is a file, not a folder" if root.exists() else "does not exist"
             raise GanpipeError(f"{_KEY}.path: {root} {kind}")
-        return expand(self._settings.shards, root)
+        return expand_patterns(self._settings.shards, root)
 
-    def _mapping(self, reads_images: bool) -> Mapping:
-        """Label and text are read; the image is found, or read, too."""
+    def _mapping(self, reads_images: bool) -> MemberMapping:
+        """Which members make a sample. Label and text are always read, the image only if `reads_images`."""
         given = self._settings
-        return Mapping(
+        return MemberMapping(
             images=(given.image.lower(),) if given.image else _IMAGES,
             texts=frozenset(name.partition(":")[0].lower() for name in (given.label, given.text) if name),
             reads_images=reads_images,
@@ -122,32 +124,36 @@ class Webdataset(Source):
     def _samples(
         self, shard: ForeignShard, with_images: bool, left_out: Tally | None = None
     ) -> Iterator[ForeignSample]:
-        """The shard's samples with label and text read, and the image, too, if asked for."""
-        return samples(shard, self._mapping(with_images), left_out)
+        """The shard's samples with label and text read, and with the image read if `with_images`."""
+        return read_samples(shard, self._mapping(with_images), left_out)
 
     def _image_extension(self, shard: ForeignShard, sample: ForeignSample) -> str:
         if self._settings.image is not None:
-            return self._present(shard, sample, self._settings.image.lower(), "image")
+            return self._require_member(shard, sample, self._settings.image.lower(), "image")
         for extension in _IMAGES:
             if extension in sample.members:
                 return extension
         raise _NoImage(
-            f"{shard.name}: sample {sample.key} has no .{', .'.join(_IMAGES)} (it has {_list(sample)}); "
+            f"{shard.name}: sample {sample.key} has no .{', .'.join(_IMAGES)} (it has {_list_members(sample)}); "
             f"set {_KEY}.image to the extension of the image{self._mapping(False).hint(sample)}"
         )
 
-    def _present(self, shard: ForeignShard, sample: ForeignSample, extension: str, setting: str) -> str:
+    def _require_member(self, shard: ForeignShard, sample: ForeignSample, extension: str, setting: str) -> str:
         if extension not in sample.members:
             raise (_NoImage if setting == "image" else GanpipeError)(
                 f"{shard.name}: sample {sample.key} has no .{extension}, which {_KEY}.{setting} names (it has "
-                f"{_list(sample)}); {nearest(extension, sample.members)}{self._mapping(False).hint(sample)}"
+                f"{_list_members(sample)}); {nearest(extension, sample.members)}{self._mapping(False).hint(sample)}"
             )
         return extension
 
     def _value(self, shard: ForeignShard, sample: ForeignSample, setting: str) -> Any:
-        """The text of a member, or what its JSON holds under a key."""
+        """The text of the member that a setting names, or the value under a key of its JSON.
+
+        Args:
+            setting: `label` or `text`.
+        """
         extension, _, key = getattr(self._settings, setting).partition(":")
-        content = sample.contents[self._present(shard, sample, extension.lower(), setting)]
+        content = sample.contents[self._require_member(shard, sample, extension.lower(), setting)]
         where = f"{shard.name}: sample {sample.key}: .{extension}"
         try:
             text = content.decode("utf-8")
@@ -155,7 +161,7 @@ class Webdataset(Source):
                 return text
             value = parse_json(text)
         except ValueError as error:
-            raise GanpipeError(f"{where}: {'no JSON' if key else 'no UTF-8 text'} ({error})") from None
+            raise GanpipeError(f"{where}: {'not JSON' if key else 'not UTF-8 text'} ({error})") from None
         for part in [key] if isinstance(value, dict) and key in value else key.split("."):
             if not isinstance(value, dict) or part not in value:
                 valid = nearest(part, value) if isinstance(value, dict) else f"{type(value).__name__} has no keys"
@@ -163,8 +169,8 @@ class Webdataset(Source):
             value = value[part]
         return value
 
-    def _class(self, shard: ForeignShard, sample: ForeignSample) -> str:
-        """The class as the sample calls it: a number or a name."""
+    def _class_name(self, shard: ForeignShard, sample: ForeignSample) -> str:
+        """The sample's class as its member names it: a number or a name."""
         value = self._value(shard, sample, "label")
         name = value.strip() if isinstance(value, str) else str(value)
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not name:
@@ -174,8 +180,8 @@ class Webdataset(Source):
             )
         if len(name) > _LONGEST_CLASS:
             raise GanpipeError(
-                f"{shard.name}: sample {sample.key}: {self._settings.label} has {len(name):,} characters; no class is "
-                "called so"
+                f"{shard.name}: sample {sample.key}: {self._settings.label} has {len(name):,} characters; the name of "
+                f"a class may have {_LONGEST_CLASS}"
             )
         return name
 
@@ -197,24 +203,24 @@ class Webdataset(Source):
                 )
             found: set[str] = set()
             for shard in shards:
-                for sample in samples(shard, self._mapping(False)):
-                    found.add(self._class(shard, sample))
+                for sample in read_samples(shard, self._mapping(False)):
+                    found.add(self._class_name(shard, sample))
                     if len(found) > MAX_CLASSES:
                         raise GanpipeError(f"{shard.name}: {_KEY}.label makes more than {MAX_CLASSES:,} classes")
-            self._names = _in_order(found)
+            self._names = _classes_by_number(found)
         return self._names
 
     def check(self) -> None:
         shards = self._shards()
         for shard in shards:
-            if not shard.is_remote:  # the mapping fits the first sample of each that has an image
+            if not shard.is_remote:  # the settings have to fit its first sample with an image
                 self._require_images(shard)
 
     def _require_images(self, shard: ForeignShard) -> None:
-        first: Absent | None = None
+        first: MissingImage | None = None
         for item in self._items_of(shard, self._classes()):
             image = item.images["image"]
-            if not isinstance(image, Absent):
+            if not isinstance(image, MissingImage):
                 return
             first = first or image
         if first is not None:
@@ -223,7 +229,7 @@ class Webdataset(Source):
     def describe(self) -> Description:
         shards = self._shards()
         for shard in shards[:1]:
-            if not shard.is_remote and next(samples(shard, self._mapping(False)), None) is None:
+            if not shard.is_remote and next(read_samples(shard, self._mapping(False)), None) is None:
                 raise GanpipeError(f"{shard.name}: holds no sample")
         return Description(
             fields={
@@ -241,9 +247,9 @@ class Webdataset(Source):
         path = Path(shard.url).absolute() if in_place else None
         root = Path(self._settings.path or "").expanduser()
         name = shard.name if shard.is_remote else os.path.relpath(shard.url, root)
-        for sample in samples(shard, self._mapping(not in_place), left_out):
-            image = self._image(shard, sample, path)
-            values = {"label": self._number(shard, sample, numbers)} if classes else {}
+        for sample in read_samples(shard, self._mapping(not in_place), left_out):
+            image = self._image_reference(shard, sample, path)
+            values = {"label": self._class_number(shard, sample, numbers)} if classes else {}
             yield Item(
                 files.printable(f"{name}: {sample.key}"), {"image": image}, {**values, **self._texts(shard, sample)}
             )
@@ -256,16 +262,16 @@ class Webdataset(Source):
             raise GanpipeError(f"{shard.name}: sample {sample.key}: {self._settings.text} is {text!r}; expected a text")
         return {"text": text}
 
-    def _image(self, shard: ForeignShard, sample: ForeignSample, path: Path | None) -> ImageReference:
-        """Where the image lies: in the shard at `path`, or in memory."""
+    def _image_reference(self, shard: ForeignShard, sample: ForeignSample, path: Path | None) -> ImageReference:
+        """The reference to the sample's image: in the local shard at `path`, or in memory if `path` is None."""
         try:
             extension = self._image_extension(shard, sample)
         except _NoImage as error:
-            return Absent(str(error))
-        return FileRange(path, *sample.members[extension]) if path else InMemory(sample.contents[extension])
+            return MissingImage(str(error))
+        return FileRange(path, *sample.members[extension]) if path else ImageInMemory(sample.contents[extension])
 
-    def _number(self, shard: ForeignShard, sample: ForeignSample, numbers: dict[str, int]) -> int:
-        name = self._class(shard, sample)
+    def _class_number(self, shard: ForeignShard, sample: ForeignSample, numbers: dict[str, int]) -> int:
+        name = self._class_name(shard, sample)
         if name in numbers:
             return numbers[name]
         if name.isdecimal() and int(name) < len(numbers):
@@ -284,24 +290,25 @@ class Webdataset(Source):
                 yield from self._items_of(shard, classes, self._left_out)
 
         if any(shard.is_remote or is_gzipped(shard) for shard in shards):
-            return make()  # read as they come
-        return Items(sum(1 for _ in make()), make)  # what does not fit the mapping is an error before any is decoded
+            return make()  # such shards are read once, as a stream
+        # Counting reads all samples, so that errors in them are found before any image is decoded.
+        return Items(sum(1 for _ in make()), make)
 
     def left_out(self) -> tuple[LeftOut, ...]:
         return self._left_out.result()
 
     def fingerprint(self) -> str:
         with ThreadPoolExecutor(16) as threads:
-            return files.digest_of(threads.map(state_of, self._shards()))
+            return files.digest_of(threads.map(change_marks, self._shards()))
 
 
-def _list(sample: ForeignSample) -> str:
+def _list_members(sample: ForeignSample) -> str:
     found = [f".{extension}" for extension in sample.members]
     return ", ".join(found if len(found) <= _MAX_LISTED else [*found[:_MAX_LISTED], "..."])
 
 
-def _in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Classes by number: numbers up to the largest where all are, else names in their order."""
+def _classes_by_number(names: Iterable[str]) -> tuple[str, ...]:
+    """The classes by number: if all names are numbers, every number up to the largest; else the sorted names."""
     known: Sequence[str] = sorted(names)
     if known and all(name.isdecimal() for name in known):
         largest = max(map(int, known))
