@@ -7,7 +7,7 @@ import sys
 
 from .. import environment
 from ..params import load_params
-from ..registry.promotion import Promotion, promote, roll_back
+from ..registry.promotion import Promotion, PromotionRequest, promote, roll_back
 from ..stages.register import VersionMeasurement
 from ..tracking.runs import Tracker
 
@@ -36,17 +36,9 @@ def main(argv: list[str]) -> int:
     if command == "rollback":
         _show(settings.model_name, roll_back(tracker, settings.model_name, options.reason, options.who))
         return 0
-    again = VersionMeasurement(params.evaluate, tracker)
-    done = promote(
-        tracker,
-        settings,
-        again.measure,
-        again.protocol,
-        version=options.version,
-        force=options.force,
-        reason=options.reason,
-        by=options.who,
-    )
+    measurement = VersionMeasurement(params.evaluate, tracker)
+    request = PromotionRequest(options.version, options.force, options.reason, options.who)
+    done = promote(tracker, settings, measurement.measure, measurement.protocol, request)
     _show(settings.model_name, done)
     if done.champion == done.version:
         return 0

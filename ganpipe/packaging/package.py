@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,28 +89,32 @@ def _read_trained(train_dir: Path) -> dict[str, Any]:
     return trained
 
 
-def build_package(
-    train_dir: Path,
-    package_dir: Path,
-    *,
-    metrics: Mapping[str, float],
-    protocol: Mapping[str, Any],
-    licence: str,
-    card: str,
-    samples_png: Path,
-    names: Mapping[str, Sequence[str]] | None = None,
-    sources: Path = SOURCES,
-) -> str:
+@dataclass(frozen=True)
+class PackageFacts:
+    """What a package says of its generator beside what the train stage left.
+
+    Attributes:
+        metrics, protocol: the evaluate stage's.
+        licence: of the data, as the shards' manifest says.
+        card: text of the model card, see `card.card`.
+        samples_png: the evaluate stage's sample grid, which the card shows.
+        names: names of the data's classes and words, by field and number; kept for the fields that the GAN is given.
+    """
+
+    metrics: Mapping[str, float]
+    protocol: Mapping[str, Any]
+    licence: str
+    card: str
+    samples_png: Path
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def build_package(train_dir: Path, package_dir: Path, facts: PackageFacts, *, sources: Path = SOURCES) -> str:
     """Build `package_dir` anew from `train_dir`, try it, and return its digest (hex).
 
     Args:
         train_dir: the train stage's output: generator.safetensors and model.json.
-        package_dir: replaced if it is there.
-        metrics, protocol: the evaluate stage's.
-        licence: of the data, as the shards' manifest says.
-        card: see `card.card`.
-        samples_png: the evaluate stage's sample grid, which the card shows.
-        names: of the data's classes and words, by field and number; kept for what the GAN is given.
+        package_dir: replaced if it exists.
         sources: the directory of the package ganpipe.
 
     Raises:
@@ -130,19 +135,19 @@ def build_package(
             "data": trained["data_digest"],
             "generator": sha256_of(package_dir / "generator.safetensors"),
         },
-        "licence": licence,
-        "metrics": dict(metrics),
-        "protocol": dict(protocol),
-        **_interface(trained, names),
+        "licence": facts.licence,
+        "metrics": dict(facts.metrics),
+        "protocol": dict(facts.protocol),
+        **_interface(trained, facts.names),
     }
     (package_dir / "model.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
-    (package_dir / CARD_FILE).write_text(card, encoding="utf-8")
-    shutil.copyfile(samples_png, package_dir / SAMPLES_FILE)
+    (package_dir / CARD_FILE).write_text(facts.card, encoding="utf-8")
+    shutil.copyfile(facts.samples_png, package_dir / SAMPLES_FILE)
     _try(package_dir)
     return digest_of_tree(package_dir)
 
 
-def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]] | None) -> dict[str, Any]:
+def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What the generator takes and makes, for whoever opens the package without its code."""
     gan_class = gans.load(trained["gan"])
     config, data = gan_class.Config.model_validate(trained["config"]), DataSpec.from_json(trained["data"])
@@ -154,7 +159,7 @@ def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]] | 
         ],
         "output": gan_class.output_for(config, data).model_dump(mode="json"),
         "has_latents": gan_class.has_latents,
-        "names": {name: list((names or {}).get(name, ())) for name in gan_class.given},
+        "names": {name: list(names.get(name, ())) for name in gan_class.given},
     }
 
 

@@ -123,10 +123,10 @@ class AliasHistory:
                 continue
             if (None if last is None else last.to) == now:
                 return Standing(alias, len(moves), now)
-            before = None if last is None else last.to
             why = f"{alias} was found here; it was not moved by ganpipe"
-            # Where another process notes it first, the loop reads what that one wrote.
-            self._claim(_move(alias, len(moves) + 1, before, now, "unknown", why, "outside ganpipe"))
+            standing = Standing(alias, len(moves), None if last is None else last.to)
+            # Where another process records this move first, the loop reads what that process wrote.
+            self._claim(_next_move(standing, now, "unknown", why, "outside ganpipe"))
 
     def move(self, standing: Standing, to: int, why: str, how: How, by: str | None = None) -> str:
         """Point an alias to version `to`, if it still stands where `standing` says.
@@ -143,7 +143,7 @@ class AliasHistory:
         if standing.version == to:
             return ""
         alias = standing.alias
-        move = _move(alias, standing.number + 1, standing.version, to, by or who(), why, how)
+        move = _next_move(standing, to, by or who(), why, how)
         if not self._claim(move):
             other = self.moves(alias)[standing.number]
             raise Overtaken(
@@ -276,10 +276,17 @@ def _settled(move: Move) -> str:
     return f"settled.{_key(move.alias, move.number)}"
 
 
-def _move(alias: str, number: int, before: int | None, to: int | None, by: str, why: str, how: How) -> Move:
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+def _next_move(standing: Standing, to: int | None, by: str, why: str, how: How) -> Move:
     return Move(
-        alias, number, before, to, at, by, shorten(" ".join(why.split()), MAX_WHY_LENGTH), how, uuid.uuid4().hex
+        alias=standing.alias,
+        number=standing.number + 1,
+        before=standing.version,
+        to=to,
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        by=by,
+        why=shorten(" ".join(why.split()), MAX_WHY_LENGTH),
+        how=how,
+        token=uuid.uuid4().hex,
     )
 
 

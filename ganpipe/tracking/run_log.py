@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,35 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@dataclass(frozen=True)
+class RunState:
+    """What is known of a run when its log is opened.
+
+    Attributes:
+        experiment_id: for the address of the run's page; empty where it is not known.
+        existed: an earlier process made the run.
+        finished: it made the run and finished it.
+    """
+
+    experiment_id: str = ""
+    existed: bool = False
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class DeferredRun:
+    """A run that the background thread has to find or make, because MLflow may be away now.
+
+    Attributes:
+        open_run: finds or makes the run and returns its id.
+        description: what `open_run` needs to know of the run, as JSON: another process can then send what is in the
+            spool.
+    """
+
+    open_run: Callable[[MlflowClient], str]
+    description: Entry
+
+
 class RunLog:
     """A run that is being written. Close it, or use it as a context manager: an exception ends the run as FAILED."""
 
@@ -93,32 +123,28 @@ class RunLog:
         run_id: str,
         spool_dir: Path,
         *,
-        experiment_id: str = "",
         ends_run: bool = True,
-        found: bool = False,
-        finished_before: bool = False,
-        open_run: Callable[[MlflowClient], str] | None = None,
-        about: Entry | None = None,
+        state: RunState | None = None,
+        deferred: DeferredRun | None = None,
     ) -> None:
         """Use `Tracker.run`, `Tracker.run_later` or `Tracker.attach` instead.
 
         Args:
             make_client: called in the background thread.
-            experiment_id: of the run, where it is known: for its page.
+            run_id: the run's id in MLflow; with `deferred`, a name for the spool until the run is found or made.
             ends_run: closing sets the run's status; false for a second writer.
-            found: the run was there already.
-            finished_before: and had finished.
-            open_run: finds or makes the run in the background and returns its id; `run_id` names the spool till then.
-            about: what `open_run` goes by, for the spool.
+            state: what is known of the run; by default nothing.
+            deferred: the run is found or made in the background.
         """
+        state = state or RunState()
         self.run_id = run_id
-        self.experiment_id = experiment_id
-        self.found = found
-        self.finished_before = finished_before
+        self.experiment_id = state.experiment_id
+        self.existed_before = state.existed
+        self.finished_before = state.finished
         self._make_client = make_client
-        self._open_run = open_run
+        self._open_run = None if deferred is None else deferred.open_run
         self._ends_run = ends_run
-        self._spool = Spool(spool_dir, run_id, about)
+        self._spool = Spool(spool_dir, run_id, None if deferred is None else deferred.description)
         self._wake = threading.Condition()
         self._hurry = False
         self._closing = False

@@ -16,7 +16,7 @@ from ..errors import GanpipeError
 from ..redaction import without_password
 from . import relocation
 from .connection import check_reachable, patiently, prepare_client, sqlite_path, tracking_uri
-from .run_log import RunLog
+from .run_log import DeferredRun, RunLog, RunState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -137,14 +137,12 @@ class Tracker:
         prepare_client()
         client = self.client()
         identity = _identity(stage, run_key, parent_run_id)
-        run, found = patiently(lambda: self._open(client, identity, name), self.uri)
+        run, existed = patiently(lambda: self._open(client, identity, name), self.uri)
         runlog = RunLog(
             self.client,
             run.info.run_id,
             Path(self.spool_dir),
-            experiment_id=run.info.experiment_id,
-            found=found,
-            finished_before=found and run.info.status == "FINISHED",
+            state=RunState(run.info.experiment_id, existed, finished=existed and run.info.status == "FINISHED"),
         )
         if tags:
             runlog.set_tags(tags)
@@ -157,7 +155,7 @@ class Tracker:
         may begin while MLflow is away. Its `run_id` is none of MLflow's before that."""
         prepare_client()
         identity = _identity(stage, run_key, parent_run_id)
-        about = {
+        description = {
             "experiment": self.experiment,
             "stage": stage,
             "run_key": run_key,
@@ -170,8 +168,7 @@ class Tracker:
             f"{_LATER}{digest[:24]}",
             Path(self.spool_dir),
             ends_run=ends_run,
-            open_run=lambda client: str(self._open(client, identity, name)[0].info.run_id),
-            about=about,
+            deferred=DeferredRun(lambda client: str(self._open(client, identity, name)[0].info.run_id), description),
         )
 
     def left_over(self, run_id: str, about: Mapping[str, Any] | None) -> RunLog:
@@ -217,7 +214,7 @@ class Tracker:
                 "MLFLOW_TRACKING_URI to a server that all hosts reach"
             )
         prepare_client()
-        return RunLog(self.client, run_id, Path(self.spool_dir), ends_run=False, found=True)
+        return RunLog(self.client, run_id, Path(self.spool_dir), ends_run=False, state=RunState(existed=True))
 
 
 def _identity(stage: str, run_key: str, parent_run_id: str | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from damaged_registry import copied
 from manifest_parts import of_images
 from PIL import Image
 from registry_checkout import ROOT
-from registry_parts import KEEP, NAME, Desk, make_gan, tracker_in, write_trained
+from registry_parts import FACTS, NAME, Desk, make_gan, tracker_in, write_trained
 
 from ganpipe import gans
 from ganpipe.cli import main
@@ -100,7 +100,7 @@ def test_a_generator_is_measured_only_on_data_like_its_own(spec: DataSpec, condi
 
 def package(folder: Path, image_size: int) -> Path:
     write_trained(make_gan("gan", image_size=image_size), "gan", folder / "train")
-    build_package(folder / "train", folder / "package", **KEEP)
+    build_package(folder / "train", folder / "package", FACTS)
     return folder / "package"
 
 

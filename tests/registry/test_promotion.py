@@ -10,7 +10,7 @@ from registry_parts import NAME, PROTOCOL, Desk, add_version
 
 from ganpipe.errors import GanpipeError
 from ganpipe.registry.alias_history import AliasHistory, alias_history_of
-from ganpipe.registry.promotion import Promotion, promote, roll_back
+from ganpipe.registry.promotion import Promotion, PromotionRequest, promote, roll_back
 from ganpipe.registry.settings import RegisterSettings
 
 
@@ -33,7 +33,8 @@ class Office:
             return {"fid_x": self.again[int(item.version)], "recall": 0.5}
 
         gate = RegisterSettings.model_validate({"model_name": NAME, "metric": "fid_x", **(settings or {})})
-        return promote(self.desk.tracker, gate, measure_again, lambda item: self.here, version=version, **options)
+        request = PromotionRequest(version, **options)
+        return promote(self.desk.tracker, gate, measure_again, lambda item: self.here, request)
 
     def back(self, **options: Any) -> Promotion:
         return roll_back(self.desk.tracker, NAME, **options)
@@ -146,7 +147,7 @@ def test_what_cannot_be_measured_here_says_why_it_had_to_be(desk: Desk) -> None:
 
     gate = RegisterSettings(model_name=NAME, metric="fid_x")
     with pytest.raises(GanpipeError, match="different protocols, so they are measured again here, and: artifacts"):
-        promote(desk.tracker, gate, lambda item: {}, nothing_here, version=2)
+        promote(desk.tracker, gate, lambda item: {}, nothing_here, PromotionRequest(2))
     assert office.champion == 1
 
 

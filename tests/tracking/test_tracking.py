@@ -150,7 +150,7 @@ def test_a_run_is_found_again_by_stage_and_key(tracker: Tracker) -> None:
     with tracker.run("train", "k1", tags={"ganpipe.git.dirty": "false"}) as first:
         first.log_params({"train": {"gan": "dcgan", "milestones": [100, 1000]}, "seed": 3})
         first.log_metrics({"loss/adversarial": 0.5}, step=64)
-    assert not first.found
+    assert not first.existed_before
     with tracker.run("train", "k1") as again:
         assert again.run_id == first.run_id
         assert again.finished_before
@@ -365,7 +365,7 @@ def test_what_is_left_when_mlflow_stays_away_is_sent_later(
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from ganpipe.registry.spool import Spool
+from ganpipe.tracking.spool import Spool
 spool = Spool(Path(sys.argv[1]), sys.argv[2])
 for step in range(3):
     spool.append({"kind": "metrics", "step": step, "time": 1000 + step, "values": {"loss": step}})
