@@ -1,12 +1,12 @@
 """The directory that is registered, built from what training left, and logged to MLflow.
 
     model.json              what it is: GAN, config, data spec, progress, digests, metrics, protocol, licence
-    generator.safetensors   the averaged weights that sampling needs
+    generator.safetensors   the weights that sampling needs; their moving average (EMA), if the training kept one
     code/                   exactly the sources of ganpipe that the GAN imports
     model.py                what MLflow runs (a copy of served_model.py)
     card.md, samples.png    the model card, for people
 
-The same inputs give the same bytes: it is a DVC output.
+The same inputs give the same bytes, because the directory is a DVC output.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetens
 
 
 def needed_sources(gan: str, sources: Path = SOURCES) -> tuple[list[str], list[str]]:
-    """The files of ganpipe that the GAN `gan` needs, and the top names of the other packages they import.
+    """The files of ganpipe that the GAN `gan` needs, and the top-level names of the other packages that they import.
 
     Raises:
         GanpipeError: there is no such GAN, or a file imports ganpipe by its absolute name.
@@ -62,7 +62,8 @@ def needed_sources(gan: str, sources: Path = SOURCES) -> tuple[list[str], list[s
 
 
 def requirements(gan: str, sources: Path = SOURCES) -> list[str]:
-    """Pinned pip requirements of the packaged GAN: `torch==2.13.0`, without a build's local suffix."""
+    """Pinned pip requirements of the packaged GAN, without the local version of a build: `torch==2.13.0`, not
+    `torch==2.13.0+cu130`."""
     modules = needed_sources(gan, sources)[1]
     owners = importlib.metadata.packages_distributions()
     names = {*_ALWAYS_REQUIRED, *(owners[module][0] for module in modules if module in owners)}
@@ -85,7 +86,7 @@ def _read_trained(train_dir: Path) -> dict[str, Any]:
         raise GanpipeError(f"{path}: expected a JSON object, found {type(trained).__name__}; run the train stage again")
     if missing := {"gan", "config", "averaged", "data", "progress", "run_key", "data_digest"} - set(trained):
         raise GanpipeError(f"{path}: {sorted(missing)[0]!r} is missing; run the train stage again")
-    gans.load(str(trained["gan"]))  # its name becomes that of a file: it is one of those that are here
+    gans.load(str(trained["gan"]))  # refuses a name that is not a file in gans/, because the name becomes a path
     return trained
 
 
@@ -110,7 +111,7 @@ class PackageFacts:
 
 
 def build_package(train_dir: Path, package_dir: Path, facts: PackageFacts, *, sources: Path = SOURCES) -> str:
-    """Build `package_dir` anew from `train_dir`, try it, and return its digest (hex).
+    """Build `package_dir` from `train_dir`, generate with it once, and return its digest (hex).
 
     Args:
         train_dir: the train stage's output: generator.safetensors and model.json.
@@ -148,7 +149,7 @@ def build_package(train_dir: Path, package_dir: Path, facts: PackageFacts, *, so
 
 
 def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What the generator takes and makes, for whoever opens the package without its code."""
+    """The generator's inputs and outputs, for programs that read the package without running its code."""
     gan_class = gans.load(trained["gan"])
     config, data = gan_class.Config.model_validate(trained["config"]), DataSpec.from_json(trained["data"])
     conditions = gan_class.inputs_for(config, data)
@@ -174,7 +175,7 @@ def _copy(train_dir: Path, package_dir: Path, files: list[str], sources: Path) -
 
 
 def _try(package_dir: Path) -> None:
-    """Generate two images in each direction, so that a package that cannot is never registered."""
+    """Generate two images in each direction, so that a package that does not work is never registered."""
     import pandas as pd
     from mlflow.exceptions import MlflowException
 
@@ -193,7 +194,7 @@ def _try(package_dir: Path) -> None:
 
 
 def files_for_people(package_dir: Path) -> dict[str, Path]:
-    """The parts of a package that are for people, by the names under which MLflow keeps them."""
+    """The files of a package that are for people, by their names among MLflow's artifacts."""
     return {"card": package_dir / CARD_FILE, "samples": package_dir / SAMPLES_FILE}
 
 
@@ -208,10 +209,11 @@ def digest_of_package(package_dir: Path) -> str:
 
 
 def signature(description: Mapping[str, Any]) -> ModelSignature:
-    """Rows of seed in, what the GAN is given, and with latents truncation, to_seed, mix; uint8 NHWC images out.
+    """MLflow's signature of the model. Input columns: seed, the GAN's conditions, and, for a GAN with latents,
+    truncation, to_seed and mix. Output: uint8 images, (N, H, W, C).
 
-    Whole numbers are columns of any type, which the model itself checks: of a column of type long MLflow would cut off
-    a seed's fraction before the model sees it, and one of type double holds no seed above 2**53.
+    Integers are columns of any type, and the model itself checks them: in a column of type long, MLflow would cut off a
+    fraction before the model sees it, and a column of type double cannot hold all seeds above 2**53.
     """
     import numpy as np
     from mlflow.models import ModelSignature
@@ -240,7 +242,12 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
 
 
 def input_example(description: Mapping[str, Any], direction: str | None = None) -> dict[str, list[Any]]:
-    """Columns of two rows that the model takes, in a direction or the first of them."""
+    """The columns of two rows that the model accepts.
+
+    Args:
+        description: the content of the package's model.json.
+        direction: for a GAN with several directions; None for the first.
+    """
     from .served_model import conditions_of, directions_of
 
     directions = directions_of(description)
@@ -257,7 +264,7 @@ def input_example(description: Mapping[str, Any], direction: str | None = None) 
 
 
 def _example_values(spec: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """Two values of a condition."""
+    """Two valid values of a condition."""
     if spec["kind"] == "label":
         return [0, spec["num_classes"] - 1]
     if spec["kind"] == "number":
@@ -278,10 +285,10 @@ def _grey_png(shape: tuple[int, ...], level: int) -> bytes:
 
 
 def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
-    """Write the package as an MLflow pyfunc model to `path`, which must not be there yet.
+    """Write the package as an MLflow pyfunc model to `path`, which must not exist yet.
 
     Args:
-        model_info: MLflow's own, for `mlflow.models.Model` (run_id, model_id, …).
+        model_info: arguments of `mlflow.models.Model` (run_id, model_id, …).
     """
     import mlflow
     import pandas as pd
@@ -291,7 +298,7 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
     description = json.loads((package_dir / "model.json").read_text())
     example = pd.DataFrame(input_example(description))
     with tempfile.TemporaryDirectory() as folder:
-        # MLflow runs the file where it is, and Python leaves its compiled form there: not in the package.
+        # MLflow runs the file in its folder, and Python writes compiled code there, which must not be in the package.
         code = shutil.copy(package_dir / "model.py", folder)
         mlflow.pyfunc.save_model(
             str(path),
@@ -300,7 +307,7 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
                 name: str(file) for name, file in (package_files(package_dir) | files_for_people(package_dir)).items()
             },
             signature=signature(description),
-            model_config={"device": "auto"},  # MLflow lets only what stands here be chosen on loading
+            model_config={"device": "auto"},  # only options that are listed here can be set when the model is loaded
             input_example=example,
             pip_requirements=requirements(description["gan"], package_dir / "code"),
             metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},
@@ -311,14 +318,14 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
 def log_model(
     client: MlflowClient, run_id: str, package_dir: Path, name: str, tags: Mapping[str, str] | None = None
 ) -> LoggedModel:
-    """Log the package as a model of the run `run_id`, without MLflow's global state, and see that it is stored.
+    """Log the package as a model of the run `run_id`, without MLflow's global state, and check that it is stored.
 
     Args:
-        name: of the logged model, without / and :.
-        tags: on the logged model.
+        name: name of the logged model, without / and :.
+        tags: tags of the logged model.
 
     Raises:
-        Corrupted: the artifact store has something else than it was sent.
+        Corrupted: the artifact store does not have what it was sent.
     """
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
@@ -351,23 +358,23 @@ def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> P
     """The package of a model version, copied from MLflow into `folder`.
 
     Raises:
-        NotUsable: MLflow knows the version, and its files are gone.
+        NotUsable: MLflow knows the version, but its files are gone.
         UnavailableError: MLflow or its artifact store does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = fetched(tracker, version, "", folder)
-    # MLflow keeps the file that it runs apart from the others: together they are what was built.
-    if (path / "model.py").is_file():  # another maker's model has none, and is refused by who opens it
+    # MLflow keeps the file that it runs outside of artifacts/; with it, the folder is the package as it was built.
+    if (path / "model.py").is_file():  # a model that ganpipe did not make has no such file, and is refused when opened
         (path / "artifacts").mkdir(exist_ok=True)
         shutil.copy(path / "model.py", path / "artifacts")
     return path / "artifacts"
 
 
 def description_of(tracker: Tracker, version: ModelVersion) -> dict[str, Any]:
-    """The model.json of a version, without its weights.
+    """The content of a version's model.json; the weights are not downloaded.
 
     Raises:
-        NotUsable: it is gone, or is none.
+        NotUsable: the file is gone, or is not a description of a model.
         UnavailableError: MLflow or its artifact store does not answer.
     """
     from mlflow.exceptions import MlflowException

@@ -1,11 +1,11 @@
 """The history of a model's aliases: who moved which, when, from what, to what and why, in an order that all agree on.
 
 MLflow sets an alias without looking at what it was, so two promotions at once would both succeed. What its database
-does refuse is a second value for a run's param. So the history of a registered model's aliases is one MLflow run (the
-model's tag `ganpipe.trail` holds its id), and the n-th move of an alias is the run's param `<alias>.<n>`: who writes it
-has the move, and who comes second is told so. The alias follows the history: it is set to the last move's version, by
-the process that made the move or, where that process died in between, by the next that looks. See
-docs/decisions/0008.
+does refuse is a second value for a run's param. Therefore the history of a registered model's aliases is one MLflow
+run (the model's tag `ganpipe.trail` holds its id), and the n-th move of an alias is the run's param `<alias>.<n>`. The
+process that writes this param first makes the move; a second process gets an error. The alias follows the history: it
+is set to the version of the last move, by the process that made the move or, if that process died before, by the next
+process that reads the history. See docs/decisions/0008.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ How = Literal["registered", "promoted", "forced", "rolled back", "outside ganpip
 
 
 class Overtaken(GanpipeError):
-    """Somebody else moved the alias after it was looked at; nothing was changed."""
+    """Somebody else moved the alias after this process had read it; nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Move:
 
     Attributes:
         number: counts the moves of this alias from 1, without gaps.
-        before: version that it pointed to, None for none.
-        to: version that it points to since, None for none.
-        at: ISO 8601, UTC, by the clock of who moved it.
-        how: `registered` and `promoted` by the gate's decision, `forced` against or without it.
-        token: makes two writers' texts differ.
+        before: version that the alias pointed to; None if it did not exist.
+        to: version that the alias points to after the move; None if it was removed.
+        at: ISO 8601, UTC, by the clock of the process that moved it.
+        how: `registered` and `promoted` by the gate's decision, `forced` against it or without a comparison.
+        token: random, so that the texts of two processes that make the same move differ.
     """
 
     alias: str
@@ -74,7 +74,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where an alias stands: after `number` moves it points to `version`."""
+    """State of an alias: after `number` moves it points to `version` (None: the alias does not exist)."""
 
     alias: str
     number: int
@@ -82,7 +82,7 @@ class Standing:
 
 
 def who() -> str:
-    """Who is at work: GANPIPE_USER (for CI), else the login name."""
+    """Name of the person for the alias history: GANPIPE_USER (for CI), else the login name."""
     if named := os.environ.get("GANPIPE_USER", "").strip():
         return named
     try:
@@ -95,7 +95,7 @@ class AliasHistory:
     """The alias history of one registered model, which must have a version that ganpipe registered."""
 
     def __init__(self, client: MlflowClient, tracker: Tracker, name: str) -> None:
-        """Find the model's history, or begin it.
+        """Find the model's history, or start one.
 
         Raises:
             GanpipeError: there is no such model, or ganpipe registered none of its versions.
@@ -111,8 +111,8 @@ class AliasHistory:
         return moves_of(self._run(), alias)
 
     def standing(self, alias: str) -> Standing:
-        """Where `alias` stands. What an earlier process left half done is completed, and a move that was made without
-        ganpipe (on MLflow's page, say) is noted."""
+        """The state of `alias`. If an earlier process died between recording a move and setting the alias, the alias is
+        set now; a move that was made without ganpipe (for example on MLflow's page) is recorded."""
         while True:
             run = self._run()
             moves = moves_of(run, alias)
@@ -129,16 +129,17 @@ class AliasHistory:
             self._claim(_next_move(standing, now, "unknown", why, "outside ganpipe"))
 
     def move(self, standing: Standing, to: int, why: str, how: How, by: str | None = None) -> str:
-        """Point an alias to version `to`, if it still stands where `standing` says.
+        """Point an alias to version `to`, if its state is still `standing`.
 
         Args:
-            by: who; by default `who()`.
+            why: reason, for people; cut to MAX_WHY_LENGTH characters.
+            by: name of the person; by default `who()`.
 
         Returns:
             A sentence that says what moved; empty where the alias pointed there already.
 
         Raises:
-            Overtaken: somebody else moved it meanwhile.
+            Overtaken: somebody else moved the alias meanwhile.
         """
         if standing.version == to:
             return ""
@@ -148,7 +149,8 @@ class AliasHistory:
             other = self.moves(alias)[standing.number]
             raise Overtaken(
                 f"{other.by} moved {alias} of {self.name} to version {other.to} at {other.at} ({other.how}), while "
-                f"this was to move it to version {to}; nothing was changed: look at `ganpipe models --history`"
+                f"this command was about to move it to version {to}; nothing was changed: look at `ganpipe models "
+                "--history`"
             )
         self._point(alias)
         resource = {"prefect.resource.id": f"ganpipe.model.{self.name}", "name": self.name, "alias": alias}
@@ -160,8 +162,9 @@ class AliasHistory:
     # --- the run behind it
 
     def _begin(self) -> str:
-        """All who come here at once agree on one run: its id is a param of the oldest version's own run, or of another
-        where no version has its run any more. Where a history is gone for good (`mlflow gc`), another begins."""
+        """Create the run of the history. Processes that do this at the same time agree on one run, because its id is
+        written as a param of the training run of the oldest version (if no version has its run any more, of a run made
+        for this). If a history was deleted permanently (`mlflow gc`), a new one is started."""
         home = self._home()
         for number in itertools.count(1):
             key = clean_key(f"{TRAIL_TAG}.{self.name}{'' if number == 1 else f'.{number}'}")
@@ -204,7 +207,7 @@ class AliasHistory:
         return chosen
 
     def _write_once(self, run_id: str, key: str, text: str) -> str:
-        """Make `text` the run's param `key` unless it has another value. Returns the value that it has."""
+        """Set the run's param `key` to `text`, unless it has a value already. Returns the value that it then has."""
         from mlflow.exceptions import MlflowException
 
         def write() -> str:
@@ -239,7 +242,7 @@ class AliasHistory:
         return None if number is None else int(number)
 
     def _point(self, alias: str) -> None:
-        """Set the alias to what the alias history says last, again where another move came in between."""
+        """Set the alias to the version of the last recorded move; repeat if another move was recorded meanwhile."""
         move = self.moves(alias)[-1]
         while True:
             self._set(alias, move.to)
@@ -262,7 +265,8 @@ class AliasHistory:
                 numbers = {int(item.version) for item in all_versions(self._client, self._tracker, self.name)}
                 if version in numbers or error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                # Deleted meanwhile: no alias can point there. The next look notes where it does.
+                # The version was deleted meanwhile, so no alias can point to it. The next `standing` records the
+                # change.
 
         patiently(point, self._tracker.uri)
 
@@ -272,7 +276,7 @@ def _key(alias: str, number: int) -> str:
 
 
 def _settled(move: Move) -> str:
-    """The tag of the alias history that says: the alias was set to this move's version."""
+    """The tag of the history's run which says that the alias was set to this move's version."""
     return f"settled.{_key(move.alias, move.number)}"
 
 
@@ -299,7 +303,7 @@ def moves_of(run: Run, alias: str) -> list[Move]:
 
 def alias_history_of(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
     """All moves of aliases of the model `name`, oldest first, as plain data: alias, number, from, to, by, at, why, how.
-    Reads only: empty where the alias history has not begun.
+    Only reads; empty if there is no alias history yet.
 
     Raises:
         GanpipeError: there is no such model, or the run that held its alias history is gone.
@@ -320,7 +324,10 @@ def alias_history_of(client: MlflowClient, tracker: Tracker, name: str) -> list[
 
 
 def held(moves: Sequence[Move]) -> list[int | None]:
-    """What an alias pointed to and would go back to, the present version last: a roll back takes away what it left."""
+    """The versions that roll backs of an alias would return to, oldest first, and the present version last.
+
+    A roll back removes the versions after its target from this stack.
+    """
     stack: list[int | None] = []
     for move in moves:
         if move.how == "rolled back":
@@ -333,6 +340,7 @@ def held(moves: Sequence[Move]) -> list[int | None]:
 
 
 def rolled_back(moves: Sequence[Move], version: int) -> Move | None:
-    """The roll back that took the alias from `version`, unless it was given to it again since."""
+    """The roll back that took the alias away from `version`; None if the version has got the alias again since, or if
+    there was no roll back."""
     last = [move for move in moves if version in (move.before, move.to)]
     return last[-1] if last and last[-1].how == "rolled back" and last[-1].before == version else None

@@ -1,4 +1,4 @@
-"""What can be known of the gate's decision before a training: will the generator be compared with today's champion?"""
+"""What is known of the gate's decision before a training: can the new generator be compared with today's champion?"""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .versions import CHAMPION, by_alias, is_registered, measurement_of
 
 
 def obstacle(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str:
-    """Why a generator of the shape `coming` will not be compared with the champion; empty where it will, or there is
-    no champion. Reads only: where MLflow's database does not exist yet, none is made.
+    """Why a generator of the shape `coming` cannot be compared with the champion; empty if it can, or if there is no
+    champion. Only reads: if MLflow's database does not exist yet, it is not created.
 
     Raises:
         GanpipeError: MLflow does not answer.
@@ -40,7 +40,11 @@ def obstacle(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str
 
 
 def warning_of(settings: RegisterSettings, why: str) -> str:
-    """What `ganpipe check` says of it."""
+    """The message of `ganpipe check` if the new generator cannot be compared with the champion.
+
+    Args:
+        why: the reason, as `obstacle` returns it.
+    """
     outcome = {
         "refuse": "set challenger or replace, or another register.model_name",
         "challenger": "the new generator becomes challenger and the champion stays; to have it replaced: replace",

@@ -1,4 +1,4 @@
-"""Making a version the champion, and taking that back: the gate's comparison, promotion by hand, roll back."""
+"""Which registered version is the champion: the gate's comparison of versions, promotion by hand, roll back."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Promotion:
     """The result of a promotion or a roll back.
 
     Attributes:
-        version: the one that was to become champion, or that a roll back went to.
-        champion: version number of the champion now.
-        moved: the alias was moved.
+        version: the version that should become champion, or that a roll back returned to.
+        champion: version number of the champion now; 0 if there is no champion.
+        moved: whether the alias was moved.
         reasons: plain sentences.
     """
 
@@ -108,10 +108,14 @@ def promote(
 
 
 def roll_back(tracker: Tracker, name: str, reason: str | None = None, by: str | None = None) -> Promotion:
-    """Return the alias `champion` to the version that it pointed to before.
+    """Return the alias `champion` of the model `name` to the version that it pointed to before.
+
+    Args:
+        reason: for the alias history.
+        by: who asks, for the alias history; None for `alias_history.who()`.
 
     Raises:
-        GanpipeError: there is nothing to go back to, no such model, or MLflow does not answer.
+        GanpipeError: there is no earlier champion, no such model, or MLflow does not answer.
         Overtaken: somebody else moved the champion meanwhile.
     """
     tracker.check()
@@ -124,7 +128,9 @@ def roll_back(tracker: Tracker, name: str, reason: str | None = None, by: str | 
     if target is None:
         now = "no version is champion" if standing.version is None else f"version {standing.version} is the champion"
         gone = sorted(set(earlier) - present - {standing.version or 0})
-        before = f"those before it were deleted ({', '.join(map(str, gone))})" if gone else "none was before it"
+        before = (
+            f"those before it were deleted ({', '.join(map(str, gone))})" if gone else "no other version was before it"
+        )
         raise GanpipeError(f"{name}: nothing to go back to: {now}, and the alias history says that {before}")
     why = (reason or "").strip() or "no reason given"
     moved = history.move(standing, target, why, "rolled back", by)
@@ -271,7 +277,8 @@ def _decide_without_measuring(
 
 
 def write_description(client: MlflowClient, tracker: Tracker, history: AliasHistory, version: str) -> None:
-    """The version's description: the card in short, what the gate said, and how it became or ceased to be champion."""
+    """Write the version's description: the card's summary, what the gate said, and how the version became champion or
+    ceased to be the champion."""
     item = patiently(lambda: client.get_model_version(history.name, version), tracker.uri)
     parts = [item.tags.get(CARD_TAG, "")]
     if REASONS_TAG in item.tags:

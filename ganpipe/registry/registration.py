@@ -1,8 +1,8 @@
 """Registering a generator: what the gate's decision does to MLflow's model registry.
 
-Everything here can be done again: a package that was registered before, with the same metrics, finds its version.
-What depends on the registry's state (version number, who was champion, the decision) is written to MLflow and
-returned, never to a DVC output.
+Registering can be repeated: for a package that was registered before with the same metrics, the existing version is
+found. What depends on the registry's state (version number, which version was champion, the decision) is written to
+MLflow and returned, but never written to a DVC output.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ATTEMPTS = 5
-"""How often a decision is made anew because somebody moved the champion meanwhile."""
+"""How often a decision is repeated because somebody moved the champion meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,13 @@ class Registration:
     Attributes:
         version: number of the model version.
         uri: `models:/<name>/<version>`.
-        alias_uri: `models:/<name>@<alias>` of its highest alias, or `uri` where it has none.
-        aliases: that point to it now, sorted.
+        alias_uri: `models:/<name>@<alias>`, with champion if the version has that alias, else with challenger; `uri` if
+            it has neither.
+        aliases: the aliases that point to the version now, sorted.
         decision: what the gate says, and why.
-        created: a new version was made; false where the same content was registered before.
-        champion: version number of the champion now, None where there is none.
+        created: a new version was made; false if the same content was registered before.
+        champion: version number of the champion now; None if there is no champion.
+        moved: sentences that say which aliases moved.
     """
 
     version: int
@@ -90,11 +92,10 @@ class Registration:
     created: bool
     champion: int | None
     moved: list[str] = field(default_factory=list)
-    """Sentences that say which aliases moved."""
 
 
 def content_digest(package_digest: str, metrics: Mapping[str, float], protocol_hash: str) -> str:
-    """Hex digest of what a version is: package, metrics and their protocol."""
+    """Hex SHA-256 of what identifies a version: package, metrics and their protocol."""
     text = json.dumps([package_digest, dict(metrics), protocol_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -194,7 +195,7 @@ def _create_version(gate: VersionGate, candidate: Candidate, content: str) -> Mo
 def _logged_model(
     client: MlflowClient, run_id: str, package_dir: Path, gan: str, tags: Mapping[str, str]
 ) -> LoggedModel:
-    """The model that an earlier attempt logged for the same content, else a new one."""
+    """The model that an earlier, interrupted attempt logged for the same content; else a new one."""
     experiment = client.get_run(run_id).info.experiment_id
     condition = f"tags.`{CONTENT_TAG}` = '{tags[CONTENT_TAG]}'"
     found = [item for item in client.search_logged_models([experiment], condition) if str(item.status) == "READY"]
@@ -214,8 +215,9 @@ def _decide(
     decision = gate.decide(version, challenger, champion)
     if not decision.compared and not decision.promote:
         decision.reasons.append(
-            f"To make it the champion: `ganpipe promote --version {number} --force --reason WHY`. To have every such "
-            "generator replace it: register.not_comparable: replace. To keep both: another register.model_name."
+            f"To make it the champion: `ganpipe promote --version {number} --force --reason WHY`. To let every such "
+            "generator replace the champion: register.not_comparable: replace. To keep both: another "
+            "register.model_name."
         )
     taken = rolled_back(history.moves(CHAMPION), number)
     if taken is None or not decision.promote:
@@ -234,7 +236,7 @@ def _earlier_decision(version: ModelVersion, settings_digest: str) -> Decision |
 
 
 def decision_of(version: ModelVersion) -> Decision | None:
-    """What the gate said when the version was registered; None where its tag does not tell."""
+    """What the gate said when the version was registered; None if the version has no readable tag of it."""
     values = tagged(version, DECISION_TAG)
     if values is None or not {"passed", "promote", "reasons"} <= set(values) or not isinstance(values["reasons"], list):
         return None

@@ -1,4 +1,4 @@
-"""Model versions as MLflow's registry holds them: found by content or alias, listed, and described for its page."""
+"""Model versions as MLflow's registry holds them: found by content, alias or number, listed, and described."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ CARD_TAG = "ganpipe.card"
 HOW_TO_REGISTER = (
     "`make run` makes the first one; where it has nothing to do, `dvc repro --force --single-item register` does"
 )
-"""DVC skips the stage `register` where the outputs are as they were, whatever became of MLflow meanwhile."""
+"""DVC skips the stage `register` if its outputs are unchanged, even if MLflow has lost the version meanwhile."""
 
 
 def quoted(name: str) -> str:
-    """`name` as a value in MLflow's search conditions."""
+    """`name` as a quoted string in MLflow's search conditions."""
     return "'" + name.replace("'", "''") + "'"
 
 
@@ -44,7 +44,7 @@ def registered_model(client: MlflowClient, tracker: Tracker, name: str) -> Regis
     """The registered model `name`.
 
     Raises:
-        GanpipeError: there is none; names the nearest.
+        GanpipeError: there is no such model; the message names the most similar one.
     """
     found = patiently(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri)
     if not found:
@@ -71,14 +71,14 @@ def find_version(client: MlflowClient, tracker: Tracker, name: str, content: str
 
 
 def by_alias(client: MlflowClient, tracker: Tracker, name: str, alias: str) -> ModelVersion | None:
-    """The version that an alias points to, None where the model has no such alias."""
+    """The version that an alias points to; None if the model has no such alias."""
     model = patiently(lambda: client.get_registered_model(name), tracker.uri)
     number = {key: str(value) for key, value in model.aliases.items()}.get(alias)
     return None if number is None else patiently(lambda: client.get_model_version(name, number), tracker.uri)
 
 
 def all_versions(client: MlflowClient, tracker: Tracker, name: str) -> list[ModelVersion]:
-    """All versions of the model `name`, oldest first; without their aliases, which MLflow's search leaves out."""
+    """All versions of the model `name`, oldest first; without their aliases, because MLflow's search omits them."""
     condition, found = f"name = {quoted(name)}", list[Any]()
     token: str | None = None
     while True:
@@ -93,7 +93,7 @@ def version_of(client: MlflowClient, tracker: Tracker, name: str, chosen: int | 
     """A version by number or alias.
 
     Raises:
-        GanpipeError: the model, the version or the alias is not there; says which are.
+        GanpipeError: the model, the version or the alias does not exist; the message lists those that do.
     """
     model = registered_model(client, tracker, name)
     aliases = {alias: str(number) for alias, number in model.aliases.items()}
@@ -110,30 +110,31 @@ def version_of(client: MlflowClient, tracker: Tracker, name: str, chosen: int | 
 
 
 def nobody(alias: str, name: str, newest: int, why: str) -> str:
-    """Why no version of the model `name` is `alias` (champion or challenger), and what to do.
+    """The message which explains why no version of the model `name` has the `alias` (champion or challenger), and what
+    to do.
 
     Args:
-        newest: its newest version.
-        why: what the gate said of that; empty where it is not known.
+        newest: number of the model's newest version.
+        why: what the gate said of that version; empty if it is not known.
     """
-    said = f"when that was registered, the gate said: {why}" if why else "what the gate said of that is not known."
+    said = f"when it was registered, the gate said: {why}" if why else "what the gate said of it is not known."
     uri = f"models:/{name}/{newest}"
     return (
-        f"{name} has no {alias}: its newest version is {newest}, and {said} What the gate asks for is "
+        f"{name} has no {alias}: its newest version is {newest}, and {said} The gate's conditions are "
         f"`register.conditions` in params.yaml; `ganpipe sample --model {uri}` and `ganpipe serve --model {uri}` show "
         f"that version's images, and `ganpipe promote --model {name} --version {newest} --force --reason WHY` makes it "
-        "the champion all the same"
+        "the champion nevertheless"
     )
 
 
 def no_champion(client: MlflowClient, tracker: Tracker, name: str) -> str:
-    """`nobody` of a model that has versions, none of which is the champion."""
+    """`nobody` for the alias `champion` of a model that has versions."""
     newest = all_versions(client, tracker, name)[-1]
     return nobody(CHAMPION, name, int(newest.version), newest.tags.get(REASONS_TAG, ""))
 
 
 def tagged(version: ModelVersion, tag: str) -> dict[str, Any] | None:
-    """The JSON object that ganpipe wrote into a tag; None where it is gone or somebody wrote something else there."""
+    """The JSON object that ganpipe wrote into a tag; None if the tag is missing or holds something else."""
     try:
         values = json.loads(version.tags[tag])
     except (KeyError, ValueError):
@@ -142,7 +143,7 @@ def tagged(version: ModelVersion, tag: str) -> dict[str, Any] | None:
 
 
 def metrics_of(version: ModelVersion) -> dict[str, float] | None:
-    """The metrics that a version was registered with; None where its tag does not tell them."""
+    """The metrics that a version was registered with; None if it has no readable tag of them."""
     values = tagged(version, METRICS_TAG)
     numbers = {} if values is None else {key: value for key, value in values.items() if isinstance(value, int | float)}
     return numbers or None
@@ -152,7 +153,7 @@ def measurement_of(version: ModelVersion) -> Measurement:
     """The metrics and protocol that a version was registered with.
 
     Raises:
-        NotComparable: its tag does not tell them.
+        NotComparable: the version has no readable tag of its metrics.
     """
     metrics = metrics_of(version)
     if metrics is None:
@@ -165,14 +166,16 @@ def measurement_of(version: ModelVersion) -> Measurement:
 
 @dataclass(frozen=True)
 class VersionInfo:
-    """One version for people and programs; plain data.
+    """One version, for people and programs; plain data.
 
     Attributes:
         created_at: ISO 8601, UTC.
-        metrics: as measured before it was registered, under `protocol` (a hash).
-        commit: git commit that registered it, `dirty` where tracked files differed from it.
+        metrics: as measured before the version was registered, under `protocol` (a hash).
+        commit: git commit of the checkout that registered the version.
+        dirty: whether tracked files differed from that commit.
         why: what the gate said.
-        start: the version, package or checkpoint whose weights its training started from; empty where random ones did.
+        start: the version, package or checkpoint whose weights the training started from; empty if it started from
+            random weights.
     """
 
     version: int

@@ -68,8 +68,8 @@ def test_it_says_what_the_issue_asks_for() -> None:
         "](samples.png)",
         "| label | the class, 0 to 9;",
         "`nearest.png`",
-        "32 x 32 pixels, and no other",
-        "no evidence of anything",
+        "at 32 x 32 pixels; what the data leaves out",
+        "not evidence of anything",
         "`69b4ff7f86062ef2`",
     ):
         assert part in told, part

@@ -54,7 +54,7 @@ WHY = "the champion makes 16 px, 1 channel, 10 classes; version 2 makes 32 px, 1
         (
             Shape(32, 3, 1, True, "aa"),
             Shape(32, 3, 1, True, "bb"),
-            "the champion makes 32 px, 3 channels, 1 class; the 1 classes of it are others",
+            "the champion makes 32 px, 3 channels, 1 class; the 1 classes of it have other names",
         ),
     ],
 )
@@ -147,7 +147,7 @@ def test_the_setting_decides(desk: Desk) -> None:
     bounds = {"recall": {"min": 0.9}}
     failed = desk.register(30.0, protocol="q" * 64, not_comparable="replace", conditions=bounds)
     assert (failed.aliases, failed.champion, failed.created) == ([], 1, True)
-    assert failed.decision.reasons[-1] == "version 2 stays as it is, for a condition does not hold."
+    assert failed.decision.reasons[-1] == "version 2 stays as it is, because a condition does not hold."
     for chosen, (aliases, champion, outcome) in OUTCOMES.items():
         done = desk.register(30.0, protocol="q" * 64, not_comparable=chosen)
         assert (done.version, done.aliases, done.champion) == (2, aliases, champion)

@@ -33,7 +33,7 @@ def test_the_first_is_champion_and_loads_anywhere(desk: Desk, tmp_path: Path) ->
 def test_a_version_says_what_it_is_and_why(desk: Desk) -> None:
     done = desk.register(40.0)
     version = desk.client.get_model_version(NAME, "1")
-    assert done.decision.text == "There is no champion yet, so version 1 becomes it with fid_x 40."
+    assert done.decision.text == "There is no champion yet, so version 1 becomes the champion with fid_x 40."
     assert version.description == f"A generator of 16 x 16 grey images.\n\n**Gate:** {done.decision.text}"
     assert version.run_id == desk.run_id
     tags = version.tags

@@ -170,7 +170,7 @@ def test_records_that_wait_for_mlflow_keep_their_files(checkout: Path, tmp_path:
     with tracker.run("train", "key") as run:
         run_id = run.run_id
     script = (
-        "import os, sys; from pathlib import Path; from ganpipe.registry.spool import Spool\n"
+        "import os, sys; from pathlib import Path; from ganpipe.tracking.spool import Spool\n"
         "spool = Spool(Path(sys.argv[1]), sys.argv[2]); Path('late.csv').write_text('3')\n"
         "spool.append({'kind': 'artifact', 'folder': ''}, Path('late.csv')); os._exit(9)  # as SIGKILL does"
     )

@@ -89,7 +89,7 @@ def _serve(status: int) -> http.server.ThreadingHTTPServer:
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [(404, "answers with status 404, as MLflow does not"), (401, "refuses access .* MLFLOW_TRACKING_USERNAME")],
+    [(404, "answers with status 404, so it is not MLflow"), (401, "refuses access .* MLFLOW_TRACKING_USERNAME")],
 )
 def test_another_server_is_told_apart(status: int, message: str) -> None:
     server = _serve(status)
@@ -130,7 +130,7 @@ def test_a_stage_does_not_start_without_mlflow(tmp_path: Path) -> None:
 
 def test_folders_and_broken_databases_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database at all, but long enough to have a header" * 10)
-    with pytest.raises(GanpipeError, match=r"mlflow\.db: no usable SQLite database"):
+    with pytest.raises(GanpipeError, match=r"mlflow\.db: not a usable SQLite database"):
         check_reachable(f"sqlite:///{tmp_path}/mlflow.db")
     for uri in ("./mlruns", "file:///tmp/x"):
         with pytest.raises(GanpipeError, match=r"is a folder, which MLflow 3\.17 no longer takes"):
