@@ -1,4 +1,4 @@
-"""The addresses: the page, its pictures, and the JSON API beside it."""
+"""The addresses of the server: the page, its pictures, and the JSON API."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ from .version import ServedVersion
 NUM_SHOWN = 24
 """Samples on the page beside the large one."""
 MAX_UNDER_WAY = 512
+"""Requests that are handled at the same time."""
 CRISP_BELOW = 200
-"""Images smaller than this (pixels) are enlarged on the page pixel by pixel."""
+"""Images of a smaller size (pixels) are enlarged on the page without smoothing, so that each pixel is visible."""
 _STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 @dataclass
 class Page:
-    """What the addresses need."""
+    """The handlers of the addresses, with what they need."""
 
     follower: Follower
     batcher: Batcher
@@ -60,10 +61,10 @@ class Page:
         self._static = {name: (folder / name).read_bytes() for name in _STATIC}
 
     def version(self) -> ServedVersion:
-        """What is served now.
+        """The version that is served now.
 
         Raises:
-            HTTPException: nothing yet.
+            HTTPException: 503, because no version is loaded yet.
         """
         state = self.follower.state
         if state.version is None:
@@ -127,7 +128,7 @@ class Page:
     async def translate(self, request: Request) -> Response:
         version = self.version()
         if not version.can.pictures:
-            raise BadQuery("this model is given no picture; its images are at /api/images")
+            raise BadQuery("this model takes no picture; its images are at /api/images")
         query = parse_translation(request.query_params.multi_items(), version.can)
         name, kind = version.can.pictures[query.direction]
         if self._num_uploads >= MAX_AT_ONCE:
@@ -150,7 +151,7 @@ class Page:
 
 
 def make_app(page: Page, hosts: Collection[str], max_under_way: int = MAX_UNDER_WAY) -> Starlette:
-    """The ASGI application; see `Guard` for its arguments."""
+    """The ASGI application; for `hosts` and `max_under_way` see `Guard`."""
     addresses: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/": page.page,
         "/static/{name}": page.static,
@@ -193,14 +194,18 @@ def make_app(page: Page, hosts: Collection[str], max_under_way: int = MAX_UNDER_
 
 
 def subject(name: str, gan: str) -> str:
-    """What "this … does not exist" speaks of, from the model's name: MNIST's are digits."""
+    """The noun in the page's title "this … does not exist", from the model's name: `digit` for MNIST."""
     words = [word for word in re.split(r"[\W_]+", name.lower()) if word not in ("", "ganpipe", *gan.split("_"))]
     return "digit" if words == ["mnist"] else " ".join(words) or "image"
 
 
 def page_row(items: list[tuple[str, str]], can: Abilities) -> Row:
-    """What the page shows: the parameters of `/api/images`, where a slider in the middle stands for none, an empty
-    field of the form for what is left out, and a text is there where the GAN is given words."""
+    """The row that the page shows, from the parameters of its address.
+
+    They are the parameters of `/api/images`, with these differences: an empty parameter counts as left out; if
+    `to_seed` and `mix` are left out, the row is the one in the middle between the seed and the next one; if the GAN
+    takes words and there is no text, an example is used.
+    """
     items = [(name, value) for name, value in items if value]
     given = dict(items)
     if len(given) == len(items):
@@ -215,7 +220,7 @@ def page_row(items: list[tuple[str, str]], can: Abilities) -> Row:
 
 
 def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[str, Any]:
-    """What the template shows."""
+    """The values for the page's template."""
     state, size = follower.state, version.output["size"]
     return {
         "version": version,
@@ -234,7 +239,7 @@ def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[s
 
 
 def model_content(follower: Follower, max_images: int, uploads: Uploads) -> dict[str, Any]:
-    """What `/api/model` says."""
+    """The answer of `/api/model`."""
     state = follower.state
     version = state.version
     assert version is not None
@@ -259,7 +264,7 @@ def model_content(follower: Follower, max_images: int, uploads: Uploads) -> dict
 
 
 def _asked_for(can: Abilities, uploads: Uploads) -> dict[str, Any]:
-    """What the GAN is given beside the seed: kinds, ranges, and names of classes."""
+    """The part of `/api/model` about conditions: kinds, ranges, names of classes, and pictures that can be sent."""
     labels = {name: spec for name, spec in can.conditions.items() if isinstance(spec, Label)}
     conditions = {name: spec.model_dump(mode="json") for name, spec in can.conditions.items()}
     for name in labels:
@@ -280,7 +285,7 @@ def _asked_for(can: Abilities, uploads: Uploads) -> dict[str, Any]:
 
 
 def _encoded(version: ServedVersion, query: Query, images: list[np.ndarray]) -> tuple[bytes, str]:
-    """The images as one answer and its media type. Several as a PNG are a sheet."""
+    """The body and media type of the answer. As PNG, several images become one sheet."""
     if query.format == "png":
         return png(sheet(images)), "image/png"
     rows = [
@@ -297,7 +302,8 @@ def _row_content(row: Row, can: Abilities) -> dict[str, Any]:
 
 
 def sheet(images: list[np.ndarray]) -> np.ndarray:
-    """uint8 images (H, W, C) in rows, as many columns as rows, without gaps; the last row is filled up with black."""
+    """uint8 images (H, W, C) as one image, in a grid of about as many columns as rows, without gaps. Missing images of
+    the last row are black."""
     columns = int(np.ceil(np.sqrt(len(images))))
     missing = -len(images) % columns
     filled = np.stack([*images, *[np.zeros_like(images[0])] * missing])
@@ -307,14 +313,15 @@ def sheet(images: list[np.ndarray]) -> np.ndarray:
 
 
 def png(image_HWC: np.ndarray) -> bytes:
-    """An image as a file: of pixels only, so equal images are equal bytes."""
+    """An image as a PNG file without metadata, so that equal images are equal bytes."""
     buffer = io.BytesIO()
     Image.fromarray(image_HWC[:, :, 0] if image_HWC.shape[2] == 1 else image_HWC).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _file(request: Request, files: dict[str, bytes], name: str, kinds: dict[str, str]) -> Response:
-    """A file that is held in memory: a name is looked up, never a path."""
+    """The answer with a file that is held in memory. `name` is looked up among these files, and is never used as a
+    path."""
     if name not in files:
         raise HTTPException(404)
     headers = {"ETag": f'"{hashlib.sha256(files[name]).hexdigest()[:32]}"', "Cache-Control": "no-cache"}

@@ -1,4 +1,4 @@
-"""What may be asked for: the parameters of an address, checked, as rows for the model."""
+"""The parameters of an address: checked, and turned into rows for the model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..section import nearest
 from ..words import words_of
 
 MAX_SEED = 2**53 - 1
-"""The largest whole number that every JSON client keeps; the registered model itself takes more."""
+"""The largest integer that every JSON client represents exactly; the registered model itself accepts larger seeds."""
 RESERVED = ("seed", "truncation", "to_seed", "mix", "count", "format", "direction")
-"""Parameters that do not depend on what the GAN is given; no condition may be called so."""
+"""Parameters that are the same for every GAN; no condition may have one of these names."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Abilities:
     """What a registered version can be asked for.
 
     Attributes:
-        truncation: latents can be pulled towards their mean.
-        interpolation: there are images between two seeds; versions registered before the columns `to_seed` and `mix`
-            were there lack it.
-        conditions: what it is given beside pictures, by name.
-        names: of classes and words, by condition and number; empty where the version does not hold them.
-        pictures: the picture that it is given, by direction: the condition's name and its kind. Empty for a GAN that is
-            given none; where there is one direction, it is called ''.
+        truncation: the version takes the column `truncation`.
+        interpolation: the version makes images between two seeds. Versions that were registered before the columns
+            `to_seed` and `mix` existed do not.
+        conditions: the conditions that are not pictures, by name.
+        names: names of classes and words, by condition and number; empty if the version does not hold them.
+        pictures: direction -> name and kind of the condition that takes the picture. Empty for a GAN that takes no
+            picture; a single direction has the name ''.
     """
 
     truncation: bool
@@ -42,22 +42,22 @@ class Abilities:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The parameters it takes."""
+        """The parameters that the version takes."""
         ways = ("to_seed", "mix") if self.interpolation else ()
         return ("seed", *self.conditions, *(("truncation",) if self.truncation else ()), *ways)
 
     @property
     def directions(self) -> list[str]:
-        """Their names; empty where there is one."""
+        """The names of the directions; empty if there is only one."""
         return [name for name in self.pictures if name]
 
     @property
     def label(self) -> str | None:
-        """The first condition that is a class."""
+        """The name of the first condition that is a class; None if there is none."""
         return next((name for name, spec in self.conditions.items() if isinstance(spec, Label)), None)
 
     def example(self) -> dict[str, Any]:
-        """Values for what is not drawn where nobody gives it: texts."""
+        """Example values for the conditions that are not drawn from the seed if they are left out: texts."""
         texts = [name for name, spec in self.conditions.items() if isinstance(spec, Tokens)]
         return {name: next(iter(self.names.get(name, ())), "a") for name in texts}
 
@@ -67,9 +67,10 @@ class Row:
     """One image: the columns of the registered model.
 
     Attributes:
-        given: values of conditions, in their order; the others are drawn from the seed.
-        to_seed: None where `mix` is 0.
-        picture: the condition that takes it, and a PNG.
+        given: (name, value) of conditions, in the order of the version's conditions; the others are drawn from the
+            seed.
+        to_seed, mix: for an image between two seeds; None and 0 for an image of `seed`.
+        picture: name of the condition that takes the picture, and the picture as a PNG file.
     """
 
     seed: int
@@ -82,7 +83,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Query:
-    """What an address asks for. The images are those of `seed`, `seed` + 1, …; between two seeds there is one."""
+    """What an address asks for: `count` images, of `seed`, `seed` + 1, …; or one image between two seeds."""
 
     row: Row
     count: int = 1
@@ -91,7 +92,7 @@ class Query:
 
     @property
     def rows(self) -> list[Row]:
-        """One an image. At mix 1 the row is that of the other seed."""
+        """One row per image. At mix 0 and 1, it is the row of the one or the other seed."""
         row = self.row
         if row.to_seed is not None:
             ends = {0.0: row.seed, 1.0: row.to_seed}
@@ -108,10 +109,10 @@ def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Q
 
     Args:
         items: name and value of each parameter, as sent.
-        max_count: images a request may ask for.
+        max_count: how many images a request may ask for.
 
     Raises:
-        BadQuery: see there.
+        BadQuery: a parameter is wrong.
     """
     values = _named(items, [*can.columns, "count", "format"], can)
     seed = _integer(values, "seed", MAX_SEED)
@@ -135,10 +136,10 @@ def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Q
 
 
 def parse_translation(items: Iterable[tuple[str, str]], can: Abilities) -> Query:
-    """The query of `/api/translate`: what there is beside the picture, which is no part of it.
+    """The query of `/api/translate`. The picture is not part of it, because it is in the request's body.
 
     Raises:
-        BadQuery: see there.
+        BadQuery: a parameter is wrong.
     """
     known = [name for name in can.columns if name not in ("to_seed", "mix")]
     values = _named(items, [*known, *(["direction"] if can.directions else [])], can)
@@ -166,7 +167,7 @@ def _given(values: dict[str, str], can: Abilities) -> tuple[tuple[str, Any], ...
 
 
 def _class(name: str, text: str, spec: Label, names: Sequence[str]) -> int:
-    """By number, or by name."""
+    """The number of a class that is given by number or by name."""
     if names and not text.isdecimal():
         try:
             return class_number(text, len(names), names)
