@@ -63,7 +63,8 @@ def main(argv: list[str]) -> int:
 
 
 def side_by_side(first: Opened, second: Opened, num: int, seed: int) -> Image.Image:
-    """Two grids; equal places have equal seeds, and equal labels where both GANs know the same number of classes."""
+    """The grids of two generators beside each other. The same position has the same seed in both, and the same label if
+    both GANs have the same number of classes."""
     generators = first.generator, second.generator
     alike = all(item.label is not None for item in generators) and len({item.num_classes for item in generators}) == 1
     sides = []
@@ -82,7 +83,8 @@ def side_by_side(first: Opened, second: Opened, num: int, seed: int) -> Image.Im
 
 
 def _settings_of(tracker: Tracker, model: Opened) -> Mapping[str, str]:
-    """The settings of the run that trained a version; empty for a package from elsewhere, or where its run is gone."""
+    """The settings of the run that trained a version; empty if the package is not from the registry or the run is
+    gone."""
     version = model.version
     if version is None or not version.run_id:
         return {}

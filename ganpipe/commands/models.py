@@ -1,4 +1,4 @@
-"""models: the versions of the registered model, their aliases and numbers, and why they have them."""
+"""models: the versions of the registered model, with their aliases, their metrics, and what the gate said."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 
 def _history_if_there(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
-    """For programs, which want the versions all the same where the alias history is gone."""
+    """The alias history for --json. If it is gone, programs still get the versions, and a warning is printed."""
     try:
         return alias_history_of(client, tracker, name)
     except UnavailableError:

@@ -1,4 +1,4 @@
-"""`ganpipe promote`, `ganpipe rollback`: the champion by hand, through the gate or past it, and back again."""
+"""`ganpipe promote`, `ganpipe rollback`: makes a version the champion, with or without the gate, and takes it back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """`argv[0]` is the command: promote or rollback. Exit code 1 where the gate says no."""
+    """`argv[0]` is the command: promote or rollback. Exit code 1 if the gate refuses."""
     command = argv[0]
     options = _parser(command).parse_args(argv[1:])
     params = load_params()

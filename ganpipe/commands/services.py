@@ -32,7 +32,7 @@ def _show(root: Path) -> None:
 
 
 def _settle(root: Path) -> None:
-    """See to it that MLflow's page finds the files of a checkout that was moved, see `tracking/relocation.py`."""
+    """Correct the addresses in MLflow's database if the checkout was moved, see `tracking/relocation.py`."""
     tracker = Tracker.at(root, "")
     if (database := sqlite_path(tracker.uri)) is not None and database.exists():
         tracker.check()

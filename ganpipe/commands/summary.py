@@ -1,4 +1,4 @@
-"""summary: what the last run made, and where it is."""
+"""summary: what the last run made, and where its outputs are."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def main(argv: list[str]) -> int:
 
 
 def facts() -> dict[str, Any]:
-    """What the outputs in this checkout came to, and what the registry says of them.
+    """Facts about the outputs in this checkout and about their version in the registry.
 
     Returns:
-        `model_name`, `version` (None where this registry does not have it), `aliases`, `champion` (its version),
-        `no_champion` (why there is no champion, and what to do; empty where there is one), `metric` (the gate's),
-        `metrics`, `told` (of each, which values are better and what it tells), `protocol` (one line), `links` (pages by
-        title).
+        `model_name`, `version` (None if this registry does not have it), `aliases`, `champion` (number of the
+        champion's version), `no_champion` (why there is no champion, and what to do; empty if there is one), `metric`
+        (the gate's), `metrics`, `told` (for each metric, which values are better and what it tells), `protocol` (one
+        line), `links` (title -> address of a page).
 
     Raises:
         GanpipeError: a stage has not run yet, or MLflow does not answer.

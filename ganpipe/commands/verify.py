@@ -40,7 +40,7 @@ WORDS = {
 
 
 def main(argv: list[str]) -> int:
-    """Exit code 0 where everything is the same, 1 where something differs or is not here."""
+    """Exit code 0 if everything is the same, 1 if something differs or cannot be compared."""
     parser = argparse.ArgumentParser(prog="ganpipe verify", description=__doc__)
     parser.add_argument("version", nargs="?", default=CHAMPION, help="number or alias; default: champion")
     parser.add_argument("--model", help="registered model; default: register.model_name of params.yaml")
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
 
 
 def findings_of(client: MlflowClient, tracker: Tracker, version: ModelVersion, params: Params) -> Iterator[Finding]:
-    """Everything that is compared, in the order in which a person would look.
+    """The findings of all comparisons, the most important first.
 
     Raises:
         GanpipeError: the version was not registered by ganpipe.
@@ -95,7 +95,7 @@ def findings_of(client: MlflowClient, tracker: Tracker, version: ModelVersion, p
 
 
 def _package(tracker: Tracker, version: ModelVersion) -> Finding:
-    """The files that MLflow keeps, against what was registered."""
+    """The files that MLflow keeps, compared with the digest that was registered."""
     measurement = measurement_of(version)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -114,10 +114,10 @@ def _against_tag(part: str, tags: Mapping[str, str], tag: str, here: str | None,
 
 
 def _code(tags: dict[str, str]) -> Finding:
-    """The files that git tracks, against the commit that the training ran at."""
+    """The files that git tracks, compared with the commit of the training."""
     commit = tags.get("ganpipe.git.commit", "none")
     if tags.get("ganpipe.git.dirty") != "false":
-        return one("code", f"{commit} with edits", None, "which edits, git does not know")
+        return one("code", f"{commit} with edits", None, "git does not know which edits")
     edited = lineage.edited_since(Path.cwd(), commit)
     if edited is None:
         return one("code", commit, None, lineage.commit_problem(Path.cwd()) or "no such commit: git fetch")
@@ -126,10 +126,10 @@ def _code(tags: dict[str, str]) -> Finding:
 
 
 def _settings(run: Run, params: Params) -> list[Finding]:
-    """The settings that the training's run logged. What the search chose is in them: it is looked up here, too."""
+    """The settings that the training's run logged, compared with those here. Both include the choice of the search."""
     try:
         here = {key: str(value) for key, value in flatten(training_settings(params, searched_config(params))).items()}
-    except GanpipeError as error:  # nothing searched here yet
+    except GanpipeError as error:  # the search has not run here yet
         return [Finding("settings", "", "unknown", f"{len(run.data.params)} values", str(error))]
     sections = {key.split(".")[0] for key in here}
     registered = {key: value for key, value in run.data.params.items() if key.split(".")[0] in sections}
@@ -137,7 +137,7 @@ def _settings(run: Run, params: Params) -> list[Finding]:
 
 
 def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, str] | None:
-    """What the run says of the environment; None where it no longer has that file, or it was overwritten."""
+    """The environment that the run recorded; None if the run no longer has that file, or it was overwritten."""
     run_id, name = run.info.run_id, lineage.ENVIRONMENT_FILE
     if name not in {item.path for item in patiently(lambda: client.list_artifacts(run_id), tracker.uri)}:
         return None
@@ -150,6 +150,7 @@ def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, 
 
 
 def _flat_environment(found: dict[str, Any]) -> dict[str, str]:
-    """What can be compared with another process's: how one computes follows from the settings, which are compared."""
+    """The part of the environment that can be compared with another process's. Compute settings and numbers of CPUs are
+    left out, because they follow from the settings, which are compared, too."""
     own = {lineage.COMPUTING, *lineage.ROOM}
     return {key: str(value) for key, value in flatten(found).items() if key.split(".")[0] not in own}

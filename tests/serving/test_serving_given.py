@@ -235,7 +235,11 @@ HEAD = "POST /api/translate HTTP/1.1\r\nHost: localhost\r\n"
         ("Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n", 411, "expected a Content-Length"),
         ("Content-Type: image/png\r\n", 411, "expected a Content-Length"),
         ("Content-Type: text/plain\r\nContent-Length: 5\r\n", 415, "the Content-Type is not that of a picture"),
-        ("Content-Type: multipart/form-data\r\nContent-Length: 5\r\n", 415, "the Content-Type is not that of a picture"),
+        (
+            "Content-Type: multipart/form-data\r\nContent-Length: 5\r\n",
+            415,
+            "the Content-Type is not that of a picture",
+        ),
         ("Content-Length: 5\r\n", 415, "the Content-Type is not that of a picture"),
     ],
 )
