@@ -25,7 +25,7 @@ from ..gans import load
 from ..gans.base import DataSpec
 from ..packaging.output_shape import Shape, digest_of_names
 from ..params import Params, load_params
-from ..registry.gate_forecast import obstacle, warning_of
+from ..registry.gate_forecast import comparison_warning, why_not_comparable
 from ..section import nearest
 from ..stages.common import require_no_arguments
 from ..stages.ingest import dvc_stores
@@ -230,11 +230,11 @@ def check_champion(params: Params) -> None:
     conditional = bool(load(params.train.gan).given)
     names = digest_of_names(found.classes)
     coming = Shape(params.data.image_size, params.data.channels, len(found.classes), conditional, names)
-    why = obstacle(Tracker.at(environment.home(), settings.experiment), settings, coming)
+    why = why_not_comparable(Tracker.at(environment.home(), settings.experiment), settings, coming)
     if why and settings.not_comparable == "refuse":
-        raise GanpipeError(warning_of(settings, why))
+        raise GanpipeError(comparison_warning(settings, why))
     if why:
-        print(f"warning: {warning_of(settings, why)}", file=sys.stderr)
+        print(f"warning: {comparison_warning(settings, why)}", file=sys.stderr)
 
 
 def check_disk(params: Params) -> None:

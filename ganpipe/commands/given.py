@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import GanpipeError
 from ..packaging.class_names import class_names, class_number
 from ..packaging.served_model import Generator
-from ..registry.open_model import Opened
+from ..registry.open_model import OpenedGenerator
 from ..section import nearest
 from ..words import words_of
 
@@ -34,12 +34,12 @@ def add_options(parser: argparse.ArgumentParser, without_label: str) -> None:
     )
 
 
-def pictures_of(model: Opened) -> list[str]:
+def pictures_of(model: OpenedGenerator) -> list[str]:
     """Names of the conditions that are images."""
     return [name for name, spec in model.generator.conditions.items() if spec["kind"] == "image"]
 
 
-def values_of(model: Opened, options: argparse.Namespace) -> dict[str, Any]:
+def values_of(model: OpenedGenerator, options: argparse.Namespace) -> dict[str, Any]:
     """The values of conditions that the options give for all rows, by name: numbers of classes, codes, texts.
 
     Raises:

@@ -12,7 +12,7 @@ from .. import environment
 from ..errors import GanpipeError, UnavailableError
 from ..params import load_params
 from ..registry.alias_history import alias_history_of
-from ..registry.versions import CHAMPION, VersionInfo, describe_versions, nobody
+from ..registry.versions import CHAMPION, VersionInfo, describe_versions, explain_missing_alias
 from ..tracking.links import version_page
 from ..tracking.runs import Tracker
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         print(name)
         print("\n".join(_table(versions, settings.metric)))
         if versions and not any(CHAMPION in item.aliases for item in versions):
-            print(nobody(CHAMPION, name, versions[0].version, versions[0].why))
+            print(explain_missing_alias(CHAMPION, name, versions[0].version, versions[0].why))
     return 0
 
 

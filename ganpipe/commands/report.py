@@ -53,7 +53,7 @@ def _keep(report: Report, tracker: Tracker, page: str) -> str:
         reasons = [item.text for item in report.missing if item.part == "MLflow"]
         return f"page not logged: {reasons[0] if reasons else 'there is no training run yet'}"
     try:
-        mlflow_state.log_page(mlflow_state.reach(tracker), tracker, report.run.run_id, page)
+        mlflow_state.log_page(mlflow_state.connect_to_existing(tracker), tracker, report.run.run_id, page)
     except GanpipeError as error:
         return f"page not logged: {error}"
     return f"{mlflow_state.PAGE} of the training's run {report.run.run_id}"

@@ -19,7 +19,7 @@ from ..evaluation.sampling import sample_seeds
 from ..packaging.class_names import class_names
 from ..packaging.served_model import MAX_SEED, ROWS_AT_ONCE, Generator
 from ..params import load_params
-from ..registry.open_model import opened
+from ..registry.open_model import open_generator
 from ..registry.versions import CHAMPION
 from ..tracking.runs import Tracker
 from . import given, output
@@ -53,7 +53,9 @@ def main(argv: list[str]) -> int:
     single = output.is_folder(options.out, ".png")
     seeds = _seeds(options.seed, options.num, single)
     settings = load_params().register_
-    with opened(options.model, Tracker.at(environment.home(), settings.experiment), settings.model_name) as model:
+    with open_generator(
+        options.model, Tracker.at(environment.home(), settings.experiment), settings.model_name
+    ) as model:
         generator = model.generator
         if pictures := given.pictures_of(model):
             raise GanpipeError(

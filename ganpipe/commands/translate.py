@@ -28,7 +28,7 @@ from ..data.sources.base import EncodedFile
 from ..errors import EXIT_MENDABLE, GanpipeError
 from ..packaging.served_model import MAX_SEED
 from ..params import load_params
-from ..registry.open_model import Opened, opened
+from ..registry.open_model import OpenedGenerator, open_generator
 from ..registry.versions import CHAMPION
 from ..section import nearest, parse
 from ..tracking.runs import Tracker
@@ -55,7 +55,9 @@ def main(argv: list[str]) -> int:
     if not options.force:
         _require_new([file.target for file in found])
     register = params.register_
-    with opened(options.model, Tracker.at(environment.home(), register.experiment), register.model_name) as model:
+    with open_generator(
+        options.model, Tracker.at(environment.home(), register.experiment), register.model_name
+    ) as model:
         name = _picture(model, options.direction)
         spec = model.generator.conditions[name]
         changes = {key: value for key in ("shape", "enlarge", "background") if (value := getattr(options, key))}
@@ -165,7 +167,7 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0] if files.is_image(name) else name
 
 
-def _picture(model: Opened, direction: str | None) -> str:
+def _picture(model: OpenedGenerator, direction: str | None) -> str:
     """The name of the condition that takes the images.
 
     Raises:
@@ -185,7 +187,7 @@ def _picture(model: Opened, direction: str | None) -> str:
     return pictures[0]
 
 
-def _columns(model: Opened, options: argparse.Namespace) -> dict[str, Any]:
+def _columns(model: OpenedGenerator, options: argparse.Namespace) -> dict[str, Any]:
     """The columns beside the image, with one value for all rows."""
     if not 0 <= options.seed <= MAX_SEED:
         raise GanpipeError(f"--seed: got {options.seed}; expected 0 to {MAX_SEED}")
@@ -195,7 +197,9 @@ def _columns(model: Opened, options: argparse.Namespace) -> dict[str, Any]:
     return {"seed": options.seed, **truncation, **given.values_of(model, options)}
 
 
-def _translate(model: Opened, name: str, found: list[_File], settings: DataSettings, columns: Mapping[str, Any]) -> int:
+def _translate(
+    model: OpenedGenerator, name: str, found: list[_File], settings: DataSettings, columns: Mapping[str, Any]
+) -> int:
     """Write the result of each file. For a file that cannot be read, a line on stderr says why.
 
     Returns:

@@ -17,14 +17,14 @@ from ..packaging.fetching import NotUsable
 from ..packaging.package import digest_of_package, download_package
 from ..params import Params, load_params
 from ..registry.registration import content_digest
-from ..registry.verification import Finding, compare, one, verdict
+from ..registry.verification import Finding, compare, compare_value, verdict
 from ..registry.versions import CHAMPION, CONTENT_TAG, measurement_of, version_of
 from ..stages.common import SHARDS
 from ..stages.train import searched_config, training_settings
 from ..tracking import lineage
-from ..tracking.connection import patiently
+from ..tracking.connection import with_retries
 from ..tracking.run_log import flatten
-from ..tracking.runs import Tracker, run_of
+from ..tracking.runs import Tracker, get_run_or_none
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,7 +70,7 @@ def findings_of(client: MlflowClient, tracker: Tracker, version: ModelVersion, p
     """
     tags = version.tags
     yield _package(tracker, version)
-    run = run_of(client, tracker, str(version.run_id))
+    run = get_run_or_none(client, tracker, str(version.run_id))
     if run is None:
         gone = f"the training's run {version.run_id} is gone from MLflow"
         yield from (Finding(part, "", "unknown", NOT_TOLD, gone) for part in ("code", "settings"))
@@ -110,19 +110,19 @@ def _package(tracker: Tracker, version: ModelVersion) -> Finding:
 def _against_tag(part: str, tags: Mapping[str, str], tag: str, here: str | None, why_not: str = "") -> Finding:
     if tag not in tags:
         return Finding(part, "", "unknown", NOT_TOLD, here or why_not)
-    return one(part, tags[tag], here, why_not)
+    return compare_value(part, tags[tag], here, why_not)
 
 
 def _code(tags: dict[str, str]) -> Finding:
     """The files that git tracks, compared with the commit of the training."""
     commit = tags.get("ganpipe.git.commit", "none")
     if tags.get("ganpipe.git.dirty") != "false":
-        return one("code", f"{commit} with edits", None, "git does not know which edits")
+        return compare_value("code", f"{commit} with edits", None, "git does not know which edits")
     edited = lineage.edited_since(Path.cwd(), commit)
     if edited is None:
-        return one("code", commit, None, lineage.commit_problem(Path.cwd()) or "no such commit: git fetch")
+        return compare_value("code", commit, None, lineage.commit_problem(Path.cwd()) or "no such commit: git fetch")
     others = f" and {len(edited) - 5} more" if len(edited) > 5 else ""
-    return one("code", commit, f"other files: {', '.join(edited[:5])}{others}" if edited else commit)
+    return compare_value("code", commit, f"other files: {', '.join(edited[:5])}{others}" if edited else commit)
 
 
 def _settings(run: Run, params: Params) -> list[Finding]:
@@ -139,10 +139,10 @@ def _settings(run: Run, params: Params) -> list[Finding]:
 def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, str] | None:
     """The environment that the run recorded; None if the run no longer has that file, or it was overwritten."""
     run_id, name = run.info.run_id, lineage.ENVIRONMENT_FILE
-    if name not in {item.path for item in patiently(lambda: client.list_artifacts(run_id), tracker.uri)}:
+    if name not in {item.path for item in with_retries(lambda: client.list_artifacts(run_id), tracker.uri)}:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        path = patiently(lambda: client.download_artifacts(run_id, name, folder), tracker.uri)
+        path = with_retries(lambda: client.download_artifacts(run_id, name, folder), tracker.uri)
         try:
             return _flat_environment(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError:
@@ -152,5 +152,5 @@ def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, 
 def _flat_environment(found: dict[str, Any]) -> dict[str, str]:
     """The part of the environment that can be compared with another process's. Compute settings and numbers of CPUs are
     left out, because they follow from the settings, which are compared, too."""
-    own = {lineage.COMPUTING, *lineage.ROOM}
+    own = {lineage.COMPUTE_SETTINGS, *lineage.CPU_COUNTS}
     return {key: str(value) for key, value in flatten(found).items() if key.split(".")[0] not in own}

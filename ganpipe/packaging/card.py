@@ -57,7 +57,7 @@ def card(
     )
 
 
-def in_short(text: str) -> str:
+def card_summary(text: str) -> str:
     """The summary paragraph of a card, for MLflow's pages."""
     return text.split("\n\n")[1]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import GanpipeError
 from ..redaction import redact
-from ..tracking.connection import patiently
+from ..tracking.connection import with_retries
 from ..tracking.relocation import local_path
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class NotUsable(GanpipeError):
     """A package that cannot be used: its files are missing or damaged, or ganpipe did not make it."""
 
 
-def fetched(tracker: Tracker, version: ModelVersion, part: str, folder: Path) -> Path:
+def fetch_files(tracker: Tracker, version: ModelVersion, part: str, folder: Path) -> Path:
     """Copy a version's files, or one of them, into `folder`, and return the path of the copy.
 
     Args:
@@ -40,7 +40,7 @@ def fetched(tracker: Tracker, version: ModelVersion, part: str, folder: Path) ->
     client = tracker.client()
     try:
         # Not version.source, because MLflow would resolve its models:/… with the process's default tracking URI.
-        uri = patiently(lambda: client.get_model_version_download_uri(version.name, version.version), tracker.uri)
+        uri = with_retries(lambda: client.get_model_version_download_uri(version.name, version.version), tracker.uri)
     except GanpipeError as error:
         if getattr(error.__cause__, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -60,4 +60,4 @@ def fetched(tracker: Tracker, version: ModelVersion, part: str, folder: Path) ->
                 raise NotUsable(f"{name}: no package of ganpipe: it has no {Path(part).name}") from error
             raise
 
-    return patiently(fetch, tracker.uri, _DOWNLOAD_SECONDS)
+    return with_retries(fetch, tracker.uri, _DOWNLOAD_SECONDS)

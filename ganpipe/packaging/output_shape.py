@@ -88,7 +88,7 @@ def _tagged(version: ModelVersion) -> Shape | None:
         return None
 
 
-def difference(champion: Shape, other: Shape, name: str) -> str:
+def incompatibility(champion: Shape, other: Shape, name: str) -> str:
     """Why the champion cannot be measured on the data of another generator; empty if it can.
 
     Args:

@@ -27,10 +27,10 @@ from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from ..gans.spec import DataSpec
 from ..imports import SOURCES, closure
-from ..tracking.connection import as_default
+from ..tracking.connection import as_default_tracking_uri
 from ..tracking.read_back import check_stored
 from .card import CARD_FILE, SAMPLES_FILE
-from .fetching import NotUsable, fetched
+from .fetching import NotUsable, fetch_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -345,7 +345,7 @@ def log_model(
             path = Path(folder) / "model"
             save_model(package_dir, path, run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
             client.log_model_artifacts(model.model_id, str(path))
-            with as_default(client.tracking_uri):
+            with as_default_tracking_uri(client.tracking_uri):
                 check_stored(f"models:/{model.model_id}", path)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=description["progress"]["images_seen"])])
     except BaseException:
@@ -362,7 +362,7 @@ def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> P
         UnavailableError: MLflow or its artifact store does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = fetched(tracker, version, "", folder)
+    path = fetch_files(tracker, version, "", folder)
     # MLflow keeps the file that it runs outside of artifacts/; with it, the folder is the package as it was built.
     if (path / "model.py").is_file():  # a model that ganpipe did not make has no such file, and is refused when opened
         (path / "artifacts").mkdir(exist_ok=True)
@@ -382,7 +382,7 @@ def description_of(tracker: Tracker, version: ModelVersion) -> dict[str, Any]:
     from .served_model import read_description
 
     with tempfile.TemporaryDirectory() as folder:
-        path = fetched(tracker, version, "artifacts/model.json", Path(folder))
+        path = fetch_files(tracker, version, "artifacts/model.json", Path(folder))
         try:
             return read_description(path)
         except MlflowException as error:

@@ -14,9 +14,9 @@ from pathlib import Path
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from ..redaction import without_password
-from ..tracking.connection import patiently
+from ..tracking.connection import with_retries
 from ..tracking.runs import Tracker
-from .fetching import NotUsable, fetched
+from .fetching import NotUsable, fetch_files
 
 FILES = ("model.json", "generator.safetensors")
 """The files of a package that are read."""
@@ -43,7 +43,7 @@ def is_version(asked: int | str) -> bool:
     return isinstance(asked, int) or asked.startswith(("models:/", "@")) or re.fullmatch("[0-9]+", asked) is not None
 
 
-def of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) -> PackagedWeights:
+def weights_of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) -> PackagedWeights:
     """The weights of a registered version.
 
     Args:
@@ -62,7 +62,7 @@ def of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) ->
     tracker.check()
     client = tracker.client()
     condition = "name = '" + model_name.replace("'", "''") + "'"
-    models = patiently(lambda: client.search_registered_models(condition), tracker.uri)
+    models = with_retries(lambda: client.search_registered_models(condition), tracker.uri)
     if not models:
         place = without_password(tracker.uri)
         raise GanpipeError(f"{key}: got {asked!r}; MLflow at {place} has no registered model {model_name!r}")
@@ -74,7 +74,7 @@ def of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) ->
             f"not be repeated; {points}: write models:/{model_name}/{now or 'NUMBER'}"
         )
     condition += f" and version_number = {int(chosen)}"
-    versions = patiently(lambda: client.search_model_versions(condition), tracker.uri)
+    versions = with_retries(lambda: client.search_model_versions(condition), tracker.uri)
     if not versions:
         raise GanpipeError(
             f"{key}: got {asked!r}; {model_name} has no version {int(chosen)}; `ganpipe models --model {model_name}` "
@@ -82,11 +82,11 @@ def of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) ->
         )
     with tempfile.TemporaryDirectory() as folder:
         for file in FILES:
-            fetched(tracker, versions[0], f"artifacts/{file}", Path(folder))
-        return of_package(f"models:/{model_name}/{int(chosen)}", Path(folder))
+            fetch_files(tracker, versions[0], f"artifacts/{file}", Path(folder))
+        return weights_of_package(f"models:/{model_name}/{int(chosen)}", Path(folder))
 
 
-def of_package(name: str, folder: Path) -> PackagedWeights:
+def weights_of_package(name: str, folder: Path) -> PackagedWeights:
     """The weights of the package in `folder`.
 
     Args:

@@ -15,7 +15,7 @@ from ..gans.spec import DataSpec, Stored
 from ..packaging.fetching import NotUsable
 from ..packaging.package import download_package
 from ..packaging.served_model import Generator, package_files
-from ..tracking.connection import as_default, patiently
+from ..tracking.connection import as_default_tracking_uri, with_retries
 from ..tracking.runs import Tracker
 from .versions import version_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedGenerator:
     """A generator that is loaded.
 
     Attributes:
@@ -38,7 +38,7 @@ class Opened:
 
 
 @contextmanager
-def opened(asked: str, tracker: Tracker, model_name: str) -> Iterator[Opened]:
+def open_generator(asked: str, tracker: Tracker, model_name: str) -> Iterator[OpenedGenerator]:
     """Open a generator; its files exist until the context ends.
 
     A package holds the code that it runs: open only packages that you trust.
@@ -53,7 +53,7 @@ def opened(asked: str, tracker: Tracker, model_name: str) -> Iterator[Opened]:
     """
     with tempfile.TemporaryDirectory() as folder:
         name, directory, version = _find(asked, tracker, model_name, Path(folder))
-        yield Opened(name, load(name, directory), version)
+        yield OpenedGenerator(name, load(name, directory), version)
 
 
 def _find(asked: str, tracker: Tracker, model_name: str, folder: Path) -> tuple[str, Path, ModelVersion | None]:
@@ -84,10 +84,10 @@ def _download(uri: str, tracker: Tracker, folder: Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
     def download() -> str:
-        with as_default(tracker.uri):
+        with as_default_tracking_uri(tracker.uri):
             return str(download_artifacts(uri, dst_path=str(folder)))
 
-    return Path(patiently(download, tracker.uri, seconds=20.0))
+    return Path(with_retries(download, tracker.uri, seconds=20.0))
 
 
 def load(name: str, folder: Path) -> Generator:
@@ -113,11 +113,11 @@ def load(name: str, folder: Path) -> Generator:
         reason = error.message if isinstance(error, MlflowException) else repr(error)
         raise NotUsable(f"{name}: {reason[:1000]}") from error
     if generator.description["format"] == 1:
-        _say_fields(generator)
+        _add_field_attributes(generator)
     return generator
 
 
-def _say_fields(generator: Generator) -> None:
+def _add_field_attributes(generator: Generator) -> None:
     """Give a generator whose code was packaged by an earlier ganpipe (format 1) the attributes that today's GANs have,
     so that it can be measured and shown beside them."""
     data = DataSpec.from_json(generator.description["data"])

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import GanpipeError, UnavailableError
 from ..packaging.fetching import NotUsable
-from ..packaging.output_shape import difference, shape_of
-from ..tracking.connection import patiently
+from ..packaging.output_shape import incompatibility, shape_of
+from ..tracking.connection import with_retries
 from ..tracking.runs import Tracker
-from .alias_history import AliasHistory, held, rolled_back
+from .alias_history import AliasHistory, find_roll_back, rollback_stack
 from .gate import Decision, Measurement, NotComparable, decide, decide_without_comparison, metric_of
 from .settings import RegisterSettings
-from .versions import CARD_TAG, CHALLENGER, CHAMPION, REASONS_TAG, all_versions, measurement_of, tagged, version_of
+from .versions import CARD_TAG, CHALLENGER, CHAMPION, REASONS_TAG, all_versions, json_tag, measurement_of, version_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,7 +36,7 @@ class PromotionRequest:
         version: number of the version; None for the challenger.
         force: make it the champion even if the gate refuses; needs a reason.
         reason: for the alias history.
-        by: who asks, for the alias history; None for `alias_history.who()`.
+        by: who asks, for the alias history; None for `alias_history.current_user()`.
     """
 
     version: int | None = None
@@ -85,10 +85,10 @@ def promote(
     number = int(wanted.version)
     measurement = measurement_of(wanted)
     history = AliasHistory(client, tracker, name)
-    standing = history.standing(CHAMPION)
-    if standing.version == number:
+    state = history.state(CHAMPION)
+    if state.version == number:
         return Promotion(number, number, False, [f"version {number} is the champion already."])
-    champion = None if standing.version is None else version_of(client, tracker, name, standing.version)
+    champion = None if state.version is None else version_of(client, tracker, name, state.version)
     if request.force:
         decision = _decide_without_measuring(measurement, champion, settings)
         reasons = [f"Forced: {reason}", *decision.reasons]
@@ -96,13 +96,13 @@ def promote(
         gate = VersionGate(client, tracker, settings, measure_again)
         decision = gate.decide_anew(wanted, champion, protocol_here)
         if not decision.promote:
-            return Promotion(number, standing.version or 0, False, decision.reasons)
+            return Promotion(number, state.version or 0, False, decision.reasons)
         reasons = [*decision.reasons, *([f"Reason given: {reason}"] if reason else [])]
-    taken = rolled_back(history.moves(CHAMPION), number)
+    taken = find_roll_back(history.moves(CHAMPION), number)
     if taken is not None:
         reasons.append(f"{measurement.name} had been rolled back by {taken.by} at {taken.at} ({taken.why}).")
-    moved = history.move(standing, number, " ".join(reasons), "forced" if request.force else "promoted", request.by)
-    for changed in {number, standing.version} - {None}:
+    moved = history.move(state, number, " ".join(reasons), "forced" if request.force else "promoted", request.by)
+    for changed in {number, state.version} - {None}:
         write_description(client, tracker, history, str(changed))
     return Promotion(number, number, True, [*reasons, moved])
 
@@ -112,7 +112,7 @@ def roll_back(tracker: Tracker, name: str, reason: str | None = None, by: str | 
 
     Args:
         reason: for the alias history.
-        by: who asks, for the alias history; None for `alias_history.who()`.
+        by: who asks, for the alias history; None for `alias_history.current_user()`.
 
     Raises:
         GanpipeError: there is no earlier champion, no such model, or MLflow does not answer.
@@ -121,20 +121,20 @@ def roll_back(tracker: Tracker, name: str, reason: str | None = None, by: str | 
     tracker.check()
     client = tracker.client()
     history = AliasHistory(client, tracker, name)
-    standing = history.standing(CHAMPION)
+    state = history.state(CHAMPION)
     present = {int(item.version) for item in all_versions(client, tracker, name)}
-    earlier = [number for number in held(history.moves(CHAMPION))[:-1] if number is not None]
-    target = next((number for number in reversed(earlier) if number in present and number != standing.version), None)
+    earlier = [number for number in rollback_stack(history.moves(CHAMPION))[:-1] if number is not None]
+    target = next((number for number in reversed(earlier) if number in present and number != state.version), None)
     if target is None:
-        now = "no version is champion" if standing.version is None else f"version {standing.version} is the champion"
-        gone = sorted(set(earlier) - present - {standing.version or 0})
+        now = "no version is champion" if state.version is None else f"version {state.version} is the champion"
+        gone = sorted(set(earlier) - present - {state.version or 0})
         before = (
             f"those before it were deleted ({', '.join(map(str, gone))})" if gone else "no other version was before it"
         )
         raise GanpipeError(f"{name}: nothing to go back to: {now}, and the alias history says that {before}")
     why = (reason or "").strip() or "no reason given"
-    moved = history.move(standing, target, why, "rolled back", by)
-    for changed in {target, standing.version} - {None}:
+    moved = history.move(state, target, why, "rolled back", by)
+    for changed in {target, state.version} - {None}:
         write_description(client, tracker, history, str(changed))
     return Promotion(target, target, True, [moved])
 
@@ -229,19 +229,21 @@ class VersionGate:
             NotComparable: what differs.
         """
         old, new = shape_of(self.tracker, champion), shape_of(self.tracker, version)
-        why = "" if old is None or new is None else difference(old, new, f"version {version.version}")
+        why = "" if old is None or new is None else incompatibility(old, new, f"version {version.version}")
         if why:
             raise NotComparable(why)
 
     def _remeasured(self, version: ModelVersion, protocol_hash: str) -> Mapping[str, float]:
         """Metrics of `version` under the protocol; measured once, and kept as a tag of the version."""
         tag = _remeasured_tag(protocol_hash)
-        if (known := tagged(version, tag)) is not None:
+        if (known := json_tag(version, tag)) is not None:
             return known
         measured = _explain_remeasuring(lambda: self.measure_again(version))
         metrics = {key: float(value) for key, value in measured.items()}
         text = json.dumps(metrics, sort_keys=True)
-        patiently(lambda: self.client.set_model_version_tag(version.name, version.version, tag, text), self.tracker.uri)
+        with_retries(
+            lambda: self.client.set_model_version_tag(version.name, version.version, tag, text), self.tracker.uri
+        )
         return metrics
 
 
@@ -279,7 +281,7 @@ def _decide_without_measuring(
 def write_description(client: MlflowClient, tracker: Tracker, history: AliasHistory, version: str) -> None:
     """Write the version's description: the card's summary, what the gate said, and how the version became champion or
     ceased to be the champion."""
-    item = patiently(lambda: client.get_model_version(history.name, version), tracker.uri)
+    item = with_retries(lambda: client.get_model_version(history.name, version), tracker.uri)
     parts = [item.tags.get(CARD_TAG, "")]
     if REASONS_TAG in item.tags:
         parts.append(f"**Gate:** {item.tags[REASONS_TAG]}")
@@ -288,4 +290,4 @@ def write_description(client: MlflowClient, tracker: Tracker, history: AliasHist
             what = "Became champion" if move.to == int(version) else "Ceased to be champion"
             parts.append(f"**{what}** on {move.at[:10]}, {move.how} by {move.by}: {move.why}")
     text = "\n\n".join(part for part in parts if part)
-    patiently(lambda: client.update_model_version(history.name, version, text), tracker.uri)
+    with_retries(lambda: client.update_model_version(history.name, version, text), tracker.uri)

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..packaging.card import CARD_FILE, in_short
+from ..packaging.card import CARD_FILE, card_summary
 from ..packaging.package import digest_of_package, log_model
-from ..tracking.connection import as_default, patiently
+from ..tracking.connection import as_default_tracking_uri, with_retries
 from ..tracking.run_log import MAX_TAG_LENGTH, clean_key, shorten
 from ..tracking.runs import Tracker
-from .alias_history import AliasHistory, Overtaken, Standing, rolled_back
+from .alias_history import AliasHistory, AliasState, Overtaken, find_roll_back
 from .gate import Decision, Measurement, decide
 from .promotion import MeasureAgain, VersionGate, write_description
 from .settings import RegisterSettings
@@ -35,8 +35,8 @@ from .versions import (
     PROTOCOL_TAG,
     REASONS_TAG,
     find_version,
+    json_tag,
     quoted,
-    tagged,
     version_of,
 )
 
@@ -133,13 +133,13 @@ def _decide_and_move(gate: VersionGate, version: ModelVersion, challenger: Measu
     settings_digest = hashlib.sha256(text.encode()).hexdigest()
     history = AliasHistory(gate.client, gate.tracker, gate.settings.model_name)
     for attempt in range(ATTEMPTS):
-        standing = history.standing(CHAMPION)
-        earlier = _earlier_decision(version, settings_digest) if standing.version is not None else None
+        state = history.state(CHAMPION)
+        earlier = _earlier_decision(version, settings_digest) if state.version is not None else None
         if earlier is not None:
             return _result(gate, version, earlier, created, [])
-        decision = _decide(gate, history, version, challenger, standing)
+        decision = _decide(gate, history, version, challenger, state)
         try:
-            moved = _move_aliases(history, number, standing, decision)
+            moved = _move_aliases(history, number, state, decision)
         except Overtaken:
             if attempt == ATTEMPTS - 1:
                 raise
@@ -161,7 +161,7 @@ def _ensure_model(client: MlflowClient, tracker: Tracker, name: str) -> None:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise
 
-    patiently(ensure, tracker.uri)
+    with_retries(ensure, tracker.uri)
 
 
 def _create_version(gate: VersionGate, candidate: Candidate, content: str) -> ModelVersion:
@@ -174,7 +174,7 @@ def _create_version(gate: VersionGate, candidate: Candidate, content: str) -> Mo
         CONTENT_TAG: content,
         METRICS_TAG: json.dumps(dict(candidate.metrics), sort_keys=True),
         PROTOCOL_TAG: candidate.protocol_hash,
-        CARD_TAG: in_short((package_dir / CARD_FILE).read_text(encoding="utf-8")),
+        CARD_TAG: card_summary((package_dir / CARD_FILE).read_text(encoding="utf-8")),
         "ganpipe.gan": description["gan"],
         "ganpipe.run_key": description["run_key"],
         "ganpipe.licence": description["licence"],
@@ -182,14 +182,14 @@ def _create_version(gate: VersionGate, candidate: Candidate, content: str) -> Mo
         **{f"metric.{key}": f"{value:.6g}" for key, value in candidate.metrics.items()},
     }
     tags = {clean_key(key): shorten(str(value), MAX_TAG_LENGTH) for key, value in tags.items()}
-    model = patiently(lambda: _logged_model(client, run_id, package_dir, description["gan"], tags), tracker.uri)
+    model = with_retries(lambda: _logged_model(client, run_id, package_dir, description["gan"], tags), tracker.uri)
     source = f"models:/{model.model_id}"
 
     def create() -> ModelVersion:
-        with as_default(tracker.uri):
+        with as_default_tracking_uri(tracker.uri):
             return client.create_model_version(name, source, run_id, tags, model_id=model.model_id)
 
-    return patiently(create, tracker.uri)
+    return with_retries(create, tracker.uri)
 
 
 def _logged_model(
@@ -203,15 +203,13 @@ def _logged_model(
 
 
 def _decide(
-    gate: VersionGate, history: AliasHistory, version: ModelVersion, challenger: Measurement, standing: Standing
+    gate: VersionGate, history: AliasHistory, version: ModelVersion, challenger: Measurement, state: AliasState
 ) -> Decision:
     number = int(version.version)
-    if standing.version == number:
+    if state.version == number:
         checked = decide(challenger, None, gate.settings)
         return Decision(checked.passed, False, [*checked.reasons[:-1], f"{challenger.name} is the champion already."])
-    champion = (
-        None if standing.version is None else version_of(gate.client, gate.tracker, history.name, standing.version)
-    )
+    champion = None if state.version is None else version_of(gate.client, gate.tracker, history.name, state.version)
     decision = gate.decide(version, challenger, champion)
     if not decision.compared and not decision.promote:
         decision.reasons.append(
@@ -219,7 +217,7 @@ def _decide(
             "generator replace the champion: register.not_comparable: replace. To keep both: another "
             "register.model_name."
         )
-    taken = rolled_back(history.moves(CHAMPION), number)
+    taken = find_roll_back(history.moves(CHAMPION), number)
     if taken is None or not decision.promote:
         return decision
     note = (
@@ -237,15 +235,15 @@ def _earlier_decision(version: ModelVersion, settings_digest: str) -> Decision |
 
 def decision_of(version: ModelVersion) -> Decision | None:
     """What the gate said when the version was registered; None if the version has no readable tag of it."""
-    values = tagged(version, DECISION_TAG)
+    values = json_tag(version, DECISION_TAG)
     if values is None or not {"passed", "promote", "reasons"} <= set(values) or not isinstance(values["reasons"], list):
         return None
     return Decision(values["passed"], values["promote"], [str(reason) for reason in values["reasons"]])
 
 
-def _move_aliases(history: AliasHistory, number: int, champion: Standing, decision: Decision) -> list[str]:
+def _move_aliases(history: AliasHistory, number: int, champion: AliasState, decision: Decision) -> list[str]:
     moved = []
-    challenger = history.standing(CHALLENGER)
+    challenger = history.state(CHALLENGER)
     if decision.passed and (challenger.version is None or challenger.version < number):
         moved.append(history.move(challenger, number, decision.text, "registered"))
     if decision.promote:
@@ -258,7 +256,7 @@ def _write_decision(
 ) -> None:
     def tag(key: str, value: str) -> None:
         set_tag = partial(gate.client.set_model_version_tag, history.name, version.version, key, value)
-        patiently(set_tag, gate.tracker.uri)
+        with_retries(set_tag, gate.tracker.uri)
 
     values = {"passed": decision.passed, "promote": decision.promote, "reasons": decision.reasons}
     tag(DECISION_TAG, json.dumps(values, sort_keys=True))
@@ -271,7 +269,7 @@ def _result(
     gate: VersionGate, version: ModelVersion, decision: Decision, created: bool, moved: list[str]
 ) -> Registration:
     name = gate.settings.model_name
-    model = patiently(lambda: gate.client.get_registered_model(name), gate.tracker.uri)
+    model = with_retries(lambda: gate.client.get_registered_model(name), gate.tracker.uri)
     numbers = {alias: int(number) for alias, number in model.aliases.items()}
     number = int(version.version)
     aliases = sorted(alias for alias, target in numbers.items() if target == number)

@@ -51,7 +51,7 @@ def compare(part: str, registered: Mapping[str, Any], here: Mapping[str, Any]) -
     return found or [Finding(part, "", "same", f"{len(keys)} values", "")]
 
 
-def one(part: str, registered: str, here: str | None, why_not: str = "", what: str = "") -> Finding:
+def compare_value(part: str, registered: str, here: str | None, why_not: str = "", what: str = "") -> Finding:
     """A finding about a single value; `unknown`, with the reason `why_not`, if `here` is None."""
     if here is None:
         return Finding(part, what, "unknown", registered, why_not)

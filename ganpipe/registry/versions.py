@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GanpipeError
 from ..redaction import without_password
 from ..section import nearest
-from ..tracking.connection import patiently
+from ..tracking.connection import with_retries
 from ..tracking.runs import Tracker
 from .gate import Measurement, NotComparable
 
@@ -46,9 +46,9 @@ def registered_model(client: MlflowClient, tracker: Tracker, name: str) -> Regis
     Raises:
         GanpipeError: there is no such model; the message names the most similar one.
     """
-    found = patiently(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri)
+    found = with_retries(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri)
     if not found:
-        models = patiently(lambda: client.search_registered_models(max_results=100), tracker.uri)
+        models = with_retries(lambda: client.search_registered_models(max_results=100), tracker.uri)
         names = [model.name for model in models]
         raise GanpipeError(
             f"MLflow at {without_password(tracker.uri)} has no registered model {name!r}; "
@@ -59,22 +59,22 @@ def registered_model(client: MlflowClient, tracker: Tracker, name: str) -> Regis
 
 def is_registered(client: MlflowClient, tracker: Tracker, name: str) -> bool:
     """Whether there is a registered model of this name."""
-    return bool(patiently(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri))
+    return bool(with_retries(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri))
 
 
 def find_version(client: MlflowClient, tracker: Tracker, name: str, content: str) -> ModelVersion | None:
     """The version of the model `name` that has this content, the oldest if there are several."""
     condition = f"name = {quoted(name)} and tags.`{CONTENT_TAG}` = '{content}'"
-    found = patiently(lambda: list(client.search_model_versions(condition)), tracker.uri)
+    found = with_retries(lambda: list(client.search_model_versions(condition)), tracker.uri)
     ready = sorted((item for item in found if item.status == "READY"), key=lambda item: int(item.version))
-    return patiently(lambda: client.get_model_version(name, ready[0].version), tracker.uri) if ready else None
+    return with_retries(lambda: client.get_model_version(name, ready[0].version), tracker.uri) if ready else None
 
 
-def by_alias(client: MlflowClient, tracker: Tracker, name: str, alias: str) -> ModelVersion | None:
+def version_by_alias(client: MlflowClient, tracker: Tracker, name: str, alias: str) -> ModelVersion | None:
     """The version that an alias points to; None if the model has no such alias."""
-    model = patiently(lambda: client.get_registered_model(name), tracker.uri)
+    model = with_retries(lambda: client.get_registered_model(name), tracker.uri)
     number = {key: str(value) for key, value in model.aliases.items()}.get(alias)
-    return None if number is None else patiently(lambda: client.get_model_version(name, number), tracker.uri)
+    return None if number is None else with_retries(lambda: client.get_model_version(name, number), tracker.uri)
 
 
 def all_versions(client: MlflowClient, tracker: Tracker, name: str) -> list[ModelVersion]:
@@ -82,7 +82,7 @@ def all_versions(client: MlflowClient, tracker: Tracker, name: str) -> list[Mode
     condition, found = f"name = {quoted(name)}", list[Any]()
     token: str | None = None
     while True:
-        page = patiently(partial(client.search_model_versions, condition, page_token=token), tracker.uri)
+        page = with_retries(partial(client.search_model_versions, condition, page_token=token), tracker.uri)
         found += page
         token = page.token
         if not token:
@@ -101,15 +101,17 @@ def version_of(client: MlflowClient, tracker: Tracker, name: str, chosen: int | 
     versions = {item.version: item for item in all_versions(client, tracker, name)}
     if chosen in (CHAMPION, CHALLENGER) and chosen not in aliases and versions:
         newest = max(versions.values(), key=lambda item: int(item.version))
-        raise GanpipeError(nobody(str(chosen), name, int(newest.version), newest.tags.get(REASONS_TAG, "")))
+        raise GanpipeError(
+            explain_missing_alias(str(chosen), name, int(newest.version), newest.tags.get(REASONS_TAG, ""))
+        )
     if str(number) not in {str(key) for key in versions}:
         there = f"versions: {', '.join(map(str, versions)) or 'none'}; aliases: {', '.join(sorted(aliases)) or 'none'}"
         what = f"version {chosen}" if str(chosen).isdigit() else f"alias {str(chosen)!r}"
         raise GanpipeError(f"{name} has no {what}; {there}")
-    return patiently(lambda: client.get_model_version(name, number), tracker.uri)
+    return with_retries(lambda: client.get_model_version(name, number), tracker.uri)
 
 
-def nobody(alias: str, name: str, newest: int, why: str) -> str:
+def explain_missing_alias(alias: str, name: str, newest: int, why: str) -> str:
     """The message which explains why no version of the model `name` has the `alias` (champion or challenger), and what
     to do.
 
@@ -127,13 +129,13 @@ def nobody(alias: str, name: str, newest: int, why: str) -> str:
     )
 
 
-def no_champion(client: MlflowClient, tracker: Tracker, name: str) -> str:
-    """`nobody` for the alias `champion` of a model that has versions."""
+def explain_no_champion(client: MlflowClient, tracker: Tracker, name: str) -> str:
+    """`explain_missing_alias` for the alias `champion` of a model that has versions."""
     newest = all_versions(client, tracker, name)[-1]
-    return nobody(CHAMPION, name, int(newest.version), newest.tags.get(REASONS_TAG, ""))
+    return explain_missing_alias(CHAMPION, name, int(newest.version), newest.tags.get(REASONS_TAG, ""))
 
 
-def tagged(version: ModelVersion, tag: str) -> dict[str, Any] | None:
+def json_tag(version: ModelVersion, tag: str) -> dict[str, Any] | None:
     """The JSON object that ganpipe wrote into a tag; None if the tag is missing or holds something else."""
     try:
         values = json.loads(version.tags[tag])
@@ -144,7 +146,7 @@ def tagged(version: ModelVersion, tag: str) -> dict[str, Any] | None:
 
 def metrics_of(version: ModelVersion) -> dict[str, float] | None:
     """The metrics that a version was registered with; None if it has no readable tag of them."""
-    values = tagged(version, METRICS_TAG)
+    values = json_tag(version, METRICS_TAG)
     numbers = {} if values is None else {key: value for key, value in values.items() if isinstance(value, int | float)}
     return numbers or None
 

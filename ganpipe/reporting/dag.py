@@ -22,7 +22,7 @@ SIGNS = {"up to date": "✓", "changed": "●", "not run": "○", "unknown": "?"
 Edges = Mapping[str, Sequence[str]]
 
 
-def reduced(upstream: Edges) -> dict[str, list[str]]:
+def without_implied_edges(upstream: Edges) -> dict[str, list[str]]:
     """`upstream` without the edges that are implied by a longer path (the transitive reduction)."""
     above: dict[str, set[str]] = {}
 
@@ -70,7 +70,7 @@ def layers_of(edges: Edges) -> tuple[list[list[str]], dict[tuple[str, str], list
 
 def draw(stages: Sequence[Stage], vertical: bool = False) -> Markup:
     """The graph from left to right, or with `vertical` from top to bottom, for a narrow page."""
-    edges = reduced({stage.name: stage.upstream for stage in stages})
+    edges = without_implied_edges({stage.name: stage.upstream for stage in stages})
     layers, ways = layers_of(edges)
     widest = max((len(layer) for layer in layers), default=0)
     size, gap = ((BOX_WIDTH, ACROSS), (BOX_HEIGHT, ALONG)) if vertical else ((BOX_HEIGHT, ACROSS), (BOX_WIDTH, ALONG))

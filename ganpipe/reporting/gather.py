@@ -36,7 +36,7 @@ from .contents import (
 )
 from .dvc_state import read_stages
 from .files import Reader, Rows, number
-from .mlflow_state import reach, read_registered, read_run
+from .mlflow_state import connect_to_existing, read_registered, read_run
 
 
 def gather(root: Path, params: Params) -> Report:
@@ -200,7 +200,7 @@ def _from_mlflow(
     if not packaged:
         reader.absent(PACKAGE, "register")
     try:
-        client = reach(tracker)
+        client = connect_to_existing(tracker)
         if training is not None:
             run = read_run(client, tracker, training.run_key)
             if run is None:

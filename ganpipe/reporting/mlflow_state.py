@@ -15,7 +15,7 @@ from ..redaction import without_user_info
 from ..registry.alias_history import alias_history_of
 from ..registry.registration import content_digest, decision_of
 from ..registry.versions import CHAMPION, find_version
-from ..tracking.connection import patiently, sqlite_path
+from ..tracking.connection import sqlite_path, with_retries
 from ..tracking.runs import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs
 from .contents import Decision, Registered, TrackedRun
 
@@ -28,7 +28,7 @@ PAGE = "report.html"
 _PATIENCE_SECONDS = 10.0
 
 
-def reach(tracker: Tracker) -> MlflowClient:
+def connect_to_existing(tracker: Tracker) -> MlflowClient:
     """A client for MLflow, after a check that it answers.
 
     Raises:
@@ -58,7 +58,7 @@ def read_run(client: MlflowClient, tracker: Tracker, run_key: str) -> TrackedRun
             url = f"{page}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
         return TrackedRun(run.info.run_id, url, dict(run.data.tags), _packages(client, run.info.run_id))
 
-    return patiently(find, tracker.uri, _PATIENCE_SECONDS)
+    return with_retries(find, tracker.uri, _PATIENCE_SECONDS)
 
 
 def _packages(client: MlflowClient, run_id: str) -> dict[str, str]:
@@ -88,7 +88,7 @@ def read_registered(
     version = find_version(client, tracker, model, content)
     if version is None:
         return None
-    found = patiently(lambda: client.get_registered_model(model), tracker.uri, _PATIENCE_SECONDS)
+    found = with_retries(lambda: client.get_registered_model(model), tracker.uri, _PATIENCE_SECONDS)
     aliases = {alias: int(number) for alias, number in found.aliases.items()}
     number = int(version.version)
     return Registered(
@@ -122,4 +122,4 @@ def log_page(client: MlflowClient, tracker: Tracker, run_id: str, html: str) -> 
     Raises:
         GanpipeError: MLflow did not take it.
     """
-    patiently(lambda: client.log_text(run_id, html, PAGE), tracker.uri, _PATIENCE_SECONDS)
+    with_retries(lambda: client.log_text(run_id, html, PAGE), tracker.uri, _PATIENCE_SECONDS)

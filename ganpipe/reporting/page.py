@@ -18,7 +18,7 @@ from .contents import Curve, Metric, Report, Search
 from .dvc_state import stage_params
 from .svg import compact
 
-MOST_BARS = 40
+MAX_BARS = 40
 """Bars in the chart of classes. If there are more classes, it shows those with the worst FID; the table below the chart
 has all classes."""
 
@@ -53,7 +53,7 @@ def render(report: Report) -> str:
         curve_charts=curve_charts(report),
         scatters=scatters(report.search),
         class_bars=class_bars(report),
-        missing=by_part(report),
+        missing=missing_by_part(report),
         params=list(stage_params(list(report.stages))),
         commits=commits(report),
     )
@@ -144,7 +144,7 @@ def verdict(report: Report) -> tuple[str, str] | None:
     return "passed", f"{name} passed the conditions and did not beat the champion, version {registered.champion}"
 
 
-def by_part(report: Report) -> dict[str, list[str]]:
+def missing_by_part(report: Report) -> dict[str, list[str]]:
     """Texts about what is missing, by the part that they belong to."""
     parts: dict[str, list[str]] = {}
     for item in report.missing:
@@ -193,9 +193,9 @@ def scatters(search: Search | None) -> list[tuple[str, Markup]]:
 
 
 def class_bars(report: Report) -> Markup | None:
-    """The FID of each class as bars, at most MOST_BARS; None if there are no classes."""
+    """The FID of each class as bars, at most MAX_BARS; None if there are no classes."""
     rows = report.evaluation.class_fids if report.evaluation else ()
-    return charts.bars(rows[:MOST_BARS], "FID, lower is better") if rows else None
+    return charts.bars(rows[:MAX_BARS], "FID, lower is better") if rows else None
 
 
 def commits(report: Report) -> list[tuple[str, str, str, str]]:

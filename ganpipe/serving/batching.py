@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .query import Row
-from .version import ROWS_AT_ONCE, ServedVersion
+from .version import ROWS_PER_PASS, ServedVersion
 
 logger = logging.getLogger("ganpipe.serving")
 
@@ -23,7 +23,7 @@ Image = np.ndarray
 _Waiting = tuple[ServedVersion, Row, "Future[Image]"]
 
 
-class Busy(Exception):
+class QueueFull(Exception):
     """The queue has no room for the images of a request.
 
     Attributes:
@@ -67,13 +67,13 @@ class Batcher:
         """Queue rows for this version. Returns one future per row.
 
         Raises:
-            Busy: there is no room for all rows; none of them was queued.
+            QueueFull: there is no room for all rows; none of them was queued.
         """
         futures: list[Future[Image]] = [Future() for _ in rows]
         with self._changed:
             if self._num_waiting + len(rows) > self._max_waiting:
-                seconds = self._num_waiting / ROWS_AT_ONCE * self._pass_seconds
-                raise Busy(min(60, max(1, math.ceil(seconds))))
+                seconds = self._num_waiting / ROWS_PER_PASS * self._pass_seconds
+                raise QueueFull(min(60, max(1, math.ceil(seconds))))
             for row, future in zip(rows, futures, strict=True):
                 group = (version.identity, *version.group(row))
                 self._groups.setdefault(group, deque()).append((version, row, future))
@@ -88,7 +88,7 @@ class Batcher:
             if not self._groups:
                 return []
             key, group = next(iter(self._groups.items()))
-            taken = [group.popleft() for _ in range(min(ROWS_AT_ONCE, len(group)))]
+            taken = [group.popleft() for _ in range(min(ROWS_PER_PASS, len(group)))]
             if group:
                 self._groups.move_to_end(key)
             else:

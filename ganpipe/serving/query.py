@@ -21,7 +21,7 @@ RESERVED = ("seed", "truncation", "to_seed", "mix", "count", "format", "directio
 
 
 @dataclass(frozen=True)
-class Abilities:
+class Capabilities:
     """What a registered version can be asked for.
 
     Attributes:
@@ -104,7 +104,7 @@ class BadQuery(GanpipeError):
     """A parameter that is unknown, missing or out of range; the message names it and what was expected."""
 
 
-def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Query:
+def parse(items: Iterable[tuple[str, str]], capabilities: Capabilities, max_count: int) -> Query:
     """The query of `/api/images`.
 
     Args:
@@ -114,11 +114,11 @@ def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Q
     Raises:
         BadQuery: a parameter is wrong.
     """
-    values = _named(items, [*can.columns, "count", "format"], can)
+    values = _named(items, [*capabilities.columns, "count", "format"], capabilities)
     seed = _integer(values, "seed", MAX_SEED)
     if seed is None:
         raise BadQuery(f"seed is missing, expected an integer from 0 to {MAX_SEED}")
-    given = _given(values, can)
+    given = _given(values, capabilities)
     truncation = _number(values, "truncation", above_zero=True)
     to_seed, mix = _integer(values, "to_seed", MAX_SEED), _number(values, "mix", above_zero=False)
     if (to_seed is None) != (mix is None):
@@ -135,32 +135,32 @@ def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Q
     return Query(row, count or 1, "json" if form == "json" else "png")
 
 
-def parse_translation(items: Iterable[tuple[str, str]], can: Abilities) -> Query:
+def parse_translation(items: Iterable[tuple[str, str]], capabilities: Capabilities) -> Query:
     """The query of `/api/translate`. The picture is not part of it, because it is in the request's body.
 
     Raises:
         BadQuery: a parameter is wrong.
     """
-    known = [name for name in can.columns if name not in ("to_seed", "mix")]
-    values = _named(items, [*known, *(["direction"] if can.directions else [])], can)
-    direction = values.get("direction", next(iter(can.pictures)))
-    if direction not in can.pictures:
-        raise BadQuery(f"direction is {_short(direction)}, expected {' or '.join(can.directions)}")
+    known = [name for name in capabilities.columns if name not in ("to_seed", "mix")]
+    values = _named(items, [*known, *(["direction"] if capabilities.directions else [])], capabilities)
+    direction = values.get("direction", next(iter(capabilities.pictures)))
+    if direction not in capabilities.pictures:
+        raise BadQuery(f"direction is {_short(direction)}, expected {' or '.join(capabilities.directions)}")
     truncation = _number(values, "truncation", above_zero=True)
     seed = _integer(values, "seed", MAX_SEED)
-    row = Row(seed or 0, _given(values, can), 1.0 if truncation is None else truncation)
+    row = Row(seed or 0, _given(values, capabilities), 1.0 if truncation is None else truncation)
     return Query(row, direction=direction)
 
 
-def _given(values: dict[str, str], can: Abilities) -> tuple[tuple[str, Any], ...]:
+def _given(values: dict[str, str], capabilities: Capabilities) -> tuple[tuple[str, Any], ...]:
     """The conditions among the parameters."""
     found: list[tuple[str, Any]] = []
-    for name, spec in can.conditions.items():
+    for name, spec in capabilities.conditions.items():
         text = values.get(name)
         if isinstance(spec, Tokens):
             found.append((name, _text(name, text, spec)))
         elif text is not None and isinstance(spec, Label):
-            found.append((name, _class(name, text, spec, can.names.get(name, ()))))
+            found.append((name, _class(name, text, spec, capabilities.names.get(name, ()))))
         elif text is not None and isinstance(spec, Number):
             found.append((name, _between(name, text, spec)))
     return tuple(found)
@@ -194,7 +194,7 @@ def _between(name: str, text: str, spec: Number) -> float:
     return value
 
 
-def _named(items: Iterable[tuple[str, str]], known: list[str], can: Abilities) -> dict[str, str]:
+def _named(items: Iterable[tuple[str, str]], known: list[str], capabilities: Capabilities) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, value in items:
         if name in values:

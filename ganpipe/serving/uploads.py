@@ -16,7 +16,7 @@ from ..fields import Picture
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Accepted formats, by Pillow's names: those that every browser shows. The content decides, not the file name."""
-MAX_AT_ONCE = 16
+MAX_CONCURRENT_UPLOADS = 16
 """Uploads that are in memory at the same time, each from its first byte until its image is made."""
 BODY_SECONDS = 60.0
 """Time in which the body must arrive."""
@@ -34,7 +34,7 @@ class Uploads:
         self.max_bytes, self.max_pixels = max_bytes, max_pixels
         self._pool = ThreadPoolExecutor(_DECODERS, "decoder")
 
-    async def fitted(self, request: Request, kind: Picture) -> bytes:
+    async def read_fitted(self, request: Request, kind: Picture) -> bytes:
         """Read the picture in a request's body, and make a PNG of it that fits a field of `kind`.
 
         Raises:

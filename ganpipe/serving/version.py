@@ -28,13 +28,13 @@ from ..packaging.package import download_package
 from ..packaging.served_model import conditions_of, directions_of, output_of
 from ..tracking.runs import Tracker
 from . import card
-from .query import RESERVED, Abilities, Row
+from .query import RESERVED, Capabilities, Row
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.pyfunc import PyFuncModel
 
-ROWS_AT_ONCE = 8
+ROWS_PER_PASS = 8
 """Every forward pass has this many rows; it is filled up if fewer are asked for. Matrix products of another size would
 round differently, and the image of a seed would depend on the requests of other clients at the same moment."""
 
@@ -54,7 +54,7 @@ class ServedVersion:
             number.
         description: the content of the package's model.json.
         tags: tags of the model version.
-        can: what the version can be asked for.
+        capabilities: what the version can be asked for.
         card: the model card as HTML.
         pictures: PNG files that the card may show, by name.
         since: when the version was loaded.
@@ -65,7 +65,7 @@ class ServedVersion:
     created: int
     description: dict[str, Any]
     tags: dict[str, str]
-    can: Abilities
+    capabilities: Capabilities
     card: str
     pictures: dict[str, bytes]
     since: datetime
@@ -88,14 +88,14 @@ class ServedVersion:
         return names, row.picture and row.picture[0], row.truncation, way
 
     def images(self, rows: Sequence[Row]) -> np.ndarray:
-        """Images of up to `ROWS_AT_ONCE` rows of one group: uint8, (len(rows), H, W, C)."""
-        filled = [*rows, *[rows[-1]] * (ROWS_AT_ONCE - len(rows))]
+        """Images of up to `ROWS_PER_PASS` rows of one group: uint8, (len(rows), H, W, C)."""
+        filled = [*rows, *[rows[-1]] * (ROWS_PER_PASS - len(rows))]
         columns: dict[str, Any] = {"seed": np.array([row.seed for row in filled], np.int64)}
         for position, (name, _) in enumerate(rows[0].given):
             columns[name] = [row.given[position][1] for row in filled]
         if rows[0].picture is not None:
             columns[rows[0].picture[0]] = [row.picture[1] for row in filled if row.picture is not None]
-        if self.can.truncation:
+        if self.capabilities.truncation:
             columns["truncation"] = np.array([row.truncation for row in filled], np.float64)
         if rows[0].to_seed is not None:
             columns["to_seed"] = np.array([row.to_seed for row in filled], np.int64)
@@ -144,7 +144,7 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
     # Versions from before `model_config` existed choose their device themselves; MLflow logs that it is ignored.
     model = mlflow.pyfunc.load_model(str(path), model_config=None if device == "auto" else {"device": device})
     columns = set(model.metadata.get_input_schema().input_names())
-    can, output = _abilities(description, columns), output_of(description)
+    capabilities, output = _capabilities(description, columns), output_of(description)
     html, pictures = card.read(package, dict(version.tags))
     served = ServedVersion(
         name=version.name,
@@ -152,21 +152,21 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
         created=int(version.creation_timestamp),
         description=description,
         tags=dict(version.tags),
-        can=can,
+        capabilities=capabilities,
         card=html,
         pictures=pictures,
         since=datetime.now(UTC),
         _model=model,
     )
-    for name, kind in can.pictures.values() or [(None, None)]:
+    for name, kind in capabilities.pictures.values() or [(None, None)]:
         picture = None if name is None or kind is None else (name, _grey(kind))
-        shape = served.images([Row(0, tuple(can.example().items()), picture=picture)]).shape
+        shape = served.images([Row(0, tuple(capabilities.example().items()), picture=picture)]).shape
         if shape != (1, output["size"], output["size"], output["channels"]):
             raise NotServable(f"a row gave an array of the shape {shape}")
     return served
 
 
-def _abilities(description: Mapping[str, Any], columns: Collection[str]) -> Abilities:
+def _capabilities(description: Mapping[str, Any], columns: Collection[str]) -> Capabilities:
     """What a version with this model.json can be asked for.
 
     Args:
@@ -190,7 +190,7 @@ def _abilities(description: Mapping[str, Any], columns: Collection[str]) -> Abil
         by_direction = {direction: (name, pictures[name]) for direction, name in directions.items()}
     else:
         by_direction = dict(zip([""], pictures.items(), strict=False))
-    return Abilities(
+    return Capabilities(
         truncation="truncation" in columns,
         interpolation={"to_seed", "mix"} <= set(columns) and not pictures,
         conditions=others,

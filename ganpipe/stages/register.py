@@ -13,14 +13,14 @@ from ..data.shards.manifest import Manifest, read_manifest
 from ..evaluation import figures
 from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
-from ..packaging.card import CARD_FILE, SAMPLES_FILE, card, in_short
+from ..packaging.card import CARD_FILE, SAMPLES_FILE, card, card_summary
 from ..packaging.output_shape import shape_of_package
 from ..packaging.package import PackageFacts, build_package, download_package
 from ..packaging.served_model import Generator, read_description
 from ..params import Params, load_params
 from ..registry.open_model import load
 from ..registry.registration import Candidate, register
-from ..registry.versions import no_champion
+from ..registry.versions import explain_no_champion
 from ..tracking import lineage
 from ..tracking.links import version_page
 from ..tracking.runs import Tracker
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     build_package(TRAIN, PACKAGE, facts)
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("train", trained["run_key"], name=f"train {trained['gan']}") as run:
-        run.set_tags({"mlflow.note.content": in_short(text)})
+        run.set_tags({"mlflow.note.content": card_summary(text)})
         run.log_artifact(PACKAGE / CARD_FILE)
         run.log_artifact(PACKAGE / SAMPLES_FILE)
         candidate = Candidate(
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     page = version_page(tracker, params.register_.model_name, registration.version)
     about = registration.decision.text
     if registration.champion is None:
-        about = no_champion(tracker.client(), tracker, params.register_.model_name)
+        about = explain_no_champion(tracker.client(), tracker, params.register_.model_name)
     leave_note("register", about=about, links={"MLflow model version": page})
     found = "registered" if registration.created else "registered before"
     print(f"{registration.uri} {found}; aliases: {', '.join(registration.aliases) or 'none'}")

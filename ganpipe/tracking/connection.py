@@ -140,7 +140,7 @@ def _check_sqlite(path: Path) -> None:
             ) from None
 
 
-def patiently(action: Callable[[], ResultT], uri: str, seconds: float | None = None) -> ResultT:
+def with_retries(action: Callable[[], ResultT], uri: str, seconds: float | None = None) -> ResultT:
     """Call `action` until it succeeds, while MLflow does not answer, its database is locked, or its store damages
     uploads.
 
@@ -180,7 +180,7 @@ def patiently(action: Callable[[], ResultT], uri: str, seconds: float | None = N
 
 
 @contextmanager
-def as_default(uri: str) -> Iterator[None]:
+def as_default_tracking_uri(uri: str) -> Iterator[None]:
     """Make `uri` the process's default tracking URI within this context.
 
     The registry of a database resolves `models:/…` with that default, and not with the URI of the client that asks.

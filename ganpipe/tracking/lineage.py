@@ -152,19 +152,20 @@ def environment() -> dict[str, Any]:
         },
         # Each model once, because the number of GPUs that train is a setting.
         "gpus": sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}),
-        COMPUTING: computing(),
+        COMPUTE_SETTINGS: compute_settings(),
     }
 
 
-ROOM = ("num_cpus", "usable_cpus")
+CPU_COUNTS = ("num_cpus", "usable_cpus")
 """Keys of `environment()` that count CPUs. They are not compared, because how many are used is a setting, and another
 process may have fewer."""
 
-COMPUTING = "computing"
-"""Key of `environment()` for what `computing` returns: it follows from the settings, and differs between processes."""
+COMPUTE_SETTINGS = "computing"
+"""Key of `environment()` for what `compute_settings` returns: it follows from the settings, and differs between
+processes."""
 
 
-def computing() -> dict[str, Any]:
+def compute_settings() -> dict[str, Any]:
     """This process's present settings of threads, determinism and precision."""
     import torch
 
@@ -201,9 +202,9 @@ def environment_tags(found: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def computing_tags(found: dict[str, Any]) -> dict[str, str]:
+def compute_tags(found: dict[str, Any]) -> dict[str, str]:
     """The part of `environment()` under `computing` by which people filter runs, as tags."""
-    return {f"env.{name}": str(found[COMPUTING][name]) for name in ("threads", "deterministic")}
+    return {f"env.{name}": str(found[COMPUTE_SETTINGS][name]) for name in ("threads", "deterministic")}
 
 
 def environment_text(found: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ def check_stored(uri: str, sent: Path) -> None:
     """Compare what MLflow returns for `uri` with the files of the folder `sent`.
 
     Args:
-        uri: resolved with the process's default tracking URI, see `connection.as_default`.
+        uri: resolved with the process's default tracking URI, see `connection.as_default_tracking_uri`.
 
     Raises:
         Corrupted: the message names the first file that is missing or has another digest, or says what the store

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 ARTIFACTS = "mlartifacts"
 """Folder of a checkout that holds the files of its experiments."""
-OWN_TAG = "ganpipe.artifacts"
+CHECKOUT_TAG = "ganpipe.artifacts"
 """Tag of an experiment whose files are in `ARTIFACTS` of the checkout, wherever the checkout is."""
 _DEFAULT = Path("mlruns") / "0"
 """Folder of MLflow's own experiment `Default`, relative to the working directory of the process that made the
@@ -38,7 +38,7 @@ def local_path(address: str) -> Path | None:
     return Path(address) if address.startswith("/") else None
 
 
-def settle(database: Path, root: Path) -> None:
+def relocate(database: Path, root: Path) -> None:
     """Make the addresses in the checkout's database point into `root`, if the checkout has been at another path before.
 
     Afterwards, new files are never written to the former path. Files that exist only there (for example because the
@@ -51,20 +51,20 @@ def settle(database: Path, root: Path) -> None:
     if database.resolve().parent != root:
         return
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
-        former = [place for place in _former_places(connection, root) if not _is_same(place / database.name, database)]
-        changed = sum(_point_here(connection, table, former, root) for table in _ADDRESSES) if former else 0
-        _settle_default(connection, database, root)
+        former = [place for place in _former_roots(connection, root) if not _is_same(place / database.name, database)]
+        changed = sum(_relocate_table(connection, table, former, root) for table in _ADDRESSES) if former else 0
+        _relocate_default_experiment(connection, database, root)
     if changed:
         places = ", ".join(map(str, former))
         log.warning("%s: this checkout was at %s; %d addresses of files now point here", database, places, changed)
 
 
-def _former_places(connection: sqlite3.Connection, root: Path) -> list[Path]:
+def _former_roots(connection: sqlite3.Connection, root: Path) -> list[Path]:
     """Paths at which the checkout has been, from the addresses of its experiments."""
     rows = connection.execute(
         "SELECT e.experiment_id, e.artifact_location, t.value FROM experiments e LEFT JOIN experiment_tags t "
         "ON t.experiment_id = e.experiment_id AND t.key = ?",
-        (OWN_TAG,),
+        (CHECKOUT_TAG,),
     )
     found = set()
     for experiment, address, own in rows.fetchall():
@@ -88,7 +88,7 @@ def _is_same(one: Path, other: Path) -> bool:
     return one.exists() and os.path.samefile(one, other)
 
 
-def _point_here(connection: sqlite3.Connection, table: str, former: list[Path], root: Path) -> int:
+def _relocate_table(connection: sqlite3.Connection, table: str, former: list[Path], root: Path) -> int:
     """Change the addresses of one table. Returns how many were changed."""
     column = _ADDRESSES[table]
     changes = []
@@ -104,7 +104,7 @@ def _point_here(connection: sqlite3.Connection, table: str, former: list[Path], 
     return len(changes)
 
 
-def _settle_default(connection: sqlite3.Connection, database: Path, root: Path) -> None:
+def _relocate_default_experiment(connection: sqlite3.Connection, database: Path, root: Path) -> None:
     """Make MLflow's own experiment `Default` keep its files in the checkout, too. Its address depends on the working
     directory of the process that made the database, which may have been a temporary folder of DVC."""
     here = root / _DEFAULT

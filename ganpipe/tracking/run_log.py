@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 MAX_KEY_LENGTH = 250
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
-MAX_METRICS_A_CALL = 1000
-MAX_ITEMS_A_CALL = 100
+MAX_METRICS_PER_CALL = 1000
+MAX_ITEMS_PER_CALL = 100
 FLUSH_AFTER_SECONDS = 2.0
 FLUSH_AFTER_ENTRIES = 200
 FIRST_WAIT_SECONDS = 0.5
@@ -49,7 +49,7 @@ _PERMANENT = {
     "INVALID_STATE",
     "ENDPOINT_NOT_FOUND",
 }
-_TWO_AT_ONCE = re.compile("IntegrityError|UniqueViolation")
+_CONCURRENT_WRITE = re.compile("IntegrityError|UniqueViolation")
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -58,7 +58,7 @@ def is_permanent(error: BaseException) -> bool:
     If two processes set the same new tag or alias at the same time, the database takes one row and MLflow calls the
     other request bad. That error is not permanent, because a retry finds the row.
     """
-    return getattr(error, "error_code", None) in _PERMANENT and not _TWO_AT_ONCE.search(str(error))
+    return getattr(error, "error_code", None) in _PERMANENT and not _CONCURRENT_WRITE.search(str(error))
 
 
 def clean_key(key: str) -> str:
@@ -135,7 +135,7 @@ class RunLog:
         state: RunState | None = None,
         deferred: DeferredRun | None = None,
     ) -> None:
-        """Use `Tracker.run`, `Tracker.run_later` or `Tracker.attach` instead.
+        """Use `Tracker.run`, `Tracker.deferred_run` or `Tracker.attach` instead.
 
         Args:
             make_client: called in the background thread.
@@ -159,7 +159,7 @@ class RunLog:
         self._given_up = False
         self._closed = False
         self._first_waiting_since: float | None = time.monotonic() if len(self._spool) else None
-        self._at_once = FLUSH_AFTER_ENTRIES
+        self._max_entries = FLUSH_AFTER_ENTRIES
         self.away_since: float | None = None
         """When MLflow stopped answering (monotonic seconds), None while it answers."""
         self._thread = threading.Thread(target=self._send_all, name=f"mlflow-{run_id[:8]}", daemon=True)
@@ -294,7 +294,7 @@ class RunLog:
                 self._send_some(client)
             except Exception as error:  # if this thread died, its records would not be sent
                 if self._open_run is None and is_permanent(error):
-                    self._refused(error)
+                    self._set_aside_refused(error)
                     continue
                 self._note_away(error)
                 with self._wake:
@@ -326,36 +326,36 @@ class RunLog:
             return False
 
     def _send_some(self, client: MlflowClient) -> None:
-        entries = self._spool.first(self._at_once)
+        entries = self._spool.first(self._max_entries)
         if entries[0]["kind"] == "metrics":
             count = next((at for at, entry in enumerate(entries) if entry["kind"] != "metrics"), len(entries))
             self._send_metrics(client, entries[:count])
         else:
             count = 1
-            send_other(client, self.run_id, entries[0])
+            send_entry(client, self.run_id, entries[0])
         self._spool.remove(count)
-        self._at_once = FLUSH_AFTER_ENTRIES
+        self._max_entries = FLUSH_AFTER_ENTRIES
 
     def _send_metrics(self, client: MlflowClient, entries: list[Entry]) -> None:
         from mlflow.entities import Metric
 
         # The known steps are read each time, because another process that has adopted a dead process's records may send
         # the same steps.
-        with self._spool.turn():
+        with self._spool.sending_lock():
             known = KnownSteps(client, self.run_id)
             metrics: list[Metric] = []
             for entry in entries:
                 for key, value in entry["values"].items():
                     if known.add(key, entry["step"]):
                         metrics.append(Metric(key, value, entry["time"], entry["step"]))
-            for start in range(0, len(metrics), MAX_METRICS_A_CALL):
-                client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS_A_CALL], synchronous=True)
+            for start in range(0, len(metrics), MAX_METRICS_PER_CALL):
+                client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS_PER_CALL], synchronous=True)
 
-    def _refused(self, error: Exception) -> None:
+    def _set_aside_refused(self, error: Exception) -> None:
         """One of the oldest entries is wrong: send them one by one until that entry is found, then set it aside."""
-        entries = self._spool.first(self._at_once)
-        if len(entries) > 1 and self._at_once > 1:
-            self._at_once = 1
+        entries = self._spool.first(self._max_entries)
+        if len(entries) > 1 and self._max_entries > 1:
+            self._max_entries = 1
             return
         log.warning(
             "MLflow refuses a record of run %s (%s); it is in %s", self.run_id, error, self._spool.rejected_path
@@ -399,7 +399,7 @@ class KnownSteps:
         return self._all[key] | self._added.get(key, set())
 
 
-def send_other(client: MlflowClient, run_id: str, entry: Entry) -> None:
+def send_entry(client: MlflowClient, run_id: str, entry: Entry) -> None:
     """Send an entry that is not a metric. Sending it twice has the same effect as once."""
     from mlflow.entities import Param, RunTag
 
@@ -425,5 +425,5 @@ def send_other(client: MlflowClient, run_id: str, entry: Entry) -> None:
 
 def _in_chunks(values: Mapping[str, str], send: Callable[[list[tuple[str, str]]], Any]) -> None:
     items = list(values.items())
-    for start in range(0, len(items), MAX_ITEMS_A_CALL):
-        send(items[start : start + MAX_ITEMS_A_CALL])
+    for start in range(0, len(items), MAX_ITEMS_PER_CALL):
+        send(items[start : start + MAX_ITEMS_PER_CALL])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GanpipeError
 from ..redaction import without_password
 from . import relocation
-from .connection import check_reachable, patiently, prepare_client, sqlite_path, tracking_uri
+from .connection import check_reachable, prepare_client, sqlite_path, tracking_uri, with_retries
 from .run_log import DeferredRun, RunLog, RunState
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Tracker:
             except MlflowException as error:
                 raise GanpipeError(f"{path}: MLflow cannot use this database: {str(error).splitlines()[0]}") from error
             if self.artifact_dir is not None:
-                relocation.settle(path, Path(self.artifact_dir).parent)
+                relocation.relocate(path, Path(self.artifact_dir).parent)
         return client
 
     def _locked(self) -> Any:
@@ -104,7 +104,7 @@ class Tracker:
             try:
                 if self.artifact_dir is None:
                     return str(client.create_experiment(self.experiment))
-                location, tags = Path(self.artifact_dir).as_uri(), {relocation.OWN_TAG: "checkout"}
+                location, tags = Path(self.artifact_dir).as_uri(), {relocation.CHECKOUT_TAG: "checkout"}
                 return str(client.create_experiment(self.experiment, artifact_location=location, tags=tags))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -144,7 +144,7 @@ class Tracker:
         prepare_client()
         client = self.client()
         identity = _identity(stage, run_key, parent_run_id)
-        run, existed = patiently(lambda: self._open(client, identity, name), self.uri)
+        run, existed = with_retries(lambda: self._open(client, identity, name), self.uri)
         runlog = RunLog(
             self.client,
             run.info.run_id,
@@ -155,7 +155,7 @@ class Tracker:
             runlog.set_tags(tags)
         return runlog
 
-    def run_later(
+    def deferred_run(
         self, stage: str, run_key: str, *, name: str, parent_run_id: str | None = None, ends_run: bool = True
     ) -> RunLog:
         """As `run`, but the run is found or made in the background, so that a trial can begin while MLflow does not
@@ -182,18 +182,22 @@ class Tracker:
             deferred=DeferredRun(lambda client: str(self._open(client, identity, name)[0].info.run_id), description),
         )
 
-    def left_over(self, run_id: str, about: Mapping[str, Any] | None) -> RunLog:
+    def resume_spool(self, run_id: str, description: Mapping[str, Any] | None) -> RunLog:
         """The run of a spool that an earlier process left, to send what is in it.
 
         Args:
-            run_id: the spool's name, see `spool.left_over`.
-            about: see `spool.about`.
+            run_id: the spool's name, see `spool.spool_files`.
+            description: see `spool.run_description`.
         """
-        if about is None:
+        if description is None:
             return self.attach(run_id)
-        of_its_time = replace(self, experiment=about["experiment"])
-        return of_its_time.run_later(
-            about["stage"], about["run_key"], name=about["name"], parent_run_id=about["parent"], ends_run=False
+        of_its_time = replace(self, experiment=description["experiment"])
+        return of_its_time.deferred_run(
+            description["stage"],
+            description["run_key"],
+            name=description["name"],
+            parent_run_id=description["parent"],
+            ends_run=False,
         )
 
     def _open(self, client: MlflowClient, identity: Mapping[str, str], name: str | None) -> tuple[Run, bool]:
@@ -238,10 +242,10 @@ def _identity(stage: str, run_key: str, parent_run_id: str | None) -> dict[str, 
     return {STAGE_TAG: stage, RUN_KEY_TAG: run_key, **({PARENT_TAG: parent_run_id} if parent_run_id else {})}
 
 
-def run_of(client: MlflowClient, tracker: Tracker, run_id: str) -> Run | None:
+def get_run_or_none(client: MlflowClient, tracker: Tracker, run_id: str) -> Run | None:
     """The run of this id, even if it is marked as deleted; None if MLflow does not have it, as after `mlflow gc`."""
     try:
-        return patiently(lambda: client.get_run(run_id), tracker.uri)
+        return with_retries(lambda: client.get_run(run_id), tracker.uri)
     except GanpipeError as error:
         if getattr(error.__cause__, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None

@@ -30,13 +30,14 @@ ABOUT = "about"
 class Spool:
     """A queue of entries that is also kept in a file. Several threads may append; one thread sends and removes."""
 
-    def __init__(self, directory: Path, run_id: str, about: Entry | None = None) -> None:
+    def __init__(self, directory: Path, run_id: str, description: Entry | None = None) -> None:
         """Open a spool of the run, and adopt what earlier processes left.
 
         Args:
             directory: created if missing; if that fails (for a worker on another host), a temporary folder is used.
-            run_id: the run's id in MLflow, or another name if `about` is given.
-            about: description of a run that MLflow may not have yet, so that another process can send what is left.
+            run_id: the run's id in MLflow, or another name if `description` is given.
+            description: description of a run that MLflow may not have yet, so that another process can send what is
+                left.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -46,20 +47,20 @@ class Spool:
         name = f"{run_id}.{uuid.uuid4().hex[:12]}"
         self.path = directory / f"{name}{_SUFFIX}"
         self.rejected_path = directory / f"{run_id}.rejected"
-        self._turn_path = directory / f"{run_id}.turn"
+        self._lock_path = directory / f"{run_id}.turn"
         self._files = directory / f"{name}.files"
-        self._first_line = "" if about is None else json.dumps({"kind": ABOUT, **about}) + "\n"
+        self._first_line = "" if description is None else json.dumps({"kind": ABOUT, **description}) + "\n"
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque()
         self._num_files = 0
         self._file = self.path.open("w")
         self.path.chmod(0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._begin()
+        self._reset_file()
         self._run_id = run_id
         self.adopt()
 
-    def _begin(self) -> None:
+    def _reset_file(self) -> None:
         """Empty the file, except for its first line."""
         self._file.seek(0)
         self._file.truncate()
@@ -69,7 +70,7 @@ class Spool:
     def adopt(self) -> int:
         """Take over the entries of this run that other processes left. Returns how many there were."""
         before = len(self)
-        for leftover in left_over(self.path.parent, self._run_id):
+        for leftover in spool_files(self.path.parent, self._run_id):
             if leftover != self.path:
                 self._adopt(leftover)
         return len(self) - before
@@ -110,12 +111,12 @@ class Spool:
             self._entries.append(entry)
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
+    def sending_lock(self) -> Iterator[None]:
         """Within this block no other process of this host sends entries of this run."""
         while True:
-            with self._turn_path.open("a") as file:
+            with self._lock_path.open("a") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, even if the process is killed
-                if _is_at(file, self._turn_path):  # else the last holder removed the file meanwhile
+                if _is_current_file(file, self._lock_path):  # else the last holder removed the file meanwhile
                     yield
                     return
 
@@ -132,7 +133,7 @@ class Spool:
         with self._lock:
             removed = [self._entries.popleft() for _ in range(num_entries)]
             if not self._entries:
-                self._begin()
+                self._reset_file()
         for entry in removed:
             if "file" in entry:
                 shutil.rmtree(Path(entry["file"]).parent, ignore_errors=True)
@@ -152,11 +153,11 @@ class Spool:
                 self.path.unlink(missing_ok=True)
                 shutil.rmtree(self._files, ignore_errors=True)
             self._file.close()
-        with self.turn():
-            self._turn_path.unlink()
+        with self.sending_lock():
+            self._lock_path.unlink()
 
 
-def _is_at(file: IO[str], path: Path) -> bool:
+def _is_current_file(file: IO[str], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -180,7 +181,7 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def about(path: Path) -> Entry | None:
+def run_description(path: Path) -> Entry | None:
     """The description of the run in the first line of a spool's file; None if the file is named by the run's id."""
     with path.open() as file:
         first = next(read_entries(file), None)
@@ -189,6 +190,6 @@ def about(path: Path) -> Entry | None:
     return {key: value for key, value in first.items() if key != "kind"}
 
 
-def left_over(directory: Path, run_id: str = "*") -> list[Path]:
+def spool_files(directory: Path, run_id: str = "*") -> list[Path]:
     """Spool files of the run (of all runs, by default) in `directory`, oldest first."""
     return sorted(directory.glob(f"{run_id}.*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)

@@ -20,7 +20,7 @@ from ganpipe import gans
 from ganpipe.cli import main
 from ganpipe.data.shards.manifest import Manifest, Shard
 from ganpipe.gans.base import DataSpec
-from ganpipe.packaging.output_shape import SHAPE_TAG, Shape, difference, digest_of_names, shape_of
+from ganpipe.packaging.output_shape import SHAPE_TAG, Shape, digest_of_names, incompatibility, shape_of
 from ganpipe.packaging.package import build_package
 from ganpipe.registry.gate import NotComparable
 from ganpipe.stages.evaluate import require_fitting
@@ -59,7 +59,7 @@ WHY = "the champion makes 16 px, 1 channel, 10 classes; version 2 makes 32 px, 1
     ],
 )
 def test_what_keeps_two_from_being_compared(champion: Shape, other: Shape, why: str) -> None:
-    assert difference(champion, other, "it") == why
+    assert incompatibility(champion, other, "it") == why
 
 
 def test_names_of_classes_tell_in_their_order() -> None:

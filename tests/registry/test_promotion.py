@@ -221,12 +221,12 @@ def test_registering_decides_anew_when_somebody_was_faster(desk: Desk, monkeypat
     add_version(desk.client, desk.run_id, 10.0)
     real, calls = AliasHistory.move, []
 
-    def slow(self: AliasHistory, standing: Any, *arguments: Any, **options: Any) -> str:
-        if standing.alias == "champion" and not calls:
+    def slow(self: AliasHistory, state: Any, *arguments: Any, **options: Any) -> str:
+        if state.alias == "champion" and not calls:
             calls.append(1)
             other = AliasHistory(desk.tracker.client(), desk.tracker, NAME)
-            real(other, other.standing("champion"), 2, "meanwhile", "promoted", by="ada")
-        return real(self, standing, *arguments, **options)
+            real(other, other.state("champion"), 2, "meanwhile", "promoted", by="ada")
+        return real(self, state, *arguments, **options)
 
     monkeypatch.setattr(AliasHistory, "move", slow)
     done = desk.register(30.0)  # beats version 1 with 40, and not version 2 with 10

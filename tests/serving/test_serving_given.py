@@ -300,7 +300,7 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(uploads, "BODY_SECONDS", 0.05)
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
     with pytest.raises(HTTPException, match="the picture did not arrive within 0.05 s") as caught:
-        asyncio.run(uploads.Uploads(1000, 1000).fitted(request, Picture(size=8, channels=3)))
+        asyncio.run(uploads.Uploads(1000, 1000).read_fitted(request, Picture(size=8, channels=3)))
     assert caught.value.status_code == 408
 
 
