@@ -12,12 +12,12 @@ import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.cli import cli
-from model.registry_parts import SMALL
+from registry_parts import SMALL
 from report_parts import METRICS, SOURCE, register_version, write_evaluation, write_search, write_shards, write_training
 
 from ganpipe.params import load_params
 from ganpipe.registry.alias_history import TRAIL_TAG
-from ganpipe.registry.registration import register
+from ganpipe.registry.registration import Candidate, register
 from ganpipe.tracking.runs import Tracker
 
 MODEL = "ganpipe-mnist"
@@ -40,7 +40,8 @@ def make_checkout(root: Path) -> None:
     run_id = register_version(root, protocol)
     worse = {**METRICS, "fid_efficientnet_lite0": 50.0}
     settings, tracker = load_params(root / "params.yaml").register_, Tracker.at(root, EXPERIMENT)
-    register(root / "artifacts" / "package", worse, protocol.hash, settings, tracker, run_id, lambda version: {})
+    candidate = Candidate(root / "artifacts" / "package", worse, protocol.hash, run_id)
+    register(candidate, settings, tracker, lambda version: {})
 
 
 def copied(original: Path, root: Path) -> Path:

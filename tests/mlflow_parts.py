@@ -21,7 +21,7 @@ import numpy as np
 from registry_parts import NAME, add_version
 
 from ganpipe.errors import GanpipeError
-from ganpipe.registry.alias_history import AliasHistory, Standing
+from ganpipe.registry.alias_history import AliasHistory, AliasState
 from ganpipe.service_kinds import free_port
 from ganpipe.tracking.runs import Tracker
 
@@ -100,7 +100,7 @@ def race(folder: Path, tracker: Tracker, run_id: str, rounds: int, **environment
     for number in range(1, rounds + 1):
         for _ in range(2):
             add_version(client, run_id, 400.0 - number, f"{number:064d}"[::-1])
-    AliasHistory(client, tracker, NAME).move(Standing(CHAMPION, 0, None), 1, "the first", "registered")
+    AliasHistory(client, tracker, NAME).move(AliasState(CHAMPION, 0, None), 1, "the first", "registered")
     script = [sys.executable, str(Path(__file__).with_name("registry_racer.py")), str(folder)]
     racers = [
         subprocess.Popen(

@@ -53,6 +53,6 @@ def _database() -> bytes:
             }
             client.create_model_version("tests", "mlflow-artifacts:/none", run_id, tags)
         history = AliasHistory(client, tracker, "tests")
-        history.move(history.standing(CHAMPION), 1, "the first", "registered", by="ada")
-        history.move(history.standing(CHALLENGER), 2, "newest", "registered", by="ada")
+        history.move(history.state(CHAMPION), 1, "the first", "registered", by="ada")
+        history.move(history.state(CHALLENGER), 2, "newest", "registered", by="ada")
         return (Path(folder) / "mlflow.db").read_bytes()

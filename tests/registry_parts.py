@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import torch
@@ -17,8 +16,8 @@ from safetensors.torch import save_file
 from ganpipe import gans
 from ganpipe.gans.base import Batch, DataSpec, Gan, Progress
 from ganpipe.gans.draws import SeededDraws
-from ganpipe.packaging.package import build_package
-from ganpipe.registry.registration import Registration, register
+from ganpipe.packaging.package import PackageFacts, build_package
+from ganpipe.registry.registration import Candidate, Registration, register
 from ganpipe.registry.settings import RegisterSettings
 from ganpipe.registry.versions import CARD_TAG, CONTENT_TAG, METRICS_TAG, PROTOCOL_TAG
 from ganpipe.tracking.runs import Tracker
@@ -29,14 +28,13 @@ SMALL = {
     "dcgan": {"num_latents": 8, "generator_width": 4, "discriminator_width": 4},
     "wgan_gp": {},
 }
-KEEP: dict[str, Any] = {
-    "metrics": {"fid_x": 3.0},
-    "protocol": {"seed": 0},
-    "licence": "CC BY-SA 3.0",
-    "card": "# gan on mnist\n\nA generator of 16 x 16 grey images.\n\n## Data\n",
-    "samples_png": Path(__file__).parents[2] / "docs" / "images" / "mnist-gan.png",
-}
-"""What a package is built from beside what training left."""
+FACTS = PackageFacts(
+    metrics={"fid_x": 3.0},
+    protocol={"seed": 0},
+    licence="CC BY-SA 3.0",
+    card="# gan on mnist\n\nA generator of 16 x 16 grey images.\n\n## Data\n",
+    samples_png=Path(__file__).parents[1] / "docs" / "images" / "mnist-gan.png",
+)
 PROGRESS = Progress(images_seen=640, num_images=640, step=10)
 
 
@@ -66,7 +64,7 @@ def write_trained(gan: Gan, name: str, train_dir: Path) -> Path:
         "gan": name,
         "config": gan.config.model_dump(mode="json"),
         "data": gan.data.to_json(),
-        "progress": asdict(PROGRESS),
+        "progress": dataclasses.asdict(PROGRESS),
         "averaged": True,
         "run_key": "ab12",
         "data_digest": "cd34",
@@ -91,9 +89,8 @@ def build(
     """A package of a small GAN; returns its directory."""
     train_dir = write_trained(make_gan(name, seed=seed), name, tmp_path / "train")
     package_dir = tmp_path / "package"
-    build_package(
-        train_dir, package_dir, **{**KEEP, "metrics": metrics or KEEP["metrics"], "names": {"label": classes}}
-    )
+    facts = dataclasses.replace(FACTS, metrics=metrics or FACTS.metrics, names={"label": classes})
+    build_package(train_dir, package_dir, facts)
     return package_dir
 
 
@@ -135,16 +132,14 @@ class Desk:
             return {} if rescored_fid is None else {"fid_x": rescored_fid}
 
         gate = RegisterSettings.model_validate({"model_name": NAME, "metric": "fid_x", **settings})
-        return register(
+        candidate = Candidate(
             self.package,
             {"fid_x": fid, "recall": 0.5},
             protocol,
-            gate,
-            self.tracker,
             self.run_id,
-            measure_again,
             {"mlflow.source.git.commit": "abc"},
         )
+        return register(candidate, gate, self.tracker, measure_again)
 
 
 def add_version(client: MlflowClient, run_id: str, fid: float, protocol: str = PROTOCOL) -> int:

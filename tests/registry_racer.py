@@ -14,7 +14,7 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 
 from ganpipe.registry.alias_history import Overtaken
-from ganpipe.registry.promotion import promote
+from ganpipe.registry.promotion import PromotionRequest, promote
 from ganpipe.registry.settings import RegisterSettings
 from ganpipe.tracking.runs import Tracker
 
@@ -42,7 +42,7 @@ def main(folder: Path, who: str, other: str, rounds: int) -> None:
 
         version = 2 * number + (who > other)
         try:
-            done = promote(tracker, settings, measure_again, own_protocol, version=version, by=who)
+            done = promote(tracker, settings, measure_again, own_protocol, PromotionRequest(version, by=who))
             outcome = {"moved": done.moved, "says": done.reasons[-1]}
         except Overtaken as error:
             outcome = {"moved": False, "says": str(error)}

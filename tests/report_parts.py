@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from manifest_parts import of_images
-from model.registry_parts import PROGRESS, SMALL, make_gan, write_trained
+from registry_parts import PROGRESS, SMALL, make_gan, write_trained
 
 from ganpipe.data.shards.manifest import Manifest, Shard, write_manifest
 from ganpipe.environment import STAGE_SECONDS
@@ -24,9 +24,9 @@ from ganpipe.evaluation.class_fids import ClassFid
 from ganpipe.evaluation.evaluate import Evaluation
 from ganpipe.evaluation.grids import grid, png
 from ganpipe.evaluation.protocol import Protocol, ReferenceProtocol
-from ganpipe.packaging.package import build_package
+from ganpipe.packaging.package import PackageFacts, build_package
 from ganpipe.params import load_params
-from ganpipe.registry.registration import register
+from ganpipe.registry.registration import Candidate, register
 from ganpipe.stages.train import write_curves
 from ganpipe.tracking.runs import Tracker
 from ganpipe.training.search import SearchResult, Trial
@@ -175,17 +175,21 @@ def register_version(root: Path, protocol: Protocol) -> str:
     """What train and register do to MLflow; returns the run's ID."""
     params = load_params(root / "params.yaml")
     package = root / "artifacts" / "package"
-    build_package(
-        root / "artifacts" / "train", package, metrics=METRICS,
-        protocol={"hash": protocol.hash, **protocol.model_dump(mode="json")}, licence=HOSTILE,
-        card=f"# {HOSTILE}\n\n{HOSTILE}\n", samples_png=root / "artifacts" / "evaluate" / "figures" / "samples.png",
-    )  # fmt: skip
+    facts = PackageFacts(
+        METRICS,
+        {"hash": protocol.hash, **protocol.model_dump(mode="json")},
+        licence=HOSTILE,
+        card=f"# {HOSTILE}\n\n{HOSTILE}\n",
+        samples_png=root / "artifacts" / "evaluate" / "figures" / "samples.png",
+    )
+    build_package(root / "artifacts" / "train", package, facts)
     tracker = Tracker.at(root, params.register_.experiment)
     tags = {"ganpipe.git.commit": "f" * 40, "ganpipe.git.dirty": "true", "env.torch": "2.13.0"}
     with tracker.run("train", "ab12", name="train cgan", tags=tags) as log:
         log.log_text(json.dumps({"packages": {"torch": "2.13.0", "ray": "2.60.0"}}), "environment.json")
         log.flush()
-        register(package, METRICS, protocol.hash, params.register_, tracker, log.run_id, lambda version: METRICS, tags)
+        candidate = Candidate(package, METRICS, protocol.hash, log.run_id, tags)
+        register(candidate, params.register_, tracker, lambda version: METRICS)
     return log.run_id
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from registry_parts import KEEP, write_trained
+from registry_parts import FACTS, write_trained
 
 from ganpipe import gans
 from ganpipe.fields import Label, Picture, Tokens
@@ -147,5 +148,5 @@ def build_toy(folder: Path, name: str, sources: Path) -> Path:
     """A package of a toy GAN; returns its directory."""
     with torch.random.fork_rng():
         train_dir = write_trained(toy(name), name, folder / "train")
-    build_package(train_dir, folder / "package", **{**KEEP, "names": NAMES}, sources=sources)
+    build_package(train_dir, folder / "package", replace(FACTS, names=NAMES), sources=sources)
     return folder / "package"

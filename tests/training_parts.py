@@ -21,7 +21,7 @@ from ganpipe.fields import Picture
 from ganpipe.gans import load
 from ganpipe.gans.base import DataSpec, Gan
 from ganpipe.gans.spec import FieldReader, Order, to_tensor
-from ganpipe.packaging.package import build_package
+from ganpipe.packaging.package import PackageFacts, build_package
 from ganpipe.training.distributed import World
 from ganpipe.training.loop import Fetch, Loop
 from ganpipe.training.settings import TrainSettings
@@ -198,13 +198,6 @@ def packaged(loop: Loop, folder: Path, **more: Any) -> Path:
     save_file(state.generator_state(), train / "generator.safetensors")
     dataset: Any = case_of(loop.settings.gan).dataset()
     (folder / "samples.png").write_bytes(png(sample_grid(state.gan, state.progress, 4, dataset=dataset)))
-    build_package(
-        train,
-        folder / "package",
-        metrics={},
-        protocol={},
-        licence="none",
-        card="# A card\n",
-        samples_png=folder / "samples.png",
-    )
+    facts = PackageFacts({}, {}, licence="none", card="# A card\n", samples_png=folder / "samples.png")
+    build_package(train, folder / "package", facts)
     return folder / "package"

@@ -1,4 +1,4 @@
-"""check: everything that can be known before long work starts."""
+"""check: everything that can be checked before long work starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..gans import load
 from ..gans.base import DataSpec
 from ..packaging.output_shape import Shape, digest_of_names
 from ..params import Params, load_params
-from ..registry.gate_forecast import obstacle, warning_of
+from ..registry.gate_forecast import comparison_warning, why_not_comparable
 from ..section import nearest
 from ..stages.common import require_no_arguments
 from ..stages.ingest import dvc_stores
@@ -39,7 +39,7 @@ from ..training import cluster, hosts, job_api
 from ..training.search import searched, space_by_player
 
 CHECKPOINT_BYTES = 2**30
-"""Room for checkpoints and outputs beside the images: those of the largest GAN here are below 300 MB each."""
+"""Disk space for checkpoints and outputs beside the images. A checkpoint of the largest GAN here is below 300 MB."""
 
 
 def main(argv: list[str]) -> int:
@@ -69,11 +69,12 @@ def main(argv: list[str]) -> int:
 
 
 def check_command() -> None:
-    """The command `ganpipe`, which the stages of dvc.yaml call, runs: its first line names the interpreter by its path,
-    which is another one after a move, or longer or stranger than such a line takes.
+    """Check that the command `ganpipe`, which the stages of dvc.yaml call, runs. The first line of its file names the
+    interpreter by its path, which is wrong after the checkout was moved, and can be too long or have characters that
+    such a line does not allow.
 
     Raises:
-        GanpipeError: naming the file, and how it is made anew.
+        GanpipeError: the message names the file, and says how to make it anew.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = shutil.which("ganpipe", path=path)
@@ -94,10 +95,10 @@ def check_command() -> None:
 
 
 def check_watched_folders(params: Params) -> None:
-    """DVC, which stops without a name, finds nothing to stop at in the folders of images that it watches.
+    """Check the folders of images that DVC watches for files at which DVC would stop, because DVC does not name them.
 
     Raises:
-        GanpipeError: naming the file, and what to do.
+        GanpipeError: the message names the file, and says what to do.
     """
     if not (Path(".dvc").is_dir() and Path("dvc.yaml").is_file()):
         return
@@ -114,10 +115,10 @@ def _is_ignored_by_dvc(path: str) -> bool:
 
 
 def check_gan_and_data(params: Params) -> None:
-    """The source is there, the GAN can train on what it gives, and there are such weights as it is to start from.
+    """Check that the source exists, that the GAN can train on its data, and that the weights to start from exist.
 
     Raises:
-        GanpipeError: what does not fit.
+        GanpipeError: the message says what does not fit.
     """
     source = sources.load(params.data.source)(params.source_settings)
     source.check()
@@ -144,16 +145,17 @@ def check_gan_and_data(params: Params) -> None:
 def data_spec(found: Description, params: Params) -> DataSpec:
     """What the GAN will know of the dataset, as far as the source knows it before its images are read.
 
-    In the order in which a manifest has its fields, so that training says the same of them.
+    The fields are in the same order as in a manifest, so that the messages of check and training are the same.
     """
     return DataSpec(dict(sorted(found.specs(params.data).items())), found.main)
 
 
 def check_number_of_images(params: Params) -> None:
-    """As far as the source knows how many there are: enough to measure a generator with. The stages know the rest.
+    """Check that there are enough images to measure a generator, if the source knows their number. If it does not, the
+    stages check it.
 
     Raises:
-        GanpipeError: naming the key.
+        GanpipeError: the message names the key of params.yaml.
     """
     data, evaluate = params.data, params.evaluate
     found = sources.load(data.source)(params.source_settings).describe()
@@ -175,10 +177,10 @@ def check_number_of_images(params: Params) -> None:
 
 
 def check_metrics(params: Params) -> None:
-    """The extractor's weights are there, and what the gate looks at will be measured.
+    """Check that the extractor's weights exist, and that the metrics which the gate needs will be measured.
 
     Raises:
-        GanpipeError: naming the metric or file.
+        GanpipeError: the message names the metric or file.
     """
     load_extractor(params.evaluate)
     found = sources.load(params.data.source)(params.source_settings).describe()
@@ -192,16 +194,16 @@ def check_metrics(params: Params) -> None:
 
 
 def check_writable() -> None:
-    """What stages, and DVC after them, write to can be written to.
+    """Check that the folders to which stages and DVC write are writable.
 
     Raises:
-        GanpipeError: naming the folder and the system's reason.
+        GanpipeError: the message names the folder and the system's reason.
     """
     places = {Path("artifacts"): "the outputs", environment.home() / ".ganpipe": "interrupted work"}
     places[host_cache()] = "this host's cache (GANPIPE_CACHE)"
     for store in dvc_stores(Path.cwd()):
         cache = store.parent.parent
-        # In a cache that users share, a folder in it may be another user's.
+        # In a cache that users share, a folder may belong to another user.
         inner = [cache / "runs", *(path for path in [store, *store.glob("??")] if path.is_dir())]
         places |= dict.fromkeys([cache, *inner], "DVC's cache (`dvc cache dir`)")
         places[Path(".dvc") / "tmp"] = "DVC's locks"
@@ -218,28 +220,28 @@ def check_writable() -> None:
 
 
 def check_champion(params: Params) -> None:
-    """The generator that is to come can be compared with the champion; a warning where it cannot.
+    """Check that the new generator can be compared with the champion; print a warning if it cannot.
 
     Raises:
-        GanpipeError: it cannot, and `register.not_comparable` is refuse.
+        GanpipeError: it cannot be compared, and `register.not_comparable` is refuse.
     """
     settings = params.register_
     found = sources.load(params.data.source)(params.source_settings).describe()
     conditional = bool(load(params.train.gan).given)
     names = digest_of_names(found.classes)
     coming = Shape(params.data.image_size, params.data.channels, len(found.classes), conditional, names)
-    why = obstacle(Tracker.at(environment.home(), settings.experiment), settings, coming)
+    why = why_not_comparable(Tracker.at(environment.home(), settings.experiment), settings, coming)
     if why and settings.not_comparable == "refuse":
-        raise GanpipeError(warning_of(settings, why))
+        raise GanpipeError(comparison_warning(settings, why))
     if why:
-        print(f"warning: {warning_of(settings, why)}", file=sys.stderr)
+        print(f"warning: {comparison_warning(settings, why)}", file=sys.stderr)
 
 
 def check_disk(params: Params) -> None:
-    """Room for shards and decoded images.
+    """Check that there is disk space for shards and decoded images.
 
     Raises:
-        GanpipeError: naming the folder and how much is missing.
+        GanpipeError: the message names the folder, and says how much is free and needed.
     """
     found = sources.load(params.data.source)(params.source_settings).describe()
     num_images = min((number for number in (params.data.limit, found.num_images) if number is not None), default=0)
@@ -257,10 +259,10 @@ def check_disk(params: Params) -> None:
 
 
 def check_resources(params: Params) -> None:
-    """The Ray cluster that is used has room for the workers asked for; without one yet, this machine has.
+    """Check that the Ray cluster (if none is running, this machine) has CPUs and GPUs for the workers.
 
     Raises:
-        GanpipeError: naming the section that asks for too much.
+        GanpipeError: the message names the section of params.yaml that asks for too much.
     """
     if params.train.precision == "tf32" and params.cluster.gpus_per_worker == 0:
         raise GanpipeError("train.precision: tf32 is for GPUs, and cluster.gpus_per_worker is 0; take fp32")

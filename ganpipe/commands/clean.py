@@ -1,4 +1,4 @@
-"""clean: what interrupted runs and this host's cache still hold, and its removal. No output, no model, no DVC cache."""
+"""clean: lists and removes the leftovers of interrupted runs and this host's cache; no outputs, models or DVC cache."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ DAY = 86400.0
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder that can go: everything in it is made again when it is needed.
+    """A folder that can be removed, because everything in it is made again when it is needed.
 
     Attributes:
-        idle_days: since anything in it was written or, in the host's cache, read.
-        shared: it is the host's, and other checkouts may need it.
+        what: its kind, for people.
+        idle_days: days since a file in it was written or read.
+        shared: the folder belongs to the host's cache, and other checkouts may need it.
     """
 
     path: Path
@@ -70,8 +71,12 @@ def _total(items: list[Leftover]) -> str:
 
 
 def _remove(folder: Path, in_use: Set[str]) -> bool:
-    """Remove `folder` unless somebody is at work there: with a file of it open, or with its lock, which lies beside it
-    or, where files are fetched to, in it."""
+    """Remove `folder` unless a process uses it: one that has a file in it open, or holds its lock. The lock is beside
+    the folder, or in it, if files are fetched to the folder.
+
+    Returns:
+        Whether it was removed.
+    """
     if any(Path(name).is_relative_to(folder) for name in in_use):
         return False
     locks = [folder.with_name(f"{folder.name}.lock"), *folder.glob(".lock")]
@@ -86,7 +91,7 @@ def _remove(folder: Path, in_use: Set[str]) -> bool:
 
 
 def leftovers(root: Path) -> Iterator[Leftover]:
-    """Work of stages that were interrupted and not taken up again, workspaces of failed runs, and cached data."""
+    """Work of stages that were interrupted and not continued, workspaces of failed runs, and cached data."""
     for parent, what, shared in (
         (environment.home(root) / WORK, "interrupted work", False),
         (root / WORKSPACES, "workspace of a failed run", False),

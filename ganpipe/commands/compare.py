@@ -16,8 +16,8 @@ from ..evaluation.sampling import sample_seeds
 from ..packaging.served_model import to_uint8
 from ..params import Params, load_params
 from ..registry.comparison import as_html, as_text, compare
-from ..registry.open_model import Opened, opened
-from ..tracking.runs import Tracker, run_of
+from ..registry.open_model import OpenedGenerator, open_generator
+from ..tracking.runs import Tracker, get_run_or_none
 from . import output
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def main(argv: list[str]) -> int:
     settings = load_params().register_
     tracker = Tracker.at(environment.home(), settings.experiment)
     with (
-        opened(options.first, tracker, settings.model_name) as first,
-        opened(options.second, tracker, settings.model_name) as second,
+        open_generator(options.first, tracker, settings.model_name) as first,
+        open_generator(options.second, tracker, settings.model_name) as second,
     ):
         known = _settings_of(tracker, first), _settings_of(tracker, second)
         comparison = compare(
@@ -62,8 +62,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def side_by_side(first: Opened, second: Opened, num: int, seed: int) -> Image.Image:
-    """Two grids; equal places have equal seeds, and equal labels where both GANs know the same number of classes."""
+def side_by_side(first: OpenedGenerator, second: OpenedGenerator, num: int, seed: int) -> Image.Image:
+    """The grids of two generators beside each other. The same position has the same seed in both, and the same label if
+    both GANs have the same number of classes."""
     generators = first.generator, second.generator
     alike = all(item.label is not None for item in generators) and len({item.num_classes for item in generators}) == 1
     sides = []
@@ -81,12 +82,13 @@ def side_by_side(first: Opened, second: Opened, num: int, seed: int) -> Image.Im
     return canvas
 
 
-def _settings_of(tracker: Tracker, model: Opened) -> Mapping[str, str]:
-    """The settings of the run that trained a version; empty for a package from elsewhere, or where its run is gone."""
+def _settings_of(tracker: Tracker, model: OpenedGenerator) -> Mapping[str, str]:
+    """The settings of the run that trained a version; empty if the package is not from the registry or the run is
+    gone."""
     version = model.version
     if version is None or not version.run_id:
         return {}
-    run = run_of(tracker.client(), tracker, version.run_id)
+    run = get_run_or_none(tracker.client(), tracker, version.run_id)
     if run is None:
         return {}
     commit = version.tags.get("ganpipe.git.commit", "")

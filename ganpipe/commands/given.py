@@ -1,4 +1,4 @@
-"""What a generator is given beside images, from the options of a command: a class, words, codes."""
+"""Values of a generator's conditions (class, words, codes; not images), from the options of a command."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from ..errors import GanpipeError
 from ..packaging.class_names import class_names, class_number
 from ..packaging.served_model import Generator
-from ..registry.open_model import Opened
+from ..registry.open_model import OpenedGenerator
 from ..section import nearest
 from ..words import words_of
 
 
 def add_options(parser: argparse.ArgumentParser, without_label: str) -> None:
-    """--label, --text and --set.
+    """Add the options --label, --text and --set.
 
     Args:
-        without_label: which classes there are where no label is given.
+        without_label: which classes the images have without --label, for the help text.
     """
     parser.add_argument(
         "--label", help=f"class of all images, by its number or name; default: {without_label}", metavar="CLASS"
@@ -34,16 +34,16 @@ def add_options(parser: argparse.ArgumentParser, without_label: str) -> None:
     )
 
 
-def pictures_of(model: Opened) -> list[str]:
-    """The conditions that are images."""
+def pictures_of(model: OpenedGenerator) -> list[str]:
+    """Names of the conditions that are images."""
     return [name for name, spec in model.generator.conditions.items() if spec["kind"] == "image"]
 
 
-def values_of(model: Opened, options: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of the conditions, by name and for all rows: classes' numbers, codes, texts.
+def values_of(model: OpenedGenerator, options: argparse.Namespace) -> dict[str, Any]:
+    """The values of conditions that the options give for all rows, by name: numbers of classes, codes, texts.
 
     Raises:
-        GanpipeError: the GAN does not take it, or it is out of range, or words are missing.
+        GanpipeError: the GAN does not take a condition, a value is out of range, or the words are missing.
     """
     generator = model.generator
     gan = f"the GAN {generator.description['gan']!r} of {model.name}"

@@ -1,4 +1,4 @@
-"""models: the versions of the registered model, their aliases and numbers, and why they have them."""
+"""models: the versions of the registered model, with their aliases, their metrics, and what the gate said."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .. import environment
 from ..errors import GanpipeError, UnavailableError
 from ..params import load_params
 from ..registry.alias_history import alias_history_of
-from ..registry.versions import CHAMPION, VersionInfo, describe_versions, nobody
+from ..registry.versions import CHAMPION, VersionInfo, describe_versions, explain_missing_alias
 from ..tracking.links import version_page
 from ..tracking.runs import Tracker
 
@@ -45,12 +45,12 @@ def main(argv: list[str]) -> int:
         print(name)
         print("\n".join(_table(versions, settings.metric)))
         if versions and not any(CHAMPION in item.aliases for item in versions):
-            print(nobody(CHAMPION, name, versions[0].version, versions[0].why))
+            print(explain_missing_alias(CHAMPION, name, versions[0].version, versions[0].why))
     return 0
 
 
 def _history_if_there(client: MlflowClient, tracker: Tracker, name: str) -> list[dict[str, Any]]:
-    """For programs, which want the versions all the same where the alias history is gone."""
+    """The alias history for --json. If it is gone, programs still get the versions, and a warning is printed."""
     try:
         return alias_history_of(client, tracker, name)
     except UnavailableError:

@@ -1,7 +1,7 @@
-"""Where a command puts what it was asked for: one rule for every `--out`, applied before any work.
+"""Where a command writes its output: one rule for every `--out`, which is checked before any work.
 
-A name with the command's suffix is a file; a folder that is there, or a name without suffix, is a folder. Missing
-folders are made. A file that is there is replaced as a whole: after an error it is what it was.
+A name with the command's suffix is a file. An existing folder, or a name without suffix, is a folder. Missing folders
+are made. An existing file is replaced as a whole, so that it is unchanged after an error.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from ..errors import GanpipeError
 
-RULE = "missing folders are made, a file that is there is replaced"
-"""For the help of an option."""
+RULE = "missing folders are made, an existing file is replaced"
+"""For the help text of `--out`."""
 
 
 def is_folder(out: Path, suffix: str) -> bool:
-    """Whether `out` is a folder for files of the command's choice; else it is a file whose name ends in `suffix`.
+    """Whether `out` is a folder, in which the command names the files; else it is a file whose name ends in `suffix`.
 
     Raises:
-        GanpipeError: it is neither, or this user cannot write there.
+        GanpipeError: `out` is neither, or this user cannot write there.
     """
     folder = os.path.isdir(out) or not out.suffix
     if not folder and out.suffix.lower() != suffix:
@@ -31,7 +31,7 @@ def is_folder(out: Path, suffix: str) -> bool:
         parent = next(path for path in out.absolute().parents if os.path.isdir(path))
         _require_writable(parent, out)
         return folder
-    except OSError as error:  # below a file, a name that is too long, a folder that this user may not enter
+    except OSError as error:  # the parent is a file, the name is too long, or this user may not enter the folder
         raise GanpipeError(f"--out: {out}: {error.strerror}; choose another place") from None
     if folder and not stat.S_ISDIR(mode):
         raise GanpipeError(f"--out: {out} is a file; expected a name that ends in {suffix}, or a folder")
@@ -40,7 +40,14 @@ def is_folder(out: Path, suffix: str) -> bool:
 
 
 def require_folder(out: Path, option: str) -> None:
-    """Raise GanpipeError where `out` is no folder that this user can write to, or make."""
+    """Return if `out` is a folder that this user can write to, or can make.
+
+    Args:
+        option: name of the command's option, for error messages.
+
+    Raises:
+        GanpipeError: it is not.
+    """
     try:
         there = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
         is_folder = stat.S_ISDIR(os.stat(there).st_mode)
@@ -58,17 +65,17 @@ def _require_writable(there: Path, out: Path, option: str = "--out") -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Make `path` hold `content`, or leave it as it was.
+    """Write `content` to `path`; after an error, the file is as it was before.
 
     Raises:
-        GanpipeError: it cannot be written.
+        GanpipeError: the file cannot be written.
     """
     target = Path(os.path.realpath(path))
     scratch = target.with_name(f".ganpipe-{os.getpid()}.new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         in_place = target.exists() and not target.is_file()  # a device or a pipe
-        if in_place or not os.access(target.parent, os.W_OK):  # a file in a folder that takes no other
+        if in_place or not os.access(target.parent, os.W_OK):  # no temporary file can be made in this folder
             target.write_bytes(content)
             return
         try:

@@ -1,4 +1,4 @@
-"""pin: write what the search chose into params.yaml, and switch the search off: from then on no timing plays a part."""
+"""pin: writes the settings that the search chose into params.yaml and switches the search off, for repeatable runs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ PARAMS = Path("params.yaml")
 
 
 def main(argv: list[str]) -> int:
-    """Comments and order of params.yaml stay.
+    """Comments and order of params.yaml stay as they are.
 
     Raises:
-        GanpipeError: nothing was searched here.
+        GanpipeError: this checkout has no result of a search.
     """
     require_no_arguments(argv, "pin", __doc__)
     params = load_params()
     chosen = read_json(TUNE / "best.json", made_by="tune")
     if not chosen:
-        raise GanpipeError(f"{TUNE / 'best.json'}: holds no choice (tune.num_trials is 0); there is nothing to pin")
+        raise GanpipeError(
+            f"{TUNE / 'best.json'}: holds no result of a search (tune.num_trials is 0); there is nothing to pin"
+        )
     config, gan = searched_config(params), params.train.gan
     from dvc.utils.serialize import modify_yaml
 

@@ -1,4 +1,4 @@
-"""`ganpipe promote`, `ganpipe rollback`: the champion by hand, through the gate or past it, and back again."""
+"""`ganpipe promote`, `ganpipe rollback`: makes a version the champion, with or without the gate, and takes it back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from .. import environment
 from ..params import load_params
-from ..registry.promotion import Promotion, promote, roll_back
+from ..registry.promotion import Promotion, PromotionRequest, promote, roll_back
 from ..stages.register import VersionMeasurement
 from ..tracking.runs import Tracker
 
@@ -25,7 +25,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """`argv[0]` is the command: promote or rollback. Exit code 1 where the gate says no."""
+    """`argv[0]` is the command: promote or rollback. Exit code 1 if the gate refuses."""
     command = argv[0]
     options = _parser(command).parse_args(argv[1:])
     params = load_params()
@@ -36,17 +36,9 @@ def main(argv: list[str]) -> int:
     if command == "rollback":
         _show(settings.model_name, roll_back(tracker, settings.model_name, options.reason, options.who))
         return 0
-    again = VersionMeasurement(params.evaluate, tracker)
-    done = promote(
-        tracker,
-        settings,
-        again.measure,
-        again.protocol,
-        version=options.version,
-        force=options.force,
-        reason=options.reason,
-        by=options.who,
-    )
+    measurement = VersionMeasurement(params.evaluate, tracker)
+    request = PromotionRequest(options.version, options.force, options.reason, options.who)
+    done = promote(tracker, settings, measurement.measure, measurement.protocol, request)
     _show(settings.model_name, done)
     if done.champion == done.version:
         return 0

@@ -1,4 +1,4 @@
-"""`ganpipe replay`: send to MLflow what runs recorded while it was away."""
+"""`ganpipe replay`: sends to MLflow what runs recorded while it did not answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..tracking.replay import replay
 def main(argv: list[str]) -> int:
     argparse.ArgumentParser(
         prog="ganpipe replay",
-        description="Send to MLflow what runs of this checkout recorded while it was away. Again: what is still left.",
+        description="Send to MLflow what runs of this checkout recorded while it did not answer. May be repeated.",
     ).parse_args(argv)
     found, sent = replay(environment.home())
     if sent < found:

@@ -1,4 +1,4 @@
-"""report: a run as one self-contained HTML page, kept beside the training's run in MLflow, too."""
+"""report: a run as one self-contained HTML page, which is also stored in the training's run in MLflow."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..tracking.runs import Tracker
 from . import output
 
 DEFAULT = Path("report.html")
-"""In the checkout's root, where people find it; git ignores it, and DVC does not know it: durations and the
-registry's state are no function of a stage's inputs."""
+"""In the checkout's root, where people find it. Git ignores the file. It is not a DVC output, because durations and the
+registry's state do not follow from a stage's inputs."""
 
 
 def main(argv: list[str]) -> int:
@@ -44,12 +44,16 @@ def main(argv: list[str]) -> int:
 
 
 def _keep(report: Report, tracker: Tracker, page: str) -> str:
-    """Log the page to the training's run; what came of it, in words. MLflow's being away is no reason to fail."""
+    """Log the page to the training's run. The command does not fail if MLflow does not answer.
+
+    Returns:
+        What happened, for people.
+    """
     if report.run is None:
         reasons = [item.text for item in report.missing if item.part == "MLflow"]
         return f"page not logged: {reasons[0] if reasons else 'there is no training run yet'}"
     try:
-        mlflow_state.log_page(mlflow_state.reach(tracker), tracker, report.run.run_id, page)
+        mlflow_state.log_page(mlflow_state.connect_to_existing(tracker), tracker, report.run.run_id, page)
     except GanpipeError as error:
         return f"page not logged: {error}"
     return f"{mlflow_state.PAGE} of the training's run {report.run.run_id}"

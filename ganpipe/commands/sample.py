@@ -19,7 +19,7 @@ from ..evaluation.sampling import sample_seeds
 from ..packaging.class_names import class_names
 from ..packaging.served_model import MAX_SEED, ROWS_AT_ONCE, Generator
 from ..params import load_params
-from ..registry.open_model import opened
+from ..registry.open_model import open_generator
 from ..registry.versions import CHAMPION
 from ..tracking.runs import Tracker
 from . import given, output
@@ -38,7 +38,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="as evaluate.seed: 0 gives the evaluation's first images")
     given.add_options(parser, without_label="the classes in turn")
     parser.add_argument(
-        "--truncation", type=float, default=1.0, help="above 0, at most 1 (default): less is less varied"
+        "--truncation",
+        type=float,
+        default=1.0,
+        help="above 0, at most 1 (default): lower values give less varied images",
     )
     parser.add_argument(
         "--out",
@@ -50,13 +53,15 @@ def main(argv: list[str]) -> int:
     single = output.is_folder(options.out, ".png")
     seeds = _seeds(options.seed, options.num, single)
     settings = load_params().register_
-    with opened(options.model, Tracker.at(environment.home(), settings.experiment), settings.model_name) as model:
+    with open_generator(
+        options.model, Tracker.at(environment.home(), settings.experiment), settings.model_name
+    ) as model:
         generator = model.generator
         if pictures := given.pictures_of(model):
             raise GanpipeError(
                 f"{model.name}: the GAN {generator.description['gan']!r} makes images of other images "
-                f"({', '.join(pictures)}); `ganpipe translate --model {options.model} --input DIR --output DIR` gives "
-                "it yours"
+                f"({', '.join(pictures)}); to give it your images: `ganpipe translate --model {options.model} "
+                "--input DIR --output DIR`"
             )
         chosen = given.values_of(model, options)
         in_turn = sample_grids.classes_in_turn(generator.gan, options.num) or {}
@@ -66,7 +71,7 @@ def main(argv: list[str]) -> int:
         if single:
             _write_single(options.out, parts, seeds)
         else:
-            # As in the evaluation's grid: a column a class, where the classes are shown in turn.
+            # As in the evaluation's grid: one column per class, if the classes are shown in turn.
             images_NCHW = np.concatenate(list(parts))
             columns = sample_grids.num_columns(generator.gan) if options.label is None else None
             output.write(options.out, grids.png(grids.grid(images_NCHW, columns)))
@@ -75,7 +80,7 @@ def main(argv: list[str]) -> int:
 
 
 def _shown(generator: Generator, chosen: Mapping[str, Any]) -> str:
-    """The class of all images, as people call it."""
+    """The class of all images, for the last line of the output."""
     assert generator.label is not None
     number, names = chosen[generator.label], class_names(generator.description)
     return f", class {number}{f' ({names[number]})' if names else ''}"
@@ -84,7 +89,7 @@ def _shown(generator: Generator, chosen: Mapping[str, Any]) -> str:
 def _seeds(seed: int, num: int, single: bool) -> list[int]:
     if num < 1 or (num > MAX_IN_A_GRID and not single):
         raise GanpipeError(
-            f"--num: got {num}; expected 1 to {MAX_IN_A_GRID:,} in a grid, and for more a folder as --out"
+            f"--num: got {num}; expected 1 to {MAX_IN_A_GRID:,} in a grid; for more images, --out must be a folder"
         )
     seeds = sample_seeds(seed, num)
     if seed < 0 or seeds[-1] > MAX_SEED:
@@ -95,7 +100,7 @@ def _seeds(seed: int, num: int, single: bool) -> list[int]:
 def _images(
     generator: Generator, seeds: list[int], values: Mapping[str, np.ndarray], truncation: float
 ) -> Iterator[np.ndarray]:
-    """uint8 images (N, C, H, W), some at a time."""
+    """uint8 images, (N, C, H, W), in parts of at most ROWS_AT_ONCE."""
     for start in range(0, len(seeds), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         frame = pd.DataFrame({"seed": seeds[rows], **{name: column[rows] for name, column in values.items()}})
@@ -108,7 +113,7 @@ def _images(
 
 
 def _write_single(folder: Path, parts: Iterator[np.ndarray], seeds: list[int]) -> None:
-    """One file an image, named for its seed."""
+    """Write one file per image, named by its seed."""
     width, index = len(str(seeds[-1])), 0
     for images_NCHW in parts:
         for image_CHW in images_NCHW:

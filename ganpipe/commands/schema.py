@@ -1,4 +1,4 @@
-"""schema: the JSON schema of params.yaml, which editors complete and check with."""
+"""schema: writes the JSON schema of params.yaml, which editors use for completion and checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""serve: a page that shows samples of the champion, and a small JSON API."""
+"""serve: serves a page that shows samples of the champion, and a small JSON API."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ganpipe serve",
         description="Serve a page with samples of a registered generator, and a JSON API (/api/model, /api/images, "
-        "/api/translate, "
-        "/healthz, /readyz). It follows the alias: a new champion is shown without a restart.",
-        epilog="Whoever may write to the registry decides which code this command runs. There is no login: beyond "
-        "this machine put it behind a proxy that has one.",
+        "/api/translate, /healthz, /readyz). It follows the alias: a new champion is shown without a restart.",
+        epilog="Whoever may write to the registry decides which code this command runs. There is no login: to serve "
+        "other machines, put it behind a proxy with a login.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    model_help = "models:/NAME@ALIAS, or models:/NAME/VERSION for good (default: params.yaml's champion)"
+    model_help = "models:/NAME@ALIAS, or models:/NAME/VERSION for a fixed version (default: params.yaml's champion)"
     parser.add_argument("--model", default=argparse.SUPPRESS, help=model_help)
     parser.add_argument("--host", default=own.host, help="address to listen on")
-    parser.add_argument("--port", type=int, default=own.port, help="0 for any that is free")
+    parser.add_argument("--port", type=int, default=own.port, help="port; 0 for any free port")
     parser.add_argument(
         "--allow-host",
         dest="hosts",
         action="append",
         default=[],
         metavar="NAME",
-        help="a further Host name to answer to, again for more; on a loopback address others than its own are refused",
+        help="a further host name to answer to (can be repeated); on a loopback address, other names are refused",
     )
-    parser.add_argument("--device", default=own.device, help="cpu, cuda, …; auto: a GPU where there is one")
-    parser.add_argument("--poll-seconds", type=float, default=own.poll_seconds, help="time between looks at MLflow")
-    parser.add_argument("--max-images", type=int, default=own.max_images, help="images that a request may ask for")
-    parser.add_argument("--rate", type=float, default=own.rate, help="images a second that a client may ask for")
-    parser.add_argument("--burst", type=int, default=own.burst, help="images at once that a client may ask for")
-    parser.add_argument("--queue", type=int, default=own.queue, help="images that may wait; beyond, 503 is answered")
+    parser.add_argument("--device", default=own.device, help="cpu, cuda, …; auto: a GPU if there is one")
     parser.add_argument(
-        "--max-upload-bytes", type=int, default=own.max_upload_bytes, help="of a picture that is sent to be translated"
+        "--poll-seconds", type=float, default=own.poll_seconds, help="time between two requests to MLflow"
+    )
+    parser.add_argument("--max-images", type=int, default=own.max_images, help="images that a request may ask for")
+    parser.add_argument("--rate", type=float, default=own.rate, help="images per second that a client may ask for")
+    parser.add_argument("--burst", type=int, default=own.burst, help="images at once that a client may ask for")
+    parser.add_argument("--queue", type=int, default=own.queue, help="images that may wait; requests beyond get 503")
+    parser.add_argument(
+        "--max-upload-bytes", type=int, default=own.max_upload_bytes, help="size of a picture that a client sends"
     )
     parser.add_argument(
         "--max-upload-pixels",
         type=int,
         default=own.max_upload_pixels,
-        help="width times height of such a picture, known before it is decoded",
+        help="width times height of such a picture, checked before it is decoded",
     )
     parser.add_argument(
-        "--grace-seconds", type=int, default=own.grace_seconds, help="for requests under way at SIGTERM"
+        "--grace-seconds", type=int, default=own.grace_seconds, help="time for the requests under way at SIGTERM"
     )
     return parser
 

@@ -31,8 +31,8 @@ def _show(root: Path) -> None:
             print(f"{name:<8} {service.url}{note}  address {service.address}  pid {service.pid}  log {log}{health}")
 
 
-def _settle(root: Path) -> None:
-    """See to it that MLflow's page finds the files of a checkout that was moved, see `tracking/relocation.py`."""
+def _relocate_database(root: Path) -> None:
+    """Correct the addresses in MLflow's database if the checkout was moved, see `tracking/relocation.py`."""
     tracker = Tracker.at(root, "")
     if (database := sqlite_path(tracker.uri)) is not None and database.exists():
         tracker.check()
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     root = home(repo_root())
     if command == "up":
         if "mlflow" in (options.names or KINDS):
-            _settle(root)
+            _relocate_database(root)
         services.ensure_all(options.names or KINDS, root)
     elif command == "down":
         stopped = services.stop(root, options.names or KINDS)

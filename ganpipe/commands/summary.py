@@ -1,4 +1,4 @@
-"""summary: what the last run made, and where it is."""
+"""summary: what the last run made, and where its outputs are."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..packaging.card import SAMPLES_FILE
 from ..packaging.package import digest_of_package
 from ..params import load_params
 from ..registry.registration import content_digest
-from ..registry.versions import CHAMPION, by_alias, find_version, no_champion
+from ..registry.versions import CHAMPION, explain_no_champion, find_version, version_by_alias
 from ..stages.common import CURVES, EVALUATE, PACKAGE, TRAIN, read_json
 from ..tracking.links import run_page, version_page
-from ..tracking.replay import waiting
-from ..tracking.runs import Tracker, run_of
+from ..tracking.replay import runs_with_unsent_records
+from ..tracking.runs import Tracker, get_run_or_none
 
 RUN_LINK = "MLflow run of the training"
 
@@ -41,19 +41,19 @@ def main(argv: list[str]) -> int:
     print(f"curves   {TRAIN / CURVES}/: `dvc plots show` draws them")
     if found["version"] is not None and RUN_LINK not in found["links"]:
         print("MLflow   no longer has the run of the training; the model version is still there")
-    if left := waiting(environment.home()):
+    if left := runs_with_unsent_records(environment.home()):
         print(f"MLflow   has not taken all records of {len(left)} runs yet: `ganpipe replay` sends them")
     return 0
 
 
 def facts() -> dict[str, Any]:
-    """What the outputs in this checkout came to, and what the registry says of them.
+    """Facts about the outputs in this checkout and about their version in the registry.
 
     Returns:
-        `model_name`, `version` (None where this registry does not have it), `aliases`, `champion` (its version),
-        `no_champion` (why there is no champion, and what to do; empty where there is one), `metric` (the gate's),
-        `metrics`, `told` (of each, which values are better and what it tells), `protocol` (one line), `links` (pages by
-        title).
+        `model_name`, `version` (None if this registry does not have it), `aliases`, `champion` (number of the
+        champion's version), `no_champion` (why there is no champion, and what to do; empty if there is one), `metric`
+        (the gate's), `metrics`, `told` (for each metric, which values are better and what it tells), `protocol` (one
+        line), `links` (title -> address of a page).
 
     Raises:
         GanpipeError: a stage has not run yet, or MLflow does not answer.
@@ -67,12 +67,14 @@ def facts() -> dict[str, Any]:
     client = tracker.client()
     content = content_digest(digest_of_package(PACKAGE), values, protocol_hash)
     version = find_version(client, tracker, settings.model_name, content)
-    champion = None if version is None else by_alias(client, tracker, settings.model_name, CHAMPION)
-    nobody = no_champion(client, tracker, settings.model_name) if version is not None and champion is None else ""
+    champion = None if version is None else version_by_alias(client, tracker, settings.model_name, CHAMPION)
+    why_no_champion = (
+        explain_no_champion(client, tracker, settings.model_name) if version is not None and champion is None else ""
+    )
     links = {}
     if version is not None:
         links["MLflow model version"] = version_page(tracker, settings.model_name, int(version.version))
-        run = run_of(client, tracker, str(version.run_id))
+        run = get_run_or_none(client, tracker, str(version.run_id))
         if run is not None:
             links[RUN_LINK] = run_page(tracker, run.info.run_id, run.info.experiment_id)
     return {
@@ -80,7 +82,7 @@ def facts() -> dict[str, Any]:
         "version": None if version is None else int(version.version),
         "aliases": [] if version is None else sorted(version.aliases),
         "champion": None if champion is None else int(champion.version),
-        "no_champion": nobody,
+        "no_champion": why_no_champion,
         "metric": settings.metric,
         "metrics": values,
         "told": metrics.told(values),

@@ -1,4 +1,4 @@
-"""translate: from a folder of images, the image that a generator makes of each."""
+"""translate: writes, for each image in a folder, the image that a generator makes of it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from ..data.sources.base import EncodedFile
 from ..errors import EXIT_MENDABLE, GanpipeError
 from ..packaging.served_model import MAX_SEED
 from ..params import load_params
-from ..registry.open_model import Opened, opened
+from ..registry.open_model import OpenedGenerator, open_generator
 from ..registry.versions import CHAMPION
 from ..section import nearest, parse
 from ..tracking.runs import Tracker
 from . import given, output
 
 IMAGES_AT_ONCE = 16
-"""Images in one pass of the network; the next ones are read meanwhile."""
+"""Images in one forward pass; the next ones are read meanwhile."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """An image file, and where the image that is made of it goes."""
+    """An image file, its name for people, and the path of the image that is made of it."""
 
     shown: str
     path: Path
@@ -55,11 +55,13 @@ def main(argv: list[str]) -> int:
     if not options.force:
         _require_new([file.target for file in found])
     register = params.register_
-    with opened(options.model, Tracker.at(environment.home(), register.experiment), register.model_name) as model:
+    with open_generator(
+        options.model, Tracker.at(environment.home(), register.experiment), register.model_name
+    ) as model:
         name = _picture(model, options.direction)
         spec = model.generator.conditions[name]
         changes = {key: value for key in ("shape", "enlarge", "background") if (value := getattr(options, key))}
-        # Not model_copy, which checks nothing.
+        # Not model_copy, because it does not check the values.
         settings = parse(
             DataSettings,
             {**params.data.model_dump(), **changes, "image_size": spec["size"], "channels": spec["channels"]},
@@ -96,32 +98,39 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="DIR",
-        help="a folder for a PNG of the same name for each; it is made, and no file in it is replaced without --force",
+        help="a folder, made if missing, for one PNG per image, of the same name; files are replaced only with --force",
     )
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
-    parser.add_argument("--direction", help="for a model that has several, such as a_to_b; default: the first")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+    parser.add_argument("--direction", help="for a model with several directions, such as a_to_b; default: the first")
     parser.add_argument(
         "--shape", choices=("crop", "pad"), help="how an image becomes square; default: data.shape in params.yaml"
     )
     parser.add_argument(
-        "--enlarge", choices=("pad", "resize"), help="what a small image does; default: data.enlarge in params.yaml"
+        "--enlarge",
+        choices=("pad", "resize"),
+        help="what is done with a small image; default: data.enlarge in params.yaml",
     )
     parser.add_argument(
         "--background", metavar="COLOUR", help="behind transparent pixels; default: data.background in params.yaml"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn, the same for all images; default: 0")
     parser.add_argument(
-        "--truncation", type=float, default=1.0, help="above 0, at most 1 (default): less is less varied"
+        "--seed", type=int, default=0, help="seed of everything that is drawn, the same for all images; default: 0"
+    )
+    parser.add_argument(
+        "--truncation",
+        type=float,
+        default=1.0,
+        help="above 0, at most 1 (default): lower values give less varied images",
     )
     given.add_options(parser, without_label="drawn from the seed")
     return parser
 
 
 def _files(source: Path, target: Path) -> list[_File]:
-    """The images in `source`, and where what is made of them goes in `target`.
+    """The images in `source`, with the paths of their results in `target`.
 
     Raises:
-        GanpipeError: there are none, or two would go to one place, or on top of themselves.
+        GanpipeError: there are no images, two results would have the same path, or a result would replace its image.
     """
     left_out = Tally()
     parts: list[files.Parts]
@@ -154,15 +163,15 @@ def _files(source: Path, target: Path) -> list[_File]:
 
 
 def _stem(name: str) -> str:
-    """Without an image's extension: `photo.0001` has none."""
+    """`name` without an image's extension: `photo.png` -> `photo`, but `photo.0001` stays, because it has none."""
     return os.path.splitext(name)[0] if files.is_image(name) else name
 
 
-def _picture(model: Opened, direction: str | None) -> str:
-    """The condition that takes the images.
+def _picture(model: OpenedGenerator, direction: str | None) -> str:
+    """The name of the condition that takes the images.
 
     Raises:
-        GanpipeError: the model takes none, or several at once, or has no such direction.
+        GanpipeError: the model takes no image, takes several images at once, or has no such direction.
     """
     pictures, choices = given.pictures_of(model), model.generator.choices
     gan = f"the GAN {model.generator.description['gan']!r} of {model.name}"
@@ -174,12 +183,12 @@ def _picture(model: Opened, direction: str | None) -> str:
     if choices:
         return choices[direction] if direction is not None else next(iter(choices.values()))
     if len(pictures) > 1:
-        raise GanpipeError(f"{gan} takes several images at once ({', '.join(pictures)}), and a file is one")
+        raise GanpipeError(f"{gan} takes several images at once ({', '.join(pictures)}), but a file is one image")
     return pictures[0]
 
 
-def _columns(model: Opened, options: argparse.Namespace) -> dict[str, Any]:
-    """What all rows have beside the image."""
+def _columns(model: OpenedGenerator, options: argparse.Namespace) -> dict[str, Any]:
+    """The columns beside the image, with one value for all rows."""
     if not 0 <= options.seed <= MAX_SEED:
         raise GanpipeError(f"--seed: got {options.seed}; expected 0 to {MAX_SEED}")
     if not 0 < options.truncation <= 1:
@@ -188,8 +197,14 @@ def _columns(model: Opened, options: argparse.Namespace) -> dict[str, Any]:
     return {"seed": options.seed, **truncation, **given.values_of(model, options)}
 
 
-def _translate(model: Opened, name: str, found: list[_File], settings: DataSettings, columns: Mapping[str, Any]) -> int:
-    """Write the image of each file; returns how many there are. Others get a line each."""
+def _translate(
+    model: OpenedGenerator, name: str, found: list[_File], settings: DataSettings, columns: Mapping[str, Any]
+) -> int:
+    """Write the result of each file. For a file that cannot be read, a line on stderr says why.
+
+    Returns:
+        How many results were written.
+    """
     num_made = 0
     with progress("translate", len(found), "img") as bar:
         for batch in _read_ahead(found, settings):
@@ -216,7 +231,7 @@ _Read = tuple[_File, bytes | UnreadableImage]
 
 
 def _read_ahead(found: list[_File], settings: DataSettings) -> Iterator[list[_Read]]:
-    """Files in batches, each as a PNG of the size that the model takes; one batch is read while another is used."""
+    """The files in batches, each as a PNG of the model's size. The next batch is read while the caller uses one."""
     with ThreadPoolExecutor(min(4, usable_cpus())) as pool:
         waiting: list[Future[_Read]] = []
         for start in range(0, len(found), IMAGES_AT_ONCE):

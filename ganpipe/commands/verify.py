@@ -17,14 +17,14 @@ from ..packaging.fetching import NotUsable
 from ..packaging.package import digest_of_package, download_package
 from ..params import Params, load_params
 from ..registry.registration import content_digest
-from ..registry.verification import Finding, compare, one, verdict
+from ..registry.verification import Finding, compare, compare_value, verdict
 from ..registry.versions import CHAMPION, CONTENT_TAG, measurement_of, version_of
 from ..stages.common import SHARDS
 from ..stages.train import searched_config, training_settings
 from ..tracking import lineage
-from ..tracking.connection import patiently
+from ..tracking.connection import with_retries
 from ..tracking.run_log import flatten
-from ..tracking.runs import Tracker, run_of
+from ..tracking.runs import Tracker, get_run_or_none
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,7 +40,7 @@ WORDS = {
 
 
 def main(argv: list[str]) -> int:
-    """Exit code 0 where everything is the same, 1 where something differs or is not here."""
+    """Exit code 0 if everything is the same, 1 if something differs or cannot be compared."""
     parser = argparse.ArgumentParser(prog="ganpipe verify", description=__doc__)
     parser.add_argument("version", nargs="?", default=CHAMPION, help="number or alias; default: champion")
     parser.add_argument("--model", help="registered model; default: register.model_name of params.yaml")
@@ -63,14 +63,14 @@ def main(argv: list[str]) -> int:
 
 
 def findings_of(client: MlflowClient, tracker: Tracker, version: ModelVersion, params: Params) -> Iterator[Finding]:
-    """Everything that is compared, in the order in which a person would look.
+    """The findings of all comparisons, the most important first.
 
     Raises:
         GanpipeError: the version was not registered by ganpipe.
     """
     tags = version.tags
     yield _package(tracker, version)
-    run = run_of(client, tracker, str(version.run_id))
+    run = get_run_or_none(client, tracker, str(version.run_id))
     if run is None:
         gone = f"the training's run {version.run_id} is gone from MLflow"
         yield from (Finding(part, "", "unknown", NOT_TOLD, gone) for part in ("code", "settings"))
@@ -95,7 +95,7 @@ def findings_of(client: MlflowClient, tracker: Tracker, version: ModelVersion, p
 
 
 def _package(tracker: Tracker, version: ModelVersion) -> Finding:
-    """The files that MLflow keeps, against what was registered."""
+    """The files that MLflow keeps, compared with the digest that was registered."""
     measurement = measurement_of(version)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -110,26 +110,26 @@ def _package(tracker: Tracker, version: ModelVersion) -> Finding:
 def _against_tag(part: str, tags: Mapping[str, str], tag: str, here: str | None, why_not: str = "") -> Finding:
     if tag not in tags:
         return Finding(part, "", "unknown", NOT_TOLD, here or why_not)
-    return one(part, tags[tag], here, why_not)
+    return compare_value(part, tags[tag], here, why_not)
 
 
 def _code(tags: dict[str, str]) -> Finding:
-    """The files that git tracks, against the commit that the training ran at."""
+    """The files that git tracks, compared with the commit of the training."""
     commit = tags.get("ganpipe.git.commit", "none")
     if tags.get("ganpipe.git.dirty") != "false":
-        return one("code", f"{commit} with edits", None, "which edits, git does not know")
+        return compare_value("code", f"{commit} with edits", None, "git does not know which edits")
     edited = lineage.edited_since(Path.cwd(), commit)
     if edited is None:
-        return one("code", commit, None, lineage.commit_problem(Path.cwd()) or "no such commit: git fetch")
+        return compare_value("code", commit, None, lineage.commit_problem(Path.cwd()) or "no such commit: git fetch")
     others = f" and {len(edited) - 5} more" if len(edited) > 5 else ""
-    return one("code", commit, f"other files: {', '.join(edited[:5])}{others}" if edited else commit)
+    return compare_value("code", commit, f"other files: {', '.join(edited[:5])}{others}" if edited else commit)
 
 
 def _settings(run: Run, params: Params) -> list[Finding]:
-    """The settings that the training's run logged. What the search chose is in them: it is looked up here, too."""
+    """The settings that the training's run logged, compared with those here. Both include the choice of the search."""
     try:
         here = {key: str(value) for key, value in flatten(training_settings(params, searched_config(params))).items()}
-    except GanpipeError as error:  # nothing searched here yet
+    except GanpipeError as error:  # the search has not run here yet
         return [Finding("settings", "", "unknown", f"{len(run.data.params)} values", str(error))]
     sections = {key.split(".")[0] for key in here}
     registered = {key: value for key, value in run.data.params.items() if key.split(".")[0] in sections}
@@ -137,12 +137,12 @@ def _settings(run: Run, params: Params) -> list[Finding]:
 
 
 def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, str] | None:
-    """What the run says of the environment; None where it no longer has that file, or it was overwritten."""
+    """The environment that the run recorded; None if the run no longer has that file, or it was overwritten."""
     run_id, name = run.info.run_id, lineage.ENVIRONMENT_FILE
-    if name not in {item.path for item in patiently(lambda: client.list_artifacts(run_id), tracker.uri)}:
+    if name not in {item.path for item in with_retries(lambda: client.list_artifacts(run_id), tracker.uri)}:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        path = patiently(lambda: client.download_artifacts(run_id, name, folder), tracker.uri)
+        path = with_retries(lambda: client.download_artifacts(run_id, name, folder), tracker.uri)
         try:
             return _flat_environment(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError:
@@ -150,6 +150,7 @@ def _environment(client: MlflowClient, tracker: Tracker, run: Run) -> dict[str, 
 
 
 def _flat_environment(found: dict[str, Any]) -> dict[str, str]:
-    """What can be compared with another process's: how one computes follows from the settings, which are compared."""
-    own = {lineage.COMPUTING, *lineage.ROOM}
+    """The part of the environment that can be compared with another process's. Compute settings and numbers of CPUs are
+    left out, because they follow from the settings, which are compared, too."""
+    own = {lineage.COMPUTE_SETTINGS, *lineage.CPU_COUNTS}
     return {key: str(value) for key, value in flatten(found).items() if key.split(".")[0] not in own}

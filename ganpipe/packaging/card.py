@@ -1,8 +1,8 @@
 """The model card: on what data and how a generator was trained, what it achieved under which protocol, and its limits.
 
-Pure text from plain data, the same text for the same data: it is part of the package, which is a DVC output. Sections
-after Mitchell et al. 2019, arXiv 1810.03993. What depends on the registry (version, decision, alias) stands in the
-model version's description instead.
+Pure text from plain data. The same data gives the same text, because the card is part of the package, which is a DVC
+output. The sections follow Mitchell et al. 2019, arXiv 1810.03993. What depends on the registry (version, decision,
+alias) is in the model version's description instead.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def card(
     metrics: Mapping[str, float],
     protocol: Mapping[str, Any],
 ) -> str:
-    """The card as Markdown; it shows the picture `samples.png`, which lies beside it.
+    """The card as Markdown; it shows the picture `samples.png` from the same folder.
 
     Args:
         trained: the train stage's model.json: gan, config, averaged, data (image_size, channels, …), progress, run_key;
-            where it started from other weights, start (from, sha256).
+            if the training started from other weights, start (from, sha256).
         data: source, description, homepage, licence, digest, num_train, num_validation, classes.
         training: settings of the section `train` of params.yaml that decide what is learned.
-        metrics: of the evaluation, by name.
-        protocol: under which they were measured, as in the evaluation's protocol.json.
+        metrics: metrics of the evaluation, by name.
+        protocol: the protocol under which they were measured, as in the evaluation's protocol.json.
     """
     return (
         "\n\n".join(
@@ -57,13 +57,13 @@ def card(
     )
 
 
-def in_short(text: str) -> str:
-    """The paragraph of a card that tells the most, for MLflow's pages."""
+def card_summary(text: str) -> str:
+    """The summary paragraph of a card, for MLflow's pages."""
     return text.split("\n\n")[1]
 
 
 def paper_of(gan: str) -> str:
-    """The line in which a GAN's file names its paper."""
+    """The first line of the docstring of a GAN's file, which names its paper."""
     docstring = sys.modules[gans.load(gan).__module__].__doc__ or gan
     return docstring.strip().splitlines()[0].rstrip(".")
 
@@ -90,7 +90,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """In one line, and where the value has a bar, that bar is no border."""
+    """The value in one line; a `|` in it is escaped, so that it does not end the cell."""
     return _line(value).replace("|", "\\|")
 
 
@@ -162,15 +162,17 @@ def _column(kind: FieldSpec) -> str:
 def _limits(trained: Mapping[str, Any], data: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
     gan_class, size = gans.load(trained["gan"]), DataSpec.from_json(trained["data"]).image_size
     points = [
-        f"It knows images of the kind and in the shares of its data, at {size} x {size} pixels, and no other; what the "
-        "data leaves out or shows wrongly, it does, too.",
-        "Its images are invented. They are no evidence of anything, and who shows them says that they are generated.",
+        f"It makes only images of the kind and in the proportions of its data, at {size} x {size} pixels; what the "
+        "data leaves out or shows wrongly, its images leave out or show wrongly, too.",
+        "Its images are invented. They are not evidence of anything; whoever shows them has to say that they are "
+        "generated.",
         f"What its images may be used for follows from the licence of the data ({data['licence']}); ask before you "
-        "publish them under another.",
+        "publish them under another licence.",
         "Copies of training images: the evaluation's `nearest.png` (in the MLflow run and artifacts/evaluate/figures) "
-        "shows, of all samples measured, those that come nearest to a training image, beside these images. It is for a "
-        "person to look at before a release: no number above tells copies from new images.",
-        f"Numbers from {protocol['num_samples']:,} samples under one seed; differences within their scatter are none.",
+        "shows, of all samples measured, those that come nearest to a training image, beside these images. A person "
+        "has to look at it before a release, because no number above tells copies from new images.",
+        f"The numbers come from {protocol['num_samples']:,} samples under one seed; differences that are smaller than "
+        "their scatter mean nothing.",
     ]
     if not gan_class.given:
         points.append("The class of an image cannot be chosen.")

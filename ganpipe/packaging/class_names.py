@@ -1,4 +1,4 @@
-"""Classes as people name them: by number, or by the name that they have in the data."""
+"""Classes as people name them: by number, or by the class name in the data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..section import nearest
 
 
 def class_names(description: Mapping[str, Any], field: str | None = None) -> tuple[str, ...]:
-    """Names of the classes that a packaged generator is given, by number; empty where its model.json holds none.
-
-    Versions that were registered before the names were kept have none.
+    """Names of the classes that a packaged generator takes, by class number; empty if its model.json holds no names, as
+    in versions that were registered before names were kept.
 
     Args:
-        field: the condition that is a class; None for the first.
+        description: the content of the package's model.json.
+        field: name of the condition whose classes are meant; None for the first condition that is a class.
     """
     from .served_model import conditions_of
 
@@ -34,10 +34,11 @@ def class_names(description: Mapping[str, Any], field: str | None = None) -> tup
 
 
 def class_number(text: str, num_classes: int, names: Sequence[str]) -> int:
-    """The class that is meant. Digits are always a number, also where classes are called by other numbers.
+    """The number of the class that `text` means. Digits are always the class number, even if the names of the classes
+    are numbers, too.
 
     Raises:
-        GanpipeError: there is no such class; says which there are.
+        GanpipeError: there is no such class; the message says what is expected.
     """
     if text.isascii() and text.isdecimal() and len(text) < 20:
         if int(text) < num_classes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import GanpipeError
 from ..redaction import redact
-from ..tracking.connection import patiently
+from ..tracking.connection import with_retries
 from ..tracking.relocation import local_path
 
 if TYPE_CHECKING:
@@ -19,17 +19,17 @@ _DOWNLOAD_SECONDS = 20.0
 
 
 class NotUsable(GanpipeError):
-    """A package that is there by name only: its files are gone or damaged, or ganpipe did not make it."""
+    """A package that cannot be used: its files are missing or damaged, or ganpipe did not make it."""
 
 
-def fetched(tracker: Tracker, version: ModelVersion, part: str, folder: Path) -> Path:
-    """A copy in `folder` of a version's files, or of one of them.
+def fetch_files(tracker: Tracker, version: ModelVersion, part: str, folder: Path) -> Path:
+    """Copy a version's files, or one of them, into `folder`, and return the path of the copy.
 
     Args:
-        part: path of that one, below the model's folder; empty for all.
+        part: path of the single file or folder to copy, relative to the model's folder; empty for everything.
 
     Raises:
-        NotUsable: MLflow knows the version, and its files are gone, or it has no such part.
+        NotUsable: MLflow knows the version, but its files are gone, or it has no such part.
         UnavailableError: MLflow or its artifact store does not answer.
     """
     from mlflow.artifacts import download_artifacts, list_artifacts
@@ -39,8 +39,8 @@ def fetched(tracker: Tracker, version: ModelVersion, part: str, folder: Path) ->
     remedy = "bring that folder back, or choose another version (`ganpipe models`)"
     client = tracker.client()
     try:
-        # Not version.source: MLflow would look its models:/… up in the process's default tracking URI.
-        uri = patiently(lambda: client.get_model_version_download_uri(version.name, version.version), tracker.uri)
+        # Not version.source, because MLflow would resolve its models:/… with the process's default tracking URI.
+        uri = with_retries(lambda: client.get_model_version_download_uri(version.name, version.version), tracker.uri)
     except GanpipeError as error:
         if getattr(error.__cause__, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -51,13 +51,13 @@ def fetched(tracker: Tracker, version: ModelVersion, part: str, folder: Path) ->
         try:
             return Path(download_artifacts(wanted, dst_path=str(folder), tracking_uri=tracker.uri))
         except (MlflowException, OSError) as error:
-            # A store that is away does not answer this either; one that answers says what is gone for good.
+            # If the store does not answer, this call fails, too; if it answers, it says what is missing permanently.
             if not list_artifacts(uri, tracking_uri=tracker.uri):
                 place = local_path(uri) or redact(uri)
-                raise NotUsable(f"{name}: its files are not in {place}, where MLflow left them; {remedy}") from error
+                raise NotUsable(f"{name}: its files are not in {place}, where MLflow stored them; {remedy}") from error
             beside = list_artifacts(wanted.rpartition("/")[0], tracking_uri=tracker.uri) if part else []
             if part and Path(part).name not in {Path(item.path).name for item in beside}:
                 raise NotUsable(f"{name}: no package of ganpipe: it has no {Path(part).name}") from error
             raise
 
-    return patiently(fetch, tracker.uri, _DOWNLOAD_SECONDS)
+    return with_retries(fetch, tracker.uri, _DOWNLOAD_SECONDS)

@@ -1,4 +1,4 @@
-"""What a version makes, as far as it decides whether two can be measured on the same data: size, channels, classes."""
+"""The shape of a generator's output, which decides whether two versions can be measured on the same data."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ SHAPE_TAG = "ganpipe.shape"
 
 @dataclass(frozen=True)
 class Shape:
-    """What a generator makes.
+    """The images that a generator makes.
 
     Attributes:
-        num_classes: of the data that it was trained on.
-        conditional: it is told the class, so that it can only be measured on data with the same classes.
-        class_names: digest of the classes' names in order; empty where they are not known.
+        image_size: height and width, pixels.
+        num_classes: number of classes in the data that the generator was trained on.
+        conditional: the generator takes conditions, so that it can only be measured on data with the same classes.
+        class_names: digest of the classes' names in order; empty if they are not known.
     """
 
     image_size: int
@@ -37,14 +38,14 @@ class Shape:
 
     @property
     def text(self) -> str:
-        """For people."""
+        """Size, channels and number of classes, for people."""
         channels = "1 channel" if self.channels == 1 else f"{self.channels} channels"
         classes = {0: "no classes", 1: "1 class"}.get(self.num_classes, f"{self.num_classes} classes")
         return f"{self.image_size} px, {channels}, {classes}"
 
     @property
     def tag(self) -> dict[str, str]:
-        """The tag that tells it of a model version."""
+        """The tag of a model version that holds this shape."""
         return {SHAPE_TAG: json.dumps(asdict(self), sort_keys=True)}
 
 
@@ -57,8 +58,8 @@ def shape_of_package(description: Mapping[str, Any], classes: Sequence[str] = ()
     """The shape of a package.
 
     Args:
-        description: its model.json.
-        classes: names of the data's classes, where they are known.
+        description: the content of its model.json.
+        classes: names of the data's classes, if they are known.
     """
     from .served_model import conditions_of, output_of
 
@@ -68,7 +69,8 @@ def shape_of_package(description: Mapping[str, Any], classes: Sequence[str] = ()
 
 
 def shape_of(tracker: Tracker, version: ModelVersion) -> Shape | None:
-    """The shape of a version: from its tag, else (earlier ganpipe set none) from its files; None where neither tells.
+    """The shape of a version: from its tag, else (earlier versions of ganpipe set no tag) from its files; None if
+    neither is readable.
 
     Raises:
         UnavailableError: MLflow does not answer.
@@ -86,12 +88,17 @@ def _tagged(version: ModelVersion) -> Shape | None:
         return None
 
 
-def difference(champion: Shape, other: Shape, name: str) -> str:
-    """Why the champion cannot be measured on the data of another generator, called `name`; empty where it can."""
+def incompatibility(champion: Shape, other: Shape, name: str) -> str:
+    """Why the champion cannot be measured on the data of another generator; empty if it can.
+
+    Args:
+        champion, other: the shapes of the two generators.
+        name: name of the other generator in the message.
+    """
     sizes = [(shape.image_size, shape.channels) for shape in (champion, other)]
     if sizes[0] != sizes[1] or (champion.conditional and champion.num_classes != other.num_classes):
         return f"the champion makes {champion.text}; {name} makes {other.text}"
     known = champion.class_names and other.class_names
     if champion.conditional and known and champion.class_names != other.class_names:
-        return f"the champion makes {champion.text}; the {other.num_classes} classes of {name} are others"
+        return f"the champion makes {champion.text}; the {other.num_classes} classes of {name} have other names"
     return ""

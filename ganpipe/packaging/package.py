@@ -1,12 +1,12 @@
 """The directory that is registered, built from what training left, and logged to MLflow.
 
     model.json              what it is: GAN, config, data spec, progress, digests, metrics, protocol, licence
-    generator.safetensors   the averaged weights that sampling needs
+    generator.safetensors   the weights that sampling needs; their moving average (EMA), if the training kept one
     code/                   exactly the sources of ganpipe that the GAN imports
     model.py                what MLflow runs (a copy of served_model.py)
     card.md, samples.png    the model card, for people
 
-The same inputs give the same bytes: it is a DVC output.
+The same inputs give the same bytes, because the directory is a DVC output.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,10 @@ from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from ..gans.spec import DataSpec
 from ..imports import SOURCES, closure
-from ..tracking.connection import as_default
+from ..tracking.connection import as_default_tracking_uri
 from ..tracking.read_back import check_stored
 from .card import CARD_FILE, SAMPLES_FILE
-from .fetching import NotUsable, fetched
+from .fetching import NotUsable, fetch_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +48,7 @@ _ALWAYS_REQUIRED = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetens
 
 
 def needed_sources(gan: str, sources: Path = SOURCES) -> tuple[list[str], list[str]]:
-    """The files of ganpipe that the GAN `gan` needs, and the top names of the other packages they import.
+    """The files of ganpipe that the GAN `gan` needs, and the top-level names of the other packages that they import.
 
     Raises:
         GanpipeError: there is no such GAN, or a file imports ganpipe by its absolute name.
@@ -61,7 +62,8 @@ def needed_sources(gan: str, sources: Path = SOURCES) -> tuple[list[str], list[s
 
 
 def requirements(gan: str, sources: Path = SOURCES) -> list[str]:
-    """Pinned pip requirements of the packaged GAN: `torch==2.13.0`, without a build's local suffix."""
+    """Pinned pip requirements of the packaged GAN, without the local version of a build: `torch==2.13.0`, not
+    `torch==2.13.0+cu130`."""
     modules = needed_sources(gan, sources)[1]
     owners = importlib.metadata.packages_distributions()
     names = {*_ALWAYS_REQUIRED, *(owners[module][0] for module in modules if module in owners)}
@@ -84,32 +86,36 @@ def _read_trained(train_dir: Path) -> dict[str, Any]:
         raise GanpipeError(f"{path}: expected a JSON object, found {type(trained).__name__}; run the train stage again")
     if missing := {"gan", "config", "averaged", "data", "progress", "run_key", "data_digest"} - set(trained):
         raise GanpipeError(f"{path}: {sorted(missing)[0]!r} is missing; run the train stage again")
-    gans.load(str(trained["gan"]))  # its name becomes that of a file: it is one of those that are here
+    gans.load(str(trained["gan"]))  # refuses a name that is not a file in gans/, because the name becomes a path
     return trained
 
 
-def build_package(
-    train_dir: Path,
-    package_dir: Path,
-    *,
-    metrics: Mapping[str, float],
-    protocol: Mapping[str, Any],
-    licence: str,
-    card: str,
-    samples_png: Path,
-    names: Mapping[str, Sequence[str]] | None = None,
-    sources: Path = SOURCES,
-) -> str:
-    """Build `package_dir` anew from `train_dir`, try it, and return its digest (hex).
+@dataclass(frozen=True)
+class PackageFacts:
+    """What a package says of its generator beside what the train stage left.
+
+    Attributes:
+        metrics, protocol: the evaluate stage's.
+        licence: of the data, as the shards' manifest says.
+        card: text of the model card, see `card.card`.
+        samples_png: the evaluate stage's sample grid, which the card shows.
+        names: names of the data's classes and words, by field and number; kept for the fields that the GAN is given.
+    """
+
+    metrics: Mapping[str, float]
+    protocol: Mapping[str, Any]
+    licence: str
+    card: str
+    samples_png: Path
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def build_package(train_dir: Path, package_dir: Path, facts: PackageFacts, *, sources: Path = SOURCES) -> str:
+    """Build `package_dir` from `train_dir`, generate with it once, and return its digest (hex).
 
     Args:
         train_dir: the train stage's output: generator.safetensors and model.json.
-        package_dir: replaced if it is there.
-        metrics, protocol: the evaluate stage's.
-        licence: of the data, as the shards' manifest says.
-        card: see `card.card`.
-        samples_png: the evaluate stage's sample grid, which the card shows.
-        names: of the data's classes and words, by field and number; kept for what the GAN is given.
+        package_dir: replaced if it exists.
         sources: the directory of the package ganpipe.
 
     Raises:
@@ -130,20 +136,20 @@ def build_package(
             "data": trained["data_digest"],
             "generator": sha256_of(package_dir / "generator.safetensors"),
         },
-        "licence": licence,
-        "metrics": dict(metrics),
-        "protocol": dict(protocol),
-        **_interface(trained, names),
+        "licence": facts.licence,
+        "metrics": dict(facts.metrics),
+        "protocol": dict(facts.protocol),
+        **_interface(trained, facts.names),
     }
     (package_dir / "model.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
-    (package_dir / CARD_FILE).write_text(card, encoding="utf-8")
-    shutil.copyfile(samples_png, package_dir / SAMPLES_FILE)
+    (package_dir / CARD_FILE).write_text(facts.card, encoding="utf-8")
+    shutil.copyfile(facts.samples_png, package_dir / SAMPLES_FILE)
     _try(package_dir)
     return digest_of_tree(package_dir)
 
 
-def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]] | None) -> dict[str, Any]:
-    """What the generator takes and makes, for whoever opens the package without its code."""
+def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The generator's inputs and outputs, for programs that read the package without running its code."""
     gan_class = gans.load(trained["gan"])
     config, data = gan_class.Config.model_validate(trained["config"]), DataSpec.from_json(trained["data"])
     conditions = gan_class.inputs_for(config, data)
@@ -154,7 +160,7 @@ def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]] | 
         ],
         "output": gan_class.output_for(config, data).model_dump(mode="json"),
         "has_latents": gan_class.has_latents,
-        "names": {name: list((names or {}).get(name, ())) for name in gan_class.given},
+        "names": {name: list(names.get(name, ())) for name in gan_class.given},
     }
 
 
@@ -169,7 +175,7 @@ def _copy(train_dir: Path, package_dir: Path, files: list[str], sources: Path) -
 
 
 def _try(package_dir: Path) -> None:
-    """Generate two images in each direction, so that a package that cannot is never registered."""
+    """Generate two images in each direction, so that a package that does not work is never registered."""
     import pandas as pd
     from mlflow.exceptions import MlflowException
 
@@ -188,7 +194,7 @@ def _try(package_dir: Path) -> None:
 
 
 def files_for_people(package_dir: Path) -> dict[str, Path]:
-    """The parts of a package that are for people, by the names under which MLflow keeps them."""
+    """The files of a package that are for people, by their names among MLflow's artifacts."""
     return {"card": package_dir / CARD_FILE, "samples": package_dir / SAMPLES_FILE}
 
 
@@ -203,10 +209,11 @@ def digest_of_package(package_dir: Path) -> str:
 
 
 def signature(description: Mapping[str, Any]) -> ModelSignature:
-    """Rows of seed in, what the GAN is given, and with latents truncation, to_seed, mix; uint8 NHWC images out.
+    """MLflow's signature of the model. Input columns: seed, the GAN's conditions, and, for a GAN with latents,
+    truncation, to_seed and mix. Output: uint8 images, (N, H, W, C).
 
-    Whole numbers are columns of any type, which the model itself checks: of a column of type long MLflow would cut off
-    a seed's fraction before the model sees it, and one of type double holds no seed above 2**53.
+    Integers are columns of any type, and the model itself checks them: in a column of type long, MLflow would cut off a
+    fraction before the model sees it, and a column of type double cannot hold all seeds above 2**53.
     """
     import numpy as np
     from mlflow.models import ModelSignature
@@ -235,7 +242,12 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
 
 
 def input_example(description: Mapping[str, Any], direction: str | None = None) -> dict[str, list[Any]]:
-    """Columns of two rows that the model takes, in a direction or the first of them."""
+    """The columns of two rows that the model accepts.
+
+    Args:
+        description: the content of the package's model.json.
+        direction: for a GAN with several directions; None for the first.
+    """
     from .served_model import conditions_of, directions_of
 
     directions = directions_of(description)
@@ -252,7 +264,7 @@ def input_example(description: Mapping[str, Any], direction: str | None = None) 
 
 
 def _example_values(spec: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """Two values of a condition."""
+    """Two valid values of a condition."""
     if spec["kind"] == "label":
         return [0, spec["num_classes"] - 1]
     if spec["kind"] == "number":
@@ -273,10 +285,10 @@ def _grey_png(shape: tuple[int, ...], level: int) -> bytes:
 
 
 def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
-    """Write the package as an MLflow pyfunc model to `path`, which must not be there yet.
+    """Write the package as an MLflow pyfunc model to `path`, which must not exist yet.
 
     Args:
-        model_info: MLflow's own, for `mlflow.models.Model` (run_id, model_id, …).
+        model_info: arguments of `mlflow.models.Model` (run_id, model_id, …).
     """
     import mlflow
     import pandas as pd
@@ -286,7 +298,7 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
     description = json.loads((package_dir / "model.json").read_text())
     example = pd.DataFrame(input_example(description))
     with tempfile.TemporaryDirectory() as folder:
-        # MLflow runs the file where it is, and Python leaves its compiled form there: not in the package.
+        # MLflow runs the file in its folder, and Python writes compiled code there, which must not be in the package.
         code = shutil.copy(package_dir / "model.py", folder)
         mlflow.pyfunc.save_model(
             str(path),
@@ -295,7 +307,7 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
                 name: str(file) for name, file in (package_files(package_dir) | files_for_people(package_dir)).items()
             },
             signature=signature(description),
-            model_config={"device": "auto"},  # MLflow lets only what stands here be chosen on loading
+            model_config={"device": "auto"},  # only options that are listed here can be set when the model is loaded
             input_example=example,
             pip_requirements=requirements(description["gan"], package_dir / "code"),
             metadata={key: description[key] for key in ("digests", "gan", "licence", "metrics", "protocol", "run_key")},
@@ -306,14 +318,14 @@ def save_model(package_dir: Path, path: Path, **model_info: Any) -> None:
 def log_model(
     client: MlflowClient, run_id: str, package_dir: Path, name: str, tags: Mapping[str, str] | None = None
 ) -> LoggedModel:
-    """Log the package as a model of the run `run_id`, without MLflow's global state, and see that it is stored.
+    """Log the package as a model of the run `run_id`, without MLflow's global state, and check that it is stored.
 
     Args:
-        name: of the logged model, without / and :.
-        tags: on the logged model.
+        name: name of the logged model, without / and :.
+        tags: tags of the logged model.
 
     Raises:
-        Corrupted: the artifact store has something else than it was sent.
+        Corrupted: the artifact store does not have what it was sent.
     """
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
@@ -333,7 +345,7 @@ def log_model(
             path = Path(folder) / "model"
             save_model(package_dir, path, run_id=run_id, model_id=model.model_id, artifact_path=model.artifact_location)
             client.log_model_artifacts(model.model_id, str(path))
-            with as_default(client.tracking_uri):
+            with as_default_tracking_uri(client.tracking_uri):
                 check_stored(f"models:/{model.model_id}", path)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=description["progress"]["images_seen"])])
     except BaseException:
@@ -346,23 +358,23 @@ def download_package(tracker: Tracker, version: ModelVersion, folder: Path) -> P
     """The package of a model version, copied from MLflow into `folder`.
 
     Raises:
-        NotUsable: MLflow knows the version, and its files are gone.
+        NotUsable: MLflow knows the version, but its files are gone.
         UnavailableError: MLflow or its artifact store does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = fetched(tracker, version, "", folder)
-    # MLflow keeps the file that it runs apart from the others: together they are what was built.
-    if (path / "model.py").is_file():  # another maker's model has none, and is refused by who opens it
+    path = fetch_files(tracker, version, "", folder)
+    # MLflow keeps the file that it runs outside of artifacts/; with it, the folder is the package as it was built.
+    if (path / "model.py").is_file():  # a model that ganpipe did not make has no such file, and is refused when opened
         (path / "artifacts").mkdir(exist_ok=True)
         shutil.copy(path / "model.py", path / "artifacts")
     return path / "artifacts"
 
 
 def description_of(tracker: Tracker, version: ModelVersion) -> dict[str, Any]:
-    """The model.json of a version, without its weights.
+    """The content of a version's model.json; the weights are not downloaded.
 
     Raises:
-        NotUsable: it is gone, or is none.
+        NotUsable: the file is gone, or is not a description of a model.
         UnavailableError: MLflow or its artifact store does not answer.
     """
     from mlflow.exceptions import MlflowException
@@ -370,7 +382,7 @@ def description_of(tracker: Tracker, version: ModelVersion) -> dict[str, Any]:
     from .served_model import read_description
 
     with tempfile.TemporaryDirectory() as folder:
-        path = fetched(tracker, version, "artifacts/model.json", Path(folder))
+        path = fetch_files(tracker, version, "artifacts/model.json", Path(folder))
         try:
             return read_description(path)
         except MlflowException as error:

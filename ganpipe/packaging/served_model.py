@@ -1,17 +1,18 @@
 """The registered model: what MLflow runs. A copy of this file, as `model.py`, goes into every package.
 
-It imports nothing of ganpipe, for it must work where ganpipe is not installed. The package carries the sources that it
-needs under `code/`, and they are imported under a name made from their digest: an installed ganpipe of another version
-does not interfere, and models of different versions live in one process. No pickle is read: weights are safetensors,
-settings are JSON.
+It imports nothing of ganpipe, because it must work where ganpipe is not installed. The package contains the sources
+that it needs under `code/`, and they are imported under a name made from their digest. Therefore an installed ganpipe
+of another version does not interfere, and one process can load models of different versions. No pickle is read: weights
+are safetensors, settings are JSON.
 
-Rows in: `seed` (integer >= 0) and, by its name, what the GAN is given: a label (integer) or a number, each drawn from
-the seed where left out; an image (a PNG file's content, or that in base64); a text. A GAN with several directions is
-given the image of exactly one of them. For a GAN with latents also
-`truncation` (in (0, 1], default 1), and `to_seed` with `mix` (an integer >= 0 and a number in [0, 1]; both or neither):
-the image between two latents, at mix 0 exactly that of `seed`, at mix 1 exactly that of `to_seed`. Images out: uint8,
-(N, H, W, C). Row i depends on row i alone (up to the rounding of matrix products of different sizes, at most one grey
-level).
+Input rows have the column `seed` (integer >= 0) and one column for each condition of the GAN, by its name: a label
+(integer) or a number, each drawn from the seed if left out; an image (the content of a PNG file, also in base64); a
+text. For a GAN with several directions, a row has the image of exactly one of them. For a GAN with latents there are
+also `truncation` (in (0, 1], default 1), and `to_seed` with `mix` (an integer >= 0 and a number in [0, 1]; both or
+neither): the image between two latents, at mix 0 exactly that of `seed`, at mix 1 exactly that of `to_seed`.
+
+Output images are uint8, (N, H, W, C). Image i depends on row i alone (up to the rounding of matrix products of
+different sizes, at most one grey level).
 
 Legend: N rows, C channels, H height, W width.
 """
@@ -48,32 +49,32 @@ from safetensors.torch import load_file
 
 MAX_SEED = 2**63 - 1
 MAX_EXACT = 2**53
-"""The largest float among those that all are different whole numbers."""
+"""Up to here, every integer is exactly one float."""
 ROWS_AT_ONCE = 256
-"""Rows generated in one call of the network, so that a large request does not need much memory."""
+"""Rows that are generated in one call of the network, so that a large request does not need much memory."""
 MAX_DESCRIPTION_BYTES = 2**24
 MAX_BYTES = 2**26
-"""Bytes of images that one request may ask for, and of decoded ones that it may bring: as JSON, images are some four
-times as large."""
+"""Bytes of images that one request may ask for, and of decoded images that it may contain. As JSON, images are about
+four times as large."""
 MAX_PNG_BYTES = 2**25
 """Bytes of an image that a row may hold."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_IN_BASE64 = b"iVBORw0KGgo"
 _PNG_HEADER = struct.Struct(">8s4x4sIIB")
-"""Signature, the first chunk's type, width, height, bits a channel."""
+"""Signature, the first chunk's type, width, height, bits per channel."""
 MAX_TEXT_CHARACTERS = 10_000
 FORMAT = 2
-"""Of model.json. Format 1 had one size for all images, and nothing but labels was given."""
+"""Format of model.json. In format 1, all images had one size, and labels were the only conditions."""
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of_tree(directory: Path) -> str:
-    """Hex digest of the names and contents of all files below `directory`, compiled ones left out."""
+    """Hex SHA-256 of the names and contents of all files below `directory`, without compiled ones."""
     files = sorted(
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")
@@ -84,15 +85,15 @@ def digest_of_tree(directory: Path) -> str:
 
 
 def invalid(message: str) -> MlflowException:
-    """An error of the caller's making; a model server answers it with status 400."""
+    """An error in the caller's input; a model server answers it with status 400."""
     return MlflowException.invalid_parameter_value(message)
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What is in a package's model.json.
+    """The content of a package's model.json.
 
     Raises:
-        MlflowException: it is no such file.
+        MlflowException: the file is not a description of a model.
     """
     try:
         with path.open("rb") as file:
@@ -108,7 +109,7 @@ def read_description(path: Path) -> dict[str, Any]:
     for name, kind in parts.items():
         if not isinstance(found.get(name), kind):
             raise invalid(f"{path}: {name} is {repr(found.get(name))[:100]}, expected {kind.__name__}")
-    # It names a module below the packaged code's own: no other one.
+    # It becomes the name of a module in the packaged code, so it must not lead to another module.
     if not (found["gan"].isidentifier() and found["gan"].isascii()):
         raise invalid(f"{path}: gan is {found['gan'][:100]!r}, expected the name of a file in the package's gans/")
     if not {"code", "generator"} <= set(found["digests"]):
@@ -143,8 +144,10 @@ def import_code(directory: Path, digest: str) -> ModuleType:
     try:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages([str(directory)], f"{name}."):
-            imported = importlib.import_module(module.name)  # all now: the directory may be gone later
-            if module.ispkg:  # equal code may have come from another directory before, and that be gone
+            imported = importlib.import_module(
+                module.name
+            )  # all modules now, because the directory may be removed later
+            if module.ispkg:  # equal code may have been loaded from another directory, which may be removed by now
                 imported.__path__ = [str(directory.joinpath(*module.name.split(".")[1:]))]
     finally:
         sys.dont_write_bytecode = write_bytecode
@@ -153,10 +156,11 @@ def import_code(directory: Path, digest: str) -> ModuleType:
 
 
 def load_weights(gan: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Load `weights`, which hold some of `gan`'s top-level modules, each in full; the other modules become unusable.
+    """Load `weights`, which contain some of `gan`'s top-level modules completely; the other modules become unusable.
 
     Raises:
-        ValueError: a key that `gan` does not have, or one that its modules need and `weights` lacks, or another shape.
+        ValueError: `weights` have a key that `gan` does not have, or lack a key that a loaded module needs, or a shape
+            differs.
     """
     if not weights:
         raise ValueError("there are no weights")
@@ -177,8 +181,8 @@ def load_weights(gan: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> N
 
 
 def _gan_class(module: ModuleType, base: type) -> Any:
-    """The GAN that a file holds. Not by `gans.load`, which looks into the directory: where the code was loaded before,
-    for another version, that one's directory may be gone."""
+    """The GAN class that a module defines. `gans.load` is not used, because it lists the code's directory: if the same
+    code was loaded before for another version, that directory may have been removed."""
     found = (item for item in vars(module).values() if isinstance(item, type) and issubclass(item, base))
     return next(item for item in found if item.__module__ == module.__name__)
 
@@ -187,11 +191,12 @@ class Generator:
     """A packaged generator in memory.
 
     Attributes:
-        description: the package's model.json.
-        conditions: what rows may have beside the seed, by name: the field's kind and sizes, as in model.json.
-        choices: those of the conditions of which a row has exactly one, by direction; empty where there is one
-            direction.
-        gan: the packaged code's Gan, with weights for sampling only.
+        description: the content of the package's model.json.
+        conditions: the columns that rows may have beside the seed, by name: the field's kind and sizes, as in
+            model.json.
+        choices: direction -> the condition that it takes, for a GAN with several directions; a row has exactly one of
+            these conditions. Empty for a GAN with one direction.
+        gan: the Gan of the packaged code, with the weights that sampling needs.
     """
 
     def __init__(self, files: Mapping[str, Path], device: str = "auto") -> None:
@@ -199,10 +204,10 @@ class Generator:
 
         Args:
             files: where `description` (model.json), `generator` (safetensors) and `code` (directory) are.
-            device: `cpu`, `cuda`, …; `auto` is a GPU where there is one.
+            device: `cpu`, `cuda`, …; `auto` is a GPU if there is one.
 
         Raises:
-            MlflowException: a file is not the one that was packaged, or the weights do not fit the networks.
+            MlflowException: a file differs from the packaged one, or the weights do not fit the networks.
         """
         self.description = read_description(files["description"])
         digests = self.description["digests"]
@@ -228,7 +233,7 @@ class Generator:
             self.data = base.DataSpec.from_json(data)
         self.progress = base.Progress(**self.description["progress"])
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        with torch.random.fork_rng():  # initial weights are thrown away; the process's random numbers are not ours
+        with torch.random.fork_rng():  # drawing initial weights must not change the process's random state
             self.gan = gan_class(gan_class.Config.model_validate(self.description["config"]), self.data)
         try:
             load_weights(self.gan, load_file(files["generator"]))
@@ -241,17 +246,17 @@ class Generator:
 
     @property
     def label(self) -> str | None:
-        """The first condition that is a class; None where the GAN takes none."""
+        """Name of the first condition that is a class; None if the GAN takes no class."""
         return next((name for name, spec in self.conditions.items() if spec["kind"] == "label"), None)
 
     @property
     def num_classes(self) -> int:
-        """Of that condition; 0 without labels."""
+        """Number of classes of the condition `label`; 0 if there is none."""
         return int(self.conditions[self.label]["num_classes"]) if self.label is not None else 0
 
     def drawn(self, name: str, seeds: Sequence[int]) -> list[Any]:
-        """What rows without a value for the condition `name` get: another draw than the latent's, so that giving this
-        very value changes nothing."""
+        """The values of the condition `name` for rows that have none, one per seed. They are drawn independently of the
+        latents, so that passing these values explicitly gives the same images."""
         numbers = [self._draws.derive_seed(name, seed) for seed in seeds]
         if self.description["format"] == 1:
             return [number % self.num_classes for number in numbers]
@@ -266,7 +271,8 @@ class Generator:
         """One image per seed, float in [-1, 1], (N, C, H, W), on the CPU.
 
         Args:
-            given: values of conditions, one per seed: numbers, or arrays of a field's rows.
+            given: values of conditions, one per seed: numbers, or arrays in the shape of the field's rows.
+            truncation: in (0, 1]; 1 for none.
         """
         return self._sample(lambda rows: self._draws.SeededDraws(seeds[rows]), seeds, given or {}, truncation)
 
@@ -278,9 +284,13 @@ class Generator:
         given: Mapping[str, Sequence[Any]] | None = None,
         truncation: float = 1.0,
     ) -> torch.Tensor:
-        """One image per mix, on the way from the latent of one seed to that of another; as `images` otherwise.
+        """One image per mix, between the latents of two seeds; otherwise as `images`.
 
-        What is not given is that of the nearer seed, as both ends demand.
+        Conditions that are not given are those of the nearer seed, so that the images at mix 0 and 1 are exactly those
+        of the two seeds.
+
+        Args:
+            mixes: in [0, 1]: 0 for `seed`, 1 for `to_seed`.
         """
         nearer = [seed if mix < 0.5 else to_seed for mix in mixes]
         return self._sample(
@@ -318,15 +328,15 @@ class Generator:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that come out."""
+        """(C, H, W) of the output images."""
         output = output_of(self.description)
         return output["channels"], output["size"], output["size"]
 
     def rows(self, frame: pd.DataFrame) -> np.ndarray:
-        """One image per row of `frame`; see the top of this file. uint8, (N, H, W, C).
+        """One image per row of `frame`, whose columns are described at the top of this file. uint8, (N, H, W, C).
 
         Raises:
-            MlflowException: naming the first row that is wrong, and what was expected.
+            MlflowException: the message names the first row that is wrong, and what was expected.
         """
         seeds = _integers(frame, "seed", 0, MAX_SEED)
         if seeds is None:
@@ -348,7 +358,7 @@ class Generator:
         channels, height, width = self.image_shape
         images_NHWC = np.empty((len(seeds), height, width, channels), np.uint8)
         others = self._others(given, len(seeds))
-        # One call of `sample` knows one truncation and direction, and the draws between two seeds one pair of them.
+        # A call of `sample` takes one truncation and direction, and a call of `between` takes one pair of seeds.
         calls: dict[tuple[float, tuple[int, int] | None, frozenset[str]], list[int]] = {}
         for row, pair in enumerate(ends):
             truncation = 1.0 if truncations is None else truncations[row]
@@ -363,7 +373,7 @@ class Generator:
         return images_NHWC
 
     def _others(self, given: Mapping[str, Sequence[Any]], num_rows: int) -> list[frozenset[str]]:
-        """The conditions that each row leaves out because it goes in another direction."""
+        """For each row, the conditions that it does not have because they belong to other directions."""
         choices = frozenset(self.choices.values())
         found = []
         for row in range(num_rows):
@@ -377,7 +387,7 @@ class Generator:
         return found
 
     def _column(self, frame: pd.DataFrame, name: str, spec: Mapping[str, Any]) -> list[Any] | None:
-        """The values of a condition, as `images` takes them; None where the column is missing."""
+        """The values of a condition in the form that `images` takes; None if the column is missing."""
         if name not in frame.columns:
             return None
         if spec["kind"] == "label":
@@ -404,11 +414,12 @@ class Generator:
 
 
 def conditions_of(description: Mapping[str, Any], takes_label: bool = False) -> dict[str, dict[str, Any]]:
-    """What a package's rows may have beside the seed, by name.
+    """The conditions of a package's GAN, by name: each field's kind and sizes.
 
     Args:
-        takes_label: whether something else says that a package of format 1 takes a label: its code, its columns. The
-            model.json of the first ones does not.
+        description: the content of its model.json.
+        takes_label: for a package of format 1, whether its code or its columns show that it takes a label. The
+            model.json of the earliest packages does not say so.
     """
     if description["format"] != 1:
         return dict(description["conditions"])
@@ -419,13 +430,13 @@ def conditions_of(description: Mapping[str, Any], takes_label: bool = False) -> 
 
 
 def directions_of(description: Mapping[str, Any]) -> dict[str, str]:
-    """The directions of a package's GAN in their order: name -> the condition that it takes. Empty where there is one
+    """The directions of a package's GAN in their order: name -> the condition that it takes. Empty for a GAN with one
     direction."""
     return {direction["name"]: direction["takes"] for direction in description.get("directions", ())}
 
 
 def output_of(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The kind of images that a package makes: size and channels."""
+    """The images that a package makes: kind, size (pixels) and channels."""
     if description["format"] != 1:
         return dict(description["output"])
     data = description["data"]
@@ -433,14 +444,17 @@ def output_of(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _image_CHW(name: str, row: int, value: Any, size: int, channels: int) -> np.ndarray:
-    """A picture that a row holds, uint8, (C, H, W).
+    """The image of a row, uint8, (C, H, W).
 
-    Its pixels must be exactly what the network sees: a palette, grey for RGB, or opacity throughout are other ways to
-    write the same pixels; of more than 8 bits, transparency, or colour for a network that takes grey something would be
-    lost, and of several frames nobody knows which is meant.
+    Its pixels must be exactly what the network takes. A palette, grey values for an RGB network and full opacity are
+    other ways to write the same pixels, so they are accepted. More than 8 bits, transparency, or colours for a network
+    that takes grey are refused, because something would be lost; several frames are refused, because it is not clear
+    which one is meant.
     """
     expected = f"a PNG of {size} x {size} pixels, 8 bits, {'grey' if channels == 1 else 'RGB'}"
-    if isinstance(value, bytes) and value.startswith(_PNG_IN_BASE64):  # what MLflow's server makes of "inputs"
+    if isinstance(value, bytes) and value.startswith(
+        _PNG_IN_BASE64
+    ):  # what MLflow's server passes for a request with "inputs"
         value = value.decode("ascii", "replace")
     if isinstance(value, str) and len(value) <= 2 * MAX_PNG_BYTES:
         try:
@@ -469,7 +483,7 @@ def _image_CHW(name: str, row: int, value: Any, size: int, channels: int) -> np.
 
 
 def _pixels_HWC(image: Image.Image, size: tuple[int, int], channels: int) -> tuple[np.ndarray, str]:
-    """The pixels, and what of the file is not in them; empty where they are all that it holds."""
+    """The pixels, (H, W, C), and what would be lost from the file; the latter is empty if nothing is."""
     nothing = np.empty((0, 0, channels), np.uint8)
     if image.size != size:  # a file with two headers
         return nothing, f"has {image.width} x {image.height} pixels"
@@ -506,7 +520,7 @@ def _integers(frame: pd.DataFrame, column: str, low: int, high: int) -> list[int
         return None
     values = [_plain(value) for value in frame[column]]
     for row, value in enumerate(values):
-        # A column with an empty or fractional row is one of floats, in which neighbours above 2**53 are the same.
+        # A column with an empty or fractional value holds floats, and above 2**53 not every integer is a float.
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer() and value <= MAX_EXACT)
         if isinstance(value, bool) or not whole or not low <= value <= high:
             raise _fault(column, row, value, f"an integer from {low} to {high}")
@@ -533,7 +547,7 @@ def _numbers(frame: pd.DataFrame, column: str, allowed: Callable[[float], bool],
 
 
 def _ways(frame: pd.DataFrame, seeds: list[int]) -> tuple[list[tuple[int, int]], list[float]]:
-    """Each row's two seeds, and how far from the first to the second its image lies."""
+    """For each row, its two seeds, and its mix: how far its image lies between them, in [0, 1]."""
     to_seeds = _integers(frame, "to_seed", 0, MAX_SEED)
     mixes = _numbers(frame, "mix", _is_mix, "a number from 0 to 1")
     if to_seeds is None and mixes is None:
@@ -545,7 +559,7 @@ def _ways(frame: pd.DataFrame, seeds: list[int]) -> tuple[list[tuple[int, int]],
 
 
 def package_files(directory: Path) -> dict[str, Path]:
-    """The parts of a package by the names under which MLflow keeps them."""
+    """The files of a package by their names among MLflow's artifacts."""
     return {
         "description": directory / "model.json",
         "generator": directory / "generator.safetensors",
@@ -554,7 +568,7 @@ def package_files(directory: Path) -> dict[str, Path]:
 
 
 class ServedGan(PythonModel):
-    """MLflow's view of a `Generator`. `model_config={"device": "cuda"}` chooses the device."""
+    """A `Generator` as MLflow runs it. `model_config={"device": "cuda"}` chooses the device."""
 
     generator: Generator | None = None
 

@@ -1,6 +1,6 @@
 """The weights of a registered version or a package, for a training that starts from them; no packaged code is run.
 
-It imports little, because whatever it imports is code that `tune` and `train` depend on.
+It imports little, because `tune` and `train` depend on the code of everything that it imports.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from ..redaction import without_password
-from ..tracking.connection import patiently
+from ..tracking.connection import with_retries
 from ..tracking.runs import Tracker
-from .fetching import NotUsable, fetched
+from .fetching import NotUsable, fetch_files
 
 FILES = ("model.json", "generator.safetensors")
-"""The parts of a package that are read."""
+"""The files of a package that are read."""
 _MAX_DESCRIPTION_BYTES = 2**24
 
 
@@ -28,9 +28,9 @@ class PackagedWeights:
     """A generator's averaged weights.
 
     Attributes:
-        name: `models:/NAME/NUMBER`, or where the package lies.
-        gan: which GAN it is.
-        content: its file generator.safetensors.
+        name: `models:/NAME/NUMBER`, or the package's path or URL.
+        gan: name of the GAN.
+        content: the bytes of the file generator.safetensors.
     """
 
     name: str
@@ -39,19 +39,20 @@ class PackagedWeights:
 
 
 def is_version(asked: int | str) -> bool:
-    """Whether `asked` means a registered version (by number or by alias), not a path or URL."""
+    """Whether `asked` is the address of a registered version (by number or alias), and not a path or URL."""
     return isinstance(asked, int) or asked.startswith(("models:/", "@")) or re.fullmatch("[0-9]+", asked) is not None
 
 
-def of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) -> PackagedWeights:
+def weights_of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) -> PackagedWeights:
     """The weights of a registered version.
 
     Args:
-        asked: `models:/NAME/NUMBER`, or a number of `model_name`.
-        key: of params.yaml, for errors.
+        asked: `models:/NAME/NUMBER`, or the number of a version of `model_name`.
+        key: key of params.yaml, for error messages.
 
     Raises:
-        GanpipeError: an alias, which may move; no such model or version; or its files are gone or damaged.
+        GanpipeError: `asked` is an alias (which may move), there is no such model or version, or its files are gone or
+            damaged.
         UnavailableError: MLflow does not answer.
     """
     parts = re.fullmatch(r"models:/(?P<name>[^@]+)[/@](?P<chosen>[^/@]+)|@?(?P<short>[^/@]+)", str(asked))
@@ -61,7 +62,7 @@ def of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) ->
     tracker.check()
     client = tracker.client()
     condition = "name = '" + model_name.replace("'", "''") + "'"
-    models = patiently(lambda: client.search_registered_models(condition), tracker.uri)
+    models = with_retries(lambda: client.search_registered_models(condition), tracker.uri)
     if not models:
         place = without_password(tracker.uri)
         raise GanpipeError(f"{key}: got {asked!r}; MLflow at {place} has no registered model {model_name!r}")
@@ -69,11 +70,11 @@ def of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) ->
         now = models[0].aliases.get(chosen)
         points = f"now it points to version {now}" if now else f"{model_name} has no such alias now (`ganpipe models`)"
         raise GanpipeError(
-            f"{key}: got {asked!r}, an alias; an alias may move to another version, and the training could not be "
-            f"repeated then; {points}: write models:/{model_name}/{now or 'NUMBER'}"
+            f"{key}: got {asked!r}, an alias; an alias may move to another version, and then the training could "
+            f"not be repeated; {points}: write models:/{model_name}/{now or 'NUMBER'}"
         )
     condition += f" and version_number = {int(chosen)}"
-    versions = patiently(lambda: client.search_model_versions(condition), tracker.uri)
+    versions = with_retries(lambda: client.search_model_versions(condition), tracker.uri)
     if not versions:
         raise GanpipeError(
             f"{key}: got {asked!r}; {model_name} has no version {int(chosen)}; `ganpipe models --model {model_name}` "
@@ -81,18 +82,18 @@ def of_version(asked: int | str, key: str, tracker: Tracker, model_name: str) ->
         )
     with tempfile.TemporaryDirectory() as folder:
         for file in FILES:
-            fetched(tracker, versions[0], f"artifacts/{file}", Path(folder))
-        return of_package(f"models:/{model_name}/{int(chosen)}", Path(folder))
+            fetch_files(tracker, versions[0], f"artifacts/{file}", Path(folder))
+        return weights_of_package(f"models:/{model_name}/{int(chosen)}", Path(folder))
 
 
-def of_package(name: str, folder: Path) -> PackagedWeights:
+def weights_of_package(name: str, folder: Path) -> PackagedWeights:
     """The weights of the package in `folder`.
 
     Args:
-        name: where it comes from.
+        name: the package's address, for error messages.
 
     Raises:
-        NotUsable: it is no package of ganpipe, or it is damaged.
+        NotUsable: it is not a package of ganpipe, or it is damaged.
     """
     try:
         description = parse_json(read_bounded(folder / FILES[0], _MAX_DESCRIPTION_BYTES))

@@ -1,7 +1,8 @@
 """Versions of the registered model, and which of them is the champion.
 
-`settings` params.yaml's section; `gate` the decision, as pure functions; `gate_forecast` what is known of the decision
-before a training; `registration` its effects; `versions` what is registered; `alias_history` who moved which alias;
-`promotion` the champion by hand, and back; `open_model` a generator from any address; `comparison` two of them;
-`verification` recorded digests against a checkout.
+`settings` is params.yaml's section; `gate` makes the decision, as pure functions; `gate_forecast` tells what is known
+of the decision before a training; `registration` registers a version and carries the decision out; `versions` reads
+what is registered; `alias_history` records who moved which alias; `promotion` compares registered versions, promotes
+by hand and rolls back; `open_model` opens a generator from any address; `comparison` compares two of them;
+`verification` compares recorded digests with those of a checkout.
 """

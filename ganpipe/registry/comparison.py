@@ -1,4 +1,5 @@
-"""Two packaged generators side by side: numbers with their protocol, and all in which they differ. Plain data."""
+"""Two packaged generators side by side: metrics with their protocol, and everything in which they differ. Plain
+data."""
 
 from __future__ import annotations
 
@@ -12,17 +13,19 @@ from ..evaluation.metrics import direction_of
 from ..tracking.run_log import flatten
 
 Row = tuple[str, str, str]
-"""What, of the first, of the second."""
+"""Key, value of the first generator, value of the second."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two generators have in common and what not.
+    """The result of comparing two generators.
 
     Attributes:
-        names: of the two.
-        metrics: (metric, first, second, name of the better one: empty where they do not compare).
-        protocols: fields in which the protocols of their numbers differ; with one of these, numbers do not compare.
+        names: names of the two generators.
+        metrics: (metric, value of the first, value of the second, name of the better generator). The last is empty if
+            the values are equal or cannot be compared.
+        protocols: fields in which the protocols of the two evaluations differ. If there is any, no metric can be
+            compared.
         differences: settings, data and digests that differ.
     """
 
@@ -33,7 +36,7 @@ class Comparison:
 
     @property
     def warning(self) -> str:
-        """Why the numbers do not compare; empty where they do."""
+        """Why the metrics cannot be compared; empty if they can."""
         if not self.protocols:
             return ""
         fields = ", ".join(f"{key} ({first} / {second})" for key, first, second in self.protocols)
@@ -48,8 +51,10 @@ def compare(
     """Compare two packages.
 
     Args:
-        descriptions: their model.json.
-        settings: of the runs that trained them, where both are known; else the GAN's own settings are compared.
+        names: names of the two generators.
+        descriptions: the content of their model.json.
+        settings: settings of the runs that trained them, if both are known; else the settings of the GANs, from
+            model.json, are compared.
     """
     first, second = descriptions
     protocols = _differences(*(_without(item["protocol"], "hash") for item in descriptions))
@@ -87,7 +92,7 @@ def _better(metric: str, values: Sequence[float | None], names: tuple[str, str])
 
 
 def as_text(comparison: Comparison) -> str:
-    """For a terminal."""
+    """The comparison as text for a terminal."""
     first, second = comparison.names
     parts = [_columns([("", first, second, "better"), *comparison.metrics])]
     if comparison.warning:
@@ -114,7 +119,7 @@ img { max-width: 100% }
 
 
 def as_html(comparison: Comparison, picture_png: bytes) -> str:
-    """One page that needs no other file."""
+    """The comparison as one HTML page that needs no other file."""
     first, second = (html.escape(name) for name in comparison.names)
     picture = base64.b64encode(picture_png).decode()
     warning = f'<p class="warning">Warning: {html.escape(comparison.warning)}</p>' if comparison.warning else ""

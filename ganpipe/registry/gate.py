@@ -1,7 +1,7 @@
 """The gate: may this generator be a challenger, and does it replace the champion? Pure functions, no MLflow.
 
-A number is compared only with a number of the same protocol (extractor, resize, sample count, reference, seed); where
-the protocols differ, `decide` raises `ProtocolsDiffer` and the caller measures the champion again.
+A metric is compared only with one of the same protocol (extractor, resize, sample count, reference, seed). If the
+protocols differ, `decide` raises `ProtocolsDiffer` and the caller measures the champion again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .settings import Condition, RegisterSettings
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one generator achieved.
+    """The metrics of one generator.
 
     Attributes:
-        name: how reasons call it, e.g. `version 3` or `the challenger`.
-        metrics: by name.
+        name: name of the generator in the gate's reasons, e.g. `version 3` or `the challenger`.
+        metrics: values by name.
         protocol: hash of the protocol under which they were measured.
     """
 
@@ -35,10 +35,10 @@ class Decision:
     """What the gate says, and why.
 
     Attributes:
-        passed: the conditions hold, so it may carry the alias `challenger`.
-        promote: it becomes champion.
+        passed: the conditions hold, so the generator may carry the alias `challenger`.
+        promote: the generator becomes champion.
         reasons: plain sentences with the numbers.
-        compared: false where there is a champion whose numbers cannot be compared with its own.
+        compared: false if there is a champion whose metrics cannot be compared with those of the generator.
     """
 
     passed: bool
@@ -53,11 +53,12 @@ class Decision:
 
 
 class ProtocolsDiffer(GanpipeError):
-    """Two numbers that must not be compared: the champion has to be measured again under the challenger's protocol."""
+    """Two metrics of different protocols: the champion has to be measured again under the challenger's protocol."""
 
 
 class NotComparable(GanpipeError):
-    """The champion cannot be measured as the challenger was: it makes other images, or has no numbers and no files."""
+    """The champion cannot be measured as the challenger was: its images are of another size or other classes, or it has
+    no metrics and no files."""
 
 
 def _number(value: float) -> str:
@@ -68,7 +69,7 @@ def metric_of(measurement: Measurement, metric: str, key: str) -> float:
     """The value of `metric` in `measurement`.
 
     Raises:
-        GanpipeError: it was not measured; names params.yaml's `key` and the nearest metric that was.
+        GanpipeError: the metric was not measured; the message names params.yaml's `key` and the most similar metric.
     """
     if metric not in measurement.metrics:
         raise GanpipeError(
@@ -79,7 +80,7 @@ def metric_of(measurement: Measurement, metric: str, key: str) -> float:
 
 
 def check_condition(measurement: Measurement, metric: str, condition: Condition) -> tuple[bool, str]:
-    """Whether `measurement` keeps the bounds on `metric`, and a sentence that says so."""
+    """Whether `measurement` is within the bounds on `metric` (NaN never is), and a sentence that says so."""
     value = metric_of(measurement, metric, f"register.conditions.{metric}")
     bounds = [
         f"at least {_number(condition.min)}" if condition.min is not None else "",
@@ -94,7 +95,8 @@ def check_condition(measurement: Measurement, metric: str, condition: Condition)
 
 
 def threshold(champion: float, settings: RegisterSettings) -> float:
-    """The value that a challenger must get strictly past to replace a champion that has the value `champion`."""
+    """The bound that a challenger's metric must be strictly better than, to replace a champion of the value `champion`:
+    the champion's value, improved by the fraction `settings.minimum_improvement`."""
     margin = abs(champion) * settings.minimum_improvement
     return champion - margin if settings.lower_is_better else champion + margin
 
@@ -117,10 +119,10 @@ def _compare(challenger: Measurement, champion: Measurement, settings: RegisterS
 
 
 def decide(challenger: Measurement, champion: Measurement | None, settings: RegisterSettings) -> Decision:
-    """Whether `challenger` passes its conditions and replaces `champion` (None: there is none yet).
+    """Whether `challenger` passes the conditions and replaces `champion` (None: there is no champion yet).
 
     Raises:
-        ProtocolsDiffer: the champion's numbers were measured under another protocol.
+        ProtocolsDiffer: the champion's metrics were measured under another protocol.
         GanpipeError: a metric that params.yaml names was not measured.
     """
     value = metric_of(challenger, settings.metric, "register.metric")
@@ -128,12 +130,15 @@ def decide(challenger: Measurement, champion: Measurement | None, settings: Regi
     reasons = [sentence for _, sentence in checks]
     passed = all(holds for holds, _ in checks)
     if not math.isfinite(value):
-        return Decision(False, False, [*reasons, f"{settings.metric} is {value}, which is no finite number."])
+        return Decision(False, False, [*reasons, f"{settings.metric} is {value}, which is not a finite number."])
     if not passed:
-        return Decision(False, False, [*reasons, f"{challenger.name} stays as it is, for a condition does not hold."])
+        return Decision(
+            False, False, [*reasons, f"{challenger.name} stays as it is, because a condition does not hold."]
+        )
     if champion is None:
         reasons.append(
-            f"There is no champion yet, so {challenger.name} becomes it with {settings.metric} {_number(value)}."
+            f"There is no champion yet, so {challenger.name} becomes the champion with {settings.metric} "
+            f"{_number(value)}."
         )
         return Decision(True, True, reasons)
     if champion.protocol != challenger.protocol:
@@ -153,10 +158,10 @@ _WITHOUT_COMPARISON = {
 
 
 def decide_without_comparison(challenger: Measurement, settings: RegisterSettings, why: str) -> Decision:
-    """What `register.not_comparable` says of a `challenger` that cannot be compared with the champion.
+    """Apply `register.not_comparable` to a `challenger` that cannot be compared with the champion.
 
     Args:
-        why: it cannot be compared.
+        why: the reason why it cannot be compared, without a full stop.
 
     Raises:
         GanpipeError: a metric that params.yaml names was not measured.

@@ -1,18 +1,18 @@
-"""What can be known of the gate's decision before a training: will the generator be compared with today's champion?"""
+"""What is known of the gate's decision before a training: can the new generator be compared with today's champion?"""
 
 from __future__ import annotations
 
-from ..packaging.output_shape import Shape, difference, shape_of
+from ..packaging.output_shape import Shape, incompatibility, shape_of
 from ..tracking.connection import sqlite_path
 from ..tracking.runs import Tracker
 from .gate import NotComparable
 from .settings import RegisterSettings
-from .versions import CHAMPION, by_alias, is_registered, measurement_of
+from .versions import CHAMPION, is_registered, measurement_of, version_by_alias
 
 
-def obstacle(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str:
-    """Why a generator of the shape `coming` will not be compared with the champion; empty where it will, or there is
-    no champion. Reads only: where MLflow's database does not exist yet, none is made.
+def why_not_comparable(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str:
+    """Why a generator of the shape `coming` cannot be compared with the champion; empty if it can, or if there is no
+    champion. Only reads: if MLflow's database does not exist yet, it is not created.
 
     Raises:
         GanpipeError: MLflow does not answer.
@@ -23,7 +23,7 @@ def obstacle(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str
     client = tracker.client()
     if not is_registered(client, tracker, settings.model_name):
         return ""
-    champion = by_alias(client, tracker, settings.model_name, CHAMPION)
+    champion = version_by_alias(client, tracker, settings.model_name, CHAMPION)
     if champion is None:
         return ""
     try:
@@ -36,11 +36,15 @@ def obstacle(tracker: Tracker, settings: RegisterSettings, coming: Shape) -> str
             f"the champion, models:/{champion.name}/{champion.version}, has no readable files in MLflow, so it cannot "
             "be measured again on other data"
         )
-    return difference(shape, coming, "this run")
+    return incompatibility(shape, coming, "this run")
 
 
-def warning_of(settings: RegisterSettings, why: str) -> str:
-    """What `ganpipe check` says of it."""
+def comparison_warning(settings: RegisterSettings, why: str) -> str:
+    """The message of `ganpipe check` if the new generator cannot be compared with the champion.
+
+    Args:
+        why: the reason, as `why_not_comparable` returns it.
+    """
     outcome = {
         "refuse": "set challenger or replace, or another register.model_name",
         "challenger": "the new generator becomes challenger and the champion stays; to have it replaced: replace",

@@ -1,4 +1,4 @@
-"""A packaged generator from wherever it is: a model URI, a version or alias for short, or a folder."""
+"""Opening a packaged generator by its address: a model URI, a version or alias, or a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..gans.spec import DataSpec, Stored
 from ..packaging.fetching import NotUsable
 from ..packaging.package import download_package
 from ..packaging.served_model import Generator, package_files
-from ..tracking.connection import as_default, patiently
+from ..tracking.connection import as_default_tracking_uri, with_retries
 from ..tracking.runs import Tracker
 from .versions import version_of
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A generator, ready.
+class OpenedGenerator:
+    """A generator that is loaded.
 
     Attributes:
-        name: as people call it: `models:/<name>/<version>`, or what was asked for.
-        version: of the registry, None for a package that was found elsewhere.
+        name: for people: `models:/<name>/<version>`, or the address by which it was opened.
+        version: the version in the registry; None for a package that is not from there.
     """
 
     name: str
@@ -38,21 +38,22 @@ class Opened:
 
 
 @contextmanager
-def opened(asked: str, tracker: Tracker, model_name: str) -> Iterator[Opened]:
-    """Open a generator; its files are there within this context.
+def open_generator(asked: str, tracker: Tracker, model_name: str) -> Iterator[OpenedGenerator]:
+    """Open a generator; its files exist until the context ends.
 
-    A package holds the code that it runs: open only what you trust.
+    A package holds the code that it runs: open only packages that you trust.
 
     Args:
-        asked: `models:/<name>/<version>`, `models:/<name>@<alias>`, any other URI that MLflow knows (`runs:/…`,
-            `s3://…`), the folder of a package or of an MLflow model, or for short a version or alias of `model_name`.
+        asked: address of the generator: `models:/<name>/<version>`, `models:/<name>@<alias>`, any other URI that MLflow
+            knows (`runs:/…`, `s3://…`), the folder of a package or of an MLflow model, or only a version or alias of
+            `model_name`.
 
     Raises:
-        GanpipeError: there is nothing, or it is no package of ganpipe, or it is damaged.
+        GanpipeError: there is nothing at this address, or it is not a package of ganpipe, or it is damaged.
     """
     with tempfile.TemporaryDirectory() as folder:
         name, directory, version = _find(asked, tracker, model_name, Path(folder))
-        yield Opened(name, load(name, directory), version)
+        yield OpenedGenerator(name, load(name, directory), version)
 
 
 def _find(asked: str, tracker: Tracker, model_name: str, folder: Path) -> tuple[str, Path, ModelVersion | None]:
@@ -83,20 +84,20 @@ def _download(uri: str, tracker: Tracker, folder: Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
     def download() -> str:
-        with as_default(tracker.uri):
+        with as_default_tracking_uri(tracker.uri):
             return str(download_artifacts(uri, dst_path=str(folder)))
 
-    return Path(patiently(download, tracker.uri, seconds=20.0))
+    return Path(with_retries(download, tracker.uri, seconds=20.0))
 
 
 def load(name: str, folder: Path) -> Generator:
     """The generator of the package, or MLflow model, in `folder`.
 
     Args:
-        name: how errors call it.
+        name: name of the package in error messages.
 
     Raises:
-        NotUsable: it is no package of ganpipe, or it is damaged.
+        NotUsable: it is not a package of ganpipe, or it is damaged.
     """
     from mlflow.exceptions import MlflowException
 
@@ -108,17 +109,17 @@ def load(name: str, folder: Path) -> Generator:
         raise NotUsable(f"{name}: no package of ganpipe: it has no {missing[0]}")
     try:
         generator = Generator(files)
-    except Exception as error:  # the package's own code runs: anything may come of it
+    except Exception as error:  # the package's own code runs, so the error can be of any kind
         reason = error.message if isinstance(error, MlflowException) else repr(error)
         raise NotUsable(f"{name}: {reason[:1000]}") from error
     if generator.description["format"] == 1:
-        _say_fields(generator)
+        _add_field_attributes(generator)
     return generator
 
 
-def _say_fields(generator: Generator) -> None:
-    """Let a generator whose code was packaged by an earlier ganpipe say its fields as today's do, so that it can be
-    measured and shown beside them."""
+def _add_field_attributes(generator: Generator) -> None:
+    """Give a generator whose code was packaged by an earlier ganpipe (format 1) the attributes that today's GANs have,
+    so that it can be measured and shown beside them."""
     data = DataSpec.from_json(generator.description["data"])
     given = tuple(generator.conditions)
     said: dict[str, Any] = {

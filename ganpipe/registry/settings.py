@@ -14,16 +14,16 @@ class Condition(Section):
     """Bounds that one metric must keep, both inclusive."""
 
     min: float | None = None
-    """Least value allowed; none where left out."""
+    """Lowest value allowed; no lower bound if left out."""
     max: float | None = None
-    """Greatest value allowed; none where left out."""
+    """Highest value allowed; no upper bound if left out."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Condition:
         if self.min is None and self.max is None:
             raise ValueError("give min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}, so no value would do")
+            raise ValueError(f"min {self.min} is above max {self.max}, so no value could satisfy both")
         return self
 
 
@@ -31,12 +31,12 @@ class RegisterSettings(Section):
     """Under which name a generator is registered, and what makes it the champion."""
 
     model_name: str = Field("ganpipe-mnist", pattern=r"^[^/:]+$", max_length=250)
-    """Name in MLflow's model registry, without / and :. Only generators of one name compete with each other."""
+    """Name in MLflow's model registry, without / and :. Only generators of the same name compete with each other."""
     experiment: str = Field("ganpipe", min_length=1, max_length=500)
     """MLflow experiment that holds the runs."""
     require_commit: bool = True
     """Whether training and registering need a git commit to name as their origin. With false, models are registered
-    with the commit `none` where git knows none: nobody can say later what code made them."""
+    with the commit `none` if git knows no commit: nobody can say later which code made them."""
     metric: str = Field("fid_efficientnet_lite0", min_length=1)
     """Which of the evaluation's metrics the gate compares."""
     better: Literal["auto", "lower", "higher"] = "auto"
@@ -48,10 +48,11 @@ class RegisterSettings(Section):
     """Metric -> bounds that must hold before a generator becomes challenger or champion, e.g. recall: {min: 0.1}."""
 
     not_comparable: Literal["refuse", "challenger", "replace"] = "challenger"
-    """What happens to a generator that keeps the conditions and cannot be compared with the champion, since that makes
-    images of another size, other channels or other classes, or its files are gone. `challenger`: it becomes challenger,
-    the champion stays, `ganpipe check` warns. `replace`: it becomes the champion. `refuse`: `ganpipe check` ends with
-    an error before any long work; what is registered all the same gets no alias."""
+    """What happens to a generator that satisfies the conditions and cannot be compared with the champion, because the
+    champion makes images of another size, other channels or other classes, or its files are gone. `challenger`: the
+    generator becomes challenger, the champion stays, `ganpipe check` warns. `replace`: it becomes the champion.
+    `refuse`: `ganpipe check` ends with an error before any long work; a generator that is registered nevertheless gets
+    no alias."""
 
     @property
     def lower_is_better(self) -> bool:

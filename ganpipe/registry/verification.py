@@ -1,4 +1,4 @@
-"""Does what a registered version was made from lie here? Recorded digests against those of this checkout. No MLflow."""
+"""Does this checkout hold what a registered version was made from? Recorded digests against those here. No MLflow."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ UNSET = "(not there)"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was compared.
+    """The result of one comparison.
 
     Attributes:
         part: `package`, `code`, `settings`, `data`, `outputs` or `environment`.
-        what: the key, path or package; empty where the part is one thing.
-        registered, here: the two values; `here` says why where it could not be found.
+        what: the key, path or package; empty if the part has a single value.
+        registered, here: the two values; if the verdict is `unknown`, `here` is the reason.
     """
 
     part: str
@@ -36,11 +36,11 @@ class Finding:
 
 
 def compare(part: str, registered: Mapping[str, Any], here: Mapping[str, Any]) -> list[Finding]:
-    """One finding for each key that differs, else a single one that says how many are the same.
+    """One finding for each key that differs; if none differs, a single finding that says how many are the same.
 
     Args:
         part: see `Finding`.
-        registered, here: values by key; compared as text, which is how MLflow keeps them.
+        registered, here: values by key; compared as text, because MLflow keeps them as text.
     """
     keys = sorted({*registered, *here})
     found = []
@@ -51,14 +51,14 @@ def compare(part: str, registered: Mapping[str, Any], here: Mapping[str, Any]) -
     return found or [Finding(part, "", "same", f"{len(keys)} values", "")]
 
 
-def one(part: str, registered: str, here: str | None, why_not: str = "", what: str = "") -> Finding:
-    """A finding about a single value; `unknown` with `why_not` where there is none here."""
+def compare_value(part: str, registered: str, here: str | None, why_not: str = "", what: str = "") -> Finding:
+    """A finding about a single value; `unknown`, with the reason `why_not`, if `here` is None."""
     if here is None:
         return Finding(part, what, "unknown", registered, why_not)
     return Finding(part, what, "same" if registered == here else "differs", registered, here)
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
-    """The whole: `same` only where everything is."""
+    """The verdict over all findings: `same` only if every finding is."""
     verdicts = {finding.verdict for finding in findings}
     return "differs" if "differs" in verdicts else "unknown" if "unknown" in verdicts else "same"

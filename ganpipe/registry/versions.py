@@ -1,4 +1,4 @@
-"""Model versions as MLflow's registry holds them: found by content or alias, listed, and described for its page."""
+"""Model versions as MLflow's registry holds them: found by content, alias or number, listed, and described."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GanpipeError
 from ..redaction import without_password
 from ..section import nearest
-from ..tracking.connection import patiently
+from ..tracking.connection import with_retries
 from ..tracking.runs import Tracker
 from .gate import Measurement, NotComparable
 
@@ -32,11 +32,11 @@ CARD_TAG = "ganpipe.card"
 HOW_TO_REGISTER = (
     "`make run` makes the first one; where it has nothing to do, `dvc repro --force --single-item register` does"
 )
-"""DVC skips the stage `register` where the outputs are as they were, whatever became of MLflow meanwhile."""
+"""DVC skips the stage `register` if its outputs are unchanged, even if MLflow has lost the version meanwhile."""
 
 
 def quoted(name: str) -> str:
-    """`name` as a value in MLflow's search conditions."""
+    """`name` as a quoted string in MLflow's search conditions."""
     return "'" + name.replace("'", "''") + "'"
 
 
@@ -44,11 +44,11 @@ def registered_model(client: MlflowClient, tracker: Tracker, name: str) -> Regis
     """The registered model `name`.
 
     Raises:
-        GanpipeError: there is none; names the nearest.
+        GanpipeError: there is no such model; the message names the most similar one.
     """
-    found = patiently(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri)
+    found = with_retries(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri)
     if not found:
-        models = patiently(lambda: client.search_registered_models(max_results=100), tracker.uri)
+        models = with_retries(lambda: client.search_registered_models(max_results=100), tracker.uri)
         names = [model.name for model in models]
         raise GanpipeError(
             f"MLflow at {without_password(tracker.uri)} has no registered model {name!r}; "
@@ -59,30 +59,30 @@ def registered_model(client: MlflowClient, tracker: Tracker, name: str) -> Regis
 
 def is_registered(client: MlflowClient, tracker: Tracker, name: str) -> bool:
     """Whether there is a registered model of this name."""
-    return bool(patiently(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri))
+    return bool(with_retries(lambda: client.search_registered_models(f"name = {quoted(name)}"), tracker.uri))
 
 
 def find_version(client: MlflowClient, tracker: Tracker, name: str, content: str) -> ModelVersion | None:
     """The version of the model `name` that has this content, the oldest if there are several."""
     condition = f"name = {quoted(name)} and tags.`{CONTENT_TAG}` = '{content}'"
-    found = patiently(lambda: list(client.search_model_versions(condition)), tracker.uri)
+    found = with_retries(lambda: list(client.search_model_versions(condition)), tracker.uri)
     ready = sorted((item for item in found if item.status == "READY"), key=lambda item: int(item.version))
-    return patiently(lambda: client.get_model_version(name, ready[0].version), tracker.uri) if ready else None
+    return with_retries(lambda: client.get_model_version(name, ready[0].version), tracker.uri) if ready else None
 
 
-def by_alias(client: MlflowClient, tracker: Tracker, name: str, alias: str) -> ModelVersion | None:
-    """The version that an alias points to, None where the model has no such alias."""
-    model = patiently(lambda: client.get_registered_model(name), tracker.uri)
+def version_by_alias(client: MlflowClient, tracker: Tracker, name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias points to; None if the model has no such alias."""
+    model = with_retries(lambda: client.get_registered_model(name), tracker.uri)
     number = {key: str(value) for key, value in model.aliases.items()}.get(alias)
-    return None if number is None else patiently(lambda: client.get_model_version(name, number), tracker.uri)
+    return None if number is None else with_retries(lambda: client.get_model_version(name, number), tracker.uri)
 
 
 def all_versions(client: MlflowClient, tracker: Tracker, name: str) -> list[ModelVersion]:
-    """All versions of the model `name`, oldest first; without their aliases, which MLflow's search leaves out."""
+    """All versions of the model `name`, oldest first; without their aliases, because MLflow's search omits them."""
     condition, found = f"name = {quoted(name)}", list[Any]()
     token: str | None = None
     while True:
-        page = patiently(partial(client.search_model_versions, condition, page_token=token), tracker.uri)
+        page = with_retries(partial(client.search_model_versions, condition, page_token=token), tracker.uri)
         found += page
         token = page.token
         if not token:
@@ -93,7 +93,7 @@ def version_of(client: MlflowClient, tracker: Tracker, name: str, chosen: int | 
     """A version by number or alias.
 
     Raises:
-        GanpipeError: the model, the version or the alias is not there; says which are.
+        GanpipeError: the model, the version or the alias does not exist; the message lists those that do.
     """
     model = registered_model(client, tracker, name)
     aliases = {alias: str(number) for alias, number in model.aliases.items()}
@@ -101,39 +101,42 @@ def version_of(client: MlflowClient, tracker: Tracker, name: str, chosen: int | 
     versions = {item.version: item for item in all_versions(client, tracker, name)}
     if chosen in (CHAMPION, CHALLENGER) and chosen not in aliases and versions:
         newest = max(versions.values(), key=lambda item: int(item.version))
-        raise GanpipeError(nobody(str(chosen), name, int(newest.version), newest.tags.get(REASONS_TAG, "")))
+        raise GanpipeError(
+            explain_missing_alias(str(chosen), name, int(newest.version), newest.tags.get(REASONS_TAG, ""))
+        )
     if str(number) not in {str(key) for key in versions}:
         there = f"versions: {', '.join(map(str, versions)) or 'none'}; aliases: {', '.join(sorted(aliases)) or 'none'}"
         what = f"version {chosen}" if str(chosen).isdigit() else f"alias {str(chosen)!r}"
         raise GanpipeError(f"{name} has no {what}; {there}")
-    return patiently(lambda: client.get_model_version(name, number), tracker.uri)
+    return with_retries(lambda: client.get_model_version(name, number), tracker.uri)
 
 
-def nobody(alias: str, name: str, newest: int, why: str) -> str:
-    """Why no version of the model `name` is `alias` (champion or challenger), and what to do.
+def explain_missing_alias(alias: str, name: str, newest: int, why: str) -> str:
+    """The message which explains why no version of the model `name` has the `alias` (champion or challenger), and what
+    to do.
 
     Args:
-        newest: its newest version.
-        why: what the gate said of that; empty where it is not known.
+        newest: number of the model's newest version.
+        why: what the gate said of that version; empty if it is not known.
     """
-    said = f"when that was registered, the gate said: {why}" if why else "what the gate said of that is not known."
+    said = f"when it was registered, the gate said: {why}" if why else "what the gate said of it is not known."
     uri = f"models:/{name}/{newest}"
     return (
-        f"{name} has no {alias}: its newest version is {newest}, and {said} What the gate asks for is "
+        f"{name} has no {alias}: its newest version is {newest}, and {said} The gate's conditions are "
         f"`register.conditions` in params.yaml; `ganpipe sample --model {uri}` and `ganpipe serve --model {uri}` show "
         f"that version's images, and `ganpipe promote --model {name} --version {newest} --force --reason WHY` makes it "
-        "the champion all the same"
+        "the champion nevertheless"
     )
 
 
-def no_champion(client: MlflowClient, tracker: Tracker, name: str) -> str:
-    """`nobody` of a model that has versions, none of which is the champion."""
+def explain_no_champion(client: MlflowClient, tracker: Tracker, name: str) -> str:
+    """`explain_missing_alias` for the alias `champion` of a model that has versions."""
     newest = all_versions(client, tracker, name)[-1]
-    return nobody(CHAMPION, name, int(newest.version), newest.tags.get(REASONS_TAG, ""))
+    return explain_missing_alias(CHAMPION, name, int(newest.version), newest.tags.get(REASONS_TAG, ""))
 
 
-def tagged(version: ModelVersion, tag: str) -> dict[str, Any] | None:
-    """The JSON object that ganpipe wrote into a tag; None where it is gone or somebody wrote something else there."""
+def json_tag(version: ModelVersion, tag: str) -> dict[str, Any] | None:
+    """The JSON object that ganpipe wrote into a tag; None if the tag is missing or holds something else."""
     try:
         values = json.loads(version.tags[tag])
     except (KeyError, ValueError):
@@ -142,8 +145,8 @@ def tagged(version: ModelVersion, tag: str) -> dict[str, Any] | None:
 
 
 def metrics_of(version: ModelVersion) -> dict[str, float] | None:
-    """The metrics that a version was registered with; None where its tag does not tell them."""
-    values = tagged(version, METRICS_TAG)
+    """The metrics that a version was registered with; None if it has no readable tag of them."""
+    values = json_tag(version, METRICS_TAG)
     numbers = {} if values is None else {key: value for key, value in values.items() if isinstance(value, int | float)}
     return numbers or None
 
@@ -152,7 +155,7 @@ def measurement_of(version: ModelVersion) -> Measurement:
     """The metrics and protocol that a version was registered with.
 
     Raises:
-        NotComparable: its tag does not tell them.
+        NotComparable: the version has no readable tag of its metrics.
     """
     metrics = metrics_of(version)
     if metrics is None:
@@ -165,14 +168,16 @@ def measurement_of(version: ModelVersion) -> Measurement:
 
 @dataclass(frozen=True)
 class VersionInfo:
-    """One version for people and programs; plain data.
+    """One version, for people and programs; plain data.
 
     Attributes:
         created_at: ISO 8601, UTC.
-        metrics: as measured before it was registered, under `protocol` (a hash).
-        commit: git commit that registered it, `dirty` where tracked files differed from it.
+        metrics: as measured before the version was registered, under `protocol` (a hash).
+        commit: git commit of the checkout that registered the version.
+        dirty: whether tracked files differed from that commit.
         why: what the gate said.
-        start: the version, package or checkpoint whose weights its training started from; empty where random ones did.
+        start: the version, package or checkpoint whose weights the training started from; empty if it started from
+            random weights.
     """
 
     version: int

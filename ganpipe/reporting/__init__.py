@@ -1,1 +1,1 @@
-"""A run as one page: what is to be read where (gather), and how it is drawn (page). See `ganpipe report`."""
+"""A run as one HTML page: `gather` reads its contents, `page` renders them. See `ganpipe report`."""

@@ -1,4 +1,4 @@
-"""Lines, bars and scatter plots as SVG, each with a text that says what it shows."""
+"""Line, bar and scatter plots as SVG, each with a text that describes it for screen readers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ WIDTH, HEIGHT = 440, 270
 SMALL_WIDTH, SMALL_HEIGHT = 340, 240
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 26, 44
 NUM_COLOURS = 6
-"""Classes c0 ... c5; a seventh line has the first's colour and another dash."""
+"""Style classes c0 to c5. A seventh line has the colour of the first line and another dash pattern."""
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A point of a scatter plot."""
+    """A point of a scatter plot.
+
+    Attributes:
+        text: description, shown under the pointer.
+        marked: drawn as a star.
+        hollow: drawn as a ring.
+    """
 
     x: float
     y: float
@@ -30,7 +36,12 @@ class Dot:
 
 
 def line_chart(curves: Sequence[Curve], x_label: str, y_label: str, dots: bool = False) -> Markup:
-    """Lines over a common x that begins at 0, in their order's colours; `dots` marks every point."""
+    """A line plot whose x axis begins at 0.
+
+    Args:
+        curves: one line each; the order decides the colours.
+        dots: mark every point.
+    """
     lines = [thinned(list(curve.points)) for curve in curves]
     x = Scale.over([0.0, *(at for line in lines for at, _ in line)], LEFT, WIDTH - RIGHT, log=False)
     y = Scale.over((value for line in lines for _, value in line), HEIGHT - BOTTOM, TOP)
@@ -60,12 +71,12 @@ def _told(curve: Curve) -> str:
 
 
 def colour(index: int) -> str:
-    """Classes of the line number `index`."""
+    """Style classes (colour and dash pattern) of the line number `index`."""
     return f"c{index % NUM_COLOURS} d{index // NUM_COLOURS % 3}"
 
 
 def scatter(dots: Sequence[Dot], x_label: str, y_label: str, log_x: bool = False) -> Markup:
-    """Points, with the marked one as a star on top."""
+    """A scatter plot; marked points are stars and are drawn on top."""
     x = Scale.over((dot.x for dot in dots), LEFT, SMALL_WIDTH - RIGHT, log=log_x)
     y = Scale.over((dot.y for dot in dots), SMALL_HEIGHT - BOTTOM, TOP)
     parts = [axes(x, y, x_label + (" (log)" if x.log else ""), y_label + (" (log)" if y.log else ""))]
@@ -85,7 +96,7 @@ def _star(x: float, y: float, size: float) -> str:
 
 
 def bars(rows: Sequence[tuple[str, float]], x_label: str) -> Markup:
-    """Horizontal bars from zero, a row each, in the given order."""
+    """Horizontal bars from zero, one per row, in the order of `rows`, which hold (name, value)."""
     longest = max((len(_cut(name)) for name, _ in rows), default=0)
     left, line, top = min(170.0, 18 + 7.5 * longest), 22, 8
     bottom = top + line * len(rows)

@@ -1,4 +1,4 @@
-"""What a report holds, as plain values: no file, no database and no markup in here."""
+"""The contents of a report as plain values; nothing is read or rendered here."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["up to date", "changed", "not run", "unknown"]
-"""Of a stage, as DVC sees it: outputs fit inputs, code and settings; they no longer do; there are none; DVC is busy."""
+"""State of a stage in DVC. `up to date`: its outputs belong to the present inputs, code and settings; `changed`: they
+no longer do; `not run`: there are no outputs; `unknown`: DVC cannot tell, mostly because another DVC command is
+running."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that the page would show and that is not there."""
+    """Something that the page would show, but that does not exist."""
 
     part: str
-    """What it belongs to: a stage's name, `MLflow`, `DVC`."""
+    """What it belongs to: the name of a stage, `MLflow`, `DVC` or `durations`."""
     text: str
-    """What is not there, and what makes it."""
+    """What is missing, and what makes it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Tracked:
 
     path: str
     digest: str
-    """DVC's digest of the content; empty where DVC has none yet."""
+    """DVC's digest of the content; empty if DVC has no digest yet."""
     num_bytes: int | None
 
 
@@ -42,16 +44,16 @@ class Stage:
     reasons: tuple[str, ...] = ()
     """What changed, in DVC's words."""
     seconds: float | None = None
-    """Wall time when it last ran; None where nobody noted it."""
+    """Wall time of its last run; None if it was not recorded."""
     deps: tuple[Tracked, ...] = ()
     outs: tuple[Tracked, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
-    """Dotted keys of params.yaml, with the values that it ran with."""
+    """Dotted keys of params.yaml, with the values of its last run."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, in the page itself."""
+    """An image that is contained in the page."""
 
     path: str
     uri: str
@@ -59,7 +61,7 @@ class Picture:
     width: int
     height: int
     note: str = ""
-    """Whether it was made smaller."""
+    """Says so if the image was made smaller; else empty."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Figure:
 
     title: str
     tells: str
-    """What it shows, in one sentence; empty for a figure that this ganpipe does not know."""
+    """What the figure shows, in one sentence; empty for a figure that this version of ganpipe does not know."""
     picture: Picture
 
 
@@ -78,13 +80,13 @@ class SampleGrid:
 
     picture: Picture
     step: int | None
-    """Updates before it; None where the file's name is no number."""
+    """Number of training steps before the samples; None if the file's name is not a number."""
     images_seen: int | None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Numbers over images seen; what is no finite number is left out."""
+    """Values over images seen; points are (images seen, value). Values that are not finite are left out."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -92,11 +94,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Training:
-    """What the training left."""
+    """The result of the training."""
 
     gan: str
     config: Mapping[str, Any]
-    """The GAN's settings as it was trained, with those of the search: dotted keys."""
+    """The settings of the GAN in the training, including those that the search chose: dotted keys."""
     players: tuple[str, ...]
     images_seen: int
     step: int
@@ -112,15 +114,15 @@ class Trial:
     images_seen: int
     settings: Mapping[str, float | None]
     objective: float | None
-    """None: no finite number."""
+    """None if it is not a finite number."""
     best: bool
     finished: bool
-    """It saw as many images as the longest trial: the scheduler did not give it up."""
+    """The trial saw as many images as the longest trial, so the scheduler did not stop it early."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """The trials of the search; none where tune.num_trials is 0."""
+    """The trials of the search; there are none if tune.num_trials is 0."""
 
     objective: str
     settings: tuple[str, ...]
@@ -135,27 +137,27 @@ class Metric:
     value: float | None
     better: Literal["lower", "higher"] | None
     wanted: str
-    """The bounds that the gate sets, in words."""
+    """The gate's bounds on the metric, in words; empty if there are none."""
     tells: str
-    """What it says, in one sentence; empty for a metric that this ganpipe does not know."""
+    """What the metric tells, in one sentence; empty for a metric that this version of ganpipe does not know."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics with the protocol that they were measured under."""
+    """Metrics, with the protocol under which they were measured."""
 
     metrics: Sequence[Metric]
     protocol: Mapping[str, Any]
-    """Dotted keys; empty where the file is missing."""
+    """Dotted keys; empty if the file is missing."""
     class_fids: Sequence[tuple[str, float]]
-    """FID by class name, the worst first."""
+    """(class name, FID), the worst FID first."""
     unmeasured: Sequence[str] = ()
     """Classes with too few images for an FID of their own."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """The images that it was trained on."""
+    """The images that the GAN was trained on."""
 
     source: str
     description: str
@@ -191,7 +193,7 @@ class Registered:
     """The version that is champion now."""
     decision: Decision | None
     moves: Sequence[Mapping[str, Any]]
-    """Moves of aliases to or from this version: at, alias, from, to, by, why."""
+    """Moves of aliases to or from this version, with the keys at, alias, from, to, by, why."""
     tags: Mapping[str, str]
 
 
@@ -201,10 +203,10 @@ class TrackedRun:
 
     run_id: str
     url: str
-    """Its page, where MLflow is a server; else empty."""
+    """Address of its page, if MLflow is a server; else empty."""
     tags: Mapping[str, str]
     packages: Mapping[str, str]
-    """Versions of the main packages that it ran on."""
+    """Versions of the main packages in the training."""
 
 
 @dataclass(frozen=True)
@@ -212,13 +214,13 @@ class Report:
     """Everything on the page."""
 
     made_at: str
-    """UTC."""
+    """Date and time, UTC."""
     version: str
-    """Of ganpipe."""
+    """Version of ganpipe."""
     git: Mapping[str, str]
-    """Tags of the checkout that the page was made in: commit, branch, dirty."""
+    """Commit, branch and dirty flag of the checkout in which the page was made, see `lineage.git_tags`."""
     tracking: str
-    """Where MLflow is, without password."""
+    """MLflow's address, without password."""
     gate_metric: str
     stages: Sequence[Stage]
     data: Data | None
@@ -229,9 +231,9 @@ class Report:
     grids: Sequence[SampleGrid]
     evaluation: Evaluation | None
     figures: Sequence[Figure]
-    """Those that the evaluation drew, the samples first."""
+    """Figures of the evaluation, the samples first."""
     real: Picture | None
-    """Some of the real images, as ingest made them."""
+    """A grid of some real images, as ingest stored them."""
     registered: Registered | None
     run: TrackedRun | None
     missing: Sequence[Missing]

@@ -1,4 +1,4 @@
-"""The stage graph as SVG: layers by how far a stage is from the first ones, edges that others imply left out."""
+"""The stage graph as SVG: one layer per distance from the first stages, without edges that other edges imply."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ALONG, ACROSS = 40, 20
 """Pixels between layers, and between the boxes of one layer."""
 MARGIN = 4
 TRACK = 56
-"""Pixels of the bar of the stage that took longest."""
+"""Length in pixels of the duration bar of the stage that took longest."""
 SIGNS = {"up to date": "✓", "changed": "●", "not run": "○", "unknown": "?"}
 
 Edges = Mapping[str, Sequence[str]]
 
 
-def reduced(upstream: Edges) -> dict[str, list[str]]:
-    """`upstream` without the edges that a longer way implies."""
+def without_implied_edges(upstream: Edges) -> dict[str, list[str]]:
+    """`upstream` without the edges that are implied by a longer path (the transitive reduction)."""
     above: dict[str, set[str]] = {}
 
     def ancestors(name: str) -> set[str]:
@@ -38,9 +38,14 @@ def reduced(upstream: Edges) -> dict[str, list[str]]:
 
 
 def layers_of(edges: Edges) -> tuple[list[list[str]], dict[tuple[str, str], list[str]]]:
-    """Layers of names, in an order in which few edges cross, and the way of each edge (parent, child) through them.
+    """Arrange the stages in layers, in an order in which few edges cross.
 
-    An edge has a place of its own in each layer that it passes; `edges` name each stage after those above it.
+    Args:
+        edges: stage -> the stages before it; each stage comes after these in the mapping.
+
+    Returns:
+        The layers, as lists of names; and for each edge (parent, child) its path: one name per layer, from parent to
+        child. In layers between parent and child, an edge has a placeholder `<parent>><child>><layer>`.
     """
     depth: dict[str, int] = {}
     for name, parents in edges.items():
@@ -64,8 +69,8 @@ def layers_of(edges: Edges) -> tuple[list[list[str]], dict[tuple[str, str], list
 
 
 def draw(stages: Sequence[Stage], vertical: bool = False) -> Markup:
-    """The graph from left to right, or from top to bottom for a narrow page."""
-    edges = reduced({stage.name: stage.upstream for stage in stages})
+    """The graph from left to right, or with `vertical` from top to bottom, for a narrow page."""
+    edges = without_implied_edges({stage.name: stage.upstream for stage in stages})
     layers, ways = layers_of(edges)
     widest = max((len(layer) for layer in layers), default=0)
     size, gap = ((BOX_WIDTH, ACROSS), (BOX_HEIGHT, ALONG)) if vertical else ((BOX_HEIGHT, ACROSS), (BOX_WIDTH, ALONG))
@@ -92,7 +97,7 @@ def draw(stages: Sequence[Stage], vertical: bool = False) -> Markup:
 
 
 def _edge(corners: Sequence[tuple[float, float]], vertical: bool) -> str:
-    """A curve through the positions of a way, leaving and entering boxes in the middle of a side."""
+    """The SVG path of an edge through its positions; it leaves and enters each box in the middle of a side."""
     middle = [(x + BOX_WIDTH / 2, y + BOX_HEIGHT / 2) for x, y in corners]
     half = (BOX_HEIGHT if vertical else BOX_WIDTH) / 2
     points: list[tuple[float, float]] = []

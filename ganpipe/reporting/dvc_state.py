@@ -1,4 +1,4 @@
-"""The stages as DVC sees them: graph, state, and what dvc.lock says that each was made from."""
+"""The stages as DVC knows them: graph, state, and the inputs of each according to dvc.lock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .files import Reader
 
 
 def read_stages(reader: Reader) -> list[Stage]:
-    """All stages, each after those that it reads from; none where DVC cannot read the checkout."""
+    """All stages, each after the stages whose outputs it reads; empty if DVC cannot read the checkout."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -44,8 +44,8 @@ def _status(repo: Any, reader: Reader) -> Mapping[str, Any] | None:
     try:
         status: Mapping[str, Any] = repo.status()
         return status
-    except DvcException as error:  # mostly: another DVC command is at work in this checkout
-        reader.note("DVC", f"whether stages are up to date is not known: {error}")
+    except DvcException as error:  # mostly because another DVC command is running in this checkout
+        reader.note("DVC", f"it is not known whether stages are up to date: {error}")
         return None
 
 
@@ -81,7 +81,7 @@ def _tracked(item: Any) -> Tracked:
 
 
 def _reasons(entries: list[Any]) -> Iterator[str]:
-    """`params.yaml train.gan modified`: DVC's nested answer as sentences."""
+    """DVC's nested status as one text per change: `params.yaml: train.gan modified`."""
     for entry in entries:
         if not isinstance(entry, Mapping):
             yield str(entry)  # "changed command", "always changed"
@@ -106,7 +106,7 @@ def _seconds(reader: Reader) -> dict[str, float]:
 
 
 def stage_params(stages: list[Stage]) -> Iterator[tuple[str, Any, list[str]]]:
-    """(dotted key, value, stages that read it), sorted: the settings that the outputs were made with."""
+    """The settings with which the outputs were made: (dotted key, value, stages that read it), sorted by key."""
     from ..tracking.run_log import flatten
 
     found: dict[tuple[str, str], tuple[Any, list[str]]] = {}

@@ -1,4 +1,4 @@
-"""Reading what stages left: what is missing or damaged is noted, and the rest of the page is made all the same."""
+"""Reading the outputs of stages. A missing or damaged file is noted, so that the rest of the page can still be made."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ValueT = TypeVar("ValueT")
 Rows = list[dict[str, str]]
 
 LARGEST_PICTURE_BYTES = 600_000
-"""A larger file goes into the page as a smaller JPEG."""
+"""An image file above this size is put into the page as a smaller JPEG."""
 REDUCED_SIDE = 1400
-"""Pixels of such a JPEG's longer side."""
+"""Longer side of such a JPEG, pixels."""
 _MIME = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp"}
 
 
@@ -35,7 +35,7 @@ class Reader:
 
     @property
     def missing(self) -> list[Missing]:
-        """What was noted so far; all that one stage has not made is one entry."""
+        """Everything that was noted so far; the missing outputs of one stage are one entry."""
         absent = [
             Missing(
                 stage, f"{', '.join(paths)}: not there; `dvc repro {stage}` makes {'it' if len(paths) == 1 else 'them'}"
@@ -45,22 +45,22 @@ class Reader:
         return [*absent, *self._notes]
 
     def note(self, part: str, text: str) -> None:
-        """Something else is missing; `text` says what, and what to do."""
+        """Note that something is missing which is not an output; `text` says what it is, and what to do."""
         self._notes.append(Missing(part, text.replace(f"{self.root}/", "")))
 
     def absent(self, path: Path, made_by: str) -> None:
-        """An output of the stage `made_by` is not there."""
+        """Note that an output of the stage `made_by` does not exist."""
         self._absent.setdefault(made_by, []).append(str(path))
 
     def files(self, folder: Path, pattern: str, made_by: str) -> list[Path]:
-        """The files in a folder that fit `pattern`, sorted, relative to the checkout; none where there is no folder."""
+        """The files in a folder that match `pattern`, sorted, relative to the checkout; empty if there is no folder."""
         if not (self.root / folder).is_dir():
             self.absent(folder, made_by)
             return []
         return sorted(path.relative_to(self.root) for path in (self.root / folder).glob(pattern))
 
     def json(self, path: Path, made_by: str) -> dict[str, Any] | None:
-        """A JSON object; None where there is none."""
+        """The JSON object in a file; None if the file is missing or damaged, which is noted."""
 
         def read(file: Path) -> dict[str, Any]:
             values = json.loads(file.read_text(encoding="utf-8"))
@@ -71,7 +71,7 @@ class Reader:
         return self._read(path, made_by, read)
 
     def rows(self, path: Path, made_by: str, *columns: str) -> Rows | None:
-        """The rows of a CSV file whose header has `columns`; None where there is none. An empty table has no rows."""
+        """The rows of a CSV file whose header has `columns`; None if the file is missing or damaged, which is noted."""
 
         def read(file: Path) -> Rows:
             table = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")), restval="")
@@ -86,7 +86,7 @@ class Reader:
         return self._read(path, made_by, read)
 
     def picture(self, path: Path, made_by: str) -> Picture | None:
-        """An image file as a data URI; None where there is none."""
+        """An image file as a data URI; None if the file is missing or damaged, which is noted."""
         return self._read(path, made_by, lambda file: _picture(path, file.read_bytes()))
 
     def _read(self, path: Path, made_by: str, read: Callable[[Path], ValueT]) -> ValueT | None:
@@ -102,7 +102,7 @@ class Reader:
 
 
 def number(text: str | float | None) -> float | None:
-    """A finite number, else None."""
+    """`text` as a finite number; None if it is not one."""
     try:
         value = float(text) if text not in (None, "") else math.nan
     except (TypeError, ValueError):

@@ -36,11 +36,11 @@ from .contents import (
 )
 from .dvc_state import read_stages
 from .files import Reader, Rows, number
-from .mlflow_state import reach, read_registered, read_run
+from .mlflow_state import connect_to_existing, read_registered, read_run
 
 
 def gather(root: Path, params: Params) -> Report:
-    """Everything that is there; what is not is listed in `missing`."""
+    """The report on everything that exists; what does not is listed in `missing`."""
     reader = Reader(root)
     stages = read_stages(reader)
     trained = reader.json(TRAIN / "model.json", "train")
@@ -98,7 +98,7 @@ def _training(values: Mapping[str, Any]) -> Training:
     return Training(
         gan=str(values.get("gan", "unknown")),
         config=flatten(config),
-        # A player's setting is named by optimiser and player, and has a learning rate.
+        # A player's setting is named `<optimiser>_<player>`, and has a learning rate.
         players=tuple(k.partition("_")[2] for k, value in config.items() if isinstance(value, dict) and "lr" in value),
         images_seen=int(progress.get("images_seen", 0)),
         step=int(progress.get("step", 0)),
@@ -146,7 +146,7 @@ def _search(reader: Reader) -> Search | None:
     for row in rows:
         values = {name: number(row[name]) for name in settings}
         score, seen = number(row[objective]), number(row["images_seen"]) or 0
-        # The search's own choice stands in best.json: no second rule here of what is best.
+        # best.json holds the choice of the search, so that there is no second rule here for what is best.
         is_best = bool(chosen) and values == chosen and score is not None and not any(trial.best for trial in trials)
         trials.append(Trial(int(number(row["trial"]) or 0), int(seen), values, score, is_best, seen == longest))
     return Search(objective, tuple(settings), trials)
@@ -200,7 +200,7 @@ def _from_mlflow(
     if not packaged:
         reader.absent(PACKAGE, "register")
     try:
-        client = reach(tracker)
+        client = connect_to_existing(tracker)
         if training is not None:
             run = read_run(client, tracker, training.run_key)
             if run is None:

@@ -1,5 +1,5 @@
-"""What MLflow knows of this training and of its generator; and the page as a file of the training's run. Nothing is
-made there but that file."""
+"""What MLflow knows of a training and its generator. The only thing written to MLflow is the page, to the training's
+run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..redaction import without_user_info
 from ..registry.alias_history import alias_history_of
 from ..registry.registration import content_digest, decision_of
 from ..registry.versions import CHAMPION, find_version
-from ..tracking.connection import patiently, sqlite_path
+from ..tracking.connection import sqlite_path, with_retries
 from ..tracking.runs import RUN_KEY_TAG, STAGE_TAG, Tracker, find_runs
 from .contents import Decision, Registered, TrackedRun
 
@@ -28,11 +28,11 @@ PAGE = "report.html"
 _PATIENCE_SECONDS = 10.0
 
 
-def reach(tracker: Tracker) -> MlflowClient:
-    """A client of an MLflow that answers.
+def connect_to_existing(tracker: Tracker) -> MlflowClient:
+    """A client for MLflow, after a check that it answers.
 
     Raises:
-        GanpipeError: it does not, or there is no database yet (none is made).
+        GanpipeError: MLflow does not answer, or there is no database yet (it is not created here).
     """
     path = sqlite_path(tracker.uri)
     if path is not None and not path.exists():
@@ -42,7 +42,7 @@ def reach(tracker: Tracker) -> MlflowClient:
 
 
 def read_run(client: MlflowClient, tracker: Tracker, run_key: str) -> TrackedRun | None:
-    """The run of this training; None where MLflow has none."""
+    """The run of the training with this run key; None if MLflow has no such run."""
 
     def find() -> TrackedRun | None:
         experiment = client.get_experiment_by_name(tracker.experiment)
@@ -58,11 +58,11 @@ def read_run(client: MlflowClient, tracker: Tracker, run_key: str) -> TrackedRun
             url = f"{page}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
         return TrackedRun(run.info.run_id, url, dict(run.data.tags), _packages(client, run.info.run_id))
 
-    return patiently(find, tracker.uri, _PATIENCE_SECONDS)
+    return with_retries(find, tracker.uri, _PATIENCE_SECONDS)
 
 
 def _packages(client: MlflowClient, run_id: str) -> dict[str, str]:
-    """Of the run's environment.json; empty where it has none, or what is there is none."""
+    """The packages in the run's environment.json; empty if the file is missing or damaged."""
     name = "environment.json"
     if name not in {item.path for item in client.list_artifacts(run_id)}:
         return {}
@@ -83,12 +83,12 @@ def read_registered(
     metrics: Mapping[str, float],
     protocol_hash: str,
 ) -> Registered | None:
-    """The version with exactly this package, metrics and protocol; None where it is not registered."""
+    """The version with exactly this package, metrics and protocol; None if it is not registered."""
     content = content_digest(digest_of_package(package), metrics, protocol_hash)
     version = find_version(client, tracker, model, content)
     if version is None:
         return None
-    found = patiently(lambda: client.get_registered_model(model), tracker.uri, _PATIENCE_SECONDS)
+    found = with_retries(lambda: client.get_registered_model(model), tracker.uri, _PATIENCE_SECONDS)
     aliases = {alias: int(number) for alias, number in found.aliases.items()}
     number = int(version.version)
     return Registered(
@@ -112,14 +112,14 @@ def _moves(client: MlflowClient, tracker: Tracker, model: str) -> list[dict[str,
         return alias_history_of(client, tracker, model)
     except UnavailableError:
         raise
-    except GanpipeError:  # its run is gone: what the version's own tags say is still told
+    except GanpipeError:  # the run of the alias history is gone; the version's tags are still shown
         return []
 
 
 def log_page(client: MlflowClient, tracker: Tracker, run_id: str, html: str) -> None:
-    """Keep the page as report.html of the run, in place of an earlier one.
+    """Store the page as report.html of the run; it replaces an earlier page.
 
     Raises:
         GanpipeError: MLflow did not take it.
     """
-    patiently(lambda: client.log_text(run_id, html, PAGE), tracker.uri, _PATIENCE_SECONDS)
+    with_retries(lambda: client.log_text(run_id, html, PAGE), tracker.uri, _PATIENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""From a report's values to one HTML file that asks no other host for anything."""
+"""Rendering a report as one HTML file that loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from .contents import Curve, Metric, Report, Search
 from .dvc_state import stage_params
 from .svg import compact
 
-MOST_BARS = 40
-"""Classes in the bar chart: of more, those with the worst FID. The table beneath has them all."""
+MAX_BARS = 40
+"""Bars in the chart of classes. If there are more classes, it shows those with the worst FID; the table below the chart
+has all classes."""
 
 
 def render(report: Report) -> str:
-    """The page."""
+    """The report as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
@@ -52,7 +53,7 @@ def render(report: Report) -> str:
         curve_charts=curve_charts(report),
         scatters=scatters(report.search),
         class_bars=class_bars(report),
-        missing=by_part(report),
+        missing=missing_by_part(report),
         params=list(stage_params(list(report.stages))),
         commits=commits(report),
     )
@@ -67,7 +68,7 @@ def _hash(text: str) -> str:
 
 
 def value(number: float | None) -> str:
-    """A number in a table: five significant digits, no exponent where it can be read without."""
+    """A number for a table: five significant digits, thousands separators for integers."""
     if number is None or not math.isfinite(number):
         return "not finite"
     if float(number).is_integer() and abs(number) < 1e15:
@@ -76,12 +77,12 @@ def value(number: float | None) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """A long name that may go on in the next line behind each dot, slash and underscore."""
+    """A long name in which a line may break after each dot, slash and underscore."""
     return Markup("").join(part + Markup("<wbr>") if part in "._/" else part for part in re.split(r"([._/])", name))
 
 
 def coded(text: str) -> Markup:
-    """A sentence in which what stands between backticks is code."""
+    """A sentence in which text between backticks becomes <code>."""
     parts = text.split("`")
     return Markup("").join(Markup("<code>{}</code>").format(p) if at % 2 else p for at, p in enumerate(parts))
 
@@ -96,7 +97,7 @@ def plain(item: Any) -> str:
 
 
 def size(num_bytes: int | None) -> str:
-    """Bytes for people."""
+    """A number of bytes for people, in decimal units: 12.3 kB; empty for None."""
     if num_bytes is None:
         return ""
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -111,7 +112,7 @@ def metrics(report: Report) -> Sequence[Metric]:
 
 
 def headline(report: Report) -> list[tuple[str, str, str]]:
-    """(name, value, remark) of the figures at the top of the page."""
+    """(name, value, remark) of each number at the top of the page."""
     tiles = []
     gate = [metric for metric in metrics(report) if metric.name == report.gate_metric] or list(metrics(report))[:1]
     for metric in gate:
@@ -129,7 +130,7 @@ def headline(report: Report) -> list[tuple[str, str, str]]:
 
 
 def verdict(report: Report) -> tuple[str, str] | None:
-    """(kind, sentence): what the gate decided, in a few words."""
+    """(style class, sentence) of the gate's decision; None if it is not known."""
     registered = report.registered
     if registered is None or registered.decision is None:
         return None
@@ -143,8 +144,8 @@ def verdict(report: Report) -> tuple[str, str] | None:
     return "passed", f"{name} passed the conditions and did not beat the champion, version {registered.champion}"
 
 
-def by_part(report: Report) -> dict[str, list[str]]:
-    """What is missing, by what it belongs to."""
+def missing_by_part(report: Report) -> dict[str, list[str]]:
+    """Texts about what is missing, by the part that they belong to."""
     parts: dict[str, list[str]] = {}
     for item in report.missing:
         parts.setdefault(item.part, []).append(item.text)
@@ -152,7 +153,8 @@ def by_part(report: Report) -> dict[str, list[str]]:
 
 
 def curve_charts(report: Report) -> list[tuple[str, list[str], Markup]]:
-    """(title, legend, chart): each loss over its players, the scores, whatever else a GAN observes."""
+    """(title, legend, chart) of each plot: one per loss, with a line per player; the scores; one per other observation
+    of the GAN."""
     players = report.training.players if report.training else ()
     groups: dict[tuple[str, str], list[Curve]] = {}
     for curve in report.curves:
@@ -176,7 +178,7 @@ def curve_charts(report: Report) -> list[tuple[str, list[str], Markup]]:
 
 
 def scatters(search: Search | None) -> list[tuple[str, Markup]]:
-    """(setting, chart): the objective over each setting of the search."""
+    """(setting, chart) for each setting of the search: the trials' objectives over its values."""
     found = []
     for name in search.settings if search else ():
         dots = []
@@ -191,13 +193,13 @@ def scatters(search: Search | None) -> list[tuple[str, Markup]]:
 
 
 def class_bars(report: Report) -> Markup | None:
-    """FID of each class, the worst ones where there are many."""
+    """The FID of each class as bars, at most MAX_BARS; None if there are no classes."""
     rows = report.evaluation.class_fids if report.evaluation else ()
-    return charts.bars(rows[:MOST_BARS], "FID, lower is better") if rows else None
+    return charts.bars(rows[:MAX_BARS], "FID, lower is better") if rows else None
 
 
 def commits(report: Report) -> list[tuple[str, str, str, str]]:
-    """(moment, commit, branch, whether tracked files differed from it)."""
+    """Rows of (moment, commit, branch, whether tracked files differed from the commit)."""
     moments = [
         ("when it was trained", report.run.tags if report.run else None),
         ("when it was registered", report.registered.tags if report.registered else None),

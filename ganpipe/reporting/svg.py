@@ -1,4 +1,4 @@
-"""Drawing in SVG: elements with their text escaped, axes with round numbers; colours are classes of the style sheet."""
+"""Drawing in SVG: elements with escaped text, axes with round numbers. Colours are classes of the style sheet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ LOG_FROM_RATIO = 30.0
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
-    """An element. `class_` is `class`, `stroke_width` is `stroke-width`; None leaves an attribute out."""
+    """An SVG element. The attribute `class_` becomes `class`, `stroke_width` becomes `stroke-width`; attributes that
+    are None are left out."""
     written = [
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), short(value))
         for key, value in attributes.items()
@@ -24,12 +25,12 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
 
 
 def short(value: object) -> object:
-    """Coordinates with two digits are fine enough; other values as they are."""
+    """A float with at most two decimals, which is precise enough for coordinates; other values unchanged."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
 
 
 def compact(value: float) -> str:
-    """A number as an axis shows it: 40k, 1.2M, 0.0005, 3e-07."""
+    """A number as axes show it: 40k, 1.2M, 0.0005, 3e-07."""
     size = abs(value)
     if size == 0:
         return "0"
@@ -43,7 +44,7 @@ def compact(value: float) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """From numbers to pixels."""
+    """Maps numbers to pixels, linearly or with `log` logarithmically."""
 
     low: float
     high: float
@@ -55,7 +56,12 @@ class Scale:
 
     @classmethod
     def over(cls, values: Iterable[float], start: float, stop: float, log: bool | None = None) -> Scale:
-        """A scale on which all `values` have room; logarithmic as asked for, or (None) where they span decades."""
+        """A scale that contains all `values`, with a margin.
+
+        Args:
+            start, stop: pixels of the two ends.
+            log: whether it is logarithmic; None to decide by LOG_FROM_RATIO. Always linear if a value is not positive.
+        """
         found = list(values) or [0.0, 1.0]
         low, high = min(found), max(found)
         log = low > 0 and (high / low > LOG_FROM_RATIO if log is None else log)
@@ -93,7 +99,7 @@ class Scale:
 
 
 def axes(x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: int = 4, y_ticks: int = 5) -> Markup:
-    """Grid, numbers and names of both axes. `y.start` is the bottom, `y.stop` the top."""
+    """Grid lines, numbers and labels of both axes. `y.start` is the bottom, `y.stop` the top."""
     parts = []
     for value in y.ticks(y_ticks):
         at = y(value)
@@ -103,7 +109,7 @@ def axes(x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: int = 4, y_tic
     for value in x.ticks(x_ticks):
         at, half = x(value), 3.6 * len(compact(value))
         if at - half < taken + 6:
-            continue  # its number would run into the one before
+            continue  # the number would overlap the one before it
         taken = at + half
         parts.append(tag("line", class_="grid", x1=at, x2=at, y1=y.start, y2=y.stop))
         parts.append(tag("text", compact(value), class_="tick", x=at, y=y.start + 16, text_anchor="middle"))
@@ -116,7 +122,7 @@ def axes(x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: int = 4, y_tic
 
 
 def thinned(points: list[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
-    """At most about `most` points that look the same: the lowest and the highest of each stretch."""
+    """At most about `most` of the points, which draw the same line: the lowest and the highest of each interval."""
     if len(points) <= most:
         return points
     size = math.ceil(2 * len(points) / most)

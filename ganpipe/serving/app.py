@@ -1,4 +1,4 @@
-"""The addresses: the page, its pictures, and the JSON API beside it."""
+"""The addresses of the server: the page, its pictures, and the JSON API."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from ..fields import Label
-from .batching import Batcher, Busy
+from .batching import Batcher, QueueFull
 from .follower import Follower
 from .limits import UPLOAD_PATH, Guard, RateLimit, client_of, refusal
-from .query import MAX_SEED, Abilities, BadQuery, Query, Row, parse, parse_translation
-from .uploads import FORMATS, MAX_AT_ONCE, Uploads
+from .query import MAX_SEED, BadQuery, Capabilities, Query, Row, parse, parse_translation
+from .uploads import FORMATS, MAX_CONCURRENT_UPLOADS, Uploads
 from .version import ServedVersion
 
 NUM_SHOWN = 24
 """Samples on the page beside the large one."""
 MAX_UNDER_WAY = 512
+"""Requests that are handled at the same time."""
 CRISP_BELOW = 200
-"""Images smaller than this (pixels) are enlarged on the page pixel by pixel."""
+"""Images of a smaller size (pixels) are enlarged on the page without smoothing, so that each pixel is visible."""
 _STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 @dataclass
 class Page:
-    """What the addresses need."""
+    """The handlers of the addresses, with what they need."""
 
     follower: Follower
     batcher: Batcher
@@ -60,10 +61,10 @@ class Page:
         self._static = {name: (folder / name).read_bytes() for name in _STATIC}
 
     def version(self) -> ServedVersion:
-        """What is served now.
+        """The version that is served now.
 
         Raises:
-            HTTPException: nothing yet.
+            HTTPException: 503, because no version is loaded yet.
         """
         state = self.follower.state
         if state.version is None:
@@ -75,17 +76,17 @@ class Page:
     async def page(self, request: Request) -> Response:
         state = self.follower.state
         if state.version is None:
-            shown = {"version": None, "word": subject(self.follower.source.name, ""), "notes": state.notes}
+            shown = {"version": None, "word": subject_noun(self.follower.source.name, ""), "notes": state.notes}
             return self._html({**shown, "source": self.follower.source.uri}, 503)
         if not request.query_params:
             return RedirectResponse(f"/?seed={random.randrange(2**31)}", 303, {"Cache-Control": "no-store"})
         problem, status = "", 200
         try:
-            row = page_row(request.query_params.multi_items(), state.version.can)
+            row = page_row(request.query_params.multi_items(), state.version.capabilities)
         except BadQuery as error:
             if "text/html" not in request.headers.get("accept", ""):
                 raise
-            row, status = page_row([("seed", "0")], state.version.can), 400
+            row, status = page_row([("seed", "0")], state.version.capabilities), 400
             problem = f"This address does not fit the model: {error}."
         content = {**page_content(self.follower, state.version, row), "problem": problem, "uploads": self.uploads}
         return self._html(content, status)
@@ -109,9 +110,9 @@ class Page:
 
     async def images(self, request: Request) -> Response:
         version = self.version()
-        if version.can.pictures:
+        if version.capabilities.pictures:
             raise BadQuery(f"this model makes images of images; POST one to {UPLOAD_PATH}")
-        query = parse(request.query_params.multi_items(), version.can, self.max_images)
+        query = parse(request.query_params.multi_items(), version.capabilities, self.max_images)
         if query.count > 1:
             self.rate.take(client_of(request.scope), query.count - 1)
         text = f"{version.identity} {query}"
@@ -126,15 +127,15 @@ class Page:
 
     async def translate(self, request: Request) -> Response:
         version = self.version()
-        if not version.can.pictures:
-            raise BadQuery("this model is given no picture; its images are at /api/images")
-        query = parse_translation(request.query_params.multi_items(), version.can)
-        name, kind = version.can.pictures[query.direction]
-        if self._num_uploads >= MAX_AT_ONCE:
+        if not version.capabilities.pictures:
+            raise BadQuery("this model takes no picture; its images are at /api/images")
+        query = parse_translation(request.query_params.multi_items(), version.capabilities)
+        name, kind = version.capabilities.pictures[query.direction]
+        if self._num_uploads >= MAX_CONCURRENT_UPLOADS:
             raise HTTPException(503, "too many pictures are under way; try again in 2 s", {"Retry-After": "2"})
         self._num_uploads += 1
         try:
-            row = replace(query.row, picture=(name, await self.uploads.fitted(request, kind)))
+            row = replace(query.row, picture=(name, await self.uploads.read_fitted(request, kind)))
             (future,) = self.batcher.submit(version, [row])
             image = await asyncio.wrap_future(future)
         finally:
@@ -150,7 +151,7 @@ class Page:
 
 
 def make_app(page: Page, hosts: Collection[str], max_under_way: int = MAX_UNDER_WAY) -> Starlette:
-    """The ASGI application; see `Guard` for its arguments."""
+    """The ASGI application; for `hosts` and `max_under_way` see `Guard`."""
     addresses: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/": page.page,
         "/static/{name}": page.static,
@@ -166,7 +167,7 @@ def make_app(page: Page, hosts: Collection[str], max_under_way: int = MAX_UNDER_
         match error:
             case BadQuery():
                 return refusal(400, str(error))
-            case Busy():
+            case QueueFull():
                 return refusal(503, str(error), error.retry_seconds)
             case HTTPException():
                 retry = (error.headers or {}).get("Retry-After")
@@ -188,38 +189,42 @@ def make_app(page: Page, hosts: Collection[str], max_under_way: int = MAX_UNDER_
                 max_bytes=page.uploads.max_bytes,
             )
         ],
-        exception_handlers=dict.fromkeys((BadQuery, Busy, HTTPException), refuse),
+        exception_handlers=dict.fromkeys((BadQuery, QueueFull, HTTPException), refuse),
     )
 
 
-def subject(name: str, gan: str) -> str:
-    """What "this … does not exist" speaks of, from the model's name: MNIST's are digits."""
+def subject_noun(name: str, gan: str) -> str:
+    """The noun in the page's title "this … does not exist", from the model's name: `digit` for MNIST."""
     words = [word for word in re.split(r"[\W_]+", name.lower()) if word not in ("", "ganpipe", *gan.split("_"))]
     return "digit" if words == ["mnist"] else " ".join(words) or "image"
 
 
-def page_row(items: list[tuple[str, str]], can: Abilities) -> Row:
-    """What the page shows: the parameters of `/api/images`, where a slider in the middle stands for none, an empty
-    field of the form for what is left out, and a text is there where the GAN is given words."""
+def page_row(items: list[tuple[str, str]], capabilities: Capabilities) -> Row:
+    """The row that the page shows, from the parameters of its address.
+
+    They are the parameters of `/api/images`, with these differences: an empty parameter counts as left out; if
+    `to_seed` and `mix` are left out, the row is the one in the middle between the seed and the next one; if the GAN
+    takes words and there is no text, an example is used.
+    """
     items = [(name, value) for name, value in items if value]
     given = dict(items)
     if len(given) == len(items):
-        filled = dict(can.example())
-        if can.interpolation:
+        filled = dict(capabilities.example())
+        if capabilities.interpolation:
             seed = given.get("seed", "0")
             is_number = seed.isascii() and seed.isdigit() and len(seed) < 20
             filled |= {"to_seed": str((int(seed) + 1) % MAX_SEED) if is_number else "1", "mix": "0.5"}
         items += [(name, value) for name, value in filled.items() if name not in given]
-    without = ("count", "format", *(("direction",) if can.directions else ()))
-    return parse([(name, value) for name, value in items if name not in without], can, 1).row
+    without = ("count", "format", *(("direction",) if capabilities.directions else ()))
+    return parse([(name, value) for name, value in items if name not in without], capabilities, 1).row
 
 
 def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[str, Any]:
-    """What the template shows."""
+    """The values for the page's template."""
     state, size = follower.state, version.output["size"]
     return {
         "version": version,
-        "word": subject(version.name, version.description["gan"]),
+        "word": subject_noun(version.name, version.description["gan"]),
         "alias": follower.source.alias,
         "replaced": state.replaced,
         "notes": state.notes,
@@ -234,7 +239,7 @@ def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[s
 
 
 def model_content(follower: Follower, max_images: int, uploads: Uploads) -> dict[str, Any]:
-    """What `/api/model` says."""
+    """The answer of `/api/model`."""
     state = follower.state
     version = state.version
     assert version is not None
@@ -248,8 +253,8 @@ def model_content(follower: Follower, max_images: int, uploads: Uploads) -> dict
         "notes": state.notes,
         "gan": version.description["gan"],
         "image": {"height": output["size"], "width": output["size"], "channels": output["channels"]},
-        "parameters": list(version.can.columns),
-        **_asked_for(version.can, uploads),
+        "parameters": list(version.capabilities.columns),
+        **_conditions_content(version.capabilities, uploads),
         "metrics": version.description["metrics"],
         "protocol": version.description["protocol"],
         "licence": version.description["licence"],
@@ -258,46 +263,47 @@ def model_content(follower: Follower, max_images: int, uploads: Uploads) -> dict
     }
 
 
-def _asked_for(can: Abilities, uploads: Uploads) -> dict[str, Any]:
-    """What the GAN is given beside the seed: kinds, ranges, and names of classes."""
-    labels = {name: spec for name, spec in can.conditions.items() if isinstance(spec, Label)}
-    conditions = {name: spec.model_dump(mode="json") for name, spec in can.conditions.items()}
+def _conditions_content(capabilities: Capabilities, uploads: Uploads) -> dict[str, Any]:
+    """The part of `/api/model` about conditions: kinds, ranges, names of classes, and pictures that can be sent."""
+    labels = {name: spec for name, spec in capabilities.conditions.items() if isinstance(spec, Label)}
+    conditions = {name: spec.model_dump(mode="json") for name, spec in capabilities.conditions.items()}
     for name in labels:
-        conditions[name]["names"] = list(can.names.get(name, ()))
+        conditions[name]["names"] = list(capabilities.names.get(name, ()))
     pictures = {
-        "directions": can.directions,
-        "images": [{"size": kind.size, "channels": kind.channels} for _, kind in can.pictures.values()],
+        "directions": capabilities.directions,
+        "images": [{"size": kind.size, "channels": kind.channels} for _, kind in capabilities.pictures.values()],
         "formats": list(FORMATS),
         "max_bytes": uploads.max_bytes,
         "max_pixels": uploads.max_pixels,
     }
     return {
         "conditions": conditions,
-        "num_labels": labels[can.label].num_classes if can.label is not None else None,
-        "classes": list(can.names.get(can.label, ())) if can.label is not None else [],
-        "translate": pictures if can.pictures else None,
+        "num_labels": labels[capabilities.label].num_classes if capabilities.label is not None else None,
+        "classes": list(capabilities.names.get(capabilities.label, ())) if capabilities.label is not None else [],
+        "translate": pictures if capabilities.pictures else None,
     }
 
 
 def _encoded(version: ServedVersion, query: Query, images: list[np.ndarray]) -> tuple[bytes, str]:
-    """The images as one answer and its media type. Several as a PNG are a sheet."""
+    """The body and media type of the answer. As PNG, several images become one sheet."""
     if query.format == "png":
-        return png(sheet(images)), "image/png"
+        return png(image_sheet(images)), "image/png"
     rows = [
-        {**_row_content(row, version.can), "png": base64.b64encode(png(image)).decode()}
+        {**_row_content(row, version.capabilities), "png": base64.b64encode(png(image)).decode()}
         for row, image in zip(query.rows, images, strict=True)
     ]
     content = {"name": version.name, "version": version.number, "images": rows}
     return json.dumps(content).encode(), "application/json"
 
 
-def _row_content(row: Row, can: Abilities) -> dict[str, Any]:
-    given = dict.fromkeys(can.conditions) | dict(row.given)
+def _row_content(row: Row, capabilities: Capabilities) -> dict[str, Any]:
+    given = dict.fromkeys(capabilities.conditions) | dict(row.given)
     return {"seed": row.seed, **given, "truncation": row.truncation, "to_seed": row.to_seed, "mix": row.mix}
 
 
-def sheet(images: list[np.ndarray]) -> np.ndarray:
-    """uint8 images (H, W, C) in rows, as many columns as rows, without gaps; the last row is filled up with black."""
+def image_sheet(images: list[np.ndarray]) -> np.ndarray:
+    """uint8 images (H, W, C) as one image, in a grid of about as many columns as rows, without gaps. Missing images of
+    the last row are black."""
     columns = int(np.ceil(np.sqrt(len(images))))
     missing = -len(images) % columns
     filled = np.stack([*images, *[np.zeros_like(images[0])] * missing])
@@ -307,14 +313,15 @@ def sheet(images: list[np.ndarray]) -> np.ndarray:
 
 
 def png(image_HWC: np.ndarray) -> bytes:
-    """An image as a file: of pixels only, so equal images are equal bytes."""
+    """An image as a PNG file without metadata, so that equal images are equal bytes."""
     buffer = io.BytesIO()
     Image.fromarray(image_HWC[:, :, 0] if image_HWC.shape[2] == 1 else image_HWC).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _file(request: Request, files: dict[str, bytes], name: str, kinds: dict[str, str]) -> Response:
-    """A file that is held in memory: a name is looked up, never a path."""
+    """The answer with a file that is held in memory. `name` is looked up among these files, and is never used as a
+    path."""
     if name not in files:
         raise HTTPException(404)
     headers = {"ETag": f'"{hashlib.sha256(files[name]).hexdigest()[:32]}"', "Cache-Control": "no-cache"}

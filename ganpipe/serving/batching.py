@@ -1,4 +1,4 @@
-"""Many requests, few forward passes: rows wait in a bounded queue, and one thread generates those that fit together."""
+"""Many requests, few forward passes: rows wait in a bounded queue, and one thread generates groups of them together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .query import Row
-from .version import ROWS_AT_ONCE, ServedVersion
+from .version import ROWS_PER_PASS, ServedVersion
 
 logger = logging.getLogger("ganpipe.serving")
 
@@ -23,11 +23,11 @@ Image = np.ndarray
 _Waiting = tuple[ServedVersion, Row, "Future[Image]"]
 
 
-class Busy(Exception):
-    """More images wait than the queue takes.
+class QueueFull(Exception):
+    """The queue has no room for the images of a request.
 
     Attributes:
-        retry_seconds: when there should be room again.
+        retry_seconds: estimated time until there is room again.
     """
 
     def __init__(self, retry_seconds: int) -> None:
@@ -36,7 +36,8 @@ class Busy(Exception):
 
 
 class Batcher:
-    """Generates rows in the order in which their groups came; each group has its turn for one forward pass."""
+    """Generates rows in one thread. Rows that can share a forward pass form a group (see `ServedVersion.group`); the
+    groups take turns, one forward pass each."""
 
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
@@ -51,7 +52,7 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Generate what waits, then end."""
+        """Generate the images that are waiting, then end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -59,20 +60,20 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether images are generated."""
+        """Whether the thread that generates images is running."""
         return self._thread.is_alive()
 
     def submit(self, version: ServedVersion, rows: Sequence[Row]) -> list[Future[Image]]:
-        """Queue rows for this version.
+        """Queue rows for this version. Returns one future per row.
 
         Raises:
-            Busy: there is no room for all of them, and none was queued.
+            QueueFull: there is no room for all rows; none of them was queued.
         """
         futures: list[Future[Image]] = [Future() for _ in rows]
         with self._changed:
             if self._num_waiting + len(rows) > self._max_waiting:
-                seconds = self._num_waiting / ROWS_AT_ONCE * self._pass_seconds
-                raise Busy(min(60, max(1, math.ceil(seconds))))
+                seconds = self._num_waiting / ROWS_PER_PASS * self._pass_seconds
+                raise QueueFull(min(60, max(1, math.ceil(seconds))))
             for row, future in zip(rows, futures, strict=True):
                 group = (version.identity, *version.group(row))
                 self._groups.setdefault(group, deque()).append((version, row, future))
@@ -81,13 +82,13 @@ class Batcher:
         return futures
 
     def _take(self) -> list[_Waiting]:
-        """Up to a pass's rows of the group whose turn it is; empty when all is done and it is time to end."""
+        """The rows for the next forward pass, from the group whose turn it is; empty when the thread should end."""
         with self._changed:
             self._changed.wait_for(lambda: self._groups or self._stopping)
             if not self._groups:
                 return []
             key, group = next(iter(self._groups.items()))
-            taken = [group.popleft() for _ in range(min(ROWS_AT_ONCE, len(group)))]
+            taken = [group.popleft() for _ in range(min(ROWS_PER_PASS, len(group)))]
             if group:
                 self._groups.move_to_end(key)
             else:
@@ -97,7 +98,7 @@ class Batcher:
 
     def _work(self) -> None:
         while taken := self._take():
-            # Those whose client has gone are left out; from here on nobody can take a future back.
+            # Rows whose client has disconnected are left out; after this call, a future cannot be cancelled.
             asked = [item for item in taken if item[2].set_running_or_notify_cancel()]
             if asked:
                 self._generate(asked)
@@ -106,7 +107,7 @@ class Batcher:
         version, begin = asked[0][0], time.monotonic()
         try:
             images = version.images([row for _, row, _ in asked])
-        except Exception as error:  # the version's own code; each request says that it failed
+        except Exception as error:  # the version's own code can raise anything; each request reports the failure
             logger.error("version %d failed on %r", version.number, asked[0][1])
             for _, _, future in asked:
                 future.set_exception(error)

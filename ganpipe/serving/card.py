@@ -1,4 +1,5 @@
-"""The model's card as HTML: its Markdown rendered without any HTML of its own, else a table of the version's tags."""
+"""The model's card as HTML: its Markdown, in which HTML is shown as text; without a card, a table of the version's
+tags."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ _SHOWN_TAGS = {
 
 
 def read(package: Path, tags: Mapping[str, str]) -> tuple[str, dict[str, bytes]]:
-    """HTML of a package's card, and the PNG files that it shows, by name."""
+    """The HTML of a package's card, and the package's PNG files by name, which the card may show."""
     path = package / CARD
     if not path.is_file():
         return table(tags), {}
@@ -44,8 +45,8 @@ def read(package: Path, tags: Mapping[str, str]) -> tuple[str, dict[str, bytes]]
 
 
 def render(text: str, pictures: Mapping[str, bytes]) -> str:
-    """Markdown -> HTML. HTML in it is shown as text, links of other schemes than http, https and mailto are too, and
-    of pictures only those in `pictures` are shown, so that reading a card asks no other host for anything."""
+    """Markdown -> HTML. HTML in the Markdown is shown as text, and so are links of other schemes than http, https and
+    mailto. Only pictures in `pictures` are shown, so that the browser requests nothing from other hosts."""
 
     def image(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         token = tokens[index]
@@ -66,7 +67,7 @@ def render(text: str, pictures: Mapping[str, bytes]) -> str:
 
 
 def table(tags: Mapping[str, str]) -> str:
-    """What the tags of a model version say, for one that was registered without a card."""
+    """The tags of a model version as an HTML table, for a version that was registered without a card."""
     rows = [(key.removeprefix("metric."), tags[key]) for key in sorted(tags) if key.startswith("metric.")]
     said: dict[str, str] = {}
     for key, title in _SHOWN_TAGS.items():

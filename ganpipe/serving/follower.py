@@ -1,7 +1,7 @@
 """Which version is served: follows an alias of MLflow's registry in the background.
 
-What is served goes on being served whatever happens to the registry: MLflow away, the alias gone, a new version that
-does not load. The page says so.
+If MLflow does not answer, the alias is removed or a new version does not load, the present version is still served, and
+the page shows what is wrong.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ganpipe.serving")
 
 RETRY_SECONDS = 60.0
-"""How long a version that did not load is left alone: it will hardly load the next second, and a download costs."""
+"""Time until a version that did not load is tried again. A retry needs a download, and would hardly succeed sooner."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is followed: `models:/<name>@<alias>`, or one version for good, `models:/<name>/<number>`."""
+    """The address of what is served: an alias that is followed (`models:/<name>@<alias>`), or a fixed version
+    (`models:/<name>/<number>`)."""
 
     name: str
     alias: str | None
@@ -45,10 +46,10 @@ class Source:
 
     @classmethod
     def of(cls, uri: str) -> Source:
-        """Read `uri`.
+        """Parse `uri`.
 
         Raises:
-            GanpipeError: it is neither.
+            GanpipeError: it has neither form.
         """
         aliased = re.fullmatch(r"models:/([^/@:]+)@([^/@:]+)", uri)
         numbered = re.fullmatch(r"models:/([^/@:]+)/([0-9]{1,9})", uri)
@@ -64,7 +65,11 @@ class Source:
         return f"models:/{self.name}{end}"
 
     def find(self, client: MlflowClient) -> ModelVersion:
-        """The version that it names now; raises MlflowException."""
+        """The version that the address names now.
+
+        Raises:
+            MlflowException: there is no such version or alias, or MLflow does not answer.
+        """
         if self.alias:
             return client.get_model_version_by_alias(self.name, self.alias)
         return client.get_model_version(self.name, str(self.number))
@@ -72,7 +77,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What went wrong, without a full stop, and since when."""
+    """A problem: what went wrong (a sentence without a full stop), and since when."""
 
     what: str
     since: datetime
@@ -80,13 +85,13 @@ class Trouble:
 
 @dataclass(frozen=True)
 class State:
-    """What is served, and what is to say about it.
+    """What is served, and the problems with it.
 
     Attributes:
-        version: None before the first one is loaded.
-        replaced: number of the version that was served before this one.
-        failing: why the version that should be served is not.
-        registry: why nobody knows which version that is: MLflow is away, or the alias gone.
+        version: the version that is served; None before the first one is loaded.
+        replaced: number of the version that was served before this one; None if this is the first.
+        failing: why the version that the address names is not served.
+        registry: why it is not known which version the address names: MLflow does not answer, or the alias was removed.
     """
 
     version: ServedVersion | None = None
@@ -96,14 +101,19 @@ class State:
 
     @property
     def notes(self) -> list[str]:
-        """What a person who looks at the page should know."""
+        """Sentences about the problems, for people who look at the page."""
         stays = f" Version {self.version.number} stays." if self.version else ""
         troubles = [trouble for trouble in (self.failing, self.registry) if trouble]
         return [f"Since {trouble.since:%H:%M} UTC: {trouble.what}.{stays}" for trouble in troubles]
 
 
 class Follower:
-    """Holds the `state`, which one background thread replaces as a whole; any thread may read it."""
+    """Holds the `state`. One background thread replaces it as a whole; any thread may read it.
+
+    Args:
+        poll_seconds: time between two requests to MLflow.
+        device: `cpu`, `cuda`, …; `auto` is a GPU if there is one.
+    """
 
     def __init__(self, tracker: Tracker, source: Source, poll_seconds: float, device: str = "auto") -> None:
         self.source = source
@@ -118,10 +128,11 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
     def start(self) -> None:
-        """Look for the first time, then go on looking in the background.
+        """Load the version now, and start the thread that follows the alias.
 
         Raises:
-            GanpipeError: MLflow answers, and the model, alias or version is not there; or its database is not.
+            GanpipeError: MLflow answers that the model, alias or version does not exist; or its database does not
+                exist.
         """
         path = sqlite_path(self._tracker.uri)
         if path is not None and not path.is_file():
@@ -133,14 +144,14 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking; does not wait for MLflow to answer."""
+        """End the background thread; does not wait until MLflow answers."""
         self._stop.set()
 
     def _follow(self) -> None:
         while not self._stop.wait(self._poll_seconds):
             try:
                 self.check()
-            except Exception:  # a full disk, say: what is served stays, and the next look may work
+            except Exception:  # for example a full disk: the present version stays, and the next try may succeed
                 logger.exception("looking for a new version failed")
 
     def _require_source(self) -> None:
@@ -154,7 +165,9 @@ class Follower:
                 hint = nearest(source.name, names) if names else HOW_TO_REGISTER
                 raise GanpipeError(f"--model: no registered model {source.name!r} in MLflow at {where}; {hint}")
             if source.alias in (CHAMPION, CHALLENGER) and source.alias not in aliases:
-                version_of(client, self._tracker, source.name, source.alias)  # says why no version has it
+                version_of(
+                    client, self._tracker, source.name, source.alias
+                )  # raises, and says why no version has the alias
             if source.alias and source.alias not in aliases:
                 hint = nearest(source.alias, aliases) if aliases else "it has none"
                 raise GanpipeError(f"--model: {source.name} has no alias {source.alias!r}; {hint}")
@@ -168,17 +181,17 @@ class Follower:
 
     def _registry(self) -> MlflowClient:
         path = sqlite_path(self._tracker.uri)
-        if path is not None and not path.is_file():  # SQLite would make an empty one
-            raise FileNotFoundError(f"{path} is not there")
+        if path is not None and not path.is_file():  # SQLite would create an empty database
+            raise FileNotFoundError(f"{path} does not exist")
         if self._client is None:
             self._client = self._tracker.client()
         return self._client
 
     def check(self) -> None:
-        """Ask the registry once, and load what it names where that is another version."""
+        """Ask the registry once which version the address names, and load it if another version is served."""
         try:
             found = self.source.find(self._registry())
-        except Exception as error:  # away in one of many ways; what is served stays
+        except Exception as error:  # there are many ways not to answer; the present version stays
             gone = getattr(error, "error_code", None) in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
             what = f"{self.source.uri} is not in the registry" if gone else "MLflow does not answer"
             self._note("registry", what, _first_line(error))
@@ -210,7 +223,7 @@ class Follower:
             logger.info("%s moved: version %d replaces version %d", self.source.uri, version.number, before.number)
 
     def _note(self, kind: Literal["failing", "registry"], what: str | None, detail: str = "") -> None:
-        """Replace a part of the state; a line in the log for trouble that is new."""
+        """Set or clear (`what` None) one problem in the state. A new problem is logged."""
         before: Trouble | None = getattr(self.state, kind)
         if what is None or before is None or before.what != what:
             trouble = None if what is None else Trouble(what, datetime.now(UTC))
@@ -221,7 +234,7 @@ class Follower:
 
 
 def _aliases(client: MlflowClient, name: str) -> list[str] | None:
-    """The aliases of a registered model, None where there is no such model."""
+    """The aliases of a registered model; None if there is no such model."""
     quoted = name.replace("'", "''")
     found = client.search_registered_models(f"name = '{quoted}'")
     return list(found[0].aliases) if found else None

@@ -1,4 +1,4 @@
-"""What a client may do, and what every answer says to its browser. Around all addresses of `app`."""
+"""Limits on what a client may do, and the security headers of every answer, for all addresses of `app`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MAX_ADDRESS_LENGTH = 2048
 _MAX_CLIENTS = 10_000
 _PROBES = ("/healthz", "/readyz")
 UPLOAD_PATH = "/api/translate"
-"""The one address that takes a body."""
+"""The only address that accepts a request body."""
 SECURITY_HEADERS = {
-    # Nothing from elsewhere, nothing inline; `data:` for nobody. A `blob:` is what the page's own script holds: the
-    # picture that was chosen, and what was made of it.
+    # Nothing from other hosts, nothing inline, no `data:`. `blob:` is for images in the memory of the page's own
+    # script: the picture that the user chose, and the image that the model made of it.
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' blob:; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -36,7 +36,7 @@ SECURITY_HEADERS = {
 
 
 def refusal(status: int, message: str, retry_seconds: int | None = None) -> JSONResponse:
-    """An answer that says in one line what is wrong."""
+    """An error as a JSON answer with a one-line message; `retry_seconds` becomes the header Retry-After."""
     headers = {"Cache-Control": "no-store"}
     if retry_seconds is not None:
         headers["Retry-After"] = str(retry_seconds)
@@ -44,8 +44,8 @@ def refusal(status: int, message: str, retry_seconds: int | None = None) -> JSON
 
 
 class RateLimit:
-    """A token bucket a client: `burst` at once, `rate` a second in the long run. An image costs one, as does a request
-    without any. Used by the event loop's thread only."""
+    """A token bucket per client: it holds `burst` tokens and gets `rate` tokens per second. An image costs one token,
+    and so does a request without images. Used by the event loop's thread only."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate, self._burst = rate, burst
@@ -55,7 +55,7 @@ class RateLimit:
         """Charge `client`.
 
         Raises:
-            HTTPException: 429, saying when there is enough again.
+            HTTPException: 429, if the client has fewer than `cost` tokens; the message says when to try again.
         """
         now = time.monotonic()
         left, at = self._buckets.pop(client, (float(self._burst), now))
@@ -63,7 +63,7 @@ class RateLimit:
         allowed = left >= cost
         self._buckets[client] = (left - cost if allowed else left, now)
         if len(self._buckets) > _MAX_CLIENTS:
-            self._buckets.popitem(last=False)  # the one that was silent for longest
+            self._buckets.popitem(last=False)  # the client whose last request is the oldest
         if not allowed:
             seconds = max(1, math.ceil((cost - left) / self._rate))
             raise HTTPException(
@@ -72,13 +72,14 @@ class RateLimit:
 
 
 class Guard:
-    """ASGI middleware: hosts, methods, sizes, rate, security headers, and errors of our own.
+    """ASGI middleware: checks hosts, methods, sizes and rate, adds security headers, and answers internal errors.
 
     Args:
-        max_under_way: requests at one time, probes not counted.
-        max_bytes: of a body, where one is taken.
-        hosts: names under which the page is reached, without port; empty for any. On a loopback address this keeps
-            out pages of other sites whose name was made to point here (DNS rebinding).
+        hosts: host names that are accepted, without port; empty for all. On a loopback address this keeps out pages of
+            other sites whose name was made to point here (DNS rebinding).
+        rate: charged one token per request.
+        max_under_way: requests that are handled at the same time, without health probes.
+        max_bytes: size of the body at `UPLOAD_PATH`.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Guard:
     def _refuse(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         if self._hosts and host_name(headers.get("host", "")) not in self._hosts:
-            return refusal(421, f"this server is {' or '.join(sorted(self._hosts))}, not the Host that was asked for")
+            return refusal(421, f"this server answers only to the Host {' or '.join(sorted(self._hosts))}")
         methods = ("POST",) if scope["path"] == UPLOAD_PATH else ("GET", "HEAD")
         if scope["method"] not in methods:
             answer = refusal(405, f"the method is {scope['method'][:20]}, expected {methods[0]}")
@@ -129,7 +130,7 @@ class Guard:
         if length > MAX_ADDRESS_LENGTH:
             return refusal(414, f"the address has {length} bytes, expected at most {MAX_ADDRESS_LENGTH}")
         if (refused := self._refuse_body(headers, scope["path"] == UPLOAD_PATH)) is not None:
-            refused.headers["Connection"] = "close"  # what comes is not read
+            refused.headers["Connection"] = "close"  # because the body is not read
             return refused
         if scope["path"] not in _PROBES:
             if self._under_way >= self._max_under_way:
@@ -141,18 +142,21 @@ class Guard:
         return None
 
     def _refuse_body(self, headers: Headers, is_taken: bool) -> JSONResponse | None:
-        """By what a request says of its body, before any of it is read."""
+        """The refusal of a request because of its headers about the body, before any of the body is read; else None."""
         length = headers.get("content-length", "")
         if not is_taken:
             has_body = length not in ("", "0") or "transfer-encoding" in headers
             return refusal(413, "the request has a body, expected none") if has_body else None
         if not length.isdecimal() or "transfer-encoding" in headers:
-            return refusal(411, "the picture's size is not said, expected a Content-Length")
+            return refusal(411, "the request does not say the picture's size, expected a Content-Length")
         if len(length) > 18 or int(length) > self._max_bytes:
             return refusal(413, f"the picture has {length[:18]} bytes, expected at most {self._max_bytes}")
-        # A page of another site may send simple types without asking; for these its browser asks, and is refused.
+        # For a body of these types, the browser asks first (CORS preflight) if a page of another site may send it, and
+        # is refused. Without this check, pages of other sites could send bodies of other types without asking.
         if not headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
-            return refusal(415, "the Content-Type is that of no picture, expected image/png, image/jpeg or image/webp")
+            return refusal(
+                415, "the Content-Type is not that of a picture, expected image/png, image/jpeg or image/webp"
+            )
         return None
 
 

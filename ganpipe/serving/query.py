@@ -1,4 +1,4 @@
-"""What may be asked for: the parameters of an address, checked, as rows for the model."""
+"""The parameters of an address: checked, and turned into rows for the model."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..section import nearest
 from ..words import words_of
 
 MAX_SEED = 2**53 - 1
-"""The largest whole number that every JSON client keeps; the registered model itself takes more."""
+"""The largest integer that every JSON client represents exactly; the registered model itself accepts larger seeds."""
 RESERVED = ("seed", "truncation", "to_seed", "mix", "count", "format", "direction")
-"""Parameters that do not depend on what the GAN is given; no condition may be called so."""
+"""Parameters that are the same for every GAN; no condition may have one of these names."""
 
 
 @dataclass(frozen=True)
-class Abilities:
+class Capabilities:
     """What a registered version can be asked for.
 
     Attributes:
-        truncation: latents can be pulled towards their mean.
-        interpolation: there are images between two seeds; versions registered before the columns `to_seed` and `mix`
-            were there lack it.
-        conditions: what it is given beside pictures, by name.
-        names: of classes and words, by condition and number; empty where the version does not hold them.
-        pictures: the picture that it is given, by direction: the condition's name and its kind. Empty for a GAN that is
-            given none; where there is one direction, it is called ''.
+        truncation: the version takes the column `truncation`.
+        interpolation: the version makes images between two seeds. Versions that were registered before the columns
+            `to_seed` and `mix` existed do not.
+        conditions: the conditions that are not pictures, by name.
+        names: names of classes and words, by condition and number; empty if the version does not hold them.
+        pictures: direction -> name and kind of the condition that takes the picture. Empty for a GAN that takes no
+            picture; a single direction has the name ''.
     """
 
     truncation: bool
@@ -42,22 +42,22 @@ class Abilities:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The parameters it takes."""
+        """The parameters that the version takes."""
         ways = ("to_seed", "mix") if self.interpolation else ()
         return ("seed", *self.conditions, *(("truncation",) if self.truncation else ()), *ways)
 
     @property
     def directions(self) -> list[str]:
-        """Their names; empty where there is one."""
+        """The names of the directions; empty if there is only one."""
         return [name for name in self.pictures if name]
 
     @property
     def label(self) -> str | None:
-        """The first condition that is a class."""
+        """The name of the first condition that is a class; None if there is none."""
         return next((name for name, spec in self.conditions.items() if isinstance(spec, Label)), None)
 
     def example(self) -> dict[str, Any]:
-        """Values for what is not drawn where nobody gives it: texts."""
+        """Example values for the conditions that are not drawn from the seed if they are left out: texts."""
         texts = [name for name, spec in self.conditions.items() if isinstance(spec, Tokens)]
         return {name: next(iter(self.names.get(name, ())), "a") for name in texts}
 
@@ -67,9 +67,10 @@ class Row:
     """One image: the columns of the registered model.
 
     Attributes:
-        given: values of conditions, in their order; the others are drawn from the seed.
-        to_seed: None where `mix` is 0.
-        picture: the condition that takes it, and a PNG.
+        given: (name, value) of conditions, in the order of the version's conditions; the others are drawn from the
+            seed.
+        to_seed, mix: for an image between two seeds; None and 0 for an image of `seed`.
+        picture: name of the condition that takes the picture, and the picture as a PNG file.
     """
 
     seed: int
@@ -82,7 +83,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Query:
-    """What an address asks for. The images are those of `seed`, `seed` + 1, …; between two seeds there is one."""
+    """What an address asks for: `count` images, of `seed`, `seed` + 1, …; or one image between two seeds."""
 
     row: Row
     count: int = 1
@@ -91,7 +92,7 @@ class Query:
 
     @property
     def rows(self) -> list[Row]:
-        """One an image. At mix 1 the row is that of the other seed."""
+        """One row per image. At mix 0 and 1, it is the row of the one or the other seed."""
         row = self.row
         if row.to_seed is not None:
             ends = {0.0: row.seed, 1.0: row.to_seed}
@@ -103,21 +104,21 @@ class BadQuery(GanpipeError):
     """A parameter that is unknown, missing or out of range; the message names it and what was expected."""
 
 
-def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Query:
+def parse(items: Iterable[tuple[str, str]], capabilities: Capabilities, max_count: int) -> Query:
     """The query of `/api/images`.
 
     Args:
         items: name and value of each parameter, as sent.
-        max_count: images a request may ask for.
+        max_count: how many images a request may ask for.
 
     Raises:
-        BadQuery: see there.
+        BadQuery: a parameter is wrong.
     """
-    values = _named(items, [*can.columns, "count", "format"], can)
+    values = _named(items, [*capabilities.columns, "count", "format"], capabilities)
     seed = _integer(values, "seed", MAX_SEED)
     if seed is None:
         raise BadQuery(f"seed is missing, expected an integer from 0 to {MAX_SEED}")
-    given = _given(values, can)
+    given = _given(values, capabilities)
     truncation = _number(values, "truncation", above_zero=True)
     to_seed, mix = _integer(values, "to_seed", MAX_SEED), _number(values, "mix", above_zero=False)
     if (to_seed is None) != (mix is None):
@@ -134,39 +135,39 @@ def parse(items: Iterable[tuple[str, str]], can: Abilities, max_count: int) -> Q
     return Query(row, count or 1, "json" if form == "json" else "png")
 
 
-def parse_translation(items: Iterable[tuple[str, str]], can: Abilities) -> Query:
-    """The query of `/api/translate`: what there is beside the picture, which is no part of it.
+def parse_translation(items: Iterable[tuple[str, str]], capabilities: Capabilities) -> Query:
+    """The query of `/api/translate`. The picture is not part of it, because it is in the request's body.
 
     Raises:
-        BadQuery: see there.
+        BadQuery: a parameter is wrong.
     """
-    known = [name for name in can.columns if name not in ("to_seed", "mix")]
-    values = _named(items, [*known, *(["direction"] if can.directions else [])], can)
-    direction = values.get("direction", next(iter(can.pictures)))
-    if direction not in can.pictures:
-        raise BadQuery(f"direction is {_short(direction)}, expected {' or '.join(can.directions)}")
+    known = [name for name in capabilities.columns if name not in ("to_seed", "mix")]
+    values = _named(items, [*known, *(["direction"] if capabilities.directions else [])], capabilities)
+    direction = values.get("direction", next(iter(capabilities.pictures)))
+    if direction not in capabilities.pictures:
+        raise BadQuery(f"direction is {_short(direction)}, expected {' or '.join(capabilities.directions)}")
     truncation = _number(values, "truncation", above_zero=True)
     seed = _integer(values, "seed", MAX_SEED)
-    row = Row(seed or 0, _given(values, can), 1.0 if truncation is None else truncation)
+    row = Row(seed or 0, _given(values, capabilities), 1.0 if truncation is None else truncation)
     return Query(row, direction=direction)
 
 
-def _given(values: dict[str, str], can: Abilities) -> tuple[tuple[str, Any], ...]:
+def _given(values: dict[str, str], capabilities: Capabilities) -> tuple[tuple[str, Any], ...]:
     """The conditions among the parameters."""
     found: list[tuple[str, Any]] = []
-    for name, spec in can.conditions.items():
+    for name, spec in capabilities.conditions.items():
         text = values.get(name)
         if isinstance(spec, Tokens):
             found.append((name, _text(name, text, spec)))
         elif text is not None and isinstance(spec, Label):
-            found.append((name, _class(name, text, spec, can.names.get(name, ()))))
+            found.append((name, _class(name, text, spec, capabilities.names.get(name, ()))))
         elif text is not None and isinstance(spec, Number):
             found.append((name, _between(name, text, spec)))
     return tuple(found)
 
 
 def _class(name: str, text: str, spec: Label, names: Sequence[str]) -> int:
-    """By number, or by name."""
+    """The number of a class that is given by number or by name."""
     if names and not text.isdecimal():
         try:
             return class_number(text, len(names), names)
@@ -193,7 +194,7 @@ def _between(name: str, text: str, spec: Number) -> float:
     return value
 
 
-def _named(items: Iterable[tuple[str, str]], known: list[str], can: Abilities) -> dict[str, str]:
+def _named(items: Iterable[tuple[str, str]], known: list[str], capabilities: Capabilities) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, value in items:
         if name in values:

@@ -1,4 +1,4 @@
-"""The process: socket, log, background threads, and an end in which requests under way finish."""
+"""The server's process: socket, log, background threads, and a shutdown that finishes the requests under way."""
 
 from __future__ import annotations
 
@@ -25,18 +25,25 @@ from .uploads import Uploads
 logger = logging.getLogger("ganpipe.serving")
 
 _MAX_CONNECTIONS = 1000
-"""With idle ones; uvicorn itself turns away the others. Below the number of open files that systems allow."""
+"""Open connections, idle ones included; uvicorn refuses more. Below the usual limit on a process's open files."""
 
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """How the page is served. The command's flags have the same names and say more.
+    """How the page is served. The options of `ganpipe serve` have the same names; their help says more.
 
     Attributes:
-        hosts: further names under which the page is reached.
-        rate, burst: images a second and at once, a client.
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        hosts: further host names under which the page is reached.
+        poll_seconds: time between two requests to MLflow.
+        max_images: images that a request may ask for.
+        rate, burst: images per second, and images at once, per client.
         queue: images that may wait.
-        max_upload_bytes, max_upload_pixels: of a picture that a client sends.
+        grace_seconds: time for the requests under way at SIGTERM.
+        max_upload_bytes, max_upload_pixels: size of a picture that a client sends.
+
+    Raises:
+        GanpipeError: a value is too small.
     """
 
     model: str
@@ -66,8 +73,8 @@ def run(settings: ServeSettings, tracker: Tracker) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Raises:
-        GanpipeError: the address is taken, or the registry has no such model.
-        KeyboardInterrupt: Ctrl-C, after an orderly end.
+        GanpipeError: the address is in use, or the registry has no such model.
+        KeyboardInterrupt: Ctrl-C, after the shutdown.
     """
     _log_to_stderr()
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -85,12 +92,12 @@ def run(settings: ServeSettings, tracker: Tracker) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # a client could name itself otherwise than it is
+        proxy_headers=False,  # with them, a client could pretend to have another address
         limit_concurrency=_MAX_CONNECTIONS,
         h11_max_incomplete_event_size=16 * 1024,
         timeout_graceful_shutdown=settings.grace_seconds,
     )
-    # uvicorn ends in order and then raises the signal again: this process has ended well by then.
+    # After its shutdown, uvicorn raises the signal again. This handler ignores it, so that the exit code is 0.
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         follower.start()
@@ -109,7 +116,7 @@ def run(settings: ServeSettings, tracker: Tracker) -> None:
 
 
 def _hosts(settings: ServeSettings) -> set[str]:
-    """The Host names that are answered; empty for all."""
+    """The host names that are accepted; empty for all."""
     named = {name.lower() for name in settings.hosts}
     if is_loopback(settings.host) or settings.host == "localhost":
         named |= {"localhost", "127.0.0.1", "[::1]"}
@@ -126,7 +133,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _log_to_stderr() -> None:
-    """One line a happening; uvicorn's own only where it is an error."""
+    """One line per event; of uvicorn's own messages, only errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for name, level in (("ganpipe.serving", logging.INFO), ("uvicorn.error", logging.ERROR)):

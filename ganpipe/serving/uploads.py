@@ -1,4 +1,4 @@
-"""Pictures that clients send: taken in, decoded and fitted to a model within limits."""
+"""Pictures that clients send: received, decoded and fitted to a model, within limits."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from ..data.settings import DataSettings
 from ..fields import Picture
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-"""By content, as Pillow calls them: those that every browser shows."""
-MAX_AT_ONCE = 16
-"""Uploads that are held in memory, from their first byte until their image is made."""
+"""Accepted formats, by Pillow's names: those that every browser shows. The content decides, not the file name."""
+MAX_CONCURRENT_UPLOADS = 16
+"""Uploads that are in memory at the same time, each from its first byte until its image is made."""
 BODY_SECONDS = 60.0
-"""For the body to come in."""
+"""Time in which the body must arrive."""
 _DECODERS = 2
 _MAX_SCANS = 100
-"""Of a JPEG. Real ones have at most some ten; each goes through all pixels again, so that a small file could keep a
-decoder busy for hours."""
+"""Scans of a JPEG. Ordinary files have about ten at most. Each scan goes through all pixels again, so a small file with
+many scans could keep a decoder busy for hours."""
 _SCAN = b"\xff\xda"
 
 
 class Uploads:
-    """Takes pictures of at most `max_bytes` and `max_pixels`, some at a time."""
+    """Receives pictures of at most `max_bytes` bytes and `max_pixels` pixels."""
 
     def __init__(self, max_bytes: int, max_pixels: int) -> None:
         self.max_bytes, self.max_pixels = max_bytes, max_pixels
         self._pool = ThreadPoolExecutor(_DECODERS, "decoder")
 
-    async def fitted(self, request: Request, kind: Picture) -> bytes:
-        """The picture in a request's body as a PNG that a field of `kind` takes.
+    async def read_fitted(self, request: Request, kind: Picture) -> bytes:
+        """Read the picture in a request's body, and make a PNG of it that fits a field of `kind`.
 
         Raises:
-            HTTPException: it is none, or too large, or came too slowly.
+            HTTPException: the body is not a picture, or too large, or it arrived too slowly.
         """
         try:
             content = await asyncio.wait_for(request.body(), BODY_SECONDS)
         except TimeoutError:
-            raise HTTPException(408, f"the picture did not come within {BODY_SECONDS:g} s") from None
-        except ClientDisconnect:  # nobody reads the answer
+            raise HTTPException(408, f"the picture did not arrive within {BODY_SECONDS:g} s") from None
+        except ClientDisconnect:  # the client does not read the answer
             raise HTTPException(400, "the picture ended too early") from None
         loop = asyncio.get_running_loop()
         try:

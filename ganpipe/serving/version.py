@@ -1,6 +1,7 @@
 """One version of the registered model in memory: downloaded, checked, tried, and ready to generate.
 
-What is served is what was registered: the version's own code, run by MLflow, not the installed ganpipe's.
+MLflow runs the version's own packaged code, not the code of the installed ganpipe, so that what is served is what was
+registered.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from ..packaging.package import download_package
 from ..packaging.served_model import conditions_of, directions_of, output_of
 from ..tracking.runs import Tracker
 from . import card
-from .query import RESERVED, Abilities, Row
+from .query import RESERVED, Capabilities, Row
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.pyfunc import PyFuncModel
 
-ROWS_AT_ONCE = 8
-"""Every forward pass has this many rows, filled up where fewer are asked for: matrix products of another size round
-otherwise, and the image of a seed would depend on who else asks at the same moment."""
+ROWS_PER_PASS = 8
+"""Every forward pass has this many rows; it is filled up if fewer are asked for. Matrix products of another size would
+round differently, and the image of a seed would depend on the requests of other clients at the same moment."""
 
 
 class NotServable(GanpipeError):
@@ -44,17 +45,19 @@ class NotServable(GanpipeError):
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """A version and what is shown of it.
+    """A version and what the page shows of it.
 
     Attributes:
-        number: of the version.
-        created: when it was registered, milliseconds since 1970; tells it from a deleted one of the same number.
-        description: the package's model.json.
-        tags: of the model version.
-        can: what it can be asked for.
-        card: HTML.
-        pictures: PNG files that the card shows, by name.
-        since: when it was loaded.
+        name: name of the registered model.
+        number: number of the version.
+        created: when the version was registered, milliseconds since 1970; differs for a deleted version of the same
+            number.
+        description: the content of the package's model.json.
+        tags: tags of the model version.
+        capabilities: what the version can be asked for.
+        card: the model card as HTML.
+        pictures: PNG files that the card may show, by name.
+        since: when the version was loaded.
     """
 
     name: str
@@ -62,7 +65,7 @@ class ServedVersion:
     created: int
     description: dict[str, Any]
     tags: dict[str, str]
-    can: Abilities
+    capabilities: Capabilities
     card: str
     pictures: dict[str, bytes]
     since: datetime
@@ -70,29 +73,29 @@ class ServedVersion:
 
     @property
     def identity(self) -> str:
-        """Differs wherever the images may."""
+        """A text that differs between versions whose images may differ."""
         return f"{self.number}.{self.created}"
 
     @property
     def output(self) -> dict[str, Any]:
-        """What its images are: size and channels."""
+        """The images that the version makes: kind, size (pixels) and channels."""
         return output_of(self.description)
 
     def group(self, row: Row) -> tuple[Any, ...]:
-        """Rows of equal group go through the network in one pass."""
+        """Key of the row's group: rows of equal keys can share a forward pass."""
         way = None if row.to_seed is None else (row.seed, row.to_seed)
         names = tuple(name for name, _ in row.given)
         return names, row.picture and row.picture[0], row.truncation, way
 
     def images(self, rows: Sequence[Row]) -> np.ndarray:
-        """Up to `ROWS_AT_ONCE` rows of one group -> uint8, (len(rows), H, W, C)."""
-        filled = [*rows, *[rows[-1]] * (ROWS_AT_ONCE - len(rows))]
+        """Images of up to `ROWS_PER_PASS` rows of one group: uint8, (len(rows), H, W, C)."""
+        filled = [*rows, *[rows[-1]] * (ROWS_PER_PASS - len(rows))]
         columns: dict[str, Any] = {"seed": np.array([row.seed for row in filled], np.int64)}
         for position, (name, _) in enumerate(rows[0].given):
             columns[name] = [row.given[position][1] for row in filled]
         if rows[0].picture is not None:
             columns[rows[0].picture[0]] = [row.picture[1] for row in filled if row.picture is not None]
-        if self.can.truncation:
+        if self.capabilities.truncation:
             columns["truncation"] = np.array([row.truncation for row in filled], np.float64)
         if rows[0].to_seed is not None:
             columns["to_seed"] = np.array([row.to_seed for row in filled], np.int64)
@@ -105,11 +108,12 @@ def load(tracker: Tracker, version: ModelVersion, folder: Path, device: str = "a
     """Download a version, load it without any pickle, and generate once.
 
     Args:
-        folder: where the version's code stays, as long as this process: versions registered by an earlier ganpipe look
-            for it again when another version with the same code is loaded.
+        folder: keeps the version's code until this process ends, because versions that an earlier ganpipe registered
+            read it again when another version with the same code is loaded.
+        device: `cpu`, `cuda`, …; `auto` is a GPU if there is one.
 
     Raises:
-        NotServable: ganpipe did not register it, or it does not work here.
+        NotServable: ganpipe did not register the version, or it does not work here.
     """
     what = f"version {version.version} of {version.name}"
     place = Path(tempfile.mkdtemp(dir=folder))
@@ -119,7 +123,7 @@ def load(tracker: Tracker, version: ModelVersion, folder: Path, device: str = "a
     except (NotServable, NotUsable) as error:
         shutil.rmtree(place, ignore_errors=True)
         raise NotServable(f"{what}: {error}") from error
-    except Exception as error:  # its code is that of the version: anything may come of it
+    except Exception as error:  # the version's own code runs, so the error can be of any kind
         shutil.rmtree(place, ignore_errors=True)
         reason = (str(error).splitlines() or [""])[0][:300]
         raise NotServable(f"{what} does not load ({type(error).__name__}: {reason})") from error
@@ -137,10 +141,10 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
     if "model_code_path" not in flavor:
         raise NotServable("it is a pickle, which is not loaded")
     description = json.loads((package / "model.json").read_text(encoding="utf-8"))
-    # Versions registered before they had settings choose their device themselves, and MLflow logs that they do.
+    # Versions from before `model_config` existed choose their device themselves; MLflow logs that it is ignored.
     model = mlflow.pyfunc.load_model(str(path), model_config=None if device == "auto" else {"device": device})
     columns = set(model.metadata.get_input_schema().input_names())
-    can, output = _abilities(description, columns), output_of(description)
+    capabilities, output = _capabilities(description, columns), output_of(description)
     html, pictures = card.read(package, dict(version.tags))
     served = ServedVersion(
         name=version.name,
@@ -148,28 +152,28 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
         created=int(version.creation_timestamp),
         description=description,
         tags=dict(version.tags),
-        can=can,
+        capabilities=capabilities,
         card=html,
         pictures=pictures,
         since=datetime.now(UTC),
         _model=model,
     )
-    for name, kind in can.pictures.values() or [(None, None)]:
+    for name, kind in capabilities.pictures.values() or [(None, None)]:
         picture = None if name is None or kind is None else (name, _grey(kind))
-        shape = served.images([Row(0, tuple(can.example().items()), picture=picture)]).shape
+        shape = served.images([Row(0, tuple(capabilities.example().items()), picture=picture)]).shape
         if shape != (1, output["size"], output["size"], output["channels"]):
             raise NotServable(f"a row gave an array of the shape {shape}")
     return served
 
 
-def _abilities(description: Mapping[str, Any], columns: Collection[str]) -> Abilities:
+def _capabilities(description: Mapping[str, Any], columns: Collection[str]) -> Capabilities:
     """What a version with this model.json can be asked for.
 
     Args:
-        columns: those of its signature.
+        columns: input columns of the model's signature.
 
     Raises:
-        NotServable: the page does not ask for what it is given.
+        NotServable: the version has a condition that the page cannot ask for.
     """
     conditions = parse_fields(conditions_of(description, "label" in columns))
     others = {name: spec for name, spec in conditions.items() if not isinstance(spec, Picture)}
@@ -177,7 +181,7 @@ def _abilities(description: Mapping[str, Any], columns: Collection[str]) -> Abil
     strange = [name for name, spec in others.items() if isinstance(spec, Frames) or name in RESERVED]
     directions = directions_of(description)
     if strange or len(pictures) > max(1, len(directions)):
-        raise NotServable(f"it is given {', '.join(conditions)}, which the page does not ask for")
+        raise NotServable(f"it takes {', '.join(conditions)}, which the page cannot ask for")
     names = {
         name: class_names(description, name) if isinstance(spec, Label) else description.get("names", {}).get(name, ())
         for name, spec in others.items()
@@ -186,7 +190,7 @@ def _abilities(description: Mapping[str, Any], columns: Collection[str]) -> Abil
         by_direction = {direction: (name, pictures[name]) for direction, name in directions.items()}
     else:
         by_direction = dict(zip([""], pictures.items(), strict=False))
-    return Abilities(
+    return Capabilities(
         truncation="truncation" in columns,
         interpolation={"to_seed", "mix"} <= set(columns) and not pictures,
         conditions=others,
@@ -196,7 +200,7 @@ def _abilities(description: Mapping[str, Any], columns: Collection[str]) -> Abil
 
 
 def _grey(spec: Picture) -> bytes:
-    """A picture as a PNG, to try a version with."""
+    """A grey picture as a PNG file, with which a version is tried."""
     buffer = io.BytesIO()
     Image.new("L" if spec.channels == 1 else "RGB", (spec.size, spec.size), "grey").save(buffer, "PNG")
     return buffer.getvalue()

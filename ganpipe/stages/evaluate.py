@@ -80,7 +80,7 @@ def unmeasured(evaluation: Evaluation) -> str:
 
 def _log(evaluation: Evaluation, run: RunLog, images_seen: int) -> None:
     found = lineage.environment()
-    own = {**lineage.environment_tags(found), **lineage.computing_tags(found)}
+    own = {**lineage.environment_tags(found), **lineage.compute_tags(found)}
     run.set_tags({"ganpipe.protocol": evaluation.protocol.hash, **own})
     run.log_params({"protocol": evaluation.protocol.model_dump(mode="json")})
     run.log_metrics(evaluation.metrics, step=images_seen)

@@ -158,11 +158,11 @@ class OpenTrial:
     gan: str
 
     def __call__(self, trial: str, adam: Mapping[str, Any]) -> RunLog:
-        run = self.tracker.run_later(
+        run = self.tracker.deferred_run(
             f"trial-{trial}", self.key, name=f"{self.gan} trial {trial}", parent_run_id=self.parent_run_id
         )
         run.log_params(adam)
-        run.set_tags(lineage.computing_tags(lineage.environment()))
+        run.set_tags(lineage.compute_tags(lineage.environment()))
         return run
 
 
@@ -175,7 +175,7 @@ class OpenTraining:
 
     def __call__(self) -> RunLog:
         run, found = self.tracker.attach(self.run_id), lineage.environment()
-        run.set_tags({**lineage.environment_tags(found), **lineage.computing_tags(found)})
+        run.set_tags({**lineage.environment_tags(found), **lineage.compute_tags(found)})
         run.log_text(lineage.environment_text(found), lineage.ENVIRONMENT_FILE)
         run.log_text(lineage.requirements_text(), "requirements.txt")
         return run

@@ -13,14 +13,14 @@ from ..data.shards.manifest import Manifest, read_manifest
 from ..evaluation import figures
 from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
-from ..packaging.card import CARD_FILE, SAMPLES_FILE, card, in_short
+from ..packaging.card import CARD_FILE, SAMPLES_FILE, card, card_summary
 from ..packaging.output_shape import shape_of_package
-from ..packaging.package import build_package, download_package
+from ..packaging.package import PackageFacts, build_package, download_package
 from ..packaging.served_model import Generator, read_description
 from ..params import Params, load_params
 from ..registry.open_model import load
-from ..registry.registration import register
-from ..registry.versions import no_champion
+from ..registry.registration import Candidate, register
+from ..registry.versions import explain_no_champion
 from ..tracking import lineage
 from ..tracking.links import version_page
 from ..tracking.runs import Tracker
@@ -45,38 +45,30 @@ def main(argv: list[str]) -> int:
     metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")
     protocol = read_json(EVALUATE / "protocol.json", made_by="evaluate")
     text = card_of(params, manifest, trained, metrics, protocol)
-    build_package(
-        TRAIN,
-        PACKAGE,
-        metrics=metrics,
-        protocol=protocol,
-        licence=manifest.licence,
-        card=text,
-        samples_png=EVALUATE / figures.FOLDER / SAMPLES_FILE,
-        names=manifest.names,
-    )
+    samples_png = EVALUATE / figures.FOLDER / SAMPLES_FILE
+    facts = PackageFacts(metrics, protocol, manifest.licence, text, samples_png, manifest.names)
+    build_package(TRAIN, PACKAGE, facts)
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     with tracker.run("train", trained["run_key"], name=f"train {trained['gan']}") as run:
-        run.set_tags({"mlflow.note.content": in_short(text)})
+        run.set_tags({"mlflow.note.content": card_summary(text)})
         run.log_artifact(PACKAGE / CARD_FILE)
         run.log_artifact(PACKAGE / SAMPLES_FILE)
-        registration = register(
+        candidate = Candidate(
             PACKAGE,
             metrics,
             protocol["hash"],
-            params.register_,
-            tracker,
             run.run_id,
-            VersionMeasurement(params.evaluate, tracker).measure,
             tags={
                 **run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE], trained.get("start")),
                 **shape_of_package(read_description(PACKAGE / "model.json"), manifest.classes).tag,
             },
         )
+        remeasure = VersionMeasurement(params.evaluate, tracker).measure
+        registration = register(candidate, params.register_, tracker, remeasure)
     page = version_page(tracker, params.register_.model_name, registration.version)
     about = registration.decision.text
     if registration.champion is None:
-        about = no_champion(tracker.client(), tracker, params.register_.model_name)
+        about = explain_no_champion(tracker.client(), tracker, params.register_.model_name)
     leave_note("register", about=about, links={"MLflow model version": page})
     found = "registered" if registration.created else "registered before"
     print(f"{registration.uri} {found}; aliases: {', '.join(registration.aliases) or 'none'}")

@@ -13,7 +13,7 @@ import fsspec
 from ..errors import GanpipeError, UnavailableError
 from ..gans import load
 from ..gans.base import DataSpec
-from ..packaging.weights import FILES, is_version, of_package, of_version
+from ..packaging.weights import FILES, is_version, weights_of_package, weights_of_version
 from ..params import Params
 from ..tracking.runs import Tracker
 from ..training.start import Start, newest_checkpoint, of_checkpoint, require_match
@@ -75,7 +75,7 @@ def find_weights(params: Params, data: DataSpec, tracker: Tracker) -> FoundWeigh
     if asked is None:
         return None
     if is_version(asked):
-        packaged = of_version(asked, KEY, tracker, params.register_.model_name)
+        packaged = weights_of_version(asked, KEY, tracker, params.register_.model_name)
         found = FoundWeights(packaged.name, f"a version of {packaged.gan}", packaged.content)
     else:
         found = _read(str(asked))
@@ -115,5 +115,5 @@ def _read_package(name: str, filesystem: Any, package: str) -> FoundWeights:
                 raise GanpipeError(f"{KEY}: {name}: no package of ganpipe: it has no {file}") from None
             except Exception as error:  # each storage has errors of its own kinds
                 raise UnavailableError(f"{KEY}: {name}/{file} cannot be read: {error}") from error
-        packaged = of_package(name, Path(folder))
+        packaged = weights_of_package(name, Path(folder))
     return FoundWeights(name, f"a package of {packaged.gan}", packaged.content)

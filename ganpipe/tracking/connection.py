@@ -20,6 +20,7 @@ from .run_log import is_permanent
 ResultT = TypeVar("ResultT")
 
 PATIENCE_SECONDS = 60.0
+"""How long a call is retried while MLflow does not answer."""
 _SQLITE = "sqlite:///"
 
 
@@ -36,8 +37,9 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def prepare_client() -> None:
-    """MLflow's settings for this process, where the user has set none: by default its client tries for minutes before
-    it says that nobody answers, and prints a progress bar for each file and an address for each run that ends."""
+    """Set MLflow's environment variables for this process, except those that the user has set. By default MLflow's
+    client retries for minutes before it reports that a server does not answer, and prints a progress bar for each file
+    and an address for each run that ends."""
     for name, value in {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -47,7 +49,7 @@ def prepare_client() -> None:
     }.items():
         os.environ.setdefault(name, value)
     if without_password(uri := os.environ.get("MLFLOW_TRACKING_URI", "")) != uri:
-        # It prints links to runs as it ends them, the password among them.
+        # MLflow prints a link to each run that ends, with the password in it.
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("mlflow.store.db.utils", "alembic", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -57,7 +59,8 @@ def check_reachable(uri: str, timeout_seconds: float = 5.0) -> None:
     """Return if MLflow at `uri` can be used.
 
     Raises:
-        GanpipeError: it does not answer in time, is no MLflow, wants other credentials, or the database is none.
+        UnavailableError: it does not answer within `timeout_seconds`.
+        GanpipeError: what answers is not MLflow, it wants other credentials, or the file is not a usable database.
     """
     if uri.startswith(("http://", "https://")):
         _check_server(uri, timeout_seconds)
@@ -96,7 +99,7 @@ def _check_server(uri: str, timeout_seconds: float) -> None:
         except (MlflowException, OSError) as error:
             answer.append(error)
 
-    # In a thread, for a name server that is away blocks longer than any timeout of the request.
+    # In a thread, because a name server that does not answer blocks longer than any timeout of the request.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout_seconds + 2.0)
@@ -113,7 +116,7 @@ def _check_server(uri: str, timeout_seconds: float) -> None:
             "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
     if status != 200:
-        raise GanpipeError(f"{shown} answers with status {status}, as MLflow does not; {hint}")
+        raise GanpipeError(f"{shown} answers with status {status}, so it is not MLflow; {hint}")
 
 
 def _check_sqlite(path: Path) -> None:
@@ -131,21 +134,27 @@ def _check_sqlite(path: Path) -> None:
                 connection.close()
         except sqlite3.DatabaseError as error:
             if "locked" in str(error):
-                return  # somebody is writing: it works
+                return  # another process is writing, so the database works
             raise GanpipeError(
-                f"{path}: no usable SQLite database ({error}); move it away or set MLFLOW_TRACKING_URI"
+                f"{path}: not a usable SQLite database ({error}); move it away or set MLFLOW_TRACKING_URI"
             ) from None
 
 
-def patiently(action: Callable[[], ResultT], uri: str, seconds: float | None = None) -> ResultT:
-    """`action`'s result, trying again while MLflow is away, its database is locked, or its store damages uploads.
+def with_retries(action: Callable[[], ResultT], uri: str, seconds: float | None = None) -> ResultT:
+    """Call `action` until it succeeds, while MLflow does not answer, its database is locked, or its store damages
+    uploads.
 
     Args:
-        seconds: how long; default PATIENCE_SECONDS.
+        uri: MLflow's address, for error messages.
+        seconds: how long to retry; by default PATIENCE_SECONDS.
+
+    Returns:
+        The result of `action`.
 
     Raises:
-        Corrupted: an upload did not arrive whole for `seconds`.
-        GanpipeError: it did not work for `seconds`, or MLflow says that the request is wrong.
+        Corrupted: after `seconds`, an upload still did not arrive as it was sent.
+        UnavailableError: `action` did not succeed within `seconds`.
+        GanpipeError: MLflow says that the request is wrong, or `action` raised one.
     """
     seconds = PATIENCE_SECONDS if seconds is None else seconds
     deadline = time.monotonic() + seconds
@@ -171,8 +180,11 @@ def patiently(action: Callable[[], ResultT], uri: str, seconds: float | None = N
 
 
 @contextmanager
-def as_default(uri: str) -> Iterator[None]:
-    """A database's registry looks `models:/…` up in the process's default tracking URI, whatever its own one is."""
+def as_default_tracking_uri(uri: str) -> Iterator[None]:
+    """Make `uri` the process's default tracking URI within this context.
+
+    The registry of a database resolves `models:/…` with that default, and not with the URI of the client that asks.
+    """
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = uri
     try:

@@ -1,5 +1,5 @@
-"""What a run was made from and on: git commit, DVC digests, environment. For tags and files of MLflow runs only, never
-for a DVC output."""
+"""Where a run comes from: git commit, DVC digests, environment. For tags and files of MLflow runs, never for DVC
+outputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENVIRONMENT_FILE = "environment.json"
 
 
 def git_tags(root: Path) -> dict[str, str]:
-    """Commit, branch and whether tracked files differ from it; `none` where `root` is no git checkout."""
+    """Commit, branch and whether tracked files differ from the commit; the commit is `none` if git names no commit."""
 
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
@@ -43,20 +43,20 @@ def git_tags(root: Path) -> dict[str, str]:
 
 
 def require_commit(root: Path) -> None:
-    """Return if what is made in `root` can name a commit as its origin.
+    """Return if git names a commit for `root`, so that models can name their origin.
 
     Raises:
-        GanpipeError: git names none: why, and what to do.
+        GanpipeError: git names no commit; the message says why, and what to do.
     """
     if problem := commit_problem(root):
         raise GanpipeError(
-            f"{problem}; without a commit nobody can say later what code made a model (if you do not mind: "
+            f"{problem}; without a commit nobody can say later which code made a model (if that does not matter: "
             "register.require_commit: false)"
         )
 
 
 def commit_problem(root: Path) -> str | None:
-    """Why git names no commit for `root`, and what to do; None where it names one."""
+    """Why git names no commit for `root`, and what to do; None if there is a commit."""
     try:
         command = ["git", "-C", str(root), "rev-parse", "--quiet", "--verify", "HEAD"]
         variables = {**os.environ, "LC_ALL": "C"}
@@ -79,16 +79,16 @@ def commit_problem(root: Path) -> str | None:
 
 
 def edited_since(root: Path, commit: str) -> list[str] | None:
-    """Tracked files of the working tree that differ from `commit`; None where there is no such commit here.
+    """Tracked files of the working tree that differ from `commit`; None if this repository does not have the commit.
 
-    dvc.lock is left out: it holds what was made, and is compared by its digests.
+    dvc.lock is left out, because it describes outputs, which are compared by their digests.
     """
     changed = _git(root, "diff", "--name-only", commit, "--", ".", ":(exclude)dvc.lock")
     return None if changed is None else changed.splitlines()
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Standard output of git in `root`; None where it failed."""
+    """Standard output of git in `root`; None if git failed."""
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
@@ -99,11 +99,11 @@ def _git(root: Path, *arguments: str) -> str | None:
 def dvc_tags(root: Path, inputs: Sequence[Path]) -> dict[str, str]:
     """DVC's digests of a stage's inputs, as tags `dvc.<path>`, from dvc.lock.
 
-    While a stage runs, dvc.lock holds what the stages before it have made in this run, and of the stage itself and of
-    those after it only what an earlier run made: so only inputs are asked for.
+    While a stage runs, dvc.lock already describes this run's outputs of the stages before it, but still an earlier
+    run's outputs of the stage itself and of those after it. Therefore only inputs are looked up.
 
     Args:
-        inputs: relative to `root`: outputs of other stages, or folders that hold some.
+        inputs: relative to `root`: outputs of other stages, or folders that contain such outputs.
 
     Raises:
         GanpipeError: dvc.lock cannot be read.
@@ -124,8 +124,8 @@ def dvc_tags(root: Path, inputs: Sequence[Path]) -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """What this process computes with: packages, build of torch, processor, GPUs; and under `computing` how it is set
-    to compute now: threads, determinism, precision."""
+    """The environment of this process: packages, build of torch, processor, GPUs; and under the key `computing` its
+    present settings of threads, determinism and precision."""
     import torch
 
     versions = {}
@@ -150,21 +150,23 @@ def environment() -> dict[str, Any]:
             "mkl": torch.backends.mkl.is_available(),
             "onednn": torch.backends.mkldnn.is_available(),
         },
-        # Each kind once: how many of them train is a setting.
+        # Each model once, because the number of GPUs that train is a setting.
         "gpus": sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}),
-        COMPUTING: computing(),
+        COMPUTE_SETTINGS: compute_settings(),
     }
 
 
-ROOM = ("num_cpus", "usable_cpus")
-"""Parts of `environment()` that count: how much of them is used is a setting, and another process may have less."""
+CPU_COUNTS = ("num_cpus", "usable_cpus")
+"""Keys of `environment()` that count CPUs. They are not compared, because how many are used is a setting, and another
+process may have fewer."""
 
-COMPUTING = "computing"
-"""Part of `environment()` that follows from the settings; another process has its own."""
+COMPUTE_SETTINGS = "computing"
+"""Key of `environment()` for what `compute_settings` returns: it follows from the settings, and differs between
+processes."""
 
 
-def computing() -> dict[str, Any]:
-    """How this process is set to compute now."""
+def compute_settings() -> dict[str, Any]:
+    """This process's present settings of threads, determinism and precision."""
     import torch
 
     return {
@@ -178,7 +180,7 @@ def computing() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name, as the kernel knows it."""
+    """The processor's name, from the kernel."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
@@ -188,7 +190,7 @@ def _processor() -> str:
 
 
 def environment_tags(found: dict[str, Any]) -> dict[str, str]:
-    """The part of `environment()` that one filters runs by."""
+    """The part of `environment()` by which people filter runs, as tags."""
     return {
         "env.python": found["python"],
         "env.torch": found["packages"]["torch"],
@@ -200,17 +202,17 @@ def environment_tags(found: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def computing_tags(found: dict[str, Any]) -> dict[str, str]:
-    """How the process computes that `environment()` was found in, as tags."""
-    return {f"env.{name}": str(found[COMPUTING][name]) for name in ("threads", "deterministic")}
+def compute_tags(found: dict[str, Any]) -> dict[str, str]:
+    """The part of `environment()` under `computing` by which people filter runs, as tags."""
+    return {f"env.{name}": str(found[COMPUTE_SETTINGS][name]) for name in ("threads", "deterministic")}
 
 
 def environment_text(found: dict[str, Any]) -> str:
-    """`environment()` as the file environment.json."""
+    """`environment()` as the content of the file environment.json."""
     return json.dumps(found, indent=2, sort_keys=True) + "\n"
 
 
 def requirements_text() -> str:
-    """All installed packages, pinned, as pip's freeze lists them."""
+    """All installed packages, pinned, in the format of `pip freeze`."""
     names = {(dist.metadata["Name"] or "").lower(): dist.version for dist in importlib.metadata.distributions()}
     return "".join(f"{name}=={version}\n" for name, version in sorted(names.items()) if name)

@@ -1,4 +1,4 @@
-"""Where MLflow's pages show a run or a model version."""
+"""Addresses of MLflow's pages of runs and model versions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from .runs import Tracker
 
 
 def run_page(tracker: Tracker, run_id: str, experiment_id: str) -> str:
-    """URL of a run's page; where no page is up, which run it is of which database. MLflow is not asked."""
+    """URL of a run's page; if MLflow's pages are not served, a text that names the run and the database. MLflow is not
+    asked."""
     return _page(tracker, f"experiments/{experiment_id}/runs/{run_id}", f"run {run_id}")
 
 
 def version_page(tracker: Tracker, name: str, version: int) -> str:
-    """URL of a model version's page; where no page is up, its `models:/` URI."""
+    """URL of a model version's page; if MLflow's pages are not served, a text with its `models:/` URI and the
+    database."""
     return _page(tracker, f"models/{quote(name, safe='')}/versions/{version}", f"models:/{name}/{version}")
 
 

@@ -1,4 +1,4 @@
-"""Whether MLflow's artifact store has what it was sent: read back and compared, before anything refers to it."""
+"""Checking that MLflow's artifact store has what it was sent: files are read back before anything refers to them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ class Corrupted(UnavailableError):
 
 
 def check_stored(uri: str, sent: Path) -> None:
-    """Compare what MLflow gives back at `uri` (see `reaching.as_default`) with the files of the folder `sent`.
+    """Compare what MLflow returns for `uri` with the files of the folder `sent`.
+
+    Args:
+        uri: resolved with the process's default tracking URI, see `connection.as_default_tracking_uri`.
 
     Raises:
-        Corrupted: names the first file that is missing or has another digest, or what the store says instead of it.
+        Corrupted: the message names the first file that is missing or has another digest, or says what the store
+            answered.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -27,7 +31,7 @@ def check_stored(uri: str, sent: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             stored = Path(download_artifacts(uri, dst_path=folder))
-        except MlflowException as error:  # a client that checks by itself says so for each file
+        except MlflowException as error:  # the store's own client verifies checksums
             words = " ".join(str(error).split())[:600]
             raise Corrupted(f"MLflow's artifact store does not give back what it was sent: {words}. {_NEXT}") from error
         for path in sorted(file for file in sent.rglob("*") if file.is_file()):
@@ -42,6 +46,6 @@ def check_stored(uri: str, sent: Path) -> None:
 
 def _digest(path: Path) -> str:
     if not path.is_file():
-        return "of nothing"
+        return "of no file"
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

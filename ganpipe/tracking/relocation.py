@@ -1,6 +1,7 @@
-"""A checkout that was moved or copied: MLflow's database has the absolute addresses of files, which are put right here.
+"""A checkout that was moved or copied: corrects the absolute addresses of files in MLflow's database.
 
-Only a database in the checkout itself is touched, and of it only what its own folders hold: MLflow has no call for it.
+Only a database in the checkout itself is changed, and in it only addresses of files in the checkout's own folders. This
+is done with SQL, because MLflow has no call for it.
 """
 
 from __future__ import annotations
@@ -15,61 +16,62 @@ from urllib.parse import unquote, urlsplit
 log = logging.getLogger(__name__)
 
 ARTIFACTS = "mlartifacts"
-"""Folder of a checkout in which the files of its experiments lie."""
-OWN_TAG = "ganpipe.artifacts"
-"""Tag of an experiment whose files lie in `ARTIFACTS` of the checkout, wherever that is."""
+"""Folder of a checkout that holds the files of its experiments."""
+CHECKOUT_TAG = "ganpipe.artifacts"
+"""Tag of an experiment whose files are in `ARTIFACTS` of the checkout, wherever the checkout is."""
 _DEFAULT = Path("mlruns") / "0"
-"""Of MLflow's own experiment `Default`: below the working directory of the process that made the database."""
+"""Folder of MLflow's own experiment `Default`, relative to the working directory of the process that made the
+database."""
 _ADDRESSES = {
     "experiments": "artifact_location",
     "runs": "artifact_uri",
     "logged_models": "artifact_location",
     "model_versions": "storage_location",
 }
-"""Where MLflow keeps addresses of files: column by table."""
+"""Table -> column in which MLflow keeps addresses of files."""
 
 
 def local_path(address: str) -> Path | None:
-    """The path that an address of MLflow's (`file:///…`, or an absolute path) means, else None."""
+    """The path of an address in MLflow's database, if it is `file:///…` or an absolute path; else None."""
     if address.startswith("file:"):
         return Path(unquote(urlsplit(address).path))
     return Path(address) if address.startswith("/") else None
 
 
-def settle(database: Path, root: Path) -> None:
-    """Let the addresses in the checkout's database point into `root`, where the checkout has been elsewhere before.
+def relocate(database: Path, root: Path) -> None:
+    """Make the addresses in the checkout's database point into `root`, if the checkout has been at another path before.
 
-    New files never go to the former place. Files that are only there, as of a database that was copied without them,
-    stay where they are.
+    Afterwards, new files are never written to the former path. Files that exist only there (for example because the
+    database was copied without them) keep their addresses.
 
     Args:
-        database: made by MLflow; nothing is done where it is not the checkout's own.
+        database: made by MLflow; nothing is done if it is not in the folder `root`.
         root: the checkout, absolute.
     """
     if database.resolve().parent != root:
         return
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
-        former = [place for place in _former_places(connection, root) if not _is_same(place / database.name, database)]
-        changed = sum(_point_here(connection, table, former, root) for table in _ADDRESSES) if former else 0
-        _settle_default(connection, database, root)
+        former = [place for place in _former_roots(connection, root) if not _is_same(place / database.name, database)]
+        changed = sum(_relocate_table(connection, table, former, root) for table in _ADDRESSES) if former else 0
+        _relocate_default_experiment(connection, database, root)
     if changed:
         places = ", ".join(map(str, former))
         log.warning("%s: this checkout was at %s; %d addresses of files now point here", database, places, changed)
 
 
-def _former_places(connection: sqlite3.Connection, root: Path) -> list[Path]:
-    """Where the checkout has been, by the addresses of its experiments."""
+def _former_roots(connection: sqlite3.Connection, root: Path) -> list[Path]:
+    """Paths at which the checkout has been, from the addresses of its experiments."""
     rows = connection.execute(
         "SELECT e.experiment_id, e.artifact_location, t.value FROM experiments e LEFT JOIN experiment_tags t "
         "ON t.experiment_id = e.experiment_id AND t.key = ?",
-        (OWN_TAG,),
+        (CHECKOUT_TAG,),
     )
     found = set()
     for experiment, address, own in rows.fetchall():
         path = local_path(address or "")
         if path is None or path.name != ARTIFACTS or path.parent == root or path.parent in found:
             continue
-        # Without the tag, as earlier versions made them: it may be a folder that somebody chose.
+        # Earlier versions of ganpipe set no tag. Without it, the folder may be one that a person chose.
         if own is not None or _has_files_here(connection, experiment, root):
             found.add(path.parent)
     return sorted(found)
@@ -82,12 +84,12 @@ def _has_files_here(connection: sqlite3.Connection, experiment: int, root: Path)
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether both names are one file: a checkout that has two names at once, both of which work."""
+    """Whether both paths lead to the same file, as when a checkout is reachable by two paths."""
     return one.exists() and os.path.samefile(one, other)
 
 
-def _point_here(connection: sqlite3.Connection, table: str, former: list[Path], root: Path) -> int:
-    """Change the addresses of one table; how many."""
+def _relocate_table(connection: sqlite3.Connection, table: str, former: list[Path], root: Path) -> int:
+    """Change the addresses of one table. Returns how many were changed."""
     column = _ADDRESSES[table]
     changes = []
     for row, address in connection.execute(f"SELECT rowid, {column} FROM {table}").fetchall():
@@ -102,9 +104,9 @@ def _point_here(connection: sqlite3.Connection, table: str, former: list[Path], 
     return len(changes)
 
 
-def _settle_default(connection: sqlite3.Connection, database: Path, root: Path) -> None:
-    """MLflow's own experiment keeps its files in the checkout, too, whichever process made the database: its working
-    directory may have been a folder of DVC's that is gone."""
+def _relocate_default_experiment(connection: sqlite3.Connection, database: Path, root: Path) -> None:
+    """Make MLflow's own experiment `Default` keep its files in the checkout, too. Its address depends on the working
+    directory of the process that made the database, which may have been a temporary folder of DVC."""
     here = root / _DEFAULT
     for (address,) in connection.execute(
         "SELECT artifact_location FROM experiments WHERE experiment_id = 0"

@@ -1,9 +1,10 @@
-"""One MLflow run, written in the background, so that MLflow's being slow or away never stops training.
+"""One MLflow run, written in the background, so that training goes on while MLflow is slow or does not answer.
 
-What is recorded goes to a spool first, and one thread sends it in order. A metric's timestamp is fixed when it is
-recorded, so sending it again after an answer that got lost changes nothing (MLflow keeps one row of equal key, step,
-timestamp and value); a metric at a step that the run already has is left out, so a training that goes on from a
-checkpoint does not log the steps since then twice, whoever sends what its killed process had recorded.
+Records go to a spool first, and one thread sends them in order. A metric's timestamp is fixed when it is recorded, so
+sending it a second time after an answer was lost changes nothing (MLflow keeps one row per key, step, timestamp and
+value). A metric is left out if the run already has this metric at this step. Therefore a training that continues from a
+checkpoint does not log the steps after the checkpoint twice, even if another process sends the records of the process
+that was killed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -32,11 +34,12 @@ log = logging.getLogger(__name__)
 MAX_KEY_LENGTH = 250
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
-MAX_METRICS_A_CALL = 1000
-MAX_ITEMS_A_CALL = 100
+MAX_METRICS_PER_CALL = 1000
+MAX_ITEMS_PER_CALL = 100
 FLUSH_AFTER_SECONDS = 2.0
 FLUSH_AFTER_ENTRIES = 200
 FIRST_WAIT_SECONDS = 0.5
+"""Time before the first retry; it doubles up to LONGEST_WAIT_SECONDS."""
 LONGEST_WAIT_SECONDS = 15.0
 _PERMANENT = {
     "INVALID_PARAMETER_VALUE",
@@ -46,26 +49,26 @@ _PERMANENT = {
     "INVALID_STATE",
     "ENDPOINT_NOT_FOUND",
 }
-_TWO_AT_ONCE = re.compile("IntegrityError|UniqueViolation")
+_CONCURRENT_WRITE = re.compile("IntegrityError|UniqueViolation")
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether trying again is no use: MLflow answered that the request itself is wrong.
+    """Whether a retry would fail, too, because MLflow answered that the request itself is wrong.
 
-    Where two processes set the same new tag or alias at once, the database takes one row and MLflow calls the other
-    request bad; trying again, it finds the row.
+    If two processes set the same new tag or alias at the same time, the database takes one row and MLflow calls the
+    other request bad. That error is not permanent, because a retry finds the row.
     """
-    return getattr(error, "error_code", None) in _PERMANENT and not _TWO_AT_ONCE.search(str(error))
+    return getattr(error, "error_code", None) in _PERMANENT and not _CONCURRENT_WRITE.search(str(error))
 
 
 def clean_key(key: str) -> str:
-    """`key` with what MLflow does not take in a name replaced, and no longer than it takes."""
+    """`key` as a name that MLflow accepts: other characters become `_`, and at most MAX_KEY_LENGTH characters."""
     cleaned = re.sub(r"[^\w./: -]", "_", key, flags=re.ASCII).strip("/") or "_"
     return shorten(cleaned, MAX_KEY_LENGTH)
 
 
 def shorten(text: str, limit: int) -> str:
-    """`text`, cut to `limit` characters with a digest of the whole at its end where it is longer."""
+    """`text` in at most `limit` characters: if it is longer, it is cut and ends in a digest of the whole text."""
     if len(text) <= limit:
         return text
     mark = f"..{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -73,7 +76,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys: {"train": {"gan": "gan"}} -> {"train.gan": "gan"}; lists stay whole."""
+    """Nested mappings as dotted keys: {"train": {"gan": "gan"}} -> {"train.gan": "gan"}; lists are not flattened."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         dotted = f"{prefix}.{key}" if prefix else str(key)
@@ -84,8 +87,43 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@dataclass(frozen=True)
+class RunState:
+    """What is known of a run when its log is opened.
+
+    Attributes:
+        experiment_id: for the address of the run's page; empty where it is not known.
+        existed: an earlier process made the run.
+        finished: it made the run and finished it.
+    """
+
+    experiment_id: str = ""
+    existed: bool = False
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class DeferredRun:
+    """A run that the background thread has to find or make, because MLflow may be away now.
+
+    Attributes:
+        open_run: finds or makes the run and returns its id.
+        description: what `open_run` needs to know of the run, as JSON: another process can then send what is in the
+            spool.
+    """
+
+    open_run: Callable[[MlflowClient], str]
+    description: Entry
+
+
 class RunLog:
-    """A run that is being written. Close it, or use it as a context manager: an exception ends the run as FAILED."""
+    """Writes one run in the background. Close it, or use it as a context manager: an exception ends the run as FAILED.
+
+    Attributes:
+        run_id: id of the run in MLflow; for a deferred run, the spool's name until the run is found or made.
+        existed_before: an earlier process made the run.
+        finished_before: an earlier process made the run and finished it.
+    """
 
     def __init__(
         self,
@@ -93,39 +131,35 @@ class RunLog:
         run_id: str,
         spool_dir: Path,
         *,
-        experiment_id: str = "",
         ends_run: bool = True,
-        found: bool = False,
-        finished_before: bool = False,
-        open_run: Callable[[MlflowClient], str] | None = None,
-        about: Entry | None = None,
+        state: RunState | None = None,
+        deferred: DeferredRun | None = None,
     ) -> None:
-        """Use `Tracker.run`, `Tracker.run_later` or `Tracker.attach` instead.
+        """Use `Tracker.run`, `Tracker.deferred_run` or `Tracker.attach` instead.
 
         Args:
             make_client: called in the background thread.
-            experiment_id: of the run, where it is known: for its page.
+            run_id: the run's id in MLflow; with `deferred`, a name for the spool until the run is found or made.
             ends_run: closing sets the run's status; false for a second writer.
-            found: the run was there already.
-            finished_before: and had finished.
-            open_run: finds or makes the run in the background and returns its id; `run_id` names the spool till then.
-            about: what `open_run` goes by, for the spool.
+            state: what is known of the run; by default nothing.
+            deferred: the run is found or made in the background.
         """
+        state = state or RunState()
         self.run_id = run_id
-        self.experiment_id = experiment_id
-        self.found = found
-        self.finished_before = finished_before
+        self.experiment_id = state.experiment_id
+        self.existed_before = state.existed
+        self.finished_before = state.finished
         self._make_client = make_client
-        self._open_run = open_run
+        self._open_run = None if deferred is None else deferred.open_run
         self._ends_run = ends_run
-        self._spool = Spool(spool_dir, run_id, about)
+        self._spool = Spool(spool_dir, run_id, None if deferred is None else deferred.description)
         self._wake = threading.Condition()
         self._hurry = False
         self._closing = False
         self._given_up = False
         self._closed = False
         self._first_waiting_since: float | None = time.monotonic() if len(self._spool) else None
-        self._at_once = FLUSH_AFTER_ENTRIES
+        self._max_entries = FLUSH_AFTER_ENTRIES
         self.away_since: float | None = None
         """When MLflow stopped answering (monotonic seconds), None while it answers."""
         self._thread = threading.Thread(target=self._send_all, name=f"mlflow-{run_id[:8]}", daemon=True)
@@ -137,14 +171,14 @@ class RunLog:
         """Record numbers.
 
         Args:
-            step: real images seen, over all workers; a metric's steps must grow.
+            step: real images seen, over all workers; must increase from call to call.
         """
         numbers = {clean_key(key): float(value) for key, value in values.items()}
         self._record({"kind": "metrics", "step": int(step), "time": int(time.time() * 1000), "values": numbers})
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Record settings, nested ones under dotted keys. A setting that the run has with another value stays as it
-        was (MLflow's params cannot change); the new value becomes the tag `changed.<key>`."""
+        """Record settings, nested ones under dotted keys. If the run has a setting with another value already, that
+        value stays (MLflow's params cannot change), and the new value becomes the tag `changed.<key>`."""
         texts = {clean_key(key): shorten(str(value), MAX_PARAM_LENGTH) for key, value in flatten(values).items()}
         self._record({"kind": "params", "values": texts})
 
@@ -154,15 +188,20 @@ class RunLog:
         self._record({"kind": "tags", "values": texts})
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Record a file (a sample grid, a table); it is copied at once. One of the same name is replaced."""
+        """Record a file (a sample grid, a table); it is copied before this returns. In MLflow, it replaces a file of
+        the same name.
+
+        Args:
+            folder: of the run's artifacts; empty for the top.
+        """
         self._record({"kind": "artifact", "folder": folder}, path)
 
     def log_text(self, text: str, name: str) -> None:
-        """Record a text as the file `name`, which may have folders."""
+        """Record a text as the file `name`, which may be a path with folders."""
         self.log_bytes(text.encode(), name)
 
     def log_bytes(self, content: bytes, name: str) -> None:
-        """Record a file's content under `name`, which may have folders."""
+        """Record a file's content as the file `name`, which may be a path with folders."""
         folder, _, base = name.rpartition("/")
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / base
@@ -176,14 +215,18 @@ class RunLog:
         with self._wake:
             if self._first_waiting_since is None:
                 self._first_waiting_since = time.monotonic()
-                self._wake.notify_all()  # so that the thread waits for its age instead of for ever
+                self._wake.notify_all()  # the thread then waits until this entry is old enough, not forever
             elif len(self._spool) >= FLUSH_AFTER_ENTRIES:
                 self._wake.notify_all()
 
     # --- the end
 
     def flush(self, timeout_seconds: float = 30.0) -> bool:
-        """Send what is waiting; whether all of it has arrived in time. Nobody is kept waiting while MLflow is away."""
+        """Send what is waiting. Returns early if MLflow does not answer.
+
+        Returns:
+            Whether everything has been sent.
+        """
         with self._wake:
             self._hurry = True
             self._wake.notify_all()
@@ -191,17 +234,21 @@ class RunLog:
             return not len(self._spool)
 
     def close(self, status: str = "FINISHED", timeout_seconds: float = 60.0) -> bool:
-        """End the run, wait for what is on its way, and say whether all of it has arrived.
+        """End the run and wait until everything is sent.
 
-        Where MLflow stays away, the rest is kept in a local file, and the log says how to send it later.
+        If MLflow does not answer, the rest is kept in a local file, and the log says how to send it later.
 
         Args:
             status: FINISHED, FAILED or KILLED.
+            timeout_seconds: how long to wait.
+
+        Returns:
+            Whether everything has been sent.
         """
         if self._closed:
             return not len(self._spool)
         if self._ends_run:
-            self._spool.adopt()  # of a second writer that gave up or died
+            self._spool.adopt()  # records of a second writer that gave up or died
             self._spool.append({"kind": "end", "status": status, "time": int(time.time() * 1000)})
         self._closed = True
         with self._wake:
@@ -245,9 +292,9 @@ class RunLog:
                 if self._open_run is not None:
                     self.run_id, self._open_run = self._open_run(client), None
                 self._send_some(client)
-            except Exception as error:  # a thread that dies would lose what it was to send
+            except Exception as error:  # if this thread died, its records would not be sent
                 if self._open_run is None and is_permanent(error):
-                    self._refused(error)
+                    self._set_aside_refused(error)
                     continue
                 self._note_away(error)
                 with self._wake:
@@ -258,7 +305,8 @@ class RunLog:
                 self._note_back()
 
     def _wait_for_work(self) -> bool:
-        """Wait until something is to be sent now; false when there never will be."""
+        """Wait until something has to be sent now. False if nothing will be: all is sent and the log is closing, or the
+        time to close is over."""
         with self._wake:
             while not self._given_up:
                 waiting = len(self._spool)
@@ -278,35 +326,36 @@ class RunLog:
             return False
 
     def _send_some(self, client: MlflowClient) -> None:
-        entries = self._spool.first(self._at_once)
+        entries = self._spool.first(self._max_entries)
         if entries[0]["kind"] == "metrics":
             count = next((at for at, entry in enumerate(entries) if entry["kind"] != "metrics"), len(entries))
             self._send_metrics(client, entries[:count])
         else:
             count = 1
-            send_other(client, self.run_id, entries[0])
+            send_entry(client, self.run_id, entries[0])
         self._spool.remove(count)
-        self._at_once = FLUSH_AFTER_ENTRIES
+        self._max_entries = FLUSH_AFTER_ENTRIES
 
     def _send_metrics(self, client: MlflowClient, entries: list[Entry]) -> None:
         from mlflow.entities import Metric
 
-        # Asked each time: a process that takes up a dead one's records sends steps that this one was to send, too.
-        with self._spool.turn():
+        # The known steps are read each time, because another process that has adopted a dead process's records may send
+        # the same steps.
+        with self._spool.sending_lock():
             known = KnownSteps(client, self.run_id)
             metrics: list[Metric] = []
             for entry in entries:
                 for key, value in entry["values"].items():
                     if known.add(key, entry["step"]):
                         metrics.append(Metric(key, value, entry["time"], entry["step"]))
-            for start in range(0, len(metrics), MAX_METRICS_A_CALL):
-                client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS_A_CALL], synchronous=True)
+            for start in range(0, len(metrics), MAX_METRICS_PER_CALL):
+                client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS_PER_CALL], synchronous=True)
 
-    def _refused(self, error: Exception) -> None:
-        """One entry among several is wrong: go on one by one until it is found, then put it aside."""
-        entries = self._spool.first(self._at_once)
-        if len(entries) > 1 and self._at_once > 1:
-            self._at_once = 1
+    def _set_aside_refused(self, error: Exception) -> None:
+        """One of the oldest entries is wrong: send them one by one until that entry is found, then set it aside."""
+        entries = self._spool.first(self._max_entries)
+        if len(entries) > 1 and self._max_entries > 1:
+            self._max_entries = 1
             return
         log.warning(
             "MLflow refuses a record of run %s (%s); it is in %s", self.run_id, error, self._spool.rejected_path
@@ -328,7 +377,8 @@ class RunLog:
 
 
 class KnownSteps:
-    """The steps at which a run has each metric. A metric's history is read only where a step is not beyond its last."""
+    """The steps at which a run has each metric. A metric's history is read only if a step is not after its last
+    step."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client, self._run_id = client, run_id
@@ -337,7 +387,7 @@ class KnownSteps:
         self._added: dict[str, set[int]] = {}
 
     def add(self, key: str, step: int) -> bool:
-        """Whether the step is new; it is known from now on."""
+        """Add a step. Returns whether the run does not have the metric at this step yet."""
         is_new = step > self._last.get(key, -1) or step not in self._steps(key)
         self._last[key] = max(step, self._last.get(key, step))
         self._added.setdefault(key, set()).add(step)
@@ -349,8 +399,8 @@ class KnownSteps:
         return self._all[key] | self._added.get(key, set())
 
 
-def send_other(client: MlflowClient, run_id: str, entry: Entry) -> None:
-    """Send an entry that is no metric. Doing it twice is the same as once."""
+def send_entry(client: MlflowClient, run_id: str, entry: Entry) -> None:
+    """Send an entry that is not a metric. Sending it twice has the same effect as once."""
     from mlflow.entities import Param, RunTag
 
     if entry["kind"] == "end":
@@ -375,5 +425,5 @@ def send_other(client: MlflowClient, run_id: str, entry: Entry) -> None:
 
 def _in_chunks(values: Mapping[str, str], send: Callable[[list[tuple[str, str]]], Any]) -> None:
     items = list(values.items())
-    for start in range(0, len(items), MAX_ITEMS_A_CALL):
-        send(items[start : start + MAX_ITEMS_A_CALL])
+    for start in range(0, len(items), MAX_ITEMS_PER_CALL):
+        send(items[start : start + MAX_ITEMS_PER_CALL])

@@ -1,6 +1,6 @@
 """How a stage finds its run in MLflow.
 
-Only MLflow's client is used, never its global active run, for stages, Ray workers and trials log at the same time.
+Only MLflow's client is used, never its global active run, because stages, Ray workers and trials log at the same time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import GanpipeError
 from ..redaction import without_password
 from . import relocation
-from .connection import check_reachable, patiently, prepare_client, sqlite_path, tracking_uri
-from .run_log import RunLog
+from .connection import check_reachable, prepare_client, sqlite_path, tracking_uri, with_retries
+from .run_log import DeferredRun, RunLog, RunState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,18 +26,19 @@ RUN_KEY_TAG = "ganpipe.run_key"
 STAGE_TAG = "ganpipe.stage"
 PARENT_TAG = "mlflow.parentRunId"
 _LATER = "later-"
-"""Begins the name of a spool whose run MLflow may not have yet."""
+"""Prefix of the name of a spool whose run MLflow may not have yet."""
 
 
 @dataclass(frozen=True)
 class Tracker:
-    """How a process reaches MLflow. Plain strings, so that it travels to Ray workers.
+    """How a process reaches MLflow. Holds plain strings only, so that it can be sent to Ray workers.
 
     Attributes:
-        uri: absolute tracking URI; the registry's is the same unless MLFLOW_REGISTRY_URI says otherwise.
-        experiment: name.
-        spool_dir: where records wait that MLflow has not taken yet.
-        artifact_dir: where a new experiment keeps its files, for an SQLite database; else None (the server decides).
+        uri: absolute tracking URI; the registry's URI is the same unless MLFLOW_REGISTRY_URI says otherwise.
+        experiment: name of the experiment.
+        spool_dir: folder of the records that MLflow has not taken yet.
+        artifact_dir: for an SQLite database, the folder in which a new experiment keeps its files; else None, because
+            the server decides.
     """
 
     uri: str
@@ -47,7 +48,7 @@ class Tracker:
 
     @classmethod
     def at(cls, root: Path, experiment: str) -> Tracker:
-        """The tracker of the repo in `root`, from the environment."""
+        """The tracker of the checkout in `root`, as the environment variables say."""
         uri = tracking_uri(root)
         artifacts = None if sqlite_path(uri) is None else str(root.resolve() / relocation.ARTIFACTS)
         return cls(uri, experiment, str(root.resolve() / ".ganpipe" / "tracking"), artifacts)
@@ -57,7 +58,11 @@ class Tracker:
         check_reachable(self.uri, timeout_seconds)
 
     def client(self) -> MlflowClient:
-        """A client; for SQLite, the database is made first, by one process at a time."""
+        """A client. An SQLite database is created first if it does not exist, by one process at a time.
+
+        Raises:
+            GanpipeError: MLflow cannot use the database.
+        """
         prepare_client()
         from mlflow import MlflowClient
 
@@ -73,11 +78,12 @@ class Tracker:
             except MlflowException as error:
                 raise GanpipeError(f"{path}: MLflow cannot use this database: {str(error).splitlines()[0]}") from error
             if self.artifact_dir is not None:
-                relocation.settle(path, Path(self.artifact_dir).parent)
+                relocation.relocate(path, Path(self.artifact_dir).parent)
         return client
 
     def _locked(self) -> Any:
-        """Held by one process of this host at a time; for SQLite, by one of all that use the database."""
+        """A lock that one process of this host holds at a time; for SQLite, one of all processes that use the
+        database."""
         from filelock import FileLock
 
         path = sqlite_path(self.uri)
@@ -86,10 +92,10 @@ class Tracker:
         return FileLock(lock, timeout=120)
 
     def experiment_id(self, client: MlflowClient) -> str:
-        """The experiment, made where it is missing.
+        """Id of the experiment, which is created if it does not exist.
 
         Raises:
-            GanpipeError: it was deleted.
+            GanpipeError: the experiment was deleted.
         """
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
@@ -98,7 +104,7 @@ class Tracker:
             try:
                 if self.artifact_dir is None:
                     return str(client.create_experiment(self.experiment))
-                location, tags = Path(self.artifact_dir).as_uri(), {relocation.OWN_TAG: "checkout"}
+                location, tags = Path(self.artifact_dir).as_uri(), {relocation.CHECKOUT_TAG: "checkout"}
                 return str(client.create_experiment(self.experiment, artifact_location=location, tags=tags))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -122,13 +128,14 @@ class Tracker:
         parent_run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> RunLog:
-        """The run of this stage and key: the one that is there, else a new one.
+        """The run of this stage and key: the existing run, else a new one.
 
         Args:
-            stage: the stage's name, or for a trial something that tells it from its siblings (`trial-3`).
+            stage: the stage's name; for a trial, a name that differs from those of its siblings (`trial-3`).
             run_key: digest of code, params and data.
-            parent_run_id: makes it a child run, as a trial's.
-            tags: set on the run, found or new.
+            name: name of a new run; by default `stage`.
+            parent_run_id: makes the run a child of that run, as trials are.
+            tags: set on the run, whether it is new or not.
 
         Raises:
             GanpipeError: MLflow does not answer.
@@ -137,27 +144,29 @@ class Tracker:
         prepare_client()
         client = self.client()
         identity = _identity(stage, run_key, parent_run_id)
-        run, found = patiently(lambda: self._open(client, identity, name), self.uri)
+        run, existed = with_retries(lambda: self._open(client, identity, name), self.uri)
         runlog = RunLog(
             self.client,
             run.info.run_id,
             Path(self.spool_dir),
-            experiment_id=run.info.experiment_id,
-            found=found,
-            finished_before=found and run.info.status == "FINISHED",
+            state=RunState(run.info.experiment_id, existed, finished=existed and run.info.status == "FINISHED"),
         )
         if tags:
             runlog.set_tags(tags)
         return runlog
 
-    def run_later(
+    def deferred_run(
         self, stage: str, run_key: str, *, name: str, parent_run_id: str | None = None, ends_run: bool = True
     ) -> RunLog:
-        """As `run`, but the run is found or made in the background, so that nobody waits for MLflow: for a trial, which
-        may begin while MLflow is away. Its `run_id` is none of MLflow's before that."""
+        """As `run`, but the run is found or made in the background, so that a trial can begin while MLflow does not
+        answer. Before that, its `run_id` is only the spool's name, and MLflow does not know it.
+
+        Args:
+            ends_run: see `RunLog`.
+        """
         prepare_client()
         identity = _identity(stage, run_key, parent_run_id)
-        about = {
+        description = {
             "experiment": self.experiment,
             "stage": stage,
             "run_key": run_key,
@@ -170,21 +179,29 @@ class Tracker:
             f"{_LATER}{digest[:24]}",
             Path(self.spool_dir),
             ends_run=ends_run,
-            open_run=lambda client: str(self._open(client, identity, name)[0].info.run_id),
-            about=about,
+            deferred=DeferredRun(lambda client: str(self._open(client, identity, name)[0].info.run_id), description),
         )
 
-    def left_over(self, run_id: str, about: Mapping[str, Any] | None) -> RunLog:
-        """The run of a spool that was left, to send what is in it: see `spool.left_over` and `spool.about`."""
-        if about is None:
+    def resume_spool(self, run_id: str, description: Mapping[str, Any] | None) -> RunLog:
+        """The run of a spool that an earlier process left, to send what is in it.
+
+        Args:
+            run_id: the spool's name, see `spool.spool_files`.
+            description: see `spool.run_description`.
+        """
+        if description is None:
             return self.attach(run_id)
-        of_its_time = replace(self, experiment=about["experiment"])
-        return of_its_time.run_later(
-            about["stage"], about["run_key"], name=about["name"], parent_run_id=about["parent"], ends_run=False
+        of_its_time = replace(self, experiment=description["experiment"])
+        return of_its_time.deferred_run(
+            description["stage"],
+            description["run_key"],
+            name=description["name"],
+            parent_run_id=description["parent"],
+            ends_run=False,
         )
 
     def _open(self, client: MlflowClient, identity: Mapping[str, str], name: str | None) -> tuple[Run, bool]:
-        """The run as it was, which is RUNNING from here on, and whether it was there."""
+        """The run in its state before this call, which sets it to RUNNING; and whether it existed before."""
         run, found = self._find_or_create(client, identity, name)
         if found and run.info.status != "RUNNING":
             client.update_run(run.info.run_id, status="RUNNING")
@@ -198,7 +215,7 @@ class Tracker:
             run = client.create_run(experiment_id, tags=dict(identity), run_name=name or identity[STAGE_TAG])
             if sqlite_path(self.uri) is not None:
                 return run, False
-        # The lock is this host's: another host may have made the same run. All keep the oldest.
+        # The lock works on this host only, so another host may have made the same run. All hosts keep the oldest run.
         first = find_runs(client, experiment_id, identity)[0]
         if first.info.run_id != run.info.run_id:
             client.delete_run(run.info.run_id)
@@ -217,18 +234,18 @@ class Tracker:
                 "MLFLOW_TRACKING_URI to a server that all hosts reach"
             )
         prepare_client()
-        return RunLog(self.client, run_id, Path(self.spool_dir), ends_run=False, found=True)
+        return RunLog(self.client, run_id, Path(self.spool_dir), ends_run=False, state=RunState(existed=True))
 
 
 def _identity(stage: str, run_key: str, parent_run_id: str | None) -> dict[str, str]:
-    """The tags by which a run is found again."""
+    """The tags that identify a run, so that it is found again."""
     return {STAGE_TAG: stage, RUN_KEY_TAG: run_key, **({PARENT_TAG: parent_run_id} if parent_run_id else {})}
 
 
-def run_of(client: MlflowClient, tracker: Tracker, run_id: str) -> Run | None:
-    """The run, a deleted one, too; None where MLflow has none of this id any more, as after `mlflow gc`."""
+def get_run_or_none(client: MlflowClient, tracker: Tracker, run_id: str) -> Run | None:
+    """The run of this id, even if it is marked as deleted; None if MLflow does not have it, as after `mlflow gc`."""
     try:
-        return patiently(lambda: client.get_run(run_id), tracker.uri)
+        return with_retries(lambda: client.get_run(run_id), tracker.uri)
     except GanpipeError as error:
         if getattr(error.__cause__, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None

@@ -1,9 +1,9 @@
 """What a run has recorded and MLflow has not taken yet: in memory, and in a local file that survives a killed process.
 
 Every entry is one line of JSON, written before `append` returns. The file is emptied when everything has been sent,
-and removed when the run is closed. A file that nobody holds is left over from a process that died or gave up: the
-next process that writes to the same run adopts it. Where MLflow has not made the run yet, the first line says which
-run is meant.
+and removed when the run is closed. A process holds a lock on its file. A file without a lock was left by a process that
+died or gave up, and the next process that writes to the same run adopts it. If MLflow has not made the run yet, the
+first line describes the run.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ ABOUT = "about"
 
 
 class Spool:
-    """A queue of entries with a file behind it; one producer or many, one consumer."""
+    """A queue of entries that is also kept in a file. Several threads may append; one thread sends and removes."""
 
-    def __init__(self, directory: Path, run_id: str, about: Entry | None = None) -> None:
-        """Open a spool of the run, taking over what earlier processes left.
+    def __init__(self, directory: Path, run_id: str, description: Entry | None = None) -> None:
+        """Open a spool of the run, and adopt what earlier processes left.
 
         Args:
-            directory: made if missing; where it cannot be made (a worker on another host), a temporary one is used.
-            about: for whoever sends what is left, where `run_id` is none of MLflow's: see `about`.
+            directory: created if missing; if that fails (for a worker on another host), a temporary folder is used.
+            run_id: the run's id in MLflow, or another name if `description` is given.
+            description: description of a run that MLflow may not have yet, so that another process can send what is
+                left.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -45,30 +47,30 @@ class Spool:
         name = f"{run_id}.{uuid.uuid4().hex[:12]}"
         self.path = directory / f"{name}{_SUFFIX}"
         self.rejected_path = directory / f"{run_id}.rejected"
-        self._turn_path = directory / f"{run_id}.turn"
+        self._lock_path = directory / f"{run_id}.turn"
         self._files = directory / f"{name}.files"
-        self._first_line = "" if about is None else json.dumps({"kind": ABOUT, **about}) + "\n"
+        self._first_line = "" if description is None else json.dumps({"kind": ABOUT, **description}) + "\n"
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque()
         self._num_files = 0
         self._file = self.path.open("w")
         self.path.chmod(0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._begin()
+        self._reset_file()
         self._run_id = run_id
         self.adopt()
 
-    def _begin(self) -> None:
-        """The file without entries."""
+    def _reset_file(self) -> None:
+        """Empty the file, except for its first line."""
         self._file.seek(0)
         self._file.truncate()
         self._file.write(self._first_line)
         self._file.flush()
 
     def adopt(self) -> int:
-        """Take over what other processes left of this run; how many entries that were."""
+        """Take over the entries of this run that other processes left. Returns how many there were."""
         before = len(self)
-        for leftover in left_over(self.path.parent, self._run_id):
+        for leftover in spool_files(self.path.parent, self._run_id):
             if leftover != self.path:
                 self._adopt(leftover)
         return len(self) - before
@@ -78,14 +80,14 @@ class Spool:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return  # its process lives
+                return  # the process that writes to it is alive
             for entry in read_entries(file):
                 if entry["kind"] == ABOUT:
                     continue
-                # Beside the spool, which may have been moved with its checkout since: see `_keep_file`.
+                # Relative to the spool, which may have been moved with its checkout since; see `_keep_file`.
                 kept = Path(*Path(entry["file"]).parts[-2:]) if "file" in entry else None
                 source = None if kept is None else path.with_suffix(".files") / kept
-                if source is None or source.is_file():  # gone: it has been sent
+                if source is None or source.is_file():  # else the file has been sent and removed
                     self.append(entry, source)
             path.unlink(missing_ok=True)
             shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
@@ -99,7 +101,8 @@ class Spool:
         return str(target)
 
     def append(self, entry: Entry, file: Path | None = None) -> None:
-        """Record an entry; `file` is copied first, so that the caller may remove it, and becomes entry["file"]."""
+        """Record an entry. `file` is copied first, so that the caller may remove it; entry["file"] is the copy's
+        path."""
         if file is not None:
             entry = {**entry, "file": self._keep_file(file)}
         with self._lock:
@@ -108,12 +111,12 @@ class Spool:
             self._entries.append(entry)
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
+    def sending_lock(self) -> Iterator[None]:
         """Within this block no other process of this host sends entries of this run."""
         while True:
-            with self._turn_path.open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, however that comes about
-                if _is_at(file, self._turn_path):  # else its last holder removed it meanwhile
+            with self._lock_path.open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, even if the process is killed
+                if _is_current_file(file, self._lock_path):  # else the last holder removed the file meanwhile
                     yield
                     return
 
@@ -121,39 +124,40 @@ class Spool:
         return len(self._entries)
 
     def first(self, num_entries: int) -> list[Entry]:
-        """Up to `num_entries` of the oldest entries, which stay."""
+        """Up to `num_entries` of the oldest entries. They stay in the spool."""
         with self._lock:
             return [self._entries[index] for index in range(min(num_entries, len(self._entries)))]
 
     def remove(self, num_entries: int) -> None:
-        """The oldest entries have been sent."""
+        """Remove the oldest entries, because they have been sent."""
         with self._lock:
             removed = [self._entries.popleft() for _ in range(num_entries)]
             if not self._entries:
-                self._begin()
+                self._reset_file()
         for entry in removed:
             if "file" in entry:
                 shutil.rmtree(Path(entry["file"]).parent, ignore_errors=True)
 
     def reject(self, num_entries: int, reason: str) -> None:
-        """MLflow will never take the oldest entries: keep them, with the reason, in a file for a person."""
+        """Remove the oldest entries, which MLflow will never accept, and keep them with the reason in a file for
+        people."""
         with self.rejected_path.open("a") as file:
             for entry in self.first(num_entries):
                 file.write(json.dumps({**entry, "rejected": reason}) + "\n")
         self.remove(num_entries)
 
     def close(self) -> None:
-        """Let go of the file; it stays where entries are left."""
+        """Close the file; it is removed if no entries are left."""
         with self._lock:
             if not self._entries:
                 self.path.unlink(missing_ok=True)
                 shutil.rmtree(self._files, ignore_errors=True)
             self._file.close()
-        with self.turn():
-            self._turn_path.unlink()
+        with self.sending_lock():
+            self._lock_path.unlink()
 
 
-def _is_at(file: IO[str], path: Path) -> bool:
+def _is_current_file(file: IO[str], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -161,14 +165,14 @@ def _is_at(file: IO[str], path: Path) -> bool:
 
 
 def read_entries(file: IO[str]) -> Iterator[Entry]:
-    """The entries of a spool's file; a last line that was cut short by the death of its process is left out."""
+    """The entries of a spool's file. A last line that is incomplete, because its process was killed, is left out."""
     for line in file:
         if line.endswith("\n"):
             yield json.loads(line)
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process writes to the spool's file."""
+    """Whether a living process has the spool's file open and locked."""
     with path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -177,8 +181,8 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def about(path: Path) -> Entry | None:
-    """What the first line of a spool's file says of its run; None where the file's name is the run's id."""
+def run_description(path: Path) -> Entry | None:
+    """The description of the run in the first line of a spool's file; None if the file is named by the run's id."""
     with path.open() as file:
         first = next(read_entries(file), None)
     if first is None or first["kind"] != ABOUT:
@@ -186,6 +190,6 @@ def about(path: Path) -> Entry | None:
     return {key: value for key, value in first.items() if key != "kind"}
 
 
-def left_over(directory: Path, run_id: str = "*") -> list[Path]:
-    """Files of spools in `directory`, oldest first."""
+def spool_files(directory: Path, run_id: str = "*") -> list[Path]:
+    """Spool files of the run (of all runs, by default) in `directory`, oldest first."""
     return sorted(directory.glob(f"{run_id}.*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)

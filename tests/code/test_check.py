@@ -83,7 +83,7 @@ def test_no_commit_to_name_as_the_origin(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workplace.parent))
     write(workplace, register__require_commit=True)
-    asked = "(if you do not mind: register.require_commit: false)"
+    asked = "(if that does not matter: register.require_commit: false)"
     for command in ("check", "register"):
         error = error_of(command, capsys)
         assert error.startswith(f"error: {workplace} is in no git repository: `git init`, then commit it; ")

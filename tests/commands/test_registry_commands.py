@@ -150,7 +150,7 @@ def unmet(tmp_path: Path, prepared: tuple[Path, Path], monkeypatch: pytest.Monke
 
 
 def test_without_a_champion_every_command_says_why_and_what_to_do(unmet: Path, capsys: Capture) -> None:
-    why = "tests has no champion: its newest version is 1, and when that was registered, the gate said: "
+    why = "tests has no champion: its newest version is 1, and when it was registered, the gate said: "
     why += "Condition on fid_x does not hold: 40, wanted at most 20."
     for command in (["sample"], ["compare", "1", "@champion"], ["verify"], ["serve", "--port", "0"]):
         assert error_of(capsys, *command).startswith(why), command

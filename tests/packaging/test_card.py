@@ -7,7 +7,7 @@ from typing import Any
 from registry_parts import make_gan
 
 from ganpipe.gans.base import DataSpec
-from ganpipe.packaging.card import card, in_short, paper_of
+from ganpipe.packaging.card import card, card_summary, paper_of
 
 PROTOCOL: dict[str, Any] = {
     "hash": "d1d6d9a846dc7941",
@@ -68,8 +68,8 @@ def test_it_says_what_the_issue_asks_for() -> None:
         "](samples.png)",
         "| label | the class, 0 to 9;",
         "`nearest.png`",
-        "32 x 32 pixels, and no other",
-        "no evidence of anything",
+        "at 32 x 32 pixels; what the data leaves out",
+        "not evidence of anything",
         "`69b4ff7f86062ef2`",
     ):
         assert part in told, part
@@ -84,7 +84,7 @@ def test_a_description_of_ones_own_breaks_no_table() -> None:
     told = text(description="Mine |\n\n# not a heading")
     assert "| what | Mine \\| # not a heading |" in told
     assert "\n# not" not in told
-    assert in_short(told).endswith("recall_x 0.5.")
+    assert card_summary(told).endswith("recall_x 0.5.")
 
 
 def test_what_a_gan_without_labels_cannot() -> None:
@@ -94,7 +94,7 @@ def test_what_a_gan_without_labels_cannot() -> None:
 
 
 def test_in_short_it_is_one_paragraph_with_licence_and_numbers() -> None:
-    short = in_short(text())
+    short = card_summary(text())
     assert "\n" not in short
     assert short.startswith("A generator of 32 x 32 grey images. GAN: CGAN: ")
     assert "Licence of the data: CC BY-SA 3.0" in short

@@ -14,13 +14,13 @@ from damaged_registry import copied
 from manifest_parts import of_images
 from PIL import Image
 from registry_checkout import ROOT
-from registry_parts import KEEP, NAME, Desk, make_gan, tracker_in, write_trained
+from registry_parts import FACTS, NAME, Desk, make_gan, tracker_in, write_trained
 
 from ganpipe import gans
 from ganpipe.cli import main
 from ganpipe.data.shards.manifest import Manifest, Shard
 from ganpipe.gans.base import DataSpec
-from ganpipe.packaging.output_shape import SHAPE_TAG, Shape, difference, digest_of_names, shape_of
+from ganpipe.packaging.output_shape import SHAPE_TAG, Shape, digest_of_names, incompatibility, shape_of
 from ganpipe.packaging.package import build_package
 from ganpipe.registry.gate import NotComparable
 from ganpipe.stages.evaluate import require_fitting
@@ -54,12 +54,12 @@ WHY = "the champion makes 16 px, 1 channel, 10 classes; version 2 makes 32 px, 1
         (
             Shape(32, 3, 1, True, "aa"),
             Shape(32, 3, 1, True, "bb"),
-            "the champion makes 32 px, 3 channels, 1 class; the 1 classes of it are others",
+            "the champion makes 32 px, 3 channels, 1 class; the 1 classes of it have other names",
         ),
     ],
 )
 def test_what_keeps_two_from_being_compared(champion: Shape, other: Shape, why: str) -> None:
-    assert difference(champion, other, "it") == why
+    assert incompatibility(champion, other, "it") == why
 
 
 def test_names_of_classes_tell_in_their_order() -> None:
@@ -100,7 +100,7 @@ def test_a_generator_is_measured_only_on_data_like_its_own(spec: DataSpec, condi
 
 def package(folder: Path, image_size: int) -> Path:
     write_trained(make_gan("gan", image_size=image_size), "gan", folder / "train")
-    build_package(folder / "train", folder / "package", **KEEP)
+    build_package(folder / "train", folder / "package", FACTS)
     return folder / "package"
 
 
@@ -147,7 +147,7 @@ def test_the_setting_decides(desk: Desk) -> None:
     bounds = {"recall": {"min": 0.9}}
     failed = desk.register(30.0, protocol="q" * 64, not_comparable="replace", conditions=bounds)
     assert (failed.aliases, failed.champion, failed.created) == ([], 1, True)
-    assert failed.decision.reasons[-1] == "version 2 stays as it is, for a condition does not hold."
+    assert failed.decision.reasons[-1] == "version 2 stays as it is, because a condition does not hold."
     for chosen, (aliases, champion, outcome) in OUTCOMES.items():
         done = desk.register(30.0, protocol="q" * 64, not_comparable=chosen)
         assert (done.version, done.aliases, done.champion) == (2, aliases, champion)

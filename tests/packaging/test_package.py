@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -15,7 +16,7 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow_parts import load_where_ganpipe_is_not_installed
-from registry_parts import KEEP, PROGRESS, SMALL, build, make_gan, own_samples, write_trained
+from registry_parts import FACTS, PROGRESS, SMALL, build, make_gan, own_samples, write_trained
 from safetensors.torch import load_file, save_file
 
 import ganpipe
@@ -103,7 +104,7 @@ def test_requirements_are_pinned_without_a_builds_suffix() -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(package: Path, tmp_path: Path) -> None:
-    build_package(package.parent / "train", tmp_path / "again", **KEEP)
+    build_package(package.parent / "train", tmp_path / "again", FACTS)
     names = sorted(path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file())
     assert names == sorted(
         path.relative_to(tmp_path / "again").as_posix() for path in (tmp_path / "again").rglob("*") if path.is_file()
@@ -114,7 +115,7 @@ def test_the_same_inputs_give_the_same_bytes(package: Path, tmp_path: Path) -> N
 
 
 def test_other_metrics_give_another_digest(package: Path, tmp_path: Path) -> None:
-    other = build_package(package.parent / "train", tmp_path / "p", **{**KEEP, "metrics": {"fid_x": 2.0}})
+    other = build_package(package.parent / "train", tmp_path / "p", replace(FACTS, metrics={"fid_x": 2.0}))
     assert other != digest_of_package(package)
 
 
@@ -122,7 +123,7 @@ def test_other_metrics_give_another_digest(package: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("truncation", [1.0, 0.5])
 def test_images_are_those_of_ganpipe(name: str, truncation: float, tmp_path: Path) -> None:
     gan = make_gan(name)
-    build_package(write_trained(gan, name, tmp_path / "train"), tmp_path / "package", **KEEP)
+    build_package(write_trained(gan, name, tmp_path / "train"), tmp_path / "package", FACTS)
     given = {"label": [3, 0, 9, 5]} if "label" in gan.given else {}
     frame = pd.DataFrame({"seed": SEEDS, "truncation": truncation} | given)
     images = generator(tmp_path / "package").rows(frame)
@@ -160,7 +161,7 @@ def test_a_label_left_out_is_drawn_from_the_seed(conditional: Path) -> None:
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_images_between_two_seeds(name: str, tmp_path: Path) -> None:
     gan = make_gan(name)
-    build_package(write_trained(gan, name, tmp_path / "train"), tmp_path / "package", **KEEP)
+    build_package(write_trained(gan, name, tmp_path / "train"), tmp_path / "package", FACTS)
     model = generator(tmp_path / "package")
     label = {"label": [3] * 4} if model.label else {}
     mixes = [0.0, 0.25, 0.75, 1.0]
@@ -263,12 +264,12 @@ def test_weights_that_do_not_fit_are_refused_when_packaging(
     path = tmp_path / "train" / "generator.safetensors"
     save_file(change(load_file(path)), path)
     with pytest.raises(GanpipeError, match=message.replace(".", r"\.")):
-        build_package(tmp_path / "train", tmp_path / "package", **KEEP)
+        build_package(tmp_path / "train", tmp_path / "package", FACTS)
 
 
 def test_a_missing_training_is_named(tmp_path: Path) -> None:
     with pytest.raises(GanpipeError, match=r"train/model\.json is missing; run the train stage first"):
-        build_package(tmp_path / "train", tmp_path / "package", **KEEP)
+        build_package(tmp_path / "train", tmp_path / "package", FACTS)
 
 
 def test_models_of_two_versions_live_in_one_process(package: Path, tmp_path: Path) -> None:
@@ -277,7 +278,7 @@ def test_models_of_two_versions_live_in_one_process(package: Path, tmp_path: Pat
     source = (changed / "networks" / "mlp.py").read_text()
     assert "nn.Tanh()" in source
     (changed / "networks" / "mlp.py").write_text(source.replace("nn.Tanh()", "nn.Hardtanh()"))
-    build_package(package.parent / "train", tmp_path / "package", **KEEP, sources=changed)
+    build_package(package.parent / "train", tmp_path / "package", FACTS, sources=changed)
     first, second = generator(package), generator(tmp_path / "package")
     frame = pd.DataFrame({"seed": [0, 1]})
     assert (first.rows(frame) != second.rows(frame)).any()

@@ -152,7 +152,7 @@ def test_it_is_served(
     number = registry.add_package(packages["cgan"] if has_names else without_names, "cgan")
     version = registry.client.get_model_version("ganpipe-mnist", str(number))
     served = load_served(registry.tracker, version, tmp_path)
-    assert served.can.conditions == {"label": Label(num_classes=2)}
-    assert tuple(served.can.names["label"]) == (("left", "right") if has_names else ())
+    assert served.capabilities.conditions == {"label": Label(num_classes=2)}
+    assert tuple(served.capabilities.names["label"]) == (("left", "right") if has_names else ())
     found = served.images([Row(0, (("label", 0),))]).astype(int)
     assert np.abs(found[0] - images_of("cgan-labels")[0]).max() <= 1

@@ -23,7 +23,7 @@ from registry_parts import build, make_gan, write_trained
 from training_parts import make_loop
 
 from ganpipe.errors import GanpipeError
-from ganpipe.packaging.package import build_package, digest_of_package
+from ganpipe.packaging.package import PackageFacts, build_package, digest_of_package
 from ganpipe.registry import open_model
 from ganpipe.training.state import CheckpointStore, TrainingState
 
@@ -307,9 +307,7 @@ def test_a_training_that_names_a_file_elsewhere_is_not_packaged(tmp_path: Path) 
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')\n")
     (trained / "model.json").write_text(json.dumps({**values, "gan": f"../../../..{tmp_path / 'evil'}"}))
     with pytest.raises(GanpipeError, match="there is no GAN named"):
-        build_package(
-            trained, tmp_path / "package", metrics={}, protocol={}, licence="", card="", samples_png=tmp_path / "none"
-        )
+        build_package(trained, tmp_path / "package", PackageFacts({}, {}, "", "", tmp_path / "none"))
     assert not (tmp_path / "package").exists()
     assert not (tmp_path / "touched").exists()
 

@@ -334,7 +334,7 @@ def test_a_long_curve_is_thinned_but_keeps_its_ends_and_spikes() -> None:
 
 def test_the_graph_is_drawn_without_edges_that_others_imply() -> None:
     upstream = {"a": (), "b": ("a",), "c": ("a", "b"), "d": ("a", "c"), "e": ("a",), "f": ("d", "e")}
-    edges = dag.reduced(upstream)
+    edges = dag.without_implied_edges(upstream)
     assert edges == {"a": [], "b": ["a"], "c": ["b"], "d": ["c"], "e": ["a"], "f": ["d", "e"]}
     layers, ways = dag.layers_of(edges)
     assert [sorted(name for name in layer if ">" not in name) for layer in layers] == [

@@ -66,7 +66,7 @@ def test_the_first_becomes_champion() -> None:
     decision = decide(scores(**{FID: 40.0}), None, RegisterSettings())
     assert decision.passed
     assert decision.promote
-    assert decision.reasons == [f"There is no champion yet, so version 2 becomes it with {FID} 40."]
+    assert decision.reasons == [f"There is no champion yet, so version 2 becomes the champion with {FID} 40."]
 
 
 @pytest.mark.parametrize("bounds", [{"min": 0.3}, {"max": 0.1}, {"min": 0.25, "max": 0.3}])

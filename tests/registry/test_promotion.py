@@ -10,7 +10,7 @@ from registry_parts import NAME, PROTOCOL, Desk, add_version
 
 from ganpipe.errors import GanpipeError
 from ganpipe.registry.alias_history import AliasHistory, alias_history_of
-from ganpipe.registry.promotion import Promotion, promote, roll_back
+from ganpipe.registry.promotion import Promotion, PromotionRequest, promote, roll_back
 from ganpipe.registry.settings import RegisterSettings
 
 
@@ -33,7 +33,8 @@ class Office:
             return {"fid_x": self.again[int(item.version)], "recall": 0.5}
 
         gate = RegisterSettings.model_validate({"model_name": NAME, "metric": "fid_x", **(settings or {})})
-        return promote(self.desk.tracker, gate, measure_again, lambda item: self.here, version=version, **options)
+        request = PromotionRequest(version, **options)
+        return promote(self.desk.tracker, gate, measure_again, lambda item: self.here, request)
 
     def back(self, **options: Any) -> Promotion:
         return roll_back(self.desk.tracker, NAME, **options)
@@ -146,7 +147,7 @@ def test_what_cannot_be_measured_here_says_why_it_had_to_be(desk: Desk) -> None:
 
     gate = RegisterSettings(model_name=NAME, metric="fid_x")
     with pytest.raises(GanpipeError, match="different protocols, so they are measured again here, and: artifacts"):
-        promote(desk.tracker, gate, lambda item: {}, nothing_here, version=2)
+        promote(desk.tracker, gate, lambda item: {}, nothing_here, PromotionRequest(2))
     assert office.champion == 1
 
 
@@ -167,7 +168,9 @@ def test_rolling_back_walks_back_as_the_trail_says(desk: Desk) -> None:
         office.promote(number)
     assert office.back(reason="too blurred", by="ada").champion == office.champion == 2
     assert office.back().champion == office.champion == 1
-    with pytest.raises(GanpipeError, match=r"nothing to go back to: version 1 is the champion, .* none was before it"):
+    with pytest.raises(
+        GanpipeError, match=r"nothing to go back to: version 1 is the champion, .* no other version was before it"
+    ):
         office.back()
     moves = [
         (move["from"], move["to"], move["how"], move["why"])
@@ -194,7 +197,9 @@ def test_rolling_back_passes_by_what_was_deleted(desk: Desk) -> None:
 
 def test_without_a_champion_there_is_nothing_to_go_back_to(desk: Desk) -> None:
     office = Office(desk, 40.0)
-    with pytest.raises(GanpipeError, match="no version is champion, and the alias history says that none was before"):
+    with pytest.raises(
+        GanpipeError, match="no version is champion, and the alias history says that no other version was before"
+    ):
         office.back()
 
 
@@ -216,12 +221,12 @@ def test_registering_decides_anew_when_somebody_was_faster(desk: Desk, monkeypat
     add_version(desk.client, desk.run_id, 10.0)
     real, calls = AliasHistory.move, []
 
-    def slow(self: AliasHistory, standing: Any, *arguments: Any, **options: Any) -> str:
-        if standing.alias == "champion" and not calls:
+    def slow(self: AliasHistory, state: Any, *arguments: Any, **options: Any) -> str:
+        if state.alias == "champion" and not calls:
             calls.append(1)
             other = AliasHistory(desk.tracker.client(), desk.tracker, NAME)
-            real(other, other.standing("champion"), 2, "meanwhile", "promoted", by="ada")
-        return real(self, standing, *arguments, **options)
+            real(other, other.state("champion"), 2, "meanwhile", "promoted", by="ada")
+        return real(self, state, *arguments, **options)
 
     monkeypatch.setattr(AliasHistory, "move", slow)
     done = desk.register(30.0)  # beats version 1 with 40, and not version 2 with 10

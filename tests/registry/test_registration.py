@@ -17,7 +17,7 @@ from ganpipe.packaging.package import download_package
 from ganpipe.packaging.served_model import Generator, package_files
 from ganpipe.registry.alias_history import alias_history_of
 from ganpipe.registry.settings import Condition
-from ganpipe.registry.versions import DECISION_TAG, GATE_TAG, by_alias
+from ganpipe.registry.versions import DECISION_TAG, GATE_TAG, version_by_alias
 
 
 def test_the_first_is_champion_and_loads_anywhere(desk: Desk, tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_the_first_is_champion_and_loads_anywhere(desk: Desk, tmp_path: Path) ->
 def test_a_version_says_what_it_is_and_why(desk: Desk) -> None:
     done = desk.register(40.0)
     version = desk.client.get_model_version(NAME, "1")
-    assert done.decision.text == "There is no champion yet, so version 1 becomes it with fid_x 40."
+    assert done.decision.text == "There is no champion yet, so version 1 becomes the champion with fid_x 40."
     assert version.description == f"A generator of 16 x 16 grey images.\n\n**Gate:** {done.decision.text}"
     assert version.run_id == desk.run_id
     tags = version.tags
@@ -130,7 +130,7 @@ def test_an_unmeasured_metric_is_found_before_anything_is_written(desk: Desk) ->
 
 def test_a_versions_package_is_downloaded(desk: Desk, tmp_path: Path) -> None:
     desk.register(40.0)
-    version = by_alias(desk.client, desk.tracker, NAME, "champion")
+    version = version_by_alias(desk.client, desk.tracker, NAME, "champion")
     assert version is not None
     package = download_package(desk.tracker, version, tmp_path / "downloaded")
     assert (package / "model.json").read_bytes() == (desk.package / "model.json").read_bytes()

@@ -24,8 +24,8 @@ from serving_parts import NAME, Registry, get, served
 from ganpipe.packaging.package import save_model
 from ganpipe.service_kinds import free_port
 from ganpipe.serving import card
-from ganpipe.serving.app import Page, make_app, subject
-from ganpipe.serving.batching import Batcher, Busy
+from ganpipe.serving.app import Page, make_app, subject_noun
+from ganpipe.serving.batching import Batcher, QueueFull
 from ganpipe.serving.follower import Follower, Source
 from ganpipe.serving.limits import RateLimit
 from ganpipe.serving.query import Row
@@ -90,7 +90,7 @@ def test_a_version_for_good_does_not_follow(registry: Registry) -> None:
 def test_a_version_from_before_has_no_way_between_seeds(follower: Follower, registry: Registry) -> None:
     registry.promote(registry.add_without_interpolation())
     follower.check()
-    assert follower.state.version.can.columns == ("seed", "truncation")
+    assert follower.state.version.capabilities.columns == ("seed", "truncation")
     assert np.abs(image(follower) - expected(0)).max() <= 1
 
 
@@ -322,7 +322,7 @@ def test_a_pass_that_fails_fails_its_requests_and_no_other(follower: Follower, m
 def test_a_queue_takes_all_or_nothing(follower: Follower) -> None:
     batcher = Batcher(10)
     batcher.submit(follower.state.version, [Row(0)] * 8)
-    with pytest.raises(Busy):
+    with pytest.raises(QueueFull):
         batcher.submit(follower.state.version, [Row(0)] * 3)
     batcher.submit(follower.state.version, [Row(0)] * 2)
 
@@ -380,4 +380,4 @@ def test_only_png_files_beside_the_card_are_shown(tmp_path: Path) -> None:
     ],
 )
 def test_what_does_not_exist_is_named_after_the_model(name: str, gan: str, word: str) -> None:
-    assert subject(name, gan) == word
+    assert subject_noun(name, gan) == word

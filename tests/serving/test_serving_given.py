@@ -234,9 +234,13 @@ HEAD = "POST /api/translate HTTP/1.1\r\nHost: localhost\r\n"
         ("Content-Type: image/png\r\nContent-Length: 200001\r\n", 413, "has 200001 bytes, expected at most 200000"),
         ("Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n", 411, "expected a Content-Length"),
         ("Content-Type: image/png\r\n", 411, "expected a Content-Length"),
-        ("Content-Type: text/plain\r\nContent-Length: 5\r\n", 415, "the Content-Type is that of no picture"),
-        ("Content-Type: multipart/form-data\r\nContent-Length: 5\r\n", 415, "the Content-Type is that of no picture"),
-        ("Content-Length: 5\r\n", 415, "the Content-Type is that of no picture"),
+        ("Content-Type: text/plain\r\nContent-Length: 5\r\n", 415, "the Content-Type is not that of a picture"),
+        (
+            "Content-Type: multipart/form-data\r\nContent-Length: 5\r\n",
+            415,
+            "the Content-Type is not that of a picture",
+        ),
+        ("Content-Length: 5\r\n", 415, "the Content-Type is not that of a picture"),
     ],
 )
 def test_a_body_is_refused_by_what_is_said_of_it(painter: Served, headers: str, status: int, says: str) -> None:
@@ -295,8 +299,8 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(uploads, "BODY_SECONDS", 0.05)
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
-    with pytest.raises(HTTPException, match="the picture did not come within 0.05 s") as caught:
-        asyncio.run(uploads.Uploads(1000, 1000).fitted(request, Picture(size=8, channels=3)))
+    with pytest.raises(HTTPException, match="the picture did not arrive within 0.05 s") as caught:
+        asyncio.run(uploads.Uploads(1000, 1000).read_fitted(request, Picture(size=8, channels=3)))
     assert caught.value.status_code == 408
 
 
@@ -318,7 +322,7 @@ def test_codes_are_parameters_of_images(sayer: Served) -> None:
     refused = sayer.get("/api/translate", "POST", picture((0, 0, 0)), Content_Type="image/png")
     assert (refused.status, refused.json["error"]) == (
         400,
-        "this model is given no picture; its images are at /api/images",
+        "this model takes no picture; its images are at /api/images",
     )
 
 

@@ -18,7 +18,7 @@ from training_parts import make_loop
 
 from ganpipe.errors import UnavailableError
 from ganpipe.packaging.package import download_package
-from ganpipe.registry.registration import register
+from ganpipe.registry.registration import Candidate, register
 from ganpipe.registry.settings import RegisterSettings
 from ganpipe.tracking import connection, runs
 from ganpipe.tracking.read_back import Corrupted
@@ -131,20 +131,22 @@ def test_a_model_that_is_not_stored_whole_is_sent_again_or_not_registered(
     settings = RegisterSettings(model_name="stored", metric="fid_x")
     faults.part = "generator.safetensors"
     with tracker.run("register", "k") as run:
+        candidate = Candidate(package, {"fid_x": 3.0}, "p", run.run_id)
         with fault("an S3 API that damages every upload of a model") as trial:
             faults.damage = -1
             trial.struck()
             with pytest.raises(Corrupted, match=reason):
-                register(package, {"fid_x": 3.0}, "p", settings, tracker, run.run_id, lambda version: {})
+                register(candidate, settings, tracker, lambda version: {})
             assert tracker.client().search_model_versions("name = 'stored'") == []
             faults.none()
-            done = register(package, {"fid_x": 3.0}, "p", settings, tracker, run.run_id, lambda version: {})
+            done = register(candidate, settings, tracker, lambda version: {})
             trial.recovered()
         monkeypatch.setattr(connection, "PATIENCE_SECONDS", 60.0)
         with fault("an S3 API that damages one upload of a model") as trial:
             faults.damage = 1
             trial.struck()
-            again = register(package, {"fid_x": 2.0}, "p", settings, tracker, run.run_id, lambda version: {})
+            candidate = Candidate(package, {"fid_x": 2.0}, "p", run.run_id)
+            again = register(candidate, settings, tracker, lambda version: {})
             trial.recovered()
     assert (done.version, again.version) == (1, 2)
     for version in (done.version, again.version):

@@ -85,7 +85,7 @@ def test_a_moved_checkout_finds_its_models_and_runs(
     assert loaded.stdout == "(3, 16, 16, 1)\n"
     tracker = Tracker.at(place, NAME)
     with tracker.run("train", "key") as run:  # the same run goes on
-        assert run.found
+        assert run.existed_before
         run.log_text("2", "more.csv")
     assert (place / "mlartifacts" / run.run_id / "artifacts" / "curves.csv").read_text() == "1"
     assert (place / "mlartifacts" / run.run_id / "artifacts" / "more.csv").read_text() == "2"

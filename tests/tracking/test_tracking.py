@@ -27,11 +27,11 @@ from registry_parts import tracker_in
 
 from ganpipe.errors import GanpipeError
 from ganpipe.tracking import lineage
-from ganpipe.tracking.connection import check_reachable, patiently, tracking_uri
+from ganpipe.tracking.connection import check_reachable, tracking_uri, with_retries
 from ganpipe.tracking.replay import replay
 from ganpipe.tracking.run_log import RunLog, clean_key, flatten
 from ganpipe.tracking.runs import Tracker
-from ganpipe.tracking.spool import Spool, left_over
+from ganpipe.tracking.spool import Spool, spool_files
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def _serve(status: int) -> http.server.ThreadingHTTPServer:
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [(404, "answers with status 404, as MLflow does not"), (401, "refuses access .* MLFLOW_TRACKING_USERNAME")],
+    [(404, "answers with status 404, so it is not MLflow"), (401, "refuses access .* MLFLOW_TRACKING_USERNAME")],
 )
 def test_another_server_is_told_apart(status: int, message: str) -> None:
     server = _serve(status)
@@ -130,7 +130,7 @@ def test_a_stage_does_not_start_without_mlflow(tmp_path: Path) -> None:
 
 def test_folders_and_broken_databases_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database at all, but long enough to have a header" * 10)
-    with pytest.raises(GanpipeError, match=r"mlflow\.db: no usable SQLite database"):
+    with pytest.raises(GanpipeError, match=r"mlflow\.db: not a usable SQLite database"):
         check_reachable(f"sqlite:///{tmp_path}/mlflow.db")
     for uri in ("./mlruns", "file:///tmp/x"):
         with pytest.raises(GanpipeError, match=r"is a folder, which MLflow 3\.17 no longer takes"):
@@ -150,7 +150,7 @@ def test_a_run_is_found_again_by_stage_and_key(tracker: Tracker) -> None:
     with tracker.run("train", "k1", tags={"ganpipe.git.dirty": "false"}) as first:
         first.log_params({"train": {"gan": "dcgan", "milestones": [100, 1000]}, "seed": 3})
         first.log_metrics({"loss/adversarial": 0.5}, step=64)
-    assert not first.found
+    assert not first.existed_before
     with tracker.run("train", "k1") as again:
         assert again.run_id == first.run_id
         assert again.finished_before
@@ -383,14 +383,14 @@ def test_what_a_killed_process_left_is_sent_first(tracker: Tracker) -> None:
     with tracker.run("train", "k") as run:
         run.log_metrics({"loss": 3.0}, step=3)
     assert history(tracker, run.run_id, "loss") == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
-    assert not left_over(Path(tracker.spool_dir))
+    assert not spool_files(Path(tracker.spool_dir))
 
 
 def test_a_run_that_mlflow_could_not_make_is_made_later(tracker: Tracker, tmp_path: Path) -> None:
     with tracker.run("tune", "k") as parent:
         pass
     away = Tracker("http://127.0.0.1:9", "tests", tracker.spool_dir)  # nobody listens there
-    trial = away.run_later("trial-0", "k", name="trial 0", parent_run_id=parent.run_id)
+    trial = away.deferred_run("trial-0", "k", name="trial 0", parent_run_id=parent.run_id)
     trial.log_params({"lr": 0.1})
     for step in range(3):
         trial.log_metrics({"loss": step}, step)
@@ -400,7 +400,7 @@ def test_a_run_that_mlflow_could_not_make_is_made_later(tracker: Tracker, tmp_pa
     code = (
         "import os, signal, pickle, sys\n"
         "tracker = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
-        "trial = tracker.run_later('trial-0', 'k', name='trial 0', parent_run_id=sys.argv[2])\n"
+        "trial = tracker.deferred_run('trial-0', 'k', name='trial 0', parent_run_id=sys.argv[2])\n"
         "trial.log_metrics({'loss': 3}, 3)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -414,7 +414,7 @@ def test_a_run_that_mlflow_could_not_make_is_made_later(tracker: Tracker, tmp_pa
     assert history(tracker, made.info.run_id, "loss") == [(step, step) for step in range(4)]
     assert replay(tmp_path / "repo") == (0, 0)
     # It is the run that the trial finds when MLflow answers.
-    with tracker.run_later("trial-0", "k", name="trial 0", parent_run_id=parent.run_id) as again:
+    with tracker.deferred_run("trial-0", "k", name="trial 0", parent_run_id=parent.run_id) as again:
         again.log_metrics({"loss": 4}, 4)
     assert again.run_id == made.info.run_id
     assert history(tracker, made.info.run_id, "loss") == [(step, step) for step in range(5)]
@@ -426,7 +426,7 @@ def test_what_a_second_writer_left_is_sent_by_the_first(tracker: Tracker) -> Non
         second.log_metrics({"loss": 1.0}, step=1)
         assert not second.close(timeout_seconds=0.5)
     assert history(tracker, run.run_id, "loss") == [(1, 1.0)]
-    assert not left_over(Path(tracker.spool_dir))
+    assert not spool_files(Path(tracker.spool_dir))
 
 
 def test_a_living_processs_records_are_left_to_it(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_a_living_processs_records_are_left_to_it(tmp_path: Path) -> None:
     second.close()
     first.close()
     assert len(Spool(tmp_path, "run")) == 1
-    assert oct(first.path.parent.joinpath(left_over(tmp_path)[0]).stat().st_mode)[-3:] == "600"
+    assert oct(first.path.parent.joinpath(spool_files(tmp_path)[0]).stat().st_mode)[-3:] == "600"
 
 
 def test_a_record_that_mlflow_refuses_stops_no_other(tracker: Tracker, caplog: pytest.LogCaptureFixture) -> None:
@@ -459,7 +459,7 @@ def test_patience_ends(tracker: Tracker) -> None:
         raise MlflowException("down")
 
     with pytest.raises(GanpipeError, match="did not answer for 1 s: down"):
-        patiently(fails, tracker.uri, seconds=1)
+        with_retries(fails, tracker.uri, seconds=1)
     assert len(calls) > 1
 
     def wrong() -> None:
@@ -468,7 +468,7 @@ def test_patience_ends(tracker: Tracker) -> None:
 
     calls.clear()
     with pytest.raises(GanpipeError, match="refuses: no such thing"):
-        patiently(wrong, tracker.uri, seconds=1)
+        with_retries(wrong, tracker.uri, seconds=1)
     assert len(calls) == 1
 
 
@@ -528,10 +528,10 @@ def test_the_environment_is_told() -> None:
     assert re.fullmatch("[0-9a-f]{40}", found["torch"]["git"])
     torch.use_deterministic_algorithms(True)
     try:
-        assert lineage.computing_tags(lineage.environment())["env.deterministic"] == "True"
+        assert lineage.compute_tags(lineage.environment())["env.deterministic"] == "True"
     finally:
         torch.use_deterministic_algorithms(False)
-    assert lineage.computing_tags(found) == {
+    assert lineage.compute_tags(found) == {
         "env.threads": str(torch.get_num_threads()),
         "env.deterministic": "False",
     }

@@ -15,7 +15,7 @@ from registry_parts import build
 
 from ganpipe.errors import GanpipeError
 from ganpipe.packaging.package import download_package
-from ganpipe.registry.registration import register
+from ganpipe.registry.registration import Candidate, register
 from ganpipe.registry.settings import RegisterSettings
 from ganpipe.service_kinds import free_port
 from ganpipe.tracking.runs import Tracker
@@ -87,8 +87,9 @@ def test_a_model_is_registered_with_a_server_and_loads_from_it(
     settings = RegisterSettings(model_name="served", metric="fid_x")
     package = build(root / "built")
     with tracker.run("register", "k") as run:
-        done = register(package, {"fid_x": 3.0}, "p", settings, tracker, run.run_id, lambda version: {})
-        again = register(package, {"fid_x": 3.0}, "p", settings, tracker, run.run_id, lambda version: {})
+        candidate = Candidate(package, {"fid_x": 3.0}, "p", run.run_id)
+        done = register(candidate, settings, tracker, lambda version: {})
+        again = register(candidate, settings, tracker, lambda version: {})
     assert (done.version, done.champion, again.version, again.created) == (1, 1, 1, False)
     downloaded = download_package(tracker, tracker.client().get_model_version("served", "1"), root / "downloaded")
     assert (downloaded / "model.json").read_bytes() == (package / "model.json").read_bytes()
