@@ -36,7 +36,7 @@ from ..stages.storage import require_writable
 from ..tracking.lineage import require_commit
 from ..tracking.runs import Tracker
 from ..training import cluster, hosts, job_api
-from ..training.search import searched, space_by_player
+from ..training.search import search_space, space_by_player
 
 CHECKPOINT_BYTES = 2**30
 """Room for checkpoints and outputs beside the images: those of the largest GAN here are below 300 MB each."""
@@ -130,7 +130,7 @@ def check_gan_and_data(params: Params) -> None:
     find_weights(params, spec, Tracker.at(environment.home(), params.register_.experiment))
     space_by_player(params.tune, params.gan_config.players)
     if params.tune.num_trials:
-        searched(params.gan_config, params.tune)
+        search_space(params.gan_config, params.tune)
     workers = {"cluster.num_workers": params.cluster.most_workers}
     workers |= {"tune.workers_per_trial": params.tune.workers_per_trial} if params.tune.num_trials else {}
     for key, number in workers.items():

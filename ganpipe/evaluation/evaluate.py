@@ -19,7 +19,7 @@ from . import figures, metrics
 from .class_fids import ClassFid
 from .grids import png
 from .measured import Measured, Subject
-from .measuring import protocol_of, rounded, sample_features
+from .measuring import SampleInputs, protocol_of, rounded, sample_features
 from .metrics.base import PairMetric
 from .needs import label_given
 from .protocol import Protocol
@@ -108,7 +108,7 @@ def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
     target = gan.fields[0]
     values = {metric.name(): np.empty(len(subject.seeds)) for metric in pair_metrics}
 
-    fields = subject.given([*gan.given, *([target] if pair_metrics else [])])
+    inputs = SampleInputs(subject.seeds, subject.given([*gan.given, *([target] if pair_metrics else [])]))
     with progress_bar("samples and their features", len(subject.seeds), "image") as bar:
 
         def part_done(rows: slice, images_NCHW: np.ndarray, found: Mapping[str, Tensor]) -> None:
@@ -116,9 +116,7 @@ def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
                 values[metric.name()][rows] = metric.of_pairs(images_NCHW, quantise(found[target]))
             bar.update(len(images_NCHW))
 
-        features_MD = sample_features(
-            gan, subject.progress, subject.extractor, subject.seeds, fields, settings.batch_size, part_done
-        )
+        features_MD = sample_features(gan, subject.progress, subject.extractor, inputs, settings.batch_size, part_done)
     is_labelled = label_given(gan, gan.config, gan.data) is not None
     return Measured(
         real=subject.real,

@@ -9,6 +9,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,34 +31,31 @@ _CPU_BATCH = 32
 """Images that one thread takes at once; of more, the activations do not fit into a core's cache."""
 
 
+@dataclass(eq=False)
 class Extractor:
     """Images to features, always in float32.
 
     Attributes:
         name: as in params.yaml and in the metrics' names.
-        weights_sha256: of the file with the weights.
+        weights_sha256: SHA-256 of the file with the weights, in hex.
         num_features: D.
-        resize: side in pixels of what the network sees.
-        resampling: who resizes, and how.
+        resize: side in pixels of the images that the network sees.
+        resampling: `bilinear_antialiased` where this class resizes the images; another word names what the network
+            does itself.
+        network: RGB values in [0, 255], float32 (N, 3, H, W) -> features (N, D).
         device: where the network is.
+        batch_size: images that the network takes at once; on a CPU, at most 32 per thread.
     """
 
-    def __init__(
-        self,
-        name: str,
-        weights_sha256: str,
-        num_features: int,
-        resize: int,
-        resampling: str,
-        network: Callable[[Tensor], Tensor],
-        device: torch.device,
-        batch_size: int,
-    ) -> None:
-        """`network` takes RGB values in [0, 255], float32, and returns features, (N, D)."""
-        self.name, self.weights_sha256, self.num_features = name, weights_sha256, num_features
-        self.resize, self.resampling, self.device = resize, resampling, device
-        self._network, self._batch_size = network, batch_size
-        self._threads: ThreadPoolExecutor | None = None
+    name: str
+    weights_sha256: str
+    num_features: int
+    resize: int
+    resampling: str
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+    batch_size: int
+    _threads: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
 
     def features(self, images_NCHW: np.ndarray | Tensor) -> np.ndarray:
         """uint8 images (N, C, H, W) -> features (N, D), float32.
@@ -77,9 +75,9 @@ class Extractor:
 
         if self.device.type == "cpu":
             self._threads = self._threads or single_threaded_pool(torch.get_num_threads())
-            list(self._threads.map(fill, _slices(len(images), min(self._batch_size, _CPU_BATCH))))
+            list(self._threads.map(fill, _slices(len(images), min(self.batch_size, _CPU_BATCH))))
         else:
-            for rows in _slices(len(images), self._batch_size):
+            for rows in _slices(len(images), self.batch_size):
                 fill(rows)
         return features_ND
 
@@ -89,7 +87,7 @@ class Extractor:
         if self.resampling == "bilinear_antialiased" and values.shape[2:] != (self.resize, self.resize):
             values = nn.functional.interpolate(values, (self.resize, self.resize), mode="bilinear", antialias=True)
         with torch.autocast(self.device.type, enabled=False):
-            return self._network(values.expand(-1, 3, -1, -1)).float()
+            return self.network(values.expand(-1, 3, -1, -1)).float()
 
 
 def single_threaded_pool(num_threads: int) -> ThreadPoolExecutor:

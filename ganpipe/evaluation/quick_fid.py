@@ -10,7 +10,7 @@ from ..gans.base import Gan, Progress
 from .extractors import Extractor, load_extractor
 from .frechet import Gaussian, gaussian_distance
 from .given import reference_of, rows_of
-from .measuring import protocol_of, rounded, sample_features
+from .measuring import SampleInputs, protocol_of, rounded, sample_features
 from .protocol import Protocol
 from .reference import Reference, quick_reference
 from .sampling import place_of, sample_seeds
@@ -61,5 +61,6 @@ class QuickFid:
         quick = self._settings.quick
         seeds = sample_seeds(quick.seed, quick.num_samples)
         given = rows_of(gan, dataset, reference.indices_N, quick.seed, gan.given)
-        features_ND = sample_features(gan, progress, extractor, seeds, given, self._settings.batch_size)
+        inputs = SampleInputs(seeds, given)
+        features_ND = sample_features(gan, progress, extractor, inputs, self._settings.batch_size)
         return rounded(gaussian_distance(reference_of(gan, reference).gaussian, Gaussian.of(features_ND)))

@@ -30,7 +30,6 @@ from ..training.failures import SAME_AGAIN, described, may_pass
 from ..training.search import SearchResult, Trial, search
 from ..training.start import Start
 from ..training.worker import train
-from .common import SHARDS
 from .jobs import OpenTraining, OpenTrial, needs_of, training_job
 from .shared_storage import in_dvc_remote, require_reachable, require_shared
 
@@ -49,8 +48,8 @@ class Work:
         folder: URL of the work's folder.
         key: run key.
         run_id: of the stage's MLflow run.
-        shards: as hosts elsewhere find them.
-        no_urls: why `shards` has no URLs, where it has none.
+        shards: as the cluster's hosts find them; `submit` adds their URLs.
+        no_urls: a clause that says why `shards` has no URLs; empty where it has them.
         tracker: where MLflow is, for the cluster's hosts.
         start: weights to start from.
     """
@@ -96,40 +95,34 @@ class Work:
         )
 
 
-def submit(
-    address: str, stage: str, params: Params, manifest: Manifest, folder: str, key: str, tracker: Tracker, run_id: str,
-    adam: Mapping[str, Mapping[str, float]] | None = None, ask_to_stop: Callable[[], None] | None = None,
-    start: Start | None = None,
-) -> SearchResult | None:  # fmt: skip
-    """Run the Ray part of `stage` as a job at `address`; a job of the same run key is found again.
+def submit(address: str, work: Work, ask_to_stop: Callable[[], None] | None = None) -> SearchResult | None:
+    """Run `work` as a job at `address`, or follow the job of the same stage and run key that runs there already.
 
     Args:
-        adam: what the search found, for a training.
+        work: its shards are those of this host.
         ask_to_stop: makes the work end by itself, at a checkpoint.
-        start: weights to start from, in `folder`.
 
     Returns:
-        What a search found; None for a training, whose checkpoints lie in `folder`.
+        What a search found; None for a training, whose checkpoints lie in the work's folder.
 
     Raises:
-        GanpipeError: the settings name places of this host alone, or what the job itself raised.
+        GanpipeError: the settings name places that only this host reaches, or the job itself raised an error.
     """
-    require_shared(params.cluster, tracker.uri, [f"the cluster at {address}"])
-    shards, no_urls = in_dvc_remote(ShardSet(str(SHARDS.absolute()), manifest))
-    work = Work(stage, params, adam or {}, folder, key, run_id, shards, no_urls, tracker, start)
-    filesystem, place = fsspec.core.url_to_fs(f"{folder}/{RESULT}")
+    require_shared(work.params.cluster, work.tracker.uri, [f"the cluster at {address}"])
+    shards, no_urls = in_dvc_remote(work.shards)
+    work = dataclasses.replace(work, shards=shards, no_urls=no_urls)
+    name = f"ganpipe-{work.stage}-{work.key}"
+    filesystem, place = fsspec.core.url_to_fs(f"{work.folder}/{RESULT}")
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / DESCRIPTION).write_text(work.describe(), encoding="utf-8")
         ended = job_api.run(
             address,
-            job_api.Job(
-                f"ganpipe-{stage}-{key}", ENTRYPOINT, Path(scratch), lambda: bool(filesystem.exists(place)), ask_to_stop
-            ),
+            job_api.Job(name, ENTRYPOINT, Path(scratch), lambda: bool(filesystem.exists(place)), ask_to_stop),
         )
     filesystem.invalidate_cache()
     if not filesystem.exists(place):
         raise UnavailableError(
-            f"the job ganpipe-{stage}-{key} at {address} ended without a result: {ended or 'its folder has none'}; the "
+            f"the job {name} at {address} ended without a result: {ended or 'its folder has none'}; the "
             "same command goes on from the last checkpoint"
         )
     result = json.loads(filesystem.cat_file(place))

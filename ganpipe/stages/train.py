@@ -25,7 +25,7 @@ from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
 from .common import CURVES, REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
 from .jobs import OpenTraining, begin, beside, job_server, needs_of, reach_ray, training_job
-from .remote_job import submit
+from .remote_job import Work, submit
 from .runs import run_key, run_tags
 from .start import find_weights
 from .work import done, work_folder
@@ -62,8 +62,9 @@ def main(argv: list[str]) -> int:
             print("the training is there already, of a run that did not come to its end or had the same work")
         elif address:
             adam = read_json(TUNE / "best.json", made_by="tune")
-            stop = job.store.ask_to_stop
-            submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam, stop, start)
+            here = ShardSet(str(SHARDS.absolute()), manifest)
+            work = Work("train", params, adam, folder, key, run.run_id, here, "", tracker, start)
+            submit(address, work, job.store.ask_to_stop)
         else:
             placed = training_job(params, manifest, config, folder, shards.result(), start)
             with processes.asked_first(job.store.ask_to_stop, GRACE_SECONDS):

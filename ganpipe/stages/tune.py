@@ -12,7 +12,7 @@ from ..training.search import SearchResult, search
 from ..training.search_figure import draw_trials
 from .common import SHARDS, TUNE, leave_note, write_json, write_text
 from .jobs import OpenTrial, begin, beside, job_server, needs_of, reach_ray, training_job
-from .remote_job import submit
+from .remote_job import Work, submit
 from .runs import run_key, run_tags
 from .start import find_weights
 from .work import done, work_folder
@@ -56,7 +56,8 @@ def main(argv: list[str]) -> int:
     with opened as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
         if address:
-            result = submit(address, "tune", params, manifest, folder, key, tracker, run.run_id, start=start)
+            here = ShardSet(str(SHARDS.absolute()), manifest)
+            result = submit(address, Work("tune", params, {}, folder, key, run.run_id, here, "", tracker, start))
         else:
             result = search(
                 training_job(params, manifest, params.gan_config, folder, shards.result(), start),

@@ -103,31 +103,44 @@ def search(
     # Tune would send the driver's AWS keys to its actors, by an environment that Ray writes into its logs. As in
     # training, each host has its own.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-    space, held = searched(job.config, settings)
+    space = search_space(job.config, settings)
     trainable = _trainable(job, settings, cluster, open_trial_tracker)
     storage = f"{job.folder}/search"
     if tune.Tuner.can_restore(f"{storage}/{_TRIALS}"):
         print(f"{job.name}: going on with the search", flush=True)
         tuner = tune.Tuner.restore(f"{storage}/{_TRIALS}", trainable, resume_unfinished=True, resume_errored=True)
     else:
-        tuner = _new_tuner(trainable, job, settings, storage, space, held, cluster.max_failures)
+        tuner = _new_tuner(trainable, job, settings, storage, space, cluster.max_failures)
     return _result(tuner.fit(), job.score_name)
 
 
-def searched(config: GanConfig, settings: TuneSettings) -> tuple[dict[str, Distribution], dict[str, float]]:
-    """`<player>.<setting>` -> where it is searched; and of the GAN's own values those that lie there.
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a search varies, by `<player>.<setting>`.
+
+    Attributes:
+        distributions: where the values are searched.
+        first: the settings of the first trial: the GAN's own values, as far as the distributions can give them.
+    """
+
+    distributions: dict[str, Distribution]
+    first: dict[str, float]
+
+
+def search_space(config: GanConfig, settings: TuneSettings) -> SearchSpace:
+    """What is searched for this GAN: of each player's optimiser, the settings that it has and the space names.
 
     Raises:
         GanpipeError: there is nothing to search.
     """
     space = space_by_player(settings, config.players)
     own = {player: config.optimizer_of(player).model_dump() for player in config.players}
-    # RMSprop and SGD have no betas: of them the learning rate is searched.
+    # RMSprop and SGD have no betas: only their learning rate is searched.
     flat = {f"{p}.{n}": d for p in config.players for n, d in space[p].distributions().items() if n in own[p]}
     if not flat:
         raise GanpipeError("tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0")
     defaults = {f"{p}.{name}": value for p in config.players for name, value in own[p].items() if f"{p}.{name}" in flat}
-    return flat, {key: value for key, value in defaults.items() if flat[key].holds(value)}
+    return SearchSpace(flat, {key: value for key, value in defaults.items() if flat[key].holds(value)})
 
 
 def _trainable(
@@ -168,20 +181,21 @@ def _new_tuner(
     job: TrainingJob,
     settings: TuneSettings,
     storage: str,
-    searched: Mapping[str, Distribution],
-    held: dict[str, float],
+    space: SearchSpace,
     max_failures: int,
 ) -> Any:
     from ray import tune
 
     return tune.Tuner(
         trainable,
-        param_space=None if settings.searcher == "tpe" else {k: _tune_domain(d) for k, d in searched.items()},
+        param_space=None
+        if settings.searcher == "tpe"
+        else {k: _tune_domain(d) for k, d in space.distributions.items()},
         tune_config=tune.TuneConfig(
             num_samples=settings.num_trials,
             # The random searcher keeps its own count, and Tune would warn of two.
             max_concurrent_trials=_room(settings) if settings.searcher == "tpe" else None,
-            search_alg=_searcher(settings, job.score_name, searched, held),
+            search_alg=_searcher(settings, job.score_name, space),
             scheduler=_scheduler(settings, job.score_name),
             reuse_actors=settings.workers_per_trial == 1,
             trial_name_creator=_name,
@@ -310,21 +324,21 @@ def _tune_domain(distribution: Distribution) -> Any:
     return tune.choice(list(distribution.choice or ()))
 
 
-def _searcher(settings: TuneSettings, metric: str, flat: Mapping[str, Distribution], first: dict[str, float]) -> Any:
+def _searcher(settings: TuneSettings, metric: str, space: SearchSpace) -> Any:
     if settings.searcher == "random":
         from ray.tune.search import BasicVariantGenerator
 
         return BasicVariantGenerator(
-            points_to_evaluate=[first], max_concurrent=_room(settings), random_state=settings.seed
+            points_to_evaluate=[space.first], max_concurrent=_room(settings), random_state=settings.seed
         )
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     return OptunaSearch(
-        {key: _optuna_distribution(d) for key, d in flat.items()},
+        {key: _optuna_distribution(d) for key, d in space.distributions.items()},
         metric=metric,
         mode="min",
-        points_to_evaluate=[first],
+        points_to_evaluate=[space.first],
         sampler=optuna.samplers.TPESampler(seed=settings.seed),
     )
 

@@ -113,7 +113,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
             world, job.settings.checkpoint_every, job.store, job.score, job.score_name, report=report, tracker=tracker
         )
         if newest:
-            checkpoints.report(state)  # it may have been stopped between the last checkpoint and its report
+            checkpoints.report_progress(state)  # it may have been stopped between the last checkpoint and its report
         observers += [checkpoints, StopWhenAsked(world, job.store, checkpoints)]
         origins = state.gan.origins(job.config, state.gan.data)
         feed = Feed(dataset, origins, job.settings.seed, state.device, state.dtype, state.memory_format)
