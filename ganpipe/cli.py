@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from . import __version__
-from .environment import apply_defaults, code_here, require_usable_path, with_code_of
+from .environment import apply_defaults, other_code_here, require_usable_path, with_code_of
 from .errors import EXIT_MENDABLE, EXIT_UNAVAILABLE, GanpipeError, UnavailableError
 from .processes import exit_on_sigterm
 from .redaction import redact
@@ -89,7 +89,7 @@ _OTHER_CODE = "GANPIPE_CODE"
 
 def _run_code_here() -> None:
     """Go on as the code of the checkout that this is called in: its code is what DVC takes the stage's digest of."""
-    root = code_here()
+    root = other_code_here()
     # The variable is there once this has been tried: no second time, whatever Python was told about its path.
     if root is None or os.environ.get(_OTHER_CODE) == str(root):
         return

@@ -139,7 +139,7 @@ def _main_worktree(root: Path) -> Path | None:
     return main if common.name == ".git" and (main / ".dvc").is_dir() else None
 
 
-def code_here() -> Path | None:
+def other_code_here() -> Path | None:
     """The checkout of the working directory where it has code of its own, and another's runs: an installation serves
     the checkout that it was made in, and is called in worktrees, in copies and in the folders of `_COPIES`, too."""
     here = Path.cwd().resolve()
@@ -155,7 +155,7 @@ def with_code_of(root: Path, variables: Mapping[str, str]) -> dict[str, str]:
     return {**variables, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), variables.get("PYTHONPATH", "")]))}
 
 
-def without_own_code(search_path: str) -> str:
+def without_running_code(search_path: str) -> str:
     """`search_path`, a value of PYTHONPATH, without the place of the code that runs."""
     own = Path(__file__).resolve().parents[1]
     return os.pathsep.join(part for part in search_path.split(os.pathsep) if part and Path(part).resolve() != own)
@@ -167,7 +167,7 @@ def is_loopback(address: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
-def past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+def loopback_past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
     """`no_proxy` and `NO_PROXY` with what `environment` has there and the loopback hosts; {} where no proxy is set.
 
     Both spellings, because clients differ in which one they read. Without a proxy they stay away: where the system
@@ -192,7 +192,7 @@ def defaults(environment: Mapping[str, str]) -> dict[str, str]:
     if is_loopback(environment.get("RAY_ADDRESS", "127.0.0.1")):
         wanted |= LOOPBACK_RAY
     wanted = {name: value for name, value in wanted.items() if name not in environment}
-    return wanted | past_proxies(environment) | missing_user(environment)
+    return wanted | loopback_past_proxies(environment) | missing_user(environment)
 
 
 def missing_user(environment: Mapping[str, str]) -> dict[str, str]:

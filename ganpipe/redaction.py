@@ -34,7 +34,7 @@ _HARMLESS_NAME = re.compile(r"_(?:PATH|FILE|DIR|MODE|SOCK)$|PARALLELISM$")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
-def of_environment(environment: Mapping[str, str]) -> set[str]:
+def secrets_in(environment: Mapping[str, str]) -> set[str]:
     """The values that may not be shown: of variables that are called secrets, and passwords in URLs of any variable."""
     found = set()
     for name, value in environment.items():
@@ -50,7 +50,7 @@ def of_environment(environment: Mapping[str, str]) -> set[str]:
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """`text` as it may be shown and kept."""
     # The longest first: one secret may be part of another.
-    for value in sorted(of_environment(os.environ if environment is None else environment), key=len, reverse=True):
+    for value in sorted(secrets_in(os.environ if environment is None else environment), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return _QUERY.sub(rf"\g<name>={HIDDEN}", _USER_INFO.sub(HIDDEN, text))
 
@@ -67,20 +67,22 @@ def without_user_info(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
 
 
-def in_url(text: str) -> str | None:
+def secret_in_url(text: str) -> str | None:
     """What kind of secret a URL in `text` holds: one that is written out, not named as `$VARIABLE`."""
     if "://" not in text:
         return None
     for user_info in _USER_INFO.findall(text):
         user, _, password = user_info.partition(":")
-        if (password and not _named(password)) or (not password and len(user) >= _LONGEST_USER and not _named(user)):
+        if (password and not _is_variable(password)) or (
+            not password and len(user) >= _LONGEST_USER and not _is_variable(user)
+        ):
             return "a password"
-    if match := next((match for match in _QUERY.finditer(text) if not _named(match["value"])), None):
+    if match := next((match for match in _QUERY.finditer(text) if not _is_variable(match["value"])), None):
         return f"a signature or key ({match['name']}=...)"
     return None
 
 
-def _named(part: str) -> bool:
+def _is_variable(part: str) -> bool:
     return _VARIABLE.fullmatch(part) is not None
 
 
@@ -96,7 +98,7 @@ def check_settings(values: Any, prefix: str = "") -> None:
     elif isinstance(values, list):
         for number, value in enumerate(values):
             check_settings(value, f"{prefix}.{number}")
-    elif isinstance(values, str) and (kind := in_url(values)):
+    elif isinstance(values, str) and (kind := secret_in_url(values)):
         raise GanpipeError(
             f"{prefix}: the URL holds {kind}, and what stands in params.yaml is copied into dvc.lock and MLflow; keep "
             "it in the environment (docs/security.md)"

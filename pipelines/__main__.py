@@ -30,7 +30,7 @@ def stale(root: Path, targets: Sequence[str]) -> list[str]:
     """
     from dvc.exceptions import DvcException
 
-    others = turns.DvcCommands(root, _say)
+    others = turns.OtherDvcCommands(root, _say)
     while True:
         with open_repo(root) as repo:
             stages = with_upstream(stages_of(repo), targets)
@@ -45,7 +45,7 @@ def stale(root: Path, targets: Sequence[str]) -> list[str]:
                 said = str(error)
             else:
                 return [stage.name for stage in stages if stage.name in changed]
-        if not others.awaited(said):
+        if not others.wait_if_busy(said):
             raise GanpipeError(f"DVC cannot say what changed: {said}")
 
 
@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         root = environment.repo_root()
         environment.require_usable_path(root)
         os.chdir(root)  # DVC names stages as seen from here
-        with turns.own(root, "make run", _say):
+        with turns.one_at_a_time(root, "make run", _say):
             _run(root, options.targets, options.force)
     except GanpipeError as error:
         print(f"error: {redact(str(error))}", file=sys.stderr)

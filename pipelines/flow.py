@@ -75,21 +75,21 @@ def pipeline(
     logger = get_run_logger()
     with supervision.ended_with_its_worker(logger):
         if place == "workspace":
-            opening = Opening(checkout, revision, uncommitted, keep_failed_hours)
-            return _in_workspace(opening, overrides or {}, targets or [], force, logger)
+            request = WorkspaceRequest(checkout, revision, uncommitted, keep_failed_hours)
+            return _in_workspace(request, overrides or {}, targets or [], force, logger)
         if overrides or revision != "HEAD" or uncommitted == "ignore":
             raise GanpipeError(
                 "place: 'checkout' runs what lies in the checkout: edit params.yaml there, or use 'workspace' for "
                 "overrides, revision and uncommitted"
             )
-        with turns.own(checkout, f"flow run {flow_run.name}", logger.info):
+        with turns.one_at_a_time(checkout, f"flow run {flow_run.name}", logger.info):
             run_stages(checkout, checkout, targets or [], force)
             project.report(checkout, checkout, checkout / "report.html")
             return {"experiment": None, **project.summary(checkout, checkout)}
 
 
 @dataclass(frozen=True)
-class Opening:
+class WorkspaceRequest:
     """How a run gets its workspace: the parameters of `pipeline` that say so."""
 
     checkout: Path
@@ -99,12 +99,12 @@ class Opening:
 
 
 def _in_workspace(
-    opening: Opening, overrides: Overrides, targets: Sequence[str], force: bool, logger: Log
+    request: WorkspaceRequest, overrides: Overrides, targets: Sequence[str], force: bool, logger: Log
 ) -> dict[str, Any]:
-    checkout, keep_failed_hours = opening.checkout, opening.keep_failed_hours
+    checkout, keep_failed_hours = request.checkout, request.keep_failed_hours
     for name in workspace.sweep(checkout, keep_failed_hours):
         logger.info("removed the workspace of the failed run %s: older than %g h", name, keep_failed_hours)
-    with own_workspace(opening, overrides, logger) as space:
+    with run_workspace(request, overrides, logger) as space:
         stages = run_stages(space.root, checkout, targets, force)
         summary = project.summary(space.root, checkout)
         page = checkout / REPORTS / f"{space.name}.html"
@@ -117,15 +117,15 @@ def _in_workspace(
 
 
 @contextmanager
-def own_workspace(opening: Opening, overrides: Overrides, logger: Log) -> Iterator[Workspace]:
+def run_workspace(request: WorkspaceRequest, overrides: Overrides, logger: Log) -> Iterator[Workspace]:
     """A checked workspace for this flow run: removed after a success, kept after a failure."""
-    checkout, revision = opening.checkout, opening.revision
+    checkout, revision = request.checkout, request.revision
     name = workspace.experiment_name(flow_run.name, flow_run.id, workspace.experiments(checkout))
-    with workspace.opened(checkout, name, revision, flow_run.run_count > 1, opening.uncommitted) as space:
+    with workspace.opened(checkout, name, revision, flow_run.run_count > 1, request.uncommitted) as space:
         logger.info("workspace %s at %s (%s)", space.root.relative_to(checkout), space.commit[:10], revision)
         if revision == "HEAD" and (edited := workspace.uncommitted(checkout)):
-            place = "and taken along" if opening.uncommitted == "include" else "so not in this run"
-            logger.warning("not committed, %s: %s", place, workspace.named(edited))
+            place = "and taken along" if request.uncommitted == "include" else "so not in this run"
+            logger.warning("not committed, %s: %s", place, workspace.listing(edited))
         try:
             workspace.override(space, overrides)
             for warning in project.check(space.root, checkout):
@@ -133,7 +133,7 @@ def own_workspace(opening: Opening, overrides: Overrides, logger: Log) -> Iterat
             yield space
         except BaseException as error:
             workspace.note_failure(space, str(error) or type(error).__name__)
-            logger.warning("the workspace stays for %g h: %s", opening.keep_failed_hours, space.root)
+            logger.warning("the workspace stays for %g h: %s", request.keep_failed_hours, space.root)
             raise
         workspace.close(space)
 

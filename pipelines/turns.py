@@ -57,7 +57,7 @@ class Holder:
 
 
 @contextmanager
-def own(root: Path, command: str, say: Say) -> Iterator[None]:
+def one_at_a_time(root: Path, command: str, say: Say) -> Iterator[None]:
     """The block runs while no other run is at work in the checkout `root`; waits for that, and says for whom.
 
     A process that has the checkout already takes it again at once: `make run` has its flow in it.
@@ -119,7 +119,7 @@ def is_dvc_busy(line: str) -> bool:
     return bool(_DVC_BUSY.search(line) or _DVC_BLOCKER.match(line)) or line.startswith(_DVC_ADVICE)
 
 
-class DvcCommands:
+class OtherDvcCommands:
     """The DVC commands of others in the checkout `root`: waited for, and each named once.
 
     Args:
@@ -132,7 +132,7 @@ class DvcCommands:
         self._wanted = wanted
         self._told: set[str] = set()
 
-    def lock_is_free(self) -> bool:
+    def wait_for_lock(self) -> bool:
         """Wait until nobody has DVC's lock, for which DVC itself would wait without a word. False: no longer wanted."""
         began = time.monotonic()
         while self._wanted():
@@ -143,7 +143,7 @@ class DvcCommands:
             time.sleep(LOOK_EVERY_SECONDS)
         return False
 
-    def awaited(self, said: str) -> bool:
+    def wait_if_busy(self, said: str) -> bool:
         """Whether DVC's message `said` means that another DVC command is at work, which by now is worth another try.
 
         Raises:

@@ -141,12 +141,12 @@ def require_committed(checkout: Path, ways: Mapping[str, str]) -> None:
         hint = f". Images need not be in git: `{exclude}`, and every run has those that are there when it begins"
     choice = ", or ".join(f"uncommitted={value}, which {does}" for value, does in ways.items())
     raise GanpipeError(
-        f"not committed, and it decides what a run makes: {named(names)}. Commit it (`{_printable(command)}`), or "
+        f"not committed, and it decides what a run makes: {listing(names)}. Commit it (`{_printable(command)}`), or "
         f"start the run with {choice}{_printable(hint)}"
     )
 
 
-def named(names: Sequence[str]) -> str:
+def listing(names: Sequence[str]) -> str:
     """The first five, and how many more."""
     shown = [_printable(name) for name in names[:5]]
     return ", ".join(shown if len(names) <= 5 else [*shown, f"{len(names) - 5} more"])
@@ -159,13 +159,13 @@ def _printable(text: str) -> str:
 
 @contextmanager
 def opened(
-    checkout: Path, name: str, revision: str, again: bool, uncommitted: Uncommitted = "ignore"
+    checkout: Path, name: str, revision: str, is_retry: bool, uncommitted: Uncommitted = "ignore"
 ) -> Iterator[Workspace]:
     """A workspace for the run `name`, held by this process and left in place; `close` removes it.
 
     Args:
         revision: see `resolve`.
-        again: the run is a retry: the workspace that its last try left is taken up as it is.
+        is_retry: the run is a retry: the workspace that its last try left is taken up as it is.
         uncommitted: for the revision HEAD, what becomes of what lies in the checkout and is in no commit: `refuse` the
             run where that decides what it makes, `ignore` it, or `include` it.
 
@@ -176,7 +176,7 @@ def opened(
         raise GanpipeError(f"uncommitted: include is for what lies in the checkout, not for the revision {revision!r}")
     commit = resolve(checkout, revision)
     workspace = Workspace(checkout, name, commit)
-    taken_up = again and (workspace.root / ".git").exists()
+    taken_up = is_retry and (workspace.root / ".git").exists()
     if uncommitted == "refuse" and revision == "HEAD" and not taken_up:
         require_committed(checkout, {"include": "takes it along as it lies here", "ignore": "runs without it"})
     workspace.root.parent.mkdir(parents=True, exist_ok=True)

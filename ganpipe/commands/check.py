@@ -45,7 +45,7 @@ CHECKPOINT_BYTES = 2**30
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "check", __doc__)
     check_command()
-    if service := services.named("prefect"):
+    if service := services.named_in_environment("prefect"):
         prefect_api.check_reachable(service.address)
     params = load_params()
     if params.register_.require_commit:
@@ -165,10 +165,10 @@ def check_number_of_images(params: Params) -> None:
         )
     number = min((number for number in (data.limit, found.num_images) if number is not None), default=None)
     others = 1 if evaluate.split == "validation" else 0  # one image has to be left for training
-    if number is not None and number < evaluate.least_real + others:
+    if number is not None and number < evaluate.min_real + others:
         where = f"data.limit: got {number}" if number == data.limit else f"data.source: {data.source} has {number}"
         raise GanpipeError(
-            f"{where}, and at least {evaluate.least_real + others} images are needed, {evaluate.least_real} of them in "
+            f"{where}, and at least {evaluate.min_real + others} images are needed, {evaluate.min_real} of them in "
             f"the {evaluate.split} split, to measure FID, precision and recall with evaluate.num_neighbours "
             f"{evaluate.num_neighbours}; add images, or lower evaluate.num_neighbours"
         )

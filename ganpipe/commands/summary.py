@@ -83,7 +83,7 @@ def facts() -> dict[str, Any]:
         "no_champion": nobody,
         "metric": settings.metric,
         "metrics": values,
-        "told": metrics.told(values),
+        "told": metrics.descriptions(values),
         "protocol": Protocol.model_validate(protocol).text,
         "links": links,
     }

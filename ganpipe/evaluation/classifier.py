@@ -52,7 +52,7 @@ class LinearDiscriminant:
         return float((self.classes_K[scores_MK.argmax(1)] == labels_M).mean())
 
 
-def fitted_and_tested(features_ND: np.ndarray, labels_N: np.ndarray) -> tuple[LinearDiscriminant, float]:
+def fit_and_test(features_ND: np.ndarray, labels_N: np.ndarray) -> tuple[LinearDiscriminant, float]:
     """A classifier, and its accuracy on every fifth image, which it has not seen.
 
     Args:

@@ -77,10 +77,10 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
             f"{expected.hash}; run `ganpipe reference` again"
         )
     gan, num_real = subject.gan, len(subject.real.features_ND)
-    if num_real < settings.least_real:  # of a domain; `require_images` has counted the others
+    if num_real < settings.min_real:  # of a domain; `require_images` has counted the others
         raise GanpipeError(
             f"{type(gan).__name__} is compared with {num_real} real images, and evaluate.num_neighbours "
-            f"{settings.num_neighbours} needs {settings.least_real}; raise evaluate.num_real"
+            f"{settings.num_neighbours} needs {settings.min_real}; raise evaluate.num_real"
         )
     applying = metrics.applying(gan, gan.config, gan.data)
     measured = _measured(subject, [metric for metric in applying if isinstance(metric, PairMetric)])
@@ -108,12 +108,12 @@ def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
     target = gan.fields[0]
     values = {metric.name(): np.empty(len(subject.seeds)) for metric in pair_metrics}
 
-    inputs = SampleInputs(subject.seeds, subject.given([*gan.given, *([target] if pair_metrics else [])]))
+    inputs = SampleInputs(subject.seeds, subject.field_reader([*gan.given, *([target] if pair_metrics else [])]))
     with progress_bar("samples and their features", len(subject.seeds), "image") as bar:
 
         def part_done(rows: slice, images_NCHW: np.ndarray, found: Mapping[str, Tensor]) -> None:
             for metric in pair_metrics:
-                values[metric.name()][rows] = metric.of_pairs(images_NCHW, quantise(found[target]))
+                values[metric.name()][rows] = metric.compare_pairs(images_NCHW, quantise(found[target]))
             bar.update(len(images_NCHW))
 
         features_MD = sample_features(gan, subject.progress, subject.extractor, inputs, settings.batch_size, part_done)
@@ -124,5 +124,5 @@ def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
         settings=settings,
         labels_M=subject.reference.labels_for(settings.num_samples) if is_labelled else None,
         num_classes=len(subject.dataset.manifest.classes),
-        values_of_pairs=values,
+        pair_values=values,
     )

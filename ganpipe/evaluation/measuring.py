@@ -15,7 +15,7 @@ from torch import Tensor
 from ..gans.base import Gan, Progress
 from ..gans.spec import FieldReader
 from .extractors import Extractor
-from .given import read
+from .given import read_rows
 from .protocol import Protocol
 from .reference import Reference
 from .sampling import sample_images
@@ -85,7 +85,7 @@ def sample_features(
     size = max(batch_size, _PART)  # enough for every thread of the extractor
     for start in range(0, len(seeds), size):
         rows = slice(start, min(start + size, len(seeds)))
-        found = read(inputs.fields, rows.start, rows.stop)
+        found = read_rows(inputs.fields, rows.start, rows.stop)
         conditions = {name: found[name] for name in gan.given}
         images_NCHW = sample_images(gan, progress, seeds[rows], conditions, batch_size=batch_size)
         features_ND[rows] = extractor.features(images_NCHW)

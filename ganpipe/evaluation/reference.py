@@ -80,10 +80,10 @@ def require_images(manifest: Manifest, settings: EvaluateSettings) -> None:
             f"{sum(shard.num_samples for shard in manifest.shards):,}); add images, raise data.validation_fraction, or "
             "set evaluate.split to train"
         )
-    if found < settings.least_real:
+    if found < settings.min_real:
         raise GanpipeError(
             f"evaluate.num_neighbours: got {settings.num_neighbours}, for which the {settings.split} split needs "
-            f"{settings.least_real} images; it has {found}: add images, or lower evaluate.num_neighbours"
+            f"{settings.min_real} images; it has {found}: add images, or lower evaluate.num_neighbours"
             if found >= 2
             else f"the {settings.split} split has 1 image, and FID needs 2 at the least; add images"
         )

@@ -36,7 +36,7 @@ def quantise(images_NCHW: Tensor) -> np.ndarray:
     return scaled.round().to(torch.uint8).cpu().numpy()
 
 
-def place_of(gan: Gan) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(gan: Gan) -> tuple[torch.device, torch.dtype]:
     """Where the networks are, and the type in which they compute."""
     for parameter in gan.parameters():
         if not parameter.is_meta:  # a loaded generator may have a discriminator without weights
@@ -132,7 +132,7 @@ def conditions_of(gan: Gan, seeds: Sequence[int], given: Given) -> dict[str, Ten
 
 
 def _batch(gan: Gan, num_samples: int, draws: Draws, given: Mapping[str, Tensor], truncation: float) -> Batch:
-    device, dtype = place_of(gan)
+    device, dtype = device_and_dtype(gan)
     fields = {name: to_tensor(rows, device, dtype) for name, rows in given.items()}
     return Batch(num_samples, draws, fields, device, dtype, truncation)
 

@@ -83,7 +83,7 @@ class EvaluateSettings(Section):
         return self
 
     @property
-    def least_real(self) -> int:
+    def min_real(self) -> int:
         """Real images that are needed at the least: two for FID; for precision and recall, the neighbours of each."""
         return max(2, self.num_neighbours + 1)
 

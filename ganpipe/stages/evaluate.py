@@ -19,7 +19,7 @@ from ..evaluation.measured import Subject
 from ..evaluation.measuring import protocol_of
 from ..evaluation.protocol import Protocol
 from ..evaluation.reference import Reference, load_reference, reference_protocol, require_images
-from ..evaluation.sampling import place_of
+from ..evaluation.sampling import device_and_dtype
 from ..evaluation.settings import EvaluateSettings
 from ..fields import FieldSpec
 from ..gans import load
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
             evaluation.save(EVALUATE)
             _log(evaluation, run, progress.images_seen)
             links = {"MLflow run of the evaluation": run_page(tracker, run.run_id, run.experiment_id)}
-            leave_note("evaluate", about=protocol.text, links=links, metrics=metrics.told(evaluation.metrics))
+            leave_note("evaluate", about=protocol.text, links=links, metrics=metrics.descriptions(evaluation.metrics))
     for name, value in evaluation.metrics.items():
         print(f"{name} {value:g}")
     print(protocol.text)
@@ -129,7 +129,7 @@ def protocol_here(gan: Gan, settings: EvaluateSettings, averaged: bool) -> Proto
 def _reference_set(gan: Gan, settings: EvaluateSettings) -> tuple[Dataset, Extractor, Reference]:
     require_fitting(gan, read_manifest(SHARDS))
     dataset = open_dataset(SHARDS, settings.split)
-    extractor = load_extractor(settings, place_of(gan)[0])
+    extractor = load_extractor(settings, device_and_dtype(gan)[0])
     return dataset, extractor, load_reference(REFERENCE, reference_protocol(dataset, extractor, settings))
 
 

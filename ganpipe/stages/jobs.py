@@ -21,7 +21,7 @@ from ..tracking import lineage
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
 from ..training import cluster, job_api
-from ..training.feed import spec_of
+from ..training.feed import data_spec_of
 from ..training.start import Start
 from ..training.worker import TrainingJob
 from .common import SHARDS, require_no_arguments
@@ -80,7 +80,7 @@ def job_server() -> str | None:
     return address if job_api.is_job_server(address) else None
 
 
-def reach_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: str) -> ShardSet:
+def connect_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: str) -> ShardSet:
     """Connect to RAY_ADDRESS, else to this checkout's own Ray, started where it does not run yet.
 
     Returns:
@@ -97,7 +97,7 @@ def reach_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: st
     return shards_for_all(manifest, params.cluster, tracking_uri, needs.cpus, needs.gpus, may_grow)
 
 
-def beside(opening: Callable[[], RunT], work: Callable[[], ResultT]) -> tuple[RunT, Future[ResultT]]:
+def run_concurrently(opening: Callable[[], RunT], work: Callable[[], ResultT]) -> tuple[RunT, Future[ResultT]]:
     """What `opening` returns, and what became of `work`, done meanwhile: MLflow and Ray both take seconds to reach.
 
     An error of `work` is raised where its result is taken, so that the run, which is open by then, ends with it.
@@ -130,7 +130,7 @@ def training_job(
     Raises:
         GanpipeError: the GAN cannot train on such data.
     """
-    load(params.train.gan).check(config, spec_of(manifest))
+    load(params.train.gan).check(config, data_spec_of(manifest))
     shards = shards or ShardSet(str(SHARDS.absolute()), manifest)
     score = QuickFid(shards, params.evaluate)
     return TrainingJob(

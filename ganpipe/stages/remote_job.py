@@ -26,12 +26,12 @@ from ..params import Params
 from ..redaction import redact, without_user_info
 from ..tracking.runs import Tracker
 from ..training import cluster, hosts, job_api
-from ..training.failures import SAME_AGAIN, described, may_pass
+from ..training.failures import FAILS_AGAIN, describe_error, is_transient
 from ..training.search import SearchResult, Trial, search
 from ..training.start import Start
 from ..training.worker import train
 from .jobs import OpenTraining, OpenTrial, needs_of, training_job
-from .shared_storage import in_dvc_remote, require_reachable, require_shared
+from .shared_storage import require_reachable, require_shared, with_dvc_urls
 
 DESCRIPTION, RESULT = "job.json", "result.json"
 ENTRYPOINT = f"python -m {__name__}"
@@ -65,7 +65,7 @@ class Work:
     tracker: Tracker
     start: Start | None = None
 
-    def describe(self) -> str:
+    def to_json(self) -> str:
         """As JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["params"] = self.params.model_dump(mode="json", by_alias=True)
@@ -77,7 +77,7 @@ class Work:
         return json.dumps(values)
 
     @classmethod
-    def described(cls, text: str) -> Work:
+    def from_json(cls, text: str) -> Work:
         """From JSON, on a host of the cluster."""
         values = json.loads(text)
         manifest = Manifest.model_validate(values["shards"].pop("manifest"))
@@ -95,12 +95,12 @@ class Work:
         )
 
 
-def submit(address: str, work: Work, ask_to_stop: Callable[[], None] | None = None) -> SearchResult | None:
+def submit(address: str, work: Work, request_stop: Callable[[], None] | None = None) -> SearchResult | None:
     """Run `work` as a job at `address`, or follow the job of the same stage and run key that runs there already.
 
     Args:
         work: its shards are those of this host.
-        ask_to_stop: makes the work end by itself, at a checkpoint.
+        request_stop: makes the work end by itself, at a checkpoint.
 
     Returns:
         What a search found; None for a training, whose checkpoints lie in the work's folder.
@@ -109,15 +109,15 @@ def submit(address: str, work: Work, ask_to_stop: Callable[[], None] | None = No
         GanpipeError: the settings name places that only this host reaches, or the job itself raised an error.
     """
     require_shared(work.params.cluster, work.tracker.uri, [f"the cluster at {address}"])
-    shards, no_urls = in_dvc_remote(work.shards)
+    shards, no_urls = with_dvc_urls(work.shards)
     work = dataclasses.replace(work, shards=shards, no_urls=no_urls)
     name = f"ganpipe-{work.stage}-{work.key}"
     filesystem, place = fsspec.core.url_to_fs(f"{work.folder}/{RESULT}")
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / DESCRIPTION).write_text(work.describe(), encoding="utf-8")
+        (Path(scratch) / DESCRIPTION).write_text(work.to_json(), encoding="utf-8")
         ended = job_api.run(
             address,
-            job_api.Job(name, ENTRYPOINT, Path(scratch), lambda: bool(filesystem.exists(place)), ask_to_stop),
+            job_api.Job(name, ENTRYPOINT, Path(scratch), lambda: bool(filesystem.exists(place)), request_stop),
         )
     filesystem.invalidate_cache()
     if not filesystem.exists(place):
@@ -129,19 +129,19 @@ def submit(address: str, work: Work, ask_to_stop: Callable[[], None] | None = No
     filesystem.rm_file(place)
     if result["error"] is not None:
         raise (UnavailableError if result["unavailable"] else GanpipeError)(result["error"])
-    return result_of(result["search"]) if result["search"] is not None else None
+    return search_result(result["search"]) if result["search"] is not None else None
 
 
-def result_of(values: Mapping[str, Any]) -> SearchResult:
+def search_result(values: Mapping[str, Any]) -> SearchResult:
     return SearchResult(values["objective"], [Trial(**trial) for trial in values["trials"]])
 
 
-def run_described(work: Work) -> SearchResult | None:
+def run_work(work: Work) -> SearchResult | None:
     """The job's own process: one of the cluster's."""
     needs = needs_of(work.params, work.stage)
     cluster.connect(os.environ["RAY_ADDRESS"])
     cluster.require(needs.num_workers, needs.cpus, needs.gpus, work.params.cluster.wait_seconds, needs.section)
-    if lacking := hosts.without(work.shards, hosts.with_room(needs.cpus, needs.gpus)):
+    if lacking := hosts.not_seeing(work.shards, hosts.with_room(needs.cpus, needs.gpus)):
         require_reachable(work.shards, work.no_urls, lacking)
     manifest = work.shards.read_manifest()
     config = work.params.gan_config.with_optimizers(work.adam)
@@ -155,13 +155,13 @@ def run_described(work: Work) -> SearchResult | None:
 
 def main() -> int:
     """Run what job.json describes, and leave the result, or what went wrong, where the driver reads it."""
-    work = Work.described(Path(DESCRIPTION).read_text(encoding="utf-8"))
+    work = Work.from_json(Path(DESCRIPTION).read_text(encoding="utf-8"))
     result: dict[str, Any] = {"error": None, "unavailable": False, "search": None}
     filesystem, place = fsspec.core.url_to_fs(f"{work.folder}/{RESULT}")
     if filesystem.exists(place):  # of an earlier job
         filesystem.rm_file(place)
     try:
-        found = run_described(work)
+        found = run_work(work)
         result["search"] = None if found is None else dataclasses.asdict(found)
     except GanpipeError as error:
         message = redact(str(error))
@@ -170,7 +170,10 @@ def main() -> int:
     except Exception as error:  # of the code: without a result the driver would take the job for a lost one
         trace = redact(traceback.format_exc())
         print(trace, file=sys.stderr, flush=True)
-        result |= {"error": redact(f"{described(error, trace)}; {SAME_AGAIN}"), "unavailable": may_pass(error)}
+        result |= {
+            "error": redact(f"{describe_error(error, trace)}; {FAILS_AGAIN}"),
+            "unavailable": is_transient(error),
+        }
     filesystem.makedirs(filesystem._parent(place), exist_ok=True)
     filesystem.pipe_file(place, json.dumps(result).encode())
     return 0 if result["error"] is None else EXIT_MENDABLE

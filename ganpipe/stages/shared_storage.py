@@ -39,10 +39,10 @@ def shards_for_all(
     if not others and not may_grow:
         return shards
     require_shared(settings, tracking_uri, others or ["those that join"])
-    lacking = hosts.without(shards, others)
+    lacking = hosts.not_seeing(shards, others)
     if not lacking and not may_grow:
         return shards
-    found, reason = in_dvc_remote(shards)
+    found, reason = with_dvc_urls(shards)
     if lacking:
         require_reachable(found, reason, lacking)
     return found
@@ -84,14 +84,14 @@ def require_reachable(shards: ShardSet, reason: str, lacking: dict[str, str]) ->
             "a DVC remote that all hosts reach (`dvc remote add -d store s3://bucket/path`, `dvc push`), or share the "
             "folder with them"
         )
-    for address, why in sorted(hosts.out_of_reach(shards, lacking).items()):
+    for address, why in sorted(hosts.not_reading(shards, lacking).items()):
         raise GanpipeError(
             f"{SHARDS}: {address} of the cluster can neither see this folder nor read the DVC remote ({why}); give its "
             "processes access (address, credentials), or share the folder"
         )
 
 
-def in_dvc_remote(shards: ShardSet) -> tuple[ShardSet, str]:
+def with_dvc_urls(shards: ShardSet) -> tuple[ShardSet, str]:
     """`shards` with their addresses in the default DVC remote; or without them, and a clause that says why.
 
     Raises:
@@ -115,7 +115,7 @@ def in_dvc_remote(shards: ShardSet) -> tuple[ShardSet, str]:
             if missing := _missing(filesystem, [remote[name][1] for name in names]):
                 return shards, f"{missing} of {len(names)} shards are not in the DVC remote"
             urls = {name: filesystem.unstrip_protocol(remote[name][1]) for name in names}
-            if kind := next(filter(None, map(redaction.in_url, urls.values())), None):
+            if kind := next(filter(None, map(redaction.secret_in_url, urls.values())), None):
                 return shards, f"the DVC remote's URL holds {kind}, which is sent to nobody"
     except StorageKeyError:
         return shards, "there is no default DVC remote"

@@ -34,17 +34,17 @@ def work_folder(storage_path: str | None, stage: str, key: str) -> str:
     clear_done()
     work = f"{stage}-{key}"
     _claim(work)
-    note = _place(f"{work}{_DONE}")
+    note = _work_path(f"{work}{_DONE}")
     if note.exists() and _is_taken(_read(note), Path.cwd()):
         _remove(note)
     if storage_path is not None:
         return f"{storage_path.rstrip('/')}/{work}"
-    folder = _place(work)
+    folder = _work_path(work)
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder)
 
 
-def done(folder: str, outs: Sequence[Path]) -> None:
+def mark_done(folder: str, outs: Sequence[Path]) -> None:
     """The stage has written its outputs from the work in `folder`, which stays until DVC has taken them.
 
     Killed before that, the stage runs again, and would have to do the work again.
@@ -55,11 +55,11 @@ def done(folder: str, outs: Sequence[Path]) -> None:
     work = folder.rstrip("/").rsplit("/", 1)[-1]
     # As seen from the checkout, which may be moved, or copied: a copy must never remove the work of the other.
     note = {
-        "folder": None if folder == str(_place(work)) else folder,
+        "folder": None if folder == str(_work_path(work)) else folder,
         "checkout": os.path.relpath(Path.cwd(), environment.home()),
         "outs": {str(path): hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in outs},
     }
-    path = _place(f"{work}{_DONE}")
+    path = _work_path(f"{work}{_DONE}")
     scratch = path.with_suffix(".new")
     scratch.write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     scratch.replace(path)
@@ -67,12 +67,12 @@ def done(folder: str, outs: Sequence[Path]) -> None:
 
 def clear_done() -> None:
     """Remove the work whose outputs DVC has taken, and that of checkouts that are gone."""
-    for path in sorted(_place("").glob(f"*{_DONE}")):
+    for path in sorted(_work_path("").glob(f"*{_DONE}")):
         note = _read(path)
         checkout = environment.home() / note["checkout"]
         if checkout.is_dir() and not _is_taken(note, checkout):
             continue
-        lock = FileLock(_place(f"{path.name.removesuffix(_DONE)}.lock"))
+        lock = FileLock(_work_path(f"{path.name.removesuffix(_DONE)}.lock"))
         try:
             with lock.acquire(timeout=0):
                 _remove(path)
@@ -93,7 +93,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _folder(path: Path) -> str:
     """Where the work lies that the note in `path` is about."""
-    return str(_read(path)["folder"] or _place(path.name.removesuffix(_DONE)))
+    return str(_read(path)["folder"] or _work_path(path.name.removesuffix(_DONE)))
 
 
 def _remove(path: Path) -> None:
@@ -111,7 +111,7 @@ def _remove(path: Path) -> None:
 
 def _claim(work: str) -> None:
     """Hold the work's lock until this process ends, however it ends."""
-    path = _place(f"{work}.lock")
+    path = _work_path(f"{work}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = _claims.setdefault(str(path), FileLock(path))
     try:
@@ -124,5 +124,5 @@ def _claim(work: str) -> None:
 _claims: dict[str, FileLock] = {}
 
 
-def _place(name: str) -> Path:
+def _work_path(name: str) -> Path:
     return environment.home() / WORK / name

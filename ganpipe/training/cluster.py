@@ -61,7 +61,7 @@ def connect(address: str) -> None:
         ray.init(address, logging_level=logging.WARNING, log_to_driver=True, runtime_env=_runtime_env(address))
     except (OSError, RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise services.death("ray", environment.home(), address) or UnavailableError(
+        raise services.crash_error("ray", environment.home(), address) or UnavailableError(
             f"Ray at {address} cannot be used: {reason}; check RAY_ADDRESS and that the cluster runs"
         ) from error
 
@@ -72,7 +72,7 @@ def _runtime_env(address: str) -> dict[str, Any]:
     if environment.is_loopback(address):
         path = None if submitted else os.environ.get("PYTHONPATH")  # a workspace's
         return {"env_vars": {"PYTHONPATH": path}} if path else {}
-    interface = {"worker_process_setup_hook": f"{interfaces.__name__}.use_own"}
+    interface = {"worker_process_setup_hook": f"{interfaces.__name__}.use_cluster_interface"}
     # Another host's image carries dependencies only: this code is sent along.
     return interface if submitted else interface | {"py_modules": [str(Path(__file__).parents[1])]}
 

@@ -9,7 +9,7 @@ from ray.train import WorkerGroupError
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from .failures import may_pass
+from .failures import is_transient
 
 
 class RetryLostWorkers(DefaultFailurePolicy):
@@ -17,5 +17,5 @@ class RetryLostWorkers(DefaultFailurePolicy):
 
     def _is_retryable_error(self, training_failed_error: TrainingFailedError) -> bool:
         if isinstance(training_failed_error, WorkerGroupError):
-            return all(may_pass(failure) for failure in training_failed_error.worker_failures.values())
+            return all(is_transient(failure) for failure in training_failed_error.worker_failures.values())
         return bool(super()._is_retryable_error(training_failed_error))

@@ -14,7 +14,7 @@ _OF_THE_CODE = (
 )  # fmt: skip
 """Kinds that the same code meets again with the same data. Storage, networks and Ray have kinds of their own, which may
 pass; a missing file, or one that may not be read, is none of these."""
-SAME_AGAIN = "an error of the code, which another try would meet again"
+FAILS_AGAIN = "an error of the code, which another try would meet again"
 _OWN_LINES = re.compile(r'File "(?:[^"]*/)?(ganpipe/(?:\w+/)*\w+\.py)", line (\d+)')
 """Of a traceback, those of this project's own files, wherever a host of the cluster has them."""
 
@@ -37,17 +37,17 @@ def exchanging() -> Iterator[None]:
         raise LostWorker(f"another worker was lost: {first}") from error
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether another try may end better, with nobody having mended anything."""
     from ray.exceptions import RayError
 
-    error = unwrapped(error)
+    error = unwrap_error(error)
     if isinstance(error, GanpipeError | RayError):
         return isinstance(error, UnavailableError | RayError)
     return not isinstance(error, _OF_THE_CODE) and type(error) is not Exception
 
 
-def unwrapped(error: BaseException) -> BaseException:
+def unwrap_error(error: BaseException) -> BaseException:
     """What a task or an actor of Ray raised, where `error` is Ray's about it."""
     from ray.exceptions import RayTaskError
 
@@ -56,16 +56,16 @@ def unwrapped(error: BaseException) -> BaseException:
     return error
 
 
-def described(error: BaseException, trace: str) -> str:
+def describe_error(error: BaseException, trace: str) -> str:
     """One line: what went wrong, and where in this project's code unless the error is for the person at the terminal.
 
     Args:
         trace: a text with the error's traceback.
     """
-    error = unwrapped(error)
+    error = unwrap_error(error)
     message = (str(error).strip().splitlines() or [""])[-1]
     if isinstance(error, GanpipeError):
         return message
     message = f"{type(error).__name__}: {message}"
-    own_lines = [] if may_pass(error) else _OWN_LINES.findall(trace)
+    own_lines = [] if is_transient(error) else _OWN_LINES.findall(trace)
     return f"{message} ({':'.join(own_lines[-1])})" if own_lines else message

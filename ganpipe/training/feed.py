@@ -20,7 +20,7 @@ from ..gans.spec import DataSpec, FieldReader, Order, Origin, to_tensor
 from .loop import Fetch
 
 
-def spec_of(manifest: Manifest) -> DataSpec:
+def data_spec_of(manifest: Manifest) -> DataSpec:
     """What a GAN may know of a dataset."""
     return DataSpec(manifest.array_fields, manifest.main)
 
@@ -58,7 +58,7 @@ Copied = tuple[dict[str, Tensor], torch.cuda.Event | None]
 
 
 @contextmanager
-def fetched_ahead(feed: Fetch, batch_size: int, device: torch.device) -> Iterator[Fetch]:
+def prefetched(feed: Fetch, batch_size: int, device: torch.device) -> Iterator[Fetch]:
     """`feed`, which on a GPU copies the next batch on a stream of its own while this one is computed with.
 
     Args:
@@ -68,10 +68,10 @@ def fetched_ahead(feed: Fetch, batch_size: int, device: torch.device) -> Iterato
         yield feed
         return
     with ThreadPoolExecutor(1, "feed") as thread:
-        yield Ahead(feed, batch_size, thread, torch.cuda.Stream(device))
+        yield Prefetcher(feed, batch_size, thread, torch.cuda.Stream(device))
 
 
-class Ahead:
+class Prefetcher:
     """Fetches the batch that will be asked for next while this one is used."""
 
     def __init__(

@@ -37,13 +37,13 @@ def others(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
     return {address: node for address, node in found.items() if address not in here}
 
 
-def without(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
+def not_seeing(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
     """Those of `hosts` that do not see the folder of `shards` with this dataset in it."""
     sees = _on_each(ShardSet.is_here, shards, hosts)
     return {address: hosts[address] for address, yes in sees.items() if not yes}
 
 
-def out_of_reach(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
+def not_reading(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
     """Address -> why, of each of `hosts` that cannot read the shards by their URLs."""
     return {address: reason for address, reason in _on_each(_try_to_read, shards, hosts).items() if reason}
 

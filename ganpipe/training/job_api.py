@@ -55,14 +55,14 @@ class Job:
         entrypoint: command; the same for all, never put together from settings.
         folder: what is sent along as its working directory, beside this project's code.
         has_result: whether what it makes is there.
-        ask_to_stop: makes it end by itself, at a checkpoint.
+        request_stop: makes it end by itself, at a checkpoint.
     """
 
     name: str
     entrypoint: str
     folder: Path
     has_result: Callable[[], bool]
-    ask_to_stop: Callable[[], None] | None = None
+    request_stop: Callable[[], None] | None = None
 
 
 def run(address: str, job: Job) -> str:
@@ -79,7 +79,7 @@ def run(address: str, job: Job) -> str:
         KeyboardInterrupt: this process was told to end, and so was the job.
     """
     client = client_of(address)
-    with _unavailable(address, job.name):
+    with _raising_unavailable(address, job.name):
         return asyncio.run(_run(client, job))
 
 
@@ -149,14 +149,14 @@ async def _show(client: JobSubmissionClient, name: str, num_shown: int) -> int:
 async def _stop(client: JobSubmissionClient, job: Job) -> None:
     """End the job: ask it first, so that it writes a checkpoint, then stop it."""
     print(f"stopping the job {job.name}", flush=True)
-    if job.ask_to_stop is not None:
-        job.ask_to_stop()
-        await _ended(client, job.name, ASK_SECONDS)
+    if job.request_stop is not None:
+        job.request_stop()
+        await _wait_for_end(client, job.name, ASK_SECONDS)
     client.stop_job(job.name)
-    await _ended(client, job.name, STOP_SECONDS)
+    await _wait_for_end(client, job.name, STOP_SECONDS)
 
 
-async def _ended(client: JobSubmissionClient, name: str, seconds: float) -> None:
+async def _wait_for_end(client: JobSubmissionClient, name: str, seconds: float) -> None:
     """Return when the job has ended, or the time is over."""
     deadline = time.monotonic() + seconds
     while not client.get_job_status(name).is_terminal() and time.monotonic() < deadline:
@@ -164,7 +164,7 @@ async def _ended(client: JobSubmissionClient, name: str, seconds: float) -> None
 
 
 @contextlib.contextmanager
-def _unavailable(address: str, name: str) -> Iterator[None]:
+def _raising_unavailable(address: str, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # requests', aiohttp's and Ray's own errors

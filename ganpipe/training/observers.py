@@ -24,7 +24,7 @@ Report = Callable[[dict[str, float]], None]
 """Hands metrics to whoever started the training (Ray Train, Ray Tune). Every rank calls it, with the same metrics."""
 
 
-def sparing(report: Report, world: World, seconds: float = 30.0) -> Report:
+def throttled(report: Report, world: World, seconds: float = 30.0) -> Report:
     """`report`, but at most once in so many seconds, on all ranks alike.
 
     A report waits for the controller's next look at its workers, up to half a second. A search has to hear of every
@@ -56,7 +56,7 @@ STEPS_BETWEEN_LOOKS = 8
 """How often several workers agree on whether to stop: a message between them each time."""
 
 
-def log_again(state: TrainingState, score_name: str, tracker: Tracker) -> None:
+def log_history(state: TrainingState, score_name: str, tracker: Tracker) -> None:
     """Curves and scores of a training that goes on from a checkpoint: what a host that died had not sent yet is logged
     all the same. The tracker leaves out what it has."""
     for row in state.curves.rows:
@@ -152,7 +152,7 @@ class Checkpoints:
         now = state.progress.images_seen
         if not is_due(self.every, before, state.progress):
             return
-        state.agree(self.world)
+        state.synchronise(self.world)
         if self.score is not None:
             state.scores[now] = self._rank_0_score(state, self.score)
             if self.tracker is not None:
@@ -162,7 +162,7 @@ class Checkpoints:
 
     def save(self, state: TrainingState) -> None:
         """Save a checkpoint between two regular ones, without a score; it does not change what the training makes."""
-        state.agree(self.world)
+        state.synchronise(self.world)
         self._save(state)
 
     def _save(self, state: TrainingState) -> None:
@@ -188,7 +188,7 @@ class Checkpoints:
         return self.world.broadcast_number(number)
 
 
-class StopWhenAsked:
+class StopOnRequest:
     """Every few steps: was this training asked to end (a host that is to go away)? Then a checkpoint, and `Stopped`."""
 
     def __init__(self, world: World, store: CheckpointStore, checkpoints: Checkpoints, seconds: float = 1) -> None:
@@ -211,4 +211,4 @@ class StopWhenAsked:
         if time.monotonic() - self._last_look < self._pause:
             return False
         self._last_look = time.monotonic()
-        return self._store.stop_asked()
+        return self._store.is_stop_requested()

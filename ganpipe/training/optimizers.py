@@ -29,7 +29,7 @@ def build(parameters: Sequence[nn.Parameter], settings: Optimizer) -> torch.opti
     raise TypeError(f"no optimiser of torch for {type(settings).__name__}")
 
 
-def set_to(optimizer: torch.optim.Optimizer, settings: Optimizer, factor: float) -> None:
+def apply_settings(optimizer: torch.optim.Optimizer, settings: Optimizer, factor: float) -> None:
     """Let `optimizer` take its next step with `settings`, the learning rate times `factor`."""
     (group,) = optimizer.param_groups
     group["lr"] = settings.lr * factor

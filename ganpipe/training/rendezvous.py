@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray.train.backend import Backend, BackendConfig
 
-_GOODBYE_SECONDS = 30.0
+_SHUTDOWN_SECONDS = 30.0
 """For the process group's end; a worker that waits for one that has died does not answer."""
 _listening: list[socket.socket] = []
 """Rank 0's socket, from the moment its port is known until the store takes it over."""
@@ -44,14 +44,14 @@ def join(backend: str, host: str, port: int, rank: int, size: int, timeout_secon
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
-def _introduce() -> None:
+def _set_environment() -> None:
     """Runs in each worker: torch's environment variables, its rank's among them."""
     from ray.train.torch.config import _set_torch_distributed_env_vars
 
     _set_torch_distributed_env_vars()
 
 
-def _leave(size: int) -> None:
+def _end_process_group(size: int) -> None:
     """Runs in each worker at the end."""
     from ray.train.torch.config import _shutdown_torch
 
@@ -66,7 +66,7 @@ class _Backend(Backend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         host = worker_group.execute_single(0, ray.util.get_node_ip_address)
         port = worker_group.execute_single(0, _listen, host)
-        worker_group.execute(_introduce)
+        worker_group.execute(_set_environment)
         backend, timeout, size = backend_config.backend, backend_config.timeout_seconds, len(worker_group)
         ray.get(
             [
@@ -77,13 +77,13 @@ class _Backend(Backend):
 
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         try:
-            ray.get(worker_group.execute_async(_leave, len(worker_group)), timeout=_GOODBYE_SECONDS)
+            ray.get(worker_group.execute_async(_end_process_group, len(worker_group)), timeout=_SHUTDOWN_SECONDS)
         except ray.exceptions.GetTimeoutError:
-            logging.getLogger(__name__).warning("the workers' process group did not end in %g s", _GOODBYE_SECONDS)
+            logging.getLogger(__name__).warning("the workers' process group did not end in %g s", _SHUTDOWN_SECONDS)
 
 
 @dataclass
-class OwnAddress(BackendConfig):
+class HostAddressConfig(BackendConfig):
     """What `TorchTrainer` takes for a TorchConfig, with the store on the host's own address.
 
     Attributes:

@@ -19,7 +19,7 @@ from ..errors import GanpipeError
 from .optimizers import STATE_NAMES
 
 
-class Unfit(GanpipeError):
+class CheckpointMismatch(GanpipeError):
     """A checkpoint that is not one of this training."""
 
 
@@ -27,23 +27,23 @@ def read(content: bytes, device: torch.device | str) -> dict[str, Any]:
     """The state in a checkpoint's bytes.
 
     Raises:
-        Unfit: it is packed, so that it could become any size; torch writes none that is.
+        CheckpointMismatch: it is packed, so that it could become any size; torch writes none that is.
         Exception: whatever torch raises where it is no checkpoint.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(content):
-                raise Unfit(f"its part {entry.filename[:100]!r} is packed, or larger than the file")
+                raise CheckpointMismatch(f"its part {entry.filename[:100]!r} is packed, or larger than the file")
     state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     if not isinstance(state, dict):
-        raise Unfit(f"it holds a {type(state).__name__}, not the state of a training")
+        raise CheckpointMismatch(f"it holds a {type(state).__name__}, not the state of a training")
     return state
 
 
 def require(condition: bool, what: str) -> None:
-    """Raise Unfit unless the condition holds."""
+    """Raise CheckpointMismatch unless the condition holds."""
     if not condition:
-        raise Unfit(f"the checkpoint is not one of this training: {what}; delete it to start anew")
+        raise CheckpointMismatch(f"the checkpoint is not one of this training: {what}; delete it to start anew")
 
 
 def check(
@@ -58,7 +58,7 @@ def check(
         optimizers: by player.
 
     Raises:
-        Unfit: naming the first difference.
+        CheckpointMismatch: naming the first difference.
     """
     require(isinstance(state, dict) and set(state) == set(own), f"it has the parts {_names(state)}")
     for part in ("gan", "ema", "pools"):

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
 from ..section import nearest
-from .failures import SAME_AGAIN, described, may_pass, unwrapped
+from .failures import FAILS_AGAIN, describe_error, is_transient, unwrap_error
 from .observers import Tracker
 from .search_settings import AdamSpace, Distribution, TuneSettings
 from .settings import ClusterSettings
@@ -194,20 +194,20 @@ def _new_tuner(
         tune_config=tune.TuneConfig(
             num_samples=settings.num_trials,
             # The random searcher keeps its own count, and Tune would warn of two.
-            max_concurrent_trials=_room(settings) if settings.searcher == "tpe" else None,
+            max_concurrent_trials=_num_concurrent_trials(settings) if settings.searcher == "tpe" else None,
             search_alg=_searcher(settings, job.score_name, space),
             scheduler=_scheduler(settings, job.score_name),
             reuse_actors=settings.workers_per_trial == 1,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
             name=_TRIALS,
             storage_path=storage,
             verbose=0,
-            # A trial whose process died starts again, from its own checkpoint where it has one; see `_trials`.
+            # A trial whose process died starts again, from its own checkpoint where it has one; see `_trial_callback`.
             failure_config=tune.FailureConfig(max_failures=max_failures),
-            callbacks=[_trials(job.name, settings.num_trials, job.score_name, max_failures)],
+            callbacks=[_trial_callback(job.name, settings.num_trials, job.score_name, max_failures)],
         ),
     )
 
@@ -221,34 +221,34 @@ def _result(results: Any, objective: str) -> SearchResult:
     """
     failed = f"tune: {results.num_errors} of {len(results)} trials failed"
     for error in results.errors:
-        if not may_pass(error):
-            again = "" if isinstance(unwrapped(error), GanpipeError) else f"; {SAME_AGAIN}"
-            raise GanpipeError(f"{failed}: {described(error, str(error))}{again}")
+        if not is_transient(error):
+            again = "" if isinstance(unwrap_error(error), GanpipeError) else f"; {FAILS_AGAIN}"
+            raise GanpipeError(f"{failed}: {describe_error(error, str(error))}{again}")
     if results.errors:
-        cause = described(results.errors[0], str(results.errors[0]))
+        cause = describe_error(results.errors[0], str(results.errors[0]))
         raise UnavailableError(f"{failed}: {cause}; the same command tries them again")
     # A search that went on lists the trials in another order than one that was not stopped.
     ended = [(results[index].metrics or {}, results[index].config or {}) for index in range(len(results))]
-    ended.sort(key=lambda trial: _place(trial[0]["experiment_tag"]))
+    ended.sort(key=lambda trial: _trial_index(trial[0]["experiment_tag"]))
     trials = [
-        Trial(number, _nested(config), int(metrics["images_seen"]), float(metrics[objective]))
+        Trial(number, _by_player(config), int(metrics["images_seen"]), float(metrics[objective]))
         for number, (metrics, config) in enumerate(ended)
     ]
     return SearchResult(objective, trials)
 
 
-def _place(experiment_tag: str) -> int:
+def _trial_index(experiment_tag: str) -> int:
     """The place of a trial in the order in which the searcher made them; the first is 0 or 1."""
     return int(experiment_tag.partition("_")[0])
 
 
-def _name(trial: Any) -> str:
+def _trial_name(trial: Any) -> str:
     """A trial's place and a digest of its settings: the same after a restart, even where Tune had noted nothing yet."""
     settings = hashlib.sha256(json.dumps(trial.config, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{_place(trial.experiment_tag)}-{settings[:8]}"
+    return f"{_trial_index(trial.experiment_tag)}-{settings[:8]}"
 
 
-def _nested(flat: Mapping[str, float]) -> AdamByPlayer:
+def _by_player(flat: Mapping[str, float]) -> AdamByPlayer:
     nested: AdamByPlayer = {}
     for key, value in flat.items():
         player, name = key.rsplit(".", 1)
@@ -267,7 +267,7 @@ def _trial(
     from ray.tune.integration.ray_train import TuneReportCallback
 
     name = tune.get_context().get_trial_name()
-    adam = _nested(config)
+    adam = _by_player(config)
     job = dataclasses.replace(
         job,
         name=f"trial {name}",
@@ -284,7 +284,7 @@ def _trial(
         print(f"{job.name}: {error}", flush=True)
         tune.report({"images_seen": job.settings.num_images, job.score_name: math.inf})
     except Exception as error:  # of whatever kind: it goes on to Tune, which would try the trial again
-        if not may_pass(error):
+        if not is_transient(error):
             tune.report({"images_seen": 0, job.score_name: math.inf, _FINAL: True})
         raise
 
@@ -301,7 +301,7 @@ class _TrialTracker:
         return self.open_trial_tracker(self.name, self.adam)
 
 
-def _room(settings: TuneSettings) -> int:
+def _num_concurrent_trials(settings: TuneSettings) -> int:
     """How many trials the cluster has room for side by side, at least 1 and at most max_concurrent_trials."""
     import ray
 
@@ -329,7 +329,9 @@ def _searcher(settings: TuneSettings, metric: str, space: SearchSpace) -> Any:
         from ray.tune.search import BasicVariantGenerator
 
         return BasicVariantGenerator(
-            points_to_evaluate=[space.first], max_concurrent=_room(settings), random_state=settings.seed
+            points_to_evaluate=[space.first],
+            max_concurrent=_num_concurrent_trials(settings),
+            random_state=settings.seed,
         )
     import optuna
     from ray.tune.search.optuna import OptunaSearch
@@ -352,7 +354,7 @@ def _optuna_distribution(distribution: Distribution) -> Any:
     return FloatDistribution(low, high, log=distribution.log_uniform is not None)
 
 
-def _trials(name: str, num_trials: int, metric: str, max_failures: int) -> Any:
+def _trial_callback(name: str, num_trials: int, metric: str, max_failures: int) -> Any:
     """A line for every trial that ends, and no further try of one that would fail again."""
     from ray import tune
 

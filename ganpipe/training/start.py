@@ -171,7 +171,7 @@ def _read(start: Start) -> dict[str, Tensor]:
     return safetensors.torch.load(content)
 
 
-def of_checkpoint(filesystem: fsspec.AbstractFileSystem, path: str) -> bytes:
+def weights_of_checkpoint(filesystem: fsspec.AbstractFileSystem, path: str) -> bytes:
     """The weights in a checkpoint, with the moving averages under `ema:<name>`, as a safetensors file.
 
     Args:

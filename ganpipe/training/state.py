@@ -164,7 +164,9 @@ class TrainingState:
         player, settings = self.players[name], self.players[name].optimizer
         if player.over_time is not None:
             settings = player.over_time(settings, self.progress)
-        optimizers.set_to(self.optimizers[name], settings, self.settings.schedule.factor(self.progress.fraction))
+        optimizers.apply_settings(
+            self.optimizers[name], settings, self.settings.schedule.factor(self.progress.fraction)
+        )
         return self.optimizers[name]
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -192,7 +194,7 @@ class TrainingState:
                 for name, tensor in module.state_dict().items()
             }
 
-    def agree(self, world: World) -> None:
+    def synchronise(self, world: World) -> None:
         """Let rank 0's state be that of all workers, as a checkpoint has it: buffers are rank 0's, and pools are
         gathered from their shares. Collective."""
         world.broadcast(self.gan.buffers())
@@ -279,7 +281,7 @@ class CheckpointStore:
         return f"{self._folder}/checkpoint-{images_seen:012d}.pt"
 
     @contextlib.contextmanager
-    def held(self, wait_seconds: float = 120) -> Iterator[None]:
+    def locked(self, wait_seconds: float = 120) -> Iterator[None]:
         """Within this block no other process of this host writes here, where `here` is a folder.
 
         A worker may outlive its driver, or the worker that takes its place may start first: two that write at once
@@ -366,16 +368,16 @@ class CheckpointStore:
 
     # --- ending a training early: whoever started it asks, its workers look
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Ask the training that writes here to end at a checkpoint, soon."""
         self._filesystem.makedirs(self._folder, exist_ok=True)
         self._filesystem.pipe_file(f"{self._folder}/stop", b"")
 
-    def stop_asked(self) -> bool:
+    def is_stop_requested(self) -> bool:
         self._filesystem.invalidate_cache()
         return bool(self._filesystem.exists(f"{self._folder}/stop"))
 
-    def forget_stop(self) -> None:
+    def clear_stop_request(self) -> None:
         """A new training starts: what its predecessor was asked is over."""
-        if self.stop_asked():
+        if self.is_stop_requested():
             self._filesystem.rm_file(f"{self._folder}/stop")

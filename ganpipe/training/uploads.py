@@ -37,7 +37,7 @@ def write_checked(filesystem: Any, path: str, content: bytes) -> None:
             f"{len(content):,} of {hashlib.sha256(content).hexdigest()[:12]}"
         )
 
-    _insist(write, filesystem.unstrip_protocol(path))
+    _retry(write, filesystem.unstrip_protocol(path))
 
 
 def move_checked(filesystem: Any, source: str, target: str) -> None:
@@ -56,10 +56,10 @@ def move_checked(filesystem: Any, source: str, target: str) -> None:
             filesystem.mv(source, target)
         return ""
 
-    _insist(move, filesystem.unstrip_protocol(target))
+    _retry(move, filesystem.unstrip_protocol(target))
 
 
-def _insist(action: Callable[[], str], url: str) -> None:
+def _retry(action: Callable[[], str], url: str) -> None:
     """Do `action` until it says nothing: it returns what is wrong, or raises an error of the storage's own kind."""
     for wait_seconds in (*WAITS_SECONDS, None):
         try:

@@ -25,7 +25,7 @@ class Psnr(PairMetric):
     better = "higher"
     tells = "Peak signal-to-noise ratio, in dB, of each generated image against the image that it should be"
 
-    def of_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
+    def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
         from torchmetrics.functional.image import peak_signal_noise_ratio
 
         samples, targets = (torch.from_numpy(images).float() for images in (samples_NCHW, targets_NCHW))

@@ -21,9 +21,9 @@ class Ssim(PairMetric):
 
     better = "higher"
     tells = "Structural similarity of each generated image to the image that it should be, 1 for equal images"
-    least_side = 6  # half a window is reflected
+    min_side = 6  # half a window is reflected
 
-    def of_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
+    def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         found = []
