@@ -57,7 +57,7 @@ class Evaluation:
         with (folder / CLASS_FIDS).open("w", encoding="utf-8", newline="") as file:
             rows = [(name, found.fid, found.num_real, found.num_generated) for name, found in self.class_fids.items()]
             csv.writer(file, lineterminator="\n").writerows([("class", "fid", "real", "generated"), *rows])
-        shutil.rmtree(folder / figures.FOLDER, ignore_errors=True)  # those of another GAN, where DVC does not run this
+        shutil.rmtree(folder / figures.FOLDER, ignore_errors=True)  # of an earlier GAN, where this runs without DVC
         (folder / figures.FOLDER).mkdir()
         for name, content in self.figures.items():
             (folder / figures.FOLDER / f"{name}.png").write_bytes(content)
@@ -77,7 +77,7 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
             f"{expected.hash}; run `ganpipe reference` again"
         )
     gan, num_real = subject.gan, len(subject.real.features_ND)
-    if num_real < settings.min_real:  # of a domain; `require_images` has counted the others
+    if num_real < settings.min_real:  # of one domain; `require_images` has counted those of the split
         raise GanpipeError(
             f"{type(gan).__name__} is compared with {num_real} real images, and evaluate.num_neighbours "
             f"{settings.num_neighbours} needs {settings.min_real}; raise evaluate.num_real"
@@ -103,7 +103,7 @@ def _figures(subject: Subject, measured: Measured) -> dict[str, bytes]:
 
 
 def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
-    """Samples and their features; what compares them with the images that they should be sees one part at a time."""
+    """Features of the samples, and the values of metrics of pairs: one part of the images is in memory at a time."""
     gan, settings = subject.gan, subject.settings
     target = gan.fields[0]
     values = {metric.name(): np.empty(len(subject.seeds)) for metric in pair_metrics}

@@ -28,7 +28,7 @@ INCEPTION_NUM_FEATURES, INCEPTION_SIZE = 2048, 299
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 
 _CPU_BATCH = 32
-"""Images that one thread takes at once; of more, the activations do not fit into a core's cache."""
+"""Images that one thread takes at once; the activations of more images do not fit into a core's cache."""
 
 
 @dataclass(eq=False)
@@ -93,13 +93,14 @@ class Extractor:
 def single_threaded_pool(num_threads: int) -> ThreadPoolExecutor:
     """Threads in each of which torch computes with one thread.
 
-    A batch a thread, rather than a batch over all threads: these wait for each other after every layer, spinning, which
-    on a machine that does something else besides took 25 times as long; and a result does not depend on their number.
+    Each thread takes a batch of its own. Several threads that share a batch wait for each other after every layer, in a
+    busy loop, which took 25 times as long on a machine that had other work, too. The result does not depend on the
+    number of threads.
     """
     started = threading.Barrier(num_threads + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # the thread takes the process's number now, not later in place of the next line's
+        torch.get_num_threads()  # sets the process's number in this thread; torch would do so later, after the next line
         torch.set_num_threads(1)
         started.wait()
 
@@ -134,13 +135,16 @@ def efficientnet_lite0(
 ) -> Extractor:
     """EfficientNet-Lite0 trained on ImageNet, D = 1280: the last layer before the classifier, averaged over positions.
 
-    The weights expect RGB as (value - 127) / 128. Of that, (value / 255 - mean) / std of torchvision, and [0, 1], it is
-    the one under which activations on photographs have the mean and variance that batch norm's running statistics
-    remember; likewise "SAME" padding among the paddings (tests/evaluation/test_extractors.py).
+    The weights expect RGB as (value - 127) / 128. Two other scalings were tried, (value / 255 - mean) / std of
+    torchvision and [0, 1]: only with the first do activations on photographs have the mean and variance that batch
+    norm's running statistics remember. "SAME" padding was found in the same way (tests/evaluation/test_extractors.py).
 
     Args:
-        resize: side in pixels of what the network sees; None for its own, 224.
+        resize: side in pixels of the images that the network sees; None for its own, 224.
         path: the file with the weights; by default the one of the installed package.
+
+    Raises:
+        GanpipeError: the file is missing, or is not the known one.
     """
     device = torch.device(device)
     network = efficientnet.published(path)
@@ -181,6 +185,9 @@ def inception(path: str | Path, device: torch.device | str = "cpu", batch_size: 
     """The standard FID network (Inception v3 of 2015-12-05, Heusel 2017), D = 2048, read as TorchScript.
 
     The script scales values and resizes to 299 pixels itself, bilinearly without antialiasing like the original.
+
+    Raises:
+        GanpipeError: the file is missing, or is not the known one.
     """
     device = torch.device(device)
     remedy = f"download {INCEPTION_URL} and set evaluate.inception_path to it"
@@ -198,7 +205,11 @@ def inception(path: str | Path, device: torch.device | str = "cpu", batch_size: 
 
 
 def load_torchscript(path: Path, sha256: str, remedy: str, device: torch.device) -> torch.jit.ScriptModule:
-    """A TorchScript module, once its file is the known one: TorchScript is code."""
+    """A TorchScript module, loaded only if its file has this SHA-256, because TorchScript is code.
+
+    Raises:
+        GanpipeError: the file is missing, or is another one; ends with `remedy`.
+    """
     content = read_verified(path, sha256, remedy)
     module: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(content), map_location=device).eval()
     return module

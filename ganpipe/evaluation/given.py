@@ -22,9 +22,10 @@ def field_reader(gan: Gan, dataset: Dataset, indices_N: np.ndarray, seed: int, n
     """Reads fields of `gan` from the evaluation's split: row i belongs to sample i.
 
     Args:
-        indices_N: the reference's images. Their order is that of the rows, which begin again with the first where there
-            are more samples; those of a view come in a random order of their own.
+        indices_N: the reference's images. Sample i takes the i-th of them; where there are more samples than images, they
+            start again with the first. The images of a view come in a random order of their own.
         seed: of the reference.
+        names: of the fields that are read.
     """
     origins = gan.origins(gan.config, gan.data)
 

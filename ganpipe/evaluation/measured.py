@@ -32,7 +32,7 @@ class Subject:
     Attributes:
         gan: with the weights to be measured: as they will be released.
         dataset: the split that `settings` name, from which `reference` was computed.
-        reference: all real images that are compared with; `real` has those of the domain that the generator makes.
+        reference: features of real images of all domains; `real` has only those of the domain that the generator makes.
         averaged: whether these weights are a moving average (EMA); for the protocol.
         training: the training split, for the nearest training images; by default `dataset`.
     """
@@ -80,7 +80,7 @@ class Measured:
         real: features of real images, and their classes.
         features_MD: of the samples.
         settings: how metrics are computed.
-        labels_M: the classes that the samples were given; None without.
+        labels_M: the classes that the samples were given; None for a GAN without labels.
         num_classes: of the dataset.
         pair_values: metric -> its value for each sample and the image that it should be, (M,).
     """

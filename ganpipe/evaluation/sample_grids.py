@@ -24,7 +24,7 @@ MAX_COLUMNS = 32
 
 
 def classes_in_turn(gan: Gan, num_samples: int) -> dict[str, np.ndarray] | None:
-    """What a grid's samples are given where labels are all that the GAN takes: the classes in turn. Else None."""
+    """The classes in turn, for a grid of samples, where labels are all that the GAN is given; else None."""
     labels = {name: spec for name, spec in gan.conditions.items() if name in gan.given and spec.kind == "label"}
     if len(labels) < len(gan.given):
         return None
@@ -73,7 +73,7 @@ def _example_grid(gan: Gan, progress: Progress, num_pictures: int, seed: int, da
 
 
 def _resized_like(images_NCHW: np.ndarray, others_NCHW: np.ndarray) -> np.ndarray:
-    """Images of the size and channels of others: pixel by pixel, grey as RGB, RGB as grey."""
+    """`images_NCHW` with the size and channels of `others_NCHW`: pixels are repeated or left out."""
     channels, side = others_NCHW.shape[1], others_NCHW.shape[2]
     positions = np.arange(side) * images_NCHW.shape[2] // side
     sized = images_NCHW[:, :, positions][:, :, :, positions]

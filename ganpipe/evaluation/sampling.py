@@ -1,4 +1,4 @@
-"""Images from a generator, as bytes: each is a function of its seed and what it is given alone, up to rounding.
+"""Images from a generator, as bytes: each depends, up to rounding, on its seed and what it is given alone.
 
 Legend: N images, C channels, H height, W width.
 """
@@ -37,7 +37,11 @@ def quantise(images_NCHW: Tensor) -> np.ndarray:
 
 
 def device_and_dtype(gan: Gan) -> tuple[torch.device, torch.dtype]:
-    """Where the networks are, and the type in which they compute."""
+    """Where the networks are, and the type in which they compute.
+
+    Raises:
+        GanpipeError: the GAN has no weights.
+    """
     for parameter in gan.parameters():
         if not parameter.is_meta:  # a loaded generator may have a discriminator without weights
             return parameter.device, parameter.dtype
@@ -111,7 +115,7 @@ def conditions_of(gan: Gan, seeds: Sequence[int], given: Given) -> dict[str, Ten
     found = {}
     for name, spec in gan.conditions.items():
         if name not in given:
-            # A stream of their own: the latents of a seed are the same with a given and with a drawn label.
+            # From a stream of its own, so that a seed has the same latents whether its label is given or drawn.
             rows = spec.drawn(SeededDraws([derive_seed(name, seed) for seed in seeds]))
             if rows is None:
                 raise GanpipeError(f"{name_of_gan} needs a row of {name!r} for each seed")
@@ -140,7 +144,7 @@ def _batch(gan: Gan, num_samples: int, draws: Draws, given: Mapping[str, Tensor]
 def _sample(gan: Gan, progress: Progress, conditions: Batch, seed: int) -> np.ndarray:
     device = conditions.device
     with evaluating(gan), torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed("sampling", seed))  # for what is no property of a sample: noise maps, dropout
+        torch.manual_seed(derive_seed("sampling", seed))  # for dropout and noise maps, which no sample's seed decides
         return quantise(gan.sample(conditions, progress))
 
 

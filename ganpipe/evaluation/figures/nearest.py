@@ -1,4 +1,4 @@
-"""Of all samples those that come nearest to a training image, where copies would be, and what they are near.
+"""The samples that are nearest to a training image, as copies would be, beside their nearest training images.
 
 Legend: N samples, K neighbours, C channels, H height, W width.
 """

@@ -59,7 +59,7 @@ def direction_of(full_name: str) -> Literal["lower", "higher"] | None:
 
 
 def descriptions(full_names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Of each metric which values are `better` and what it `tells`, as plain values."""
+    """For each name: which values are `better`, and what the metric `tells`, as plain values."""
     return {name: {"better": direction_of(name) or "", "tells": meaning_of(name)} for name in full_names}
 
 

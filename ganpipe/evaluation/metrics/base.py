@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Metric(ABC):
-    """A number of a generator. A subclass is final and alone in a file that has its name.
+    """A number that describes a generator. A subclass is final and alone in a file that has its name.
 
     It is computed for every GAN that provides what it needs.
     """
@@ -49,7 +49,7 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self, measured: Measured) -> float | None:
-        """Its value; None where these samples are too few for one."""
+        """Its value; None where there are too few samples for a value."""
 
 
 class PairMetric(Metric, ABC):

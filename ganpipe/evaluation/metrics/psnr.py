@@ -18,8 +18,8 @@ _PEAK = 255.0
 class Psnr(PairMetric):
     """The mean over images of 10 log10(255^2 / mean squared error).
 
-    Two equal images have an infinite ratio, and so would the mean; they count as if one value of the image were off
-    by 1.
+    The ratio of two equal images is infinite, and would make the mean infinite, too. Such a pair counts as if one value
+    of the image differed by 1.
     """
 
     better = "higher"
