@@ -100,7 +100,8 @@ def single_threaded_pool(num_threads: int) -> ThreadPoolExecutor:
     started = threading.Barrier(num_threads + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # sets the process's number in this thread; torch would do so later, after the next line
+        # At the first such call in a thread, torch sets the process's number: it has to come before the next line.
+        torch.get_num_threads()
         torch.set_num_threads(1)
         started.wait()
 

@@ -22,8 +22,8 @@ def field_reader(gan: Gan, dataset: Dataset, indices_N: np.ndarray, seed: int, n
     """Reads fields of `gan` from the evaluation's split: row i belongs to sample i.
 
     Args:
-        indices_N: the reference's images. Sample i takes the i-th of them; where there are more samples than images, they
-            start again with the first. The images of a view come in a random order of their own.
+        indices_N: the reference's images. Sample i takes the i-th of them; after the last image, the first
+            follows again. The images of a view come in a random order of their own.
         seed: of the reference.
         names: of the fields that are read.
     """

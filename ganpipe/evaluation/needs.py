@@ -44,8 +44,8 @@ def is_paired(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
 
 
 def label_given(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> str | None:
-    """The name in `given` under which the GAN takes the dataset's class; None where it does not take the class, or makes
-    images of a single domain only."""
+    """The name in `given` under which the GAN takes the dataset's class; None where it does not take the class, or
+    makes images of a single domain only."""
     origins = gan.origins(config, data)
     if is_view(origins[gan.fields[0]]):
         return None

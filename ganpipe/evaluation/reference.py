@@ -1,4 +1,4 @@
-"""Features of real images: computed once, kept as safetensors beside their protocol, refused where the protocol differs.
+"""Features of real images: computed once, kept as safetensors beside their protocol, refused under another protocol.
 
 Legend: N images, D features.
 """

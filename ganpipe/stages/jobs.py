@@ -1,4 +1,4 @@
-"""What `tune` and `train` share: how they begin, the job that they hand to Ray, and Ray with room for it."""
+"""What `tune` and `train` share: how they begin, the job that they hand to Ray, and a Ray cluster with room for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ResultT = TypeVar("ResultT")
 
 
 def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manifest]:
-    """The settings, and the shards' manifest once every shard is as it says.
+    """The settings, and the shards' manifest, against which every shard has been verified.
 
     Raises:
         GanpipeError: there are arguments, params.yaml is wrong, there is no commit, a shard is damaged, or there are
@@ -52,10 +52,10 @@ class Needs:
     """What a stage asks of the cluster.
 
     Attributes:
-        section: of params.yaml, that asks for it.
-        num_workers: without which it cannot begin.
-        cpus, gpus: of one worker.
-        may_grow: it takes up hosts that join while it runs.
+        section: the section of params.yaml with these numbers.
+        num_workers: the fewest workers with which the stage can begin.
+        cpus, gpus: per worker.
+        may_grow: whether the stage uses hosts that join while it runs.
     """
 
     section: str
@@ -98,9 +98,11 @@ def connect_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: 
 
 
 def run_concurrently(opening: Callable[[], RunT], work: Callable[[], ResultT]) -> tuple[RunT, Future[ResultT]]:
-    """What `opening` returns, and what became of `work`, done meanwhile: MLflow and Ray both take seconds to reach.
+    """Open the MLflow run in a thread while this one does `work`: MLflow and Ray both take seconds to reach.
 
-    An error of `work` is raised where its result is taken, so that the run, which is open by then, ends with it.
+    Returns:
+        What `opening` returned, and the outcome of `work`. An error of `work` is raised where its result is taken, so
+        that the run, which is open by then, ends with that error.
     """
     done: Future[ResultT] = Future()
     with ThreadPoolExecutor(1) as thread:

@@ -1,7 +1,7 @@
-"""What `tune` and `train` do on Ray, as a job of a cluster elsewhere: described, run there, its result read.
+"""The Ray part of `tune` and `train` as a job of a remote cluster: described, run there, its result read here.
 
-What is described is JSON, beside this project's code all that the cluster is sent: no pickle and no secret. What comes
-back lies in the work's folder, which has a URL: checkpoints and sample grids, and `result.json`.
+The cluster is sent the description, which is JSON, and this project's code: no pickle and no secret. Checkpoints, sample
+grids and `result.json` come back in the work's folder, which has a URL.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Work:
     start: Start | None = None
 
     def to_json(self) -> str:
-        """As JSON."""
+        """What the cluster is sent."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["params"] = self.params.model_dump(mode="json", by_alias=True)
         values["shards"] = dataclasses.asdict(self.shards) | {
@@ -78,11 +78,11 @@ class Work:
 
     @classmethod
     def from_json(cls, text: str) -> Work:
-        """From JSON, on a host of the cluster."""
+        """The work as a host of the cluster reads it."""
         values = json.loads(text)
         manifest = Manifest.model_validate(values["shards"].pop("manifest"))
         spool = str(host_cache() / "tracking")
-        # Who may write to MLflow is what this host's environment says, never the description.
+        # Credentials for MLflow come from this host's environment, never from the description.
         uri = os.environ.get("MLFLOW_TRACKING_URI") or values["tracker"]["uri"]
         return cls(
             **values
@@ -137,7 +137,7 @@ def search_result(values: Mapping[str, Any]) -> SearchResult:
 
 
 def run_work(work: Work) -> SearchResult | None:
-    """The job's own process: one of the cluster's."""
+    """Do the work in the job's own process, on a host of the cluster."""
     needs = needs_of(work.params, work.stage)
     cluster.connect(os.environ["RAY_ADDRESS"])
     cluster.require(needs.num_workers, needs.cpus, needs.gpus, work.params.cluster.wait_seconds, needs.section)

@@ -18,7 +18,7 @@ from ..training.settings import ClusterSettings
 from .common import SHARDS
 
 PUBLIC_OPTIONS = ("endpoint_url", "region_name")
-"""What of an S3 remote's configuration workers are told; credentials are their hosts' own."""
+"""The part of an S3 remote's configuration that workers are sent; credentials are those of their hosts."""
 
 
 def shards_for_all(
@@ -28,8 +28,8 @@ def shards_for_all(
 
     Args:
         tracking_uri: where MLflow is.
-        cpus, gpus: of one worker.
-        may_grow: hosts may join while the work goes on.
+        cpus, gpus: per worker.
+        may_grow: whether hosts may join while the work goes on.
 
     Raises:
         GanpipeError: workers would run on other hosts, which do not reach checkpoints, MLflow or shards.
@@ -49,10 +49,10 @@ def shards_for_all(
 
 
 def require_shared(settings: ClusterSettings, tracking_uri: str, others: Iterable[str]) -> None:
-    """Checkpoints and runs have addresses that mean the same on every host.
+    """Return if the addresses of checkpoints and runs mean the same on every host.
 
     Raises:
-        GanpipeError: naming the setting that is a place of this host alone.
+        GanpipeError: names the setting whose address only this host reaches.
     """
     names = ", ".join(sorted(others))
     if settings.storage_path is None or "://" not in settings.storage_path:
@@ -69,14 +69,14 @@ def require_shared(settings: ClusterSettings, tracking_uri: str, others: Iterabl
 
 
 def require_reachable(shards: ShardSet, reason: str, lacking: dict[str, str]) -> None:
-    """Hosts that do not see the shards' folder can fetch them.
+    """Return if the hosts that do not see the shards' folder can fetch the shards by their URLs.
 
     Args:
-        reason: why there are no URLs, where there are none.
+        reason: a clause that says why there are no URLs; empty where there are.
         lacking: address -> node of these hosts.
 
     Raises:
-        GanpipeError: they cannot, and what to do.
+        GanpipeError: they cannot; says what to do.
     """
     if not shards.urls:
         raise GanpipeError(
@@ -109,7 +109,7 @@ def with_dvc_urls(shards: ShardSet) -> tuple[ShardSet, str]:
             known = entries[MANIFEST][1].hash_info.value
             found = hashlib.md5((SHARDS / MANIFEST).read_bytes(), usedforsecurity=False).hexdigest()
             if known != found:
-                return shards, "dvc.lock has other shards than lie there (run `dvc repro ingest`)"
+                return shards, "dvc.lock names other shards than are in the folder (run `dvc repro ingest`)"
             remote = {name: index.storage_map.get_remote(entry) for name, (index, entry) in entries.items()}
             filesystem = remote[MANIFEST][0]
             if missing := _missing(filesystem, [remote[name][1] for name in names]):
@@ -125,7 +125,7 @@ def with_dvc_urls(shards: ShardSet) -> tuple[ShardSet, str]:
 
 
 def _missing(filesystem: Any, paths: list[str]) -> int:
-    """How many of `paths` are not in a file system of DVC's.
+    """How many of `paths` are not in a file system of DVC.
 
     Raises:
         UnavailableError: it does not answer.

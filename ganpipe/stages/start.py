@@ -26,7 +26,7 @@ START_FILE = "start.safetensors"
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """The weights that `train.start_from` means, read.
+    """The weights that `train.start_from` names, in memory.
 
     Attributes:
         origin: `models:/NAME/NUMBER`, or the path or URL as it stands in params.yaml.
@@ -62,10 +62,10 @@ class FoundWeights:
 
 
 def find_weights(params: Params, data: DataSpec, tracker: Tracker) -> FoundWeights | None:
-    """The weights that `train.start_from` means, and a few printed lines on which of them fit; None where it is null.
+    """The weights that `train.start_from` names; None where it is null. Prints which of them fit.
 
     Args:
-        data: of the images to train on.
+        data: what the GAN may know of the images to train on.
 
     Raises:
         GanpipeError: there is nothing there, or no weights that fit this GAN.

@@ -31,7 +31,7 @@ from .start import find_weights
 from .work import mark_done, work_folder
 
 GRACE_SECONDS = 8.0
-"""From SIGTERM to the end: what the workers have to write a checkpoint. Prefect and others kill after 10 s and more."""
+"""From SIGTERM to the end: time for the workers to write a checkpoint. Prefect and others kill after 10 s or more."""
 
 
 def main(argv: list[str]) -> int:
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     with opened as run:
         run.log_params(settings)
         if is_there:
-            print("the training is there already, of a run that did not come to its end or had the same work")
+            print("the training is complete already: an earlier run with the same work did it")
         elif address:
             adam = read_json(TUNE / "best.json", made_by="tune")
             here = ShardSet(str(SHARDS.absolute()), manifest)
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
         chosen = _write(job, state, key, manifest.digest, origin)
         for path in sorted((TRAIN / CURVES).iterdir()):
             run.log_artifact(path, CURVES)
-        if REAL_IMAGES.is_file():  # not where shards of an earlier ganpipe are trained on by hand
+        if REAL_IMAGES.is_file():  # missing where an earlier ganpipe made the shards
             run.log_artifact(REAL_IMAGES)
         leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id, run.experiment_id)})
     mark_done(folder, [TRAIN / "generator.safetensors", TRAIN / "model.json"])
@@ -128,7 +128,7 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, s
 
 
 def write_curves(folder: Path, rows: Sequence[dict[str, float]]) -> None:
-    """A table per quantity, `<quantity>.csv`: step, images_seen and its values; what was there before goes."""
+    """A table per quantity, `<quantity>.csv`: step, images_seen and its values; earlier tables are removed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     counts = ("step", "images_seen")

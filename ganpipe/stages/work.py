@@ -1,4 +1,4 @@
-"""Where a stage keeps its work until its outputs are safe, and who has it: one run at a time."""
+"""Where a stage keeps its work until its outputs are safe, which one run at a time uses."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _DONE = ".done.json"
 def work_folder(storage_path: str | None, stage: str, key: str) -> str:
     """Where an interrupted stage finds what it needs to go on: a path or URL.
 
-    Of this checkout's runs one at a time has it: another with the same work waits here until that one has ended, and
-    then finds what it made. Work whose outputs DVC has taken is gone by then: a stage that is forced starts anew.
+    One run of this checkout at a time uses it: another run with the same work waits here until the first has ended, and
+    then finds what it made. Work whose outputs DVC has taken is removed, so that a stage that is forced starts anew.
 
     Raises:
         GanpipeError: `storage_path` cannot be written.
@@ -45,15 +45,16 @@ def work_folder(storage_path: str | None, stage: str, key: str) -> str:
 
 
 def mark_done(folder: str, outs: Sequence[Path]) -> None:
-    """The stage has written its outputs from the work in `folder`, which stays until DVC has taken them.
+    """Note that the stage has written its outputs from the work in `folder`, which stays until DVC has taken them.
 
-    Killed before that, the stage runs again, and would have to do the work again.
+    A stage that is killed before that runs again, and without this work it would have to do everything again.
 
     Args:
-        outs: files among the outputs, relative to the working directory, by whose digests DVC's taking them is seen.
+        outs: some of the output files, relative to the working directory. DVC has taken the outputs when dvc.lock holds
+            the digests of these files.
     """
     work = folder.rstrip("/").rsplit("/", 1)[-1]
-    # As seen from the checkout, which may be moved, or copied: a copy must never remove the work of the other.
+    # Paths are relative to the checkout, which may be moved or copied: a copy must never remove the other's work.
     note = {
         "folder": None if folder == str(_work_path(work)) else folder,
         "checkout": os.path.relpath(Path.cwd(), environment.home()),
@@ -77,7 +78,7 @@ def clear_done() -> None:
             with lock.acquire(timeout=0):
                 _remove(path)
         except Timeout:
-            print(f"{_folder(path)}: kept for another run that is at it", flush=True)
+            print(f"{_folder(path)}: kept, because another run is using it", flush=True)
 
 
 def _is_taken(note: dict[str, Any], checkout: Path) -> bool:

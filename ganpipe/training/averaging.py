@@ -24,7 +24,7 @@ Key = int | str
 
 @dataclass(frozen=True)
 class _PendingSum:
-    """Tensors of one type, flattened into one, on their way."""
+    """An all-reduce under way, of tensors of one type that are flattened into one."""
 
     work: torch.distributed.Work
     flat: Tensor
@@ -50,7 +50,7 @@ class GradientSums:
         """Add the loss's gradients, and the metrics.
 
         Args:
-            is_last: of the update's micro-batches.
+            is_last: of the update's micro-batches; its gradients are sent while the backward pass computes others.
         """
         overlapped = is_last and self._world.size > 1
         hooks = [

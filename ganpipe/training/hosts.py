@@ -28,7 +28,7 @@ def with_room(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
 
 
 def others(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
-    """The same without the host of this process."""
+    """As `with_room`, without the host of this process."""
     import ray
 
     own = ray.get_runtime_context().get_node_id()
@@ -80,5 +80,7 @@ def _on_each(function: Callable[[ShardSet], ResultT], shards: ShardSet, hosts: d
             found[address] = ray.get(answer, timeout=ANSWER_SECONDS)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise UnavailableError(f"{address} of the Ray cluster does not do what it is asked: {reason}") from error
+            raise UnavailableError(
+                f"host {address} of the Ray cluster does not run a task that it was given: {reason}"
+            ) from error
     return found

@@ -1,4 +1,4 @@
-"""Work as a job of a Ray cluster that this process is no part of: submitted or found again, followed, ended with it."""
+"""Jobs of a Ray cluster that this process is no part of: submitted or found again, followed, ended with it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 PATIENCE_SECONDS = 300.0
-"""How long the job server may be away before following it is given up. The job goes on."""
+"""How long the job server may be unreachable before this process gives up. The job goes on."""
 ASK_SECONDS, STOP_SECONDS = 6.0, 2.0
-"""How long a job has to end by itself, and to end once it is stopped; whoever ends this process waits 10 s."""
+"""Time for a job to end by itself, then to end once it is stopped: 8 s, since this process is killed after 10 s."""
 _PAUSE_SECONDS = 1.0
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
@@ -51,10 +51,10 @@ class Job:
     """What is run in the cluster.
 
     Attributes:
-        name: of which there is one at a time.
-        entrypoint: command; the same for all, never put together from settings.
-        folder: what is sent along as its working directory, beside this project's code.
-        has_result: whether what it makes is there.
+        name: unique; two jobs of one name never run at the same time.
+        entrypoint: the command; a constant, never built from settings.
+        folder: sent along as the job's working directory, beside this project's code.
+        has_result: tells whether the job has left its result.
         request_stop: makes it end by itself, at a checkpoint.
     """
 

@@ -1,4 +1,4 @@
-"""What is done beside training: curves, sample grids, scores, checkpoints, and lines for the person who waits."""
+"""What happens beside training: curves, sample grids, scores, checkpoints, and progress lines on the console."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Report = Callable[[dict[str, float]], None]
 
 
 def throttled(report: Report, world: World, seconds: float = 30.0) -> Report:
-    """`report`, but at most once in so many seconds, on all ranks alike.
+    """`report`, called at most once every `seconds`, and at the same steps on all ranks.
 
-    A report waits for the controller's next look at its workers, up to half a second. A search has to hear of every
-    rung, but a training's controller does nothing with it: checkpoints are our own.
+    A report waits up to half a second for the controller. A search needs every report, because trials are compared at
+    rungs. The controller of a training does nothing with them, because this project writes its own checkpoints.
     """
     last = -math.inf
 
@@ -53,12 +53,12 @@ class Tracker(Protocol):
 
 
 STEPS_BETWEEN_LOOKS = 8
-"""How often several workers agree on whether to stop: a message between them each time."""
+"""After how many steps several workers agree on whether to stop, which takes a message each time."""
 
 
 def log_history(state: TrainingState, score_name: str, tracker: Tracker) -> None:
-    """Curves and scores of a training that goes on from a checkpoint: what a host that died had not sent yet is logged
-    all the same. The tracker leaves out what it has."""
+    """Log all curves and scores of a training that goes on from a checkpoint, because a host that died may not have
+    sent them. The tracker ignores what it has already."""
     for row in state.curves.rows:
         losses = {name: value for name, value in row.items() if name not in ("step", "images_seen")}
         tracker.log_metrics(losses, step=int(row["images_seen"]))
@@ -189,7 +189,7 @@ class Checkpoints:
 
 
 class StopOnRequest:
-    """Every few steps: was this training asked to end (a host that is to go away)? Then a checkpoint, and `Stopped`."""
+    """Looks every few steps whether the training was asked to end; then it saves a checkpoint and raises `Stopped`."""
 
     def __init__(self, world: World, store: CheckpointStore, checkpoints: Checkpoints, seconds: float = 1) -> None:
         self._world, self._store, self._checkpoints, self._pause = world, store, checkpoints, seconds

@@ -1,10 +1,10 @@
 """Where workers find each other: rank 0's store, which listens on its host's own address in the cluster, not on all.
 
-torch's own rendezvous opens that store on every interface, and it asks nobody who they are: whoever reaches it can read
-and write what the workers agree on. On one machine the address is 127.0.0.1.
+torch's own rendezvous opens that store on every interface and without authentication: whoever reaches it can read and
+write what the workers agree on. On one machine the address is 127.0.0.1.
 
-The actor that controls the workers imports this module and starts them after it: torch, which takes a second to import,
-is imported by what runs in the workers only.
+The actor that controls the workers imports this module before it starts them. Torch takes a second to import, so only
+the functions that run in the workers import it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import ray
 from ray.train.backend import Backend, BackendConfig
 
 _SHUTDOWN_SECONDS = 30.0
-"""For the process group's end; a worker that waits for one that has died does not answer."""
+"""Time for the process group to end; a worker that waits for a dead one does not answer."""
 _listening: list[socket.socket] = []
 """Rank 0's socket, from the moment its port is known until the store takes it over."""
 
@@ -32,12 +32,12 @@ def _listen(host: str) -> int:
 
 
 def join(backend: str, host: str, port: int, rank: int, size: int, timeout_seconds: float) -> None:
-    """Runs in each worker: the process group, over the store of rank 0."""
+    """Runs in each worker: joins the process group by the store of rank 0."""
     import torch.distributed as dist
 
     timeout = timedelta(seconds=timeout_seconds)
     if rank == 0:
-        taken = _listening.pop().detach()  # the store's own from here on
+        taken = _listening.pop().detach()  # from here on it belongs to the store
         store = dist.TCPStore(host, port, size, True, timeout, wait_for_workers=False, master_listen_fd=taken)
     else:
         store = dist.TCPStore(host, port, size, False, timeout)
@@ -45,7 +45,7 @@ def join(backend: str, host: str, port: int, rank: int, size: int, timeout_secon
 
 
 def _set_environment() -> None:
-    """Runs in each worker: torch's environment variables, its rank's among them."""
+    """Runs in each worker: sets torch's environment variables, among them the rank."""
     from ray.train.torch.config import _set_torch_distributed_env_vars
 
     _set_torch_distributed_env_vars()
@@ -59,7 +59,7 @@ def _end_process_group(size: int) -> None:
 
 
 class _Backend(Backend):
-    """As Ray's own for torch but for the store."""
+    """As Ray's own backend for torch, except for the store."""
 
     share_cuda_visible_devices = True
 
@@ -84,7 +84,7 @@ class _Backend(Backend):
 
 @dataclass
 class HostAddressConfig(BackendConfig):
-    """What `TorchTrainer` takes for a TorchConfig, with the store on the host's own address.
+    """Takes the place of Ray's TorchConfig; the store listens on its host's address in the cluster.
 
     Attributes:
         backend: of torch.distributed; the trainer fills in what suits its workers.

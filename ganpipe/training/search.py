@@ -96,7 +96,12 @@ def search(
     cluster: ClusterSettings,
     open_trial_tracker: OpenTrialTracker | None = None,
 ) -> SearchResult:
-    """Run the trials; Ray must be running. A search that was stopped in the same `job.folder` goes on where it was."""
+    """Run the trials; Ray must be running. A search that was stopped in the same `job.folder` goes on where it was.
+
+    Raises:
+        GanpipeError: there is nothing to search, or a trial failed with an error of the code.
+        UnavailableError: a trial's processes were lost more often than cluster.max_failures.
+    """
     from ray import tune
     from ray.tune.execution import class_cache
 
@@ -193,7 +198,7 @@ def _new_tuner(
         else {k: _tune_domain(d) for k, d in space.distributions.items()},
         tune_config=tune.TuneConfig(
             num_samples=settings.num_trials,
-            # The random searcher keeps its own count, and Tune would warn of two.
+            # The random searcher limits the number itself, and Tune warns where both limit it.
             max_concurrent_trials=_num_concurrent_trials(settings) if settings.searcher == "tpe" else None,
             search_alg=_searcher(settings, job.score_name, space),
             scheduler=_scheduler(settings, job.score_name),
@@ -238,12 +243,12 @@ def _result(results: Any, objective: str) -> SearchResult:
 
 
 def _trial_index(experiment_tag: str) -> int:
-    """The place of a trial in the order in which the searcher made them; the first is 0 or 1."""
+    """The number of a trial in the order in which the searcher made them; the first is 0 or 1."""
     return int(experiment_tag.partition("_")[0])
 
 
 def _trial_name(trial: Any) -> str:
-    """A trial's place and a digest of its settings: the same after a restart, even where Tune had noted nothing yet."""
+    """A trial's number and a digest of its settings: the same after a restart, even where Tune has no note yet."""
     settings = hashlib.sha256(json.dumps(trial.config, sort_keys=True, default=str).encode()).hexdigest()
     return f"{_trial_index(trial.experiment_tag)}-{settings[:8]}"
 
@@ -291,7 +296,7 @@ def _trial(
 
 @dataclass(frozen=True)
 class _TrialTracker:
-    """Opens a trial's tracker; a class, since it travels to the trial's workers."""
+    """Opens a trial's tracker; a class, because it is pickled and sent to the trial's workers."""
 
     open_trial_tracker: OpenTrialTracker
     name: str
@@ -355,12 +360,12 @@ def _optuna_distribution(distribution: Distribution) -> Any:
 
 
 def _trial_callback(name: str, num_trials: int, metric: str, max_failures: int) -> Any:
-    """A line for every trial that ends, and no further try of one that would fail again."""
+    """Tune's callback that prints a line for every trial that ends, and retries no trial that would fail again."""
     from ray import tune
 
     class Trials(tune.Callback):
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            trial.max_failures = max_failures  # of a search that went on, too
+            trial.max_failures = max_failures  # also where the search goes on with the trials of an earlier process
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -54,7 +54,9 @@ class Match:
     def lines(self, origin: str) -> list[str]:
         """What is taken and what is not, for people."""
         num_weights = len(self.taken) + len(self.fresh)
-        lines = [f"train.start_from: {origin}: {len(self.taken)} of {num_weights} tensors of the networks start there"]
+        lines = [
+            f"train.start_from: {origin}: {len(self.taken)} of {num_weights} tensors of the networks start from it"
+        ]
         if self.fresh:
             lines.append(
                 f"  {len(self.fresh)} start at random, because it has no such name and shape: {_some(self.fresh)}"

@@ -12,16 +12,16 @@ from fsspec.implementations.local import LocalFileSystem
 from ..errors import UnavailableError
 
 WAITS_SECONDS = (1.0, 3.0, 9.0)
-"""Before the second try and those after it."""
+"""Before the second try and each later one."""
 
 
 def write_checked(filesystem: Any, path: str, content: bytes) -> None:
-    """Write `content` to `path` (as fsspec has them), and see that it is there.
+    """Write `content` to `path` (a path of fsspec), and read it back to compare.
 
-    A local file is not read back: what came back would be the memory of this machine.
+    A local file is not read back, because its content would come from this machine's memory.
 
     Raises:
-        UnavailableError: the storage refused it, or has something else, each time.
+        UnavailableError: in every try, the storage refused the file or returned other bytes.
     """
 
     def write() -> str:
@@ -41,10 +41,10 @@ def write_checked(filesystem: Any, path: str, content: bytes) -> None:
 
 
 def move_checked(filesystem: Any, source: str, target: str) -> None:
-    """Move a file that `write_checked` wrote; what an earlier try has done already counts.
+    """Move a file that `write_checked` wrote; it counts, too, if an earlier try moved the file without an answer.
 
     Raises:
-        UnavailableError: the storage refused each time.
+        UnavailableError: the storage refused in every try.
     """
     tried = False
 
@@ -60,7 +60,7 @@ def move_checked(filesystem: Any, source: str, target: str) -> None:
 
 
 def _retry(action: Callable[[], str], url: str) -> None:
-    """Do `action` until it says nothing: it returns what is wrong, or raises an error of the storage's own kind."""
+    """Call `action` until it succeeds: it returns what is wrong, or an empty text, or raises an error of any kind."""
     for wait_seconds in (*WAITS_SECONDS, None):
         try:
             wrong = action()

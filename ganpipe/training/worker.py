@@ -82,18 +82,18 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
     keep_freed_memory()
     torch.set_num_threads(job.num_threads)
     torch.use_deterministic_algorithms(job.settings.deterministic)
-    # Else each new tensor is filled first, to show up reads of unwritten memory, which takes time at every step.
+    # By default torch fills each new tensor, to reveal reads of unwritten memory, which takes time at every step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if world.device.type == "cuda":
         # cuBLAS needs this for deterministic results; it is read when the first handle is made.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     dataset = open_dataset(job.shards, "train")
     state = TrainingState(job.gan, job.config, data_spec_of(dataset.manifest), job.settings, world)
-    state.compute()  # before the tracker notes what this process computes with
+    state.configure_torch()  # before the tracker notes what this process computes with
     with contextlib.ExitStack() as stack:
         if world.rank == 0:
             stack.enter_context(job.store.locked())
-        # Rank 0 says from where: the others might see a checkpoint that came or went in between.
+        # Rank 0 decides for all: another rank might see a checkpoint that was added or removed in between.
         newest = int(world.broadcast_number(job.store.newest() if world.rank == 0 else 0))
         if newest:
             state.load_state_dict(job.store.load(newest, world.device))
@@ -123,7 +123,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
 
 
 def _train_worker(job: TrainingJob, every_report: bool) -> tuple[str, str] | None:
-    """One worker of a Ray Train group. Returns kind and message of an end that another try would not mend."""
+    """One worker of a Ray Train group. Returns kind and message of an early end that needs no other try, else None."""
     import ray.train
     import ray.train.torch
 
@@ -139,11 +139,11 @@ def _train_worker(job: TrainingJob, every_report: bool) -> tuple[str, str] | Non
 
 
 def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | None = None) -> None:
-    """Run `job` on a group of Ray Train workers; Ray must be running. Worker failures are taken up from checkpoints.
+    """Run `job` on a group of Ray Train workers; Ray must be running. If one fails, all go on from a checkpoint.
 
     Raises:
-        GanpipeError: diverged, or an error of the code.
-        UnavailableError: workers were lost, or storage was away, more often than cluster.max_failures.
+        GanpipeError: the training diverged, or the code is at fault.
+        UnavailableError: workers were lost, or storage was unreachable, more often than cluster.max_failures.
         Stopped: it was asked to end.
     """
     import ray.train

@@ -66,7 +66,7 @@ def test_shards_in_the_dvc_remote_have_addresses_by_content(checkout: Path, tmp_
         assert hashlib.sha256(Path(found.urls[shard.name]).read_bytes()).hexdigest() == shard.sha256
     # Shards that somebody ingested by hand are not those that DVC knows.
     (checkout / SHARDS / MANIFEST).write_text((checkout / SHARDS / MANIFEST).read_text().replace("folder", "folders"))
-    assert with_dvc_urls(shards)[1] == "dvc.lock has other shards than lie there (run `dvc repro ingest`)"
+    assert with_dvc_urls(shards)[1] == "dvc.lock names other shards than are in the folder (run `dvc repro ingest`)"
 
 
 def test_a_remote_whose_url_holds_a_password_is_told_to_nobody(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

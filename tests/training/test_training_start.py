@@ -150,7 +150,7 @@ def test_other_widths_take_what_fits_and_say_what_does_not(tmp_path: Path, capsy
     num_taken, num_fresh, num_unused = len(matched.taken), len(matched.fresh), len(matched.unused)
     assert said[0] == (
         f"train.start_from: {package} (a package of cgan): {num_taken} of {num_taken + num_fresh} tensors of the "
-        "networks start there"
+        "networks start from it"
     )
     assert said[1].startswith(f"  {num_fresh} start at random, because it has no such name and shape: discriminator.")
     assert said[2].startswith(f"  {num_unused} of its tensors have no place in these networks: generator.")

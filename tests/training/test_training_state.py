@@ -41,7 +41,7 @@ def test_compiled_networks_train_alike(name: str) -> None:
     config = {"architecture": "convolutional", "critic_width": 8, "generator_width": 8} if name == "wgan_gp" else {}
     loops = {flag: make_loop(name, settings={"compile": flag}, **config) for flag in (False, True)}
     for loop in loops.values():
-        loop.state.compute()
+        loop.state.configure_torch()
         for _ in range(3):
             loop.step()
         with loop.state.averaged() as gan:
@@ -58,7 +58,7 @@ def test_compiled_networks_train_alike(name: str) -> None:
 
 def test_tf32_is_refused_where_it_does_not_exist() -> None:
     with pytest.raises(GanpipeError, match=r"train\.precision: tf32 is for GPUs .* not for cpu; take fp32"):
-        make_loop("gan", settings={"precision": "tf32"}).state.compute()
+        make_loop("gan", settings={"precision": "tf32"}).state.configure_torch()
 
 
 _ALLOCATING = """

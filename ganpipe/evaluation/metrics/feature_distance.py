@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class FeatureDistance(Metric):
-    """Like LPIPS, it compares features of unit length. It is not LPIPS: it sees only the features of the extractor's last
-    layer, averaged over positions, and no weights were fitted to what people find alike."""
+    """Like LPIPS, it compares features of unit length. It is not LPIPS: it sees only the features of the extractor's
+    last layer, averaged over positions, and no weights were fitted to what people find alike."""
 
     better = "lower"
     needs = frozenset({"features", "pairs"})
