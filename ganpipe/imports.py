@@ -2,7 +2,7 @@
 
 Read from the sources, without importing anything: a stage's code is known in a moment and without torch. Imports inside
 functions count, since a stage may call them; those under `if TYPE_CHECKING` do not, since no program runs them. Modules
-that are chosen by name (GANs, sources, sections of params.yaml) are no import: who asks names them as starting points.
+that are chosen by name (GANs, sources, sections of params.yaml) are not found so: the caller names them as starts.
 """
 
 from __future__ import annotations

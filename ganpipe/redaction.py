@@ -16,9 +16,9 @@ from .errors import GanpipeError
 
 HIDDEN = "***"
 SHORTEST = 6
-"""Characters. What is shorter, as `true` or `token`, stands in too many texts that have nothing to do with it."""
+"""Characters. Shorter values, such as `true` or `token`, occur in too many texts that have nothing to do with them."""
 _LONGEST_USER = 20
-"""Characters. What stands before an @ alone and is longer is a token."""
+"""Characters. A user name without a password that is as long as this, or longer, is a token."""
 
 _USER_INFO = re.compile(r"(?<=://)[^/@\s'\"<>]+(?=@)")
 _QUERY = re.compile(
@@ -35,7 +35,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
 def secrets_in(environment: Mapping[str, str]) -> set[str]:
-    """The values that may not be shown: of variables that are called secrets, and passwords in URLs of any variable."""
+    """The values that may not be shown: of variables with names of secrets, and passwords in URLs of any variable."""
     found = set()
     for name, value in environment.items():
         if _SECRET_NAME.search(name.upper()) and not _HARMLESS_NAME.search(name.upper()):
@@ -90,7 +90,7 @@ def check_settings(values: Any, prefix: str = "") -> None:
     """Refuse settings that hold a secret: DVC copies them into dvc.lock, MLflow keeps them, git shows them.
 
     Raises:
-        GanpipeError: naming the key, not the value.
+        GanpipeError: names the key, not the value.
     """
     if isinstance(values, dict):
         for name, value in values.items():
@@ -109,7 +109,7 @@ def expand_variables(url: str, key: str) -> str:
     """A URL with the environment's values in place of `$NAME` and `${NAME}`.
 
     Raises:
-        GanpipeError: there is no such variable; names `key`.
+        GanpipeError: there is no such variable; the message names `key`.
     """
 
     def value(match: re.Match[str]) -> str:

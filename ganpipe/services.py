@@ -33,7 +33,7 @@ from .service_kinds import KINDS, Kind, Launch, prefect_home
 STATE = Path(".ganpipe") / "services"
 START_TIMEOUT_SECONDS = 120.0
 SHORT_LIFE_SECONDS = 60.0
-"""A service that ended before would end so again: somebody has to mend something."""
+"""A service that lived shorter than this would end in the same way again: somebody has to fix the cause."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def named_in_environment(name: str, variables: Mapping[str, str] | None = None) 
 
 
 def running(name: str, root: Path) -> Running | None:
-    """The service as named in the environment, or as this checkout's own one if it lives; no health check.
+    """The service that the environment names, else this checkout's own one if it lives; no health check.
 
-    One that is both, since a flow tells its stages where the services are, is this checkout's own.
+    A flow names this checkout's own services in the environment of its stages: such a service counts as own.
     """
     own, service = _own(name, root), named_in_environment(name)
     return own if service is None or (own is not None and own.address == service.address) else service
@@ -94,7 +94,7 @@ def rays_of_this_host() -> list[str]:
 
 
 def crash_message(name: str, root: Path) -> str | None:
-    """That this checkout's own service has ended without being stopped, and the end of its log; else None."""
+    """A sentence if this checkout's own service has ended without being stopped, with the end of its log; else None."""
     record = _record(root, name)
     if record is None or record.pid is None or processes.is_alive(record.pid, record.started):
         return None
@@ -214,8 +214,8 @@ def _own(name: str, root: Path) -> Running | None:
 
 
 def _was_own(service: Running, root: Path) -> bool:
-    """Whether what the environment names is a service of this checkout that has ended: a flow tells its stages where
-    the services are, and a stage that is tried again needs one that runs."""
+    """Whether what the environment names is a service of this checkout that has ended: a flow names the services in the
+    environment of its stages, and a stage that is tried again needs a service that runs."""
     record = _record(root, service.name)
     return record is not None and record.address == service.address and _own(service.name, root) is None
 
@@ -240,7 +240,7 @@ def _launched(name: str, root: Path, launch: Launch, timeout_seconds: float) -> 
     log_path, port = _log(name, root), _port_of(launch.url)
     variables = {**os.environ, **environment.NO_TELEMETRY, **environment.loopback_past_proxies(os.environ)}
     variables |= {"PYTHONUNBUFFERED": "1", processes.SERVICE: name} | launch.environment
-    # It is there for all runs, not only for a workspace's whose code starts it.
+    # The service is for all runs, so it must not run the code of the workspace that starts it.
     variables["PYTHONPATH"] = environment.without_running_code(variables.get("PYTHONPATH", ""))
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
@@ -260,7 +260,7 @@ def _launched(name: str, root: Path, launch: Launch, timeout_seconds: float) -> 
     deadline = time.monotonic() + timeout_seconds
     address = None
     try:
-        # Whoever else took the port in the meantime, another checkout's server for one, would answer as well.
+        # Another program that took the port meanwhile, such as another checkout's server, would answer, too.
         while address is None or not (_answers(launch.health) and processes.listens(process.pid, port)):
             if _is_open(port) and not processes.listens(process.pid, port):
                 raise _PortTakenError(f"{name}: another program took port {port} while {name} was starting")
@@ -304,7 +304,7 @@ def _sweep(name: str, root: Path) -> None:
 
 
 def _last_port(name: str, root: Path) -> int | None:
-    """Where the service was last: workers and open pages look for it there."""
+    """The port that the service had last: workers and open pages look for it there."""
     try:
         return int((root / STATE / f"{name}.port").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -320,7 +320,7 @@ def _record(root: Path, name: str) -> Running | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        # Half a record, or another version's: there is nothing in it to go by.
+        # Half a record, or one of another version: it tells nothing.
         return None
 
 

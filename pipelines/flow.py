@@ -31,7 +31,7 @@ from .workspace import Uncommitted, Workspace
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 REPORTS = Path(".ganpipe") / "reports"
-"""Where the report of a run stays whose workspace is gone: one page a run, by its experiment's name."""
+"""Where the reports of runs stay after their workspaces are removed: one page per run, named like its experiment."""
 Overrides = dict[str, JsonValue]
 """Values for keys of params.yaml, by dotted key."""
 
@@ -90,7 +90,7 @@ def pipeline(
 
 @dataclass(frozen=True)
 class WorkspaceRequest:
-    """How a run gets its workspace: the parameters of `pipeline` that say so."""
+    """The parameters of `pipeline` that decide how a run gets its workspace."""
 
     checkout: Path
     revision: str
@@ -139,7 +139,7 @@ def run_workspace(request: WorkspaceRequest, overrides: Overrides, logger: Log) 
 
 
 def run_stages(root: Path, checkout: Path, targets: Sequence[str], force: bool) -> list[str]:
-    """Run the stages of `root` as tasks, and publish what they came to.
+    """Run the stages of `root` as tasks, and publish their results.
 
     Args:
         checkout: whose services are used; `root` itself, or what it was cloned from.
@@ -160,7 +160,7 @@ def run_stages(root: Path, checkout: Path, targets: Sequence[str], force: bool) 
             futures[stage.name] = task.submit(return_state=False, wait_for=upstream)
         states = {name: _state(future) for name, future in futures.items()}
     except BaseException:
-        # Ctrl-C or the worker's SIGTERM: the stages run in threads and in groups of their own, and hear of neither.
+        # Ctrl-C or the worker's SIGTERM: neither reaches the stages, which have threads and process groups of their own.
         run_stage.end_all()
         raise
     failed = [name for name, state in states.items() if state.is_failed() or state.is_crashed()]

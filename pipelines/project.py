@@ -1,7 +1,7 @@
 """The `ganpipe` commands around the stages: the check before them, the summary after them.
 
-They run as child processes with the code of the place that they are about. A DVC project without the package (as the
-tests make them) has no such commands, and the flow does without.
+They run as child processes with the code of the folder that they are about. A DVC project without the package, as in
+the tests, has no such commands; the flow then runs without them.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from . import run_stage
 from .stages import child_environment, error_in_output
 
 TIMEOUT_SECONDS = 3600.0
-"""Where protocols differ, two generators are measured again."""
+"""Long, because two generators are measured again where their protocols differ."""
 OVERRULING = " To do it all the same: "
 """What follows in the words of `ganpipe promote` are its flags; here it is this form's parameters."""
 

@@ -89,7 +89,7 @@ def _how_it_ended(code: int) -> str:
 
 
 def is_news(line: str) -> bool:
-    """Whether a line tells something about this run: DVC's standing hints after every stage do not."""
+    """Whether a line is about this run, and not one of the hints that DVC prints after every stage."""
     return not line.strip().startswith(_HINTS)
 
 
@@ -135,14 +135,14 @@ def run_one(
 
 
 def _reproduce(stage: Stage, root: Path, force: bool, logger: Log, variables: Mapping[str, str]) -> run_stage.Outcome:
-    """`dvc repro` of the stage, again for as long as another DVC command is at the same files.
+    """`dvc repro` of the stage, repeated while another DVC command uses the same files.
 
     Raises:
-        StageFailed: the run ended while this waited, or DVC waits for what is no command of it.
+        StageFailed: the run ended while this waited, or DVC waits for a process that is no DVC command.
     """
     began = time.monotonic()
     others = turns.OtherDvcCommands(root, logger.info, wanted=lambda: not run_stage.ended_since(began))
-    # Stages that run side by side wait for each other's moments with DVC's lock.
+    # Stages that run side by side hold DVC's lock for moments only, and wait for each other.
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
 
     def show(line: str) -> None:
@@ -158,7 +158,7 @@ def _reproduce(stage: Stage, root: Path, force: bool, logger: Log, variables: Ma
                 return outcome
         except GanpipeError as error:
             raise StageFailed(f"stage {stage.name}: {error}", mendable=True) from None
-    raise StageFailed(f"stage {stage.name}: not begun, for its run ended")
+    raise StageFailed(f"stage {stage.name}: not begun, because its run ended")
 
 
 def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, str]) -> Task[[], Any]:

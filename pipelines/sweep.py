@@ -55,7 +55,7 @@ def sweep(
         overrides: keys of params.yaml for all of them, by dotted key.
         revision: as in `pipeline`; all of them run at the commit that it names when the sweep begins.
         uncommitted: as in `pipeline`.
-        num_parallel: so many at a time.
+        num_parallel: how many runs there are at a time.
 
     Returns:
         The rows of the table.

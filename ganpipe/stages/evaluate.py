@@ -134,8 +134,8 @@ def _reference_set(gan: Gan, settings: EvaluateSettings) -> tuple[Dataset, Extra
 
 
 def require_fitting(gan: Gan, manifest: Manifest) -> None:
-    """Return if a generator can be measured on this data: it has the fields that the GAN makes and is given, of the same
-    kinds.
+    """Return if a generator can be measured on this data: it has the fields that the GAN makes and is given, of
+    the same kinds.
 
     Raises:
         NotComparable: names the field that differs.

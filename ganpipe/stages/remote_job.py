@@ -1,7 +1,7 @@
 """The Ray part of `tune` and `train` as a job of a remote cluster: described, run there, its result read here.
 
-The cluster is sent the description, which is JSON, and this project's code: no pickle and no secret. Checkpoints, sample
-grids and `result.json` come back in the work's folder, which has a URL.
+The cluster is sent the description, which is JSON, and this project's code: no pickle and no secret. Checkpoints,
+sample grids and `result.json` come back in the work's folder, which has a URL.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Checks of a checkpoint before it is loaded: it may hold only what this training would have written.
 
-A checkpoint may come from a bucket that others write to. It is read as plain data (`weights_only`: no pickled code runs).
+A checkpoint may come from a bucket that others write to. It is read as plain data (`weights_only`: no code in it runs).
 Every name, shape and type in it is compared with those of the training that wants to go on from it.
 """
 
