@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: no more than the machine has, its affinity allows and its control groups grant.
+"""How many CPUs this process may use: the machine's, limited by the process's affinity and its control groups.
 
 `os.cpu_count()` is the machine's number, whatever `taskset`, a batch system or a container leaves of it. Nothing here
 imports more than the standard library.

@@ -63,7 +63,7 @@ def require_usable_path(path: Path) -> None:
     """Refuse a folder whose path the pipeline's tools do not all take; spaces, quotes ('), accents, # and & are fine.
 
     Raises:
-        GanpipeError: naming the character and what fails at it.
+        GanpipeError: names the character and what fails at it.
     """
     reasons = [(character, reason) for unfit, reason in _UNFIT.items() for character in unfit if character in str(path)]
     if match := _UNPRINTABLE.search(str(path)):

@@ -143,7 +143,7 @@ def _parsed(path: Path, modified: int) -> ast.Module:
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """`node` and all below it, but for what stands under `if TYPE_CHECKING`."""
+    """`node` and all nodes below it, except for those under `if TYPE_CHECKING`."""
     yield node
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):

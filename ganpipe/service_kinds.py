@@ -17,7 +17,7 @@ from .cpus import usable_cpus
 from .errors import GanpipeError
 
 LONGEST_RAY_FOLDER = 40
-"""Characters. Ray puts 66 more behind it for its sockets, and a Unix socket's path ends at 107."""
+"""Characters. Ray appends 66 more for its sockets, and a Unix socket's path has at most 107."""
 
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 

@@ -62,7 +62,7 @@ def pipeline(
             "checkout" runs in the checkout itself, as `dvc repro` does.
         uncommitted: what lies in the checkout and is in no commit (settings, code, images; for the revision HEAD):
             "refuse" runs nothing where it decides the result, "ignore" runs without it, "include" takes it along.
-        keep_failed_hours: how long the workspace of a failed run stays for a look at it.
+        keep_failed_hours: how long the workspace of a failed run is kept, so that people can look at it.
 
     Returns:
         `experiment` (its name, None in the checkout), `commit`, and what `ganpipe summary --json` says.
@@ -160,7 +160,7 @@ def run_stages(root: Path, checkout: Path, targets: Sequence[str], force: bool) 
             futures[stage.name] = task.submit(return_state=False, wait_for=upstream)
         states = {name: _state(future) for name, future in futures.items()}
     except BaseException:
-        # Ctrl-C or the worker's SIGTERM: neither reaches the stages, which have threads and process groups of their own.
+        # Ctrl-C or the worker's SIGTERM: neither reaches the stages in their threads and process groups.
         run_stage.end_all()
         raise
     failed = [name for name, state in states.items() if state.is_failed() or state.is_crashed()]

@@ -129,7 +129,7 @@ def _run_all(combinations: Mapping[str, Combination], revision: str, num_paralle
 
 
 def _check_all(combinations: dict[str, dict[str, JsonValue]], revision: str) -> str:
-    """`ganpipe check` of every combination, in one workspace that is made for it; the commit that it is at."""
+    """Run `ganpipe check` for every combination, in one workspace for all of them; returns the workspace's commit."""
     checkout = environment.repo_root()
     with workspace.opened(checkout, f"{flow_run.name}-check", revision, is_retry=False) as space:
         original = (space.root / "params.yaml").read_bytes()

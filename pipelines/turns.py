@@ -151,7 +151,7 @@ class OtherDvcCommands:
             Whether it means that, and another try makes sense now.
 
         Raises:
-            GanpipeError: DVC waits for a process that is none of its commands.
+            GanpipeError: DVC waits for a process that is no DVC command.
         """
         if not _DVC_BUSY.search(said):
             return False

@@ -48,7 +48,7 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write metrics.json, protocol.json, class_fid.csv (for a GAN without labels its header only), figures/.
 
-        A class that cannot be measured has its row, too, with `nan` for its FID.
+        A class that cannot be measured has a row with the FID `nan`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         protocol = {"hash": self.protocol.hash, **self.protocol.model_dump(mode="json")}

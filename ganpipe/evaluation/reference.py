@@ -58,7 +58,7 @@ class Reference:
         return Gaussian.of(self.features_ND)
 
     def labels_for(self, num_samples: int) -> np.ndarray | None:
-        """Labels for so many generated images: those of the real ones in turn, (num_samples,)."""
+        """Labels for generated images: those of the real images in turn, (num_samples,); None without labels."""
         return None if self.labels_N is None else self.labels_N[np.arange(num_samples) % len(self.labels_N)]
 
 

@@ -46,6 +46,9 @@ def sample_grid(
 
     Args:
         dataset: where rows of what the GAN is given come from; not needed for labels alone.
+
+    Raises:
+        GanpipeError: a dataset is needed, and there is none.
     """
     if (given := classes_in_turn(gan, num_samples)) is not None:
         return grid(sample_images(gan, progress, sample_seeds(seed, num_samples), given), num_columns(gan))

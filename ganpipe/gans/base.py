@@ -125,7 +125,7 @@ class Batch:
         return tensor.to(self.device, self.dtype, non_blocking=True)
 
     def doubled(self, names: Sequence[str]) -> Batch:
-        """A batch of 2N rows: the rows of the fields `names`, then the same rows again; for networks that draw nothing."""
+        """A batch of 2N rows: the rows of the fields `names`, then these rows again; for networks that draw nothing."""
         fields = {name: torch.cat([self.fields[name]] * 2) for name in names}
         return Batch(2 * self.num_samples, self.draws, fields, self.device, self.dtype)
 
@@ -202,7 +202,7 @@ class Phase:
 
 
 class Gan(nn.Module, ABC):
-    """Networks, players, and who minimises what. A subclass is final and has a file of its own, named for its paper."""
+    """Networks, players, and what each player minimises. A subclass is final, in a file named after its paper."""
 
     Config: ClassVar[type[GanConfig]]
     """Its settings with the paper's defaults; their place in params.yaml is gans.<file name>."""

@@ -171,6 +171,9 @@ class FieldReader:
         origins: of the fields that are read.
         order: (number of samples, group) -> their order. The group is '' for the whole dataset, else names the class.
         seed: of the draws for derived fields.
+
+        Raises:
+        GanpipeError: a view has no image in this split.
         """
         self._dataset, self._seed = dataset, seed
         self._groups: dict[str, tuple[np.ndarray | None, Order]] = {}

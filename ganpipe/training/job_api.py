@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 PATIENCE_SECONDS = 300.0
-"""How long the job server may be unreachable before this process gives up. The job goes on."""
+"""How long the job server may be unreachable before this process stops following the job, which goes on."""
 ASK_SECONDS, STOP_SECONDS = 6.0, 2.0
 """Time for a job to end by itself, then to end once it is stopped: 8 s, since this process is killed after 10 s."""
 _PAUSE_SECONDS = 1.0

@@ -82,7 +82,7 @@ def space_by_player(settings: TuneSettings, players: list[str]) -> dict[str, Ada
     """What is searched for each of `players`.
 
     Raises:
-        GanpipeError: tune.player_space names someone who is no player of this GAN.
+        GanpipeError: tune.player_space names a player that this GAN does not have.
     """
     for name in settings.player_space:
         if name not in players:

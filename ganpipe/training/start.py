@@ -195,7 +195,7 @@ def weights_of_checkpoint(filesystem: fsspec.AbstractFileSystem, path: str) -> b
 
 
 def _tensors(path: str, state: Mapping[str, Any], part: str) -> dict[str, Tensor]:
-    """The tensors of one part of a checkpoint, but for those that belong to no network: their names have no dot."""
+    """The tensors of one part of a checkpoint that belong to a network: the names of others have no dot."""
     tensors = state.get(part)
     if not isinstance(tensors, dict) or not all(isinstance(n, str) and _is_plain(t) for n, t in tensors.items()):
         raise GanpipeError(f"{path}: no checkpoint of a training: its part {part!r} holds something else than weights")

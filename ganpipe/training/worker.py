@@ -158,7 +158,7 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
         )
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
     trainer = Trainer(
-        # Not by train_loop_config: the actor that controls the workers unpickles that, and would import torch for it.
+        # Not by train_loop_config: the actor that controls the workers unpickles that, and would have to import torch.
         functools.partial(_train_worker, job, every_report=bool(callbacks)),
         torch_config=HostAddressConfig(),  # type: ignore[arg-type]
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
