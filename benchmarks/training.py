@@ -33,7 +33,7 @@ from ganpipe.gans import load
 from ganpipe.tracking.runs import Tracker
 from ganpipe.training import cluster
 from ganpipe.training.allocator import keep_freed_memory
-from ganpipe.training.feed import spec_of
+from ganpipe.training.feed import data_spec_of
 from ganpipe.training.settings import ClusterSettings, TrainSettings
 from ganpipe.training.worker import TrainingJob, train
 
@@ -129,13 +129,15 @@ def bare_loop(
     torch.set_num_threads(num_threads)
     dataset = open_dataset(shards, "train")
     images = torch.from_numpy(dataset.rows(np.arange(len(dataset)))["image"]).float().div_(127.5).sub_(1)
-    return Ceiling(gan, load(gan).Config(), spec_of(dataset.manifest), images, batch_size, bf16=precision == "auto")
+    return Ceiling(
+        gan, load(gan).Config(), data_spec_of(dataset.manifest), images, batch_size, bf16=precision == "auto"
+    )
 
 
 def textbook_code(gan: str, shards: Path, pngs: Path) -> Textbook:
     torch.set_num_threads(_NUM_THREADS)
     log = Path(os.devnull).open("w")  # noqa: SIM115 - it ends with the process
-    return Textbook(gan, load(gan).Config(), spec_of(read_manifest(shards)), pngs, BATCH, log)
+    return Textbook(gan, load(gan).Config(), data_spec_of(read_manifest(shards)), pngs, BATCH, log)
 
 
 class UnderRay:

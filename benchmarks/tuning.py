@@ -16,7 +16,7 @@ from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.gans import load
 from ganpipe.tracking.runs import Tracker
 from ganpipe.training.distributed import World
-from ganpipe.training.observers import sparing
+from ganpipe.training.observers import throttled
 from ganpipe.training.search import search
 from ganpipe.training.search_settings import TuneSettings
 from ganpipe.training.settings import ClusterSettings, TrainSettings
@@ -109,7 +109,7 @@ def _timed_worker(config: dict[str, Any]) -> None:
     tracker, report = _Timed(config["tracker"]()), _Timed(ray.train.report)
     job = dataclasses.replace(config["job"], open_tracker=lambda: tracker)
     start = time.perf_counter()
-    run_training(job, report=sparing(report, World()))
+    run_training(job, report=throttled(report, World()))
     share = (tracker.seconds + report.seconds) / (time.perf_counter() - start)
     Path(job.folder, "share").write_text(str(100 * share))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from . import __version__
-from .environment import apply_defaults, code_here, require_usable_path, with_code_of
+from .environment import apply_defaults, other_code_here, require_usable_path, with_code_of
 from .errors import EXIT_MENDABLE, EXIT_UNAVAILABLE, GanpipeError, UnavailableError
 from .processes import exit_on_sigterm
 from .redaction import redact
@@ -52,7 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("commands.services", "stop the background services"),
     "services": ("commands.services", "what runs, and where its pages are"),
 }
-"""Name -> (module below ganpipe, help). Several commands of one module: it is told the name as its first argument."""
+"""Name -> (module below ganpipe, help). A module of several commands gets the name as its first argument."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,9 +88,9 @@ _OTHER_CODE = "GANPIPE_CODE"
 
 
 def _run_code_here() -> None:
-    """Go on as the code of the checkout that this is called in: its code is what DVC takes the stage's digest of."""
-    root = code_here()
-    # The variable is there once this has been tried: no second time, whatever Python was told about its path.
+    """Restart with the code of the checkout that this is called in, because DVC's digests are those of that code."""
+    root = other_code_here()
+    # The variable is set once this has been tried, so that it is never tried twice.
     if root is None or os.environ.get(_OTHER_CODE) == str(root):
         return
     variables = with_code_of(root, os.environ) | {_OTHER_CODE: str(root)}
@@ -139,7 +139,7 @@ _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUO
 
 
 def _unwritable(error: OSError) -> str:
-    """A place that cannot be read or written, wherever the command was: no fault of the code."""
+    """The error line for a path that cannot be read or written, which is no fault of the code."""
     place = "" if error.filename is None else f"{error.filename}: "
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = "make room" if full else "give this user access, or choose another place"

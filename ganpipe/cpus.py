@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: no more than the machine has, its affinity allows and its control groups grant.
+"""How many CPUs this process may use: the machine's, limited by the process's affinity and its control groups.
 
 `os.cpu_count()` is the machine's number, whatever `taskset`, a batch system or a container leaves of it. Nothing here
 imports more than the standard library.
@@ -26,8 +26,8 @@ def allowed_cpus() -> int:
 
 
 def granted_cpus(proc: Path = _PROC) -> float | None:
-    """CPU time that the control groups of this process grant it, in CPUs (1.5 for 150 ms in 100 ms): the least of its
-    groups' and of those around them. None where nothing limits it, or where the system has no control groups.
+    """CPU time that the control groups of this process grant it, in CPUs (1.5 for 150 ms in 100 ms): the lowest limit
+    of its groups and of those around them. None where nothing limits it, or where the system has no control groups.
 
     Args:
         proc: the folder of the process in /proc.

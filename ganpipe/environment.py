@@ -32,7 +32,7 @@ NO_TELEMETRY = {
 """No tool of the pipeline reports to its maker, unless the caller's own environment says otherwise."""
 
 LOOPBACK_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-"""Ray listens on, and looks for, 127.0.0.1 only, and takes only who has the token in ~/.ray/auth_token.
+"""Ray listens on, and looks for, 127.0.0.1 only, and accepts only clients with the token in ~/.ray/auth_token.
 
 Without the first, Ray on Linux turns 127.0.0.1 into the host's outer address and its ports are open to the network,
 where whoever reaches them can run code. Without the second, `ray start` asks for a token where that file happens to
@@ -56,14 +56,14 @@ RAY_TOKEN = Path(".ray") / "auth_token"
 """Where Ray keeps its token, below HOME."""
 
 ADDED_FOR_USER: dict[str, str] = {}
-"""What `missing_user` found for this process: a `dvc` or `prefect` that this user types has none of it."""
+"""What `missing_user` added to this process; a `dvc` or `prefect` that this user types does not have it."""
 
 
 def require_usable_path(path: Path) -> None:
     """Refuse a folder whose path the pipeline's tools do not all take; spaces, quotes ('), accents, # and & are fine.
 
     Raises:
-        GanpipeError: naming the character and what fails at it.
+        GanpipeError: names the character and what fails at it.
     """
     reasons = [(character, reason) for unfit, reason in _UNFIT.items() for character in unfit if character in str(path)]
     if match := _UNPRINTABLE.search(str(path)):
@@ -107,7 +107,7 @@ def home(here: Path | None = None) -> Path:
 
 
 def owner(root: Path) -> Path:
-    """The checkout to which belongs what outlives a run, for one that runs in `root`: what is shared has one place.
+    """The checkout that keeps what outlives the runs in `root`: services, MLflow's database, interrupted work.
 
     A copy that DVC or a flow made below a checkout belongs to that checkout; a worktree of git belongs to the main one.
     Else it is `root` itself.
@@ -125,7 +125,7 @@ def owner(root: Path) -> Path:
 def _main_worktree(root: Path) -> Path | None:
     """The place of `root` in the main worktree; None where it lies there, or where there is no main worktree.
 
-    Read from git's files: git itself answers nobody in a repository that another user owns.
+    Read from git's files, because git itself refuses to answer in a repository that another user owns.
     """
     top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
     if top is None or not (top / ".git").is_file():
@@ -139,9 +139,12 @@ def _main_worktree(root: Path) -> Path | None:
     return main if common.name == ".git" and (main / ".dvc").is_dir() else None
 
 
-def code_here() -> Path | None:
-    """The checkout of the working directory where it has code of its own, and another's runs: an installation serves
-    the checkout that it was made in, and is called in worktrees, in copies and in the folders of `_COPIES`, too."""
+def other_code_here() -> Path | None:
+    """The checkout of the working directory, where it has code of its own but another checkout's code runs; else None.
+
+    An installation belongs to the checkout that it was made in, but is also called in worktrees, in copies and in the
+    folders of `_COPIES`.
+    """
     here = Path.cwd().resolve()
     root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
     if root is None or not (root / "ganpipe" / "__main__.py").is_file():
@@ -155,7 +158,7 @@ def with_code_of(root: Path, variables: Mapping[str, str]) -> dict[str, str]:
     return {**variables, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), variables.get("PYTHONPATH", "")]))}
 
 
-def without_own_code(search_path: str) -> str:
+def without_running_code(search_path: str) -> str:
     """`search_path`, a value of PYTHONPATH, without the place of the code that runs."""
     own = Path(__file__).resolve().parents[1]
     return os.pathsep.join(part for part in search_path.split(os.pathsep) if part and Path(part).resolve() != own)
@@ -167,7 +170,7 @@ def is_loopback(address: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
-def past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+def loopback_past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
     """`no_proxy` and `NO_PROXY` with what `environment` has there and the loopback hosts; {} where no proxy is set.
 
     Both spellings, because clients differ in which one they read. Without a proxy they stay away: where the system
@@ -192,7 +195,7 @@ def defaults(environment: Mapping[str, str]) -> dict[str, str]:
     if is_loopback(environment.get("RAY_ADDRESS", "127.0.0.1")):
         wanted |= LOOPBACK_RAY
     wanted = {name: value for name, value in wanted.items() if name not in environment}
-    return wanted | past_proxies(environment) | missing_user(environment)
+    return wanted | loopback_past_proxies(environment) | missing_user(environment)
 
 
 def missing_user(environment: Mapping[str, str]) -> dict[str, str]:

@@ -30,8 +30,8 @@ def emit(event: str, resource: Mapping[str, str], payload: Mapping[str, Any], ro
         root: the checkout; default `environment.home()`.
 
     Returns:
-        Whether a server took it. No server, or one that does not answer (a warning is logged), never is an error of
-        what the event tells of.
+        Whether a server took it. Without a server, or where it does not answer (a warning is logged), the caller goes
+        on: this is no error of what it did.
     """
     service = services.running("prefect", root or environment.home())
     if service is None or not service.address:

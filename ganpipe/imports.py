@@ -2,7 +2,7 @@
 
 Read from the sources, without importing anything: a stage's code is known in a moment and without torch. Imports inside
 functions count, since a stage may call them; those under `if TYPE_CHECKING` do not, since no program runs them. Modules
-that are chosen by name (GANs, sources, sections of params.yaml) are no import: who asks names them as starting points.
+that are chosen by name (GANs, sources, sections of params.yaml) are not found so: the caller names them as starts.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _parsed(path: Path, modified: int) -> ast.Module:
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """`node` and all below it, but for what stands under `if TYPE_CHECKING`."""
+    """`node` and all nodes below it, except for those under `if TYPE_CHECKING`."""
     yield node
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):

@@ -43,7 +43,7 @@ def start_time(pid: int) -> float:
     return float(psutil.Process(pid).create_time())
 
 
-def works_elsewhere(pid: int, folder: Path) -> bool:
+def runs_in_other_folder(pid: int, folder: Path) -> bool:
     """Whether `pid` runs and its working directory is another than `folder`."""
     try:
         return is_alive(pid) and Path(psutil.Process(pid).cwd()) != folder
@@ -240,7 +240,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def asked_first(ask: Callable[[], None], grace_seconds: float) -> Iterator[None]:
+def graceful_sigterm(ask: Callable[[], None], grace_seconds: float) -> Iterator[None]:
     """Within this block the first SIGTERM only calls `ask`, after which the block has `grace_seconds` to end by
     itself; a second SIGTERM, or the end of that time, exits. Does nothing in a thread that gets no signals.
 

@@ -16,9 +16,9 @@ from .errors import GanpipeError
 
 HIDDEN = "***"
 SHORTEST = 6
-"""Characters. What is shorter, as `true` or `token`, stands in too many texts that have nothing to do with it."""
+"""Characters. Shorter values, such as `true` or `token`, occur in too many texts that have nothing to do with them."""
 _LONGEST_USER = 20
-"""Characters. What stands before an @ alone and is longer is a token."""
+"""Characters. A user name without a password that is as long as this, or longer, is a token."""
 
 _USER_INFO = re.compile(r"(?<=://)[^/@\s'\"<>]+(?=@)")
 _QUERY = re.compile(
@@ -34,8 +34,8 @@ _HARMLESS_NAME = re.compile(r"_(?:PATH|FILE|DIR|MODE|SOCK)$|PARALLELISM$")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
-def of_environment(environment: Mapping[str, str]) -> set[str]:
-    """The values that may not be shown: of variables that are called secrets, and passwords in URLs of any variable."""
+def secrets_in(environment: Mapping[str, str]) -> set[str]:
+    """The values that may not be shown: of variables with names of secrets, and passwords in URLs of any variable."""
     found = set()
     for name, value in environment.items():
         if _SECRET_NAME.search(name.upper()) and not _HARMLESS_NAME.search(name.upper()):
@@ -50,7 +50,7 @@ def of_environment(environment: Mapping[str, str]) -> set[str]:
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
     """`text` as it may be shown and kept."""
     # The longest first: one secret may be part of another.
-    for value in sorted(of_environment(os.environ if environment is None else environment), key=len, reverse=True):
+    for value in sorted(secrets_in(os.environ if environment is None else environment), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return _QUERY.sub(rf"\g<name>={HIDDEN}", _USER_INFO.sub(HIDDEN, text))
 
@@ -67,20 +67,22 @@ def without_user_info(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else url
 
 
-def in_url(text: str) -> str | None:
+def secret_in_url(text: str) -> str | None:
     """What kind of secret a URL in `text` holds: one that is written out, not named as `$VARIABLE`."""
     if "://" not in text:
         return None
     for user_info in _USER_INFO.findall(text):
         user, _, password = user_info.partition(":")
-        if (password and not _named(password)) or (not password and len(user) >= _LONGEST_USER and not _named(user)):
+        if (password and not _is_variable(password)) or (
+            not password and len(user) >= _LONGEST_USER and not _is_variable(user)
+        ):
             return "a password"
-    if match := next((match for match in _QUERY.finditer(text) if not _named(match["value"])), None):
+    if match := next((match for match in _QUERY.finditer(text) if not _is_variable(match["value"])), None):
         return f"a signature or key ({match['name']}=...)"
     return None
 
 
-def _named(part: str) -> bool:
+def _is_variable(part: str) -> bool:
     return _VARIABLE.fullmatch(part) is not None
 
 
@@ -88,7 +90,7 @@ def check_settings(values: Any, prefix: str = "") -> None:
     """Refuse settings that hold a secret: DVC copies them into dvc.lock, MLflow keeps them, git shows them.
 
     Raises:
-        GanpipeError: naming the key, not the value.
+        GanpipeError: names the key, not the value.
     """
     if isinstance(values, dict):
         for name, value in values.items():
@@ -96,7 +98,7 @@ def check_settings(values: Any, prefix: str = "") -> None:
     elif isinstance(values, list):
         for number, value in enumerate(values):
             check_settings(value, f"{prefix}.{number}")
-    elif isinstance(values, str) and (kind := in_url(values)):
+    elif isinstance(values, str) and (kind := secret_in_url(values)):
         raise GanpipeError(
             f"{prefix}: the URL holds {kind}, and what stands in params.yaml is copied into dvc.lock and MLflow; keep "
             "it in the environment (docs/security.md)"
@@ -107,7 +109,7 @@ def expand_variables(url: str, key: str) -> str:
     """A URL with the environment's values in place of `$NAME` and `${NAME}`.
 
     Raises:
-        GanpipeError: there is no such variable; names `key`.
+        GanpipeError: there is no such variable; the message names `key`.
     """
 
     def value(match: re.Match[str]) -> str:

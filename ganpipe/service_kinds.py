@@ -17,7 +17,7 @@ from .cpus import usable_cpus
 from .errors import GanpipeError
 
 LONGEST_RAY_FOLDER = 40
-"""Characters. Ray puts 66 more behind it for its sockets, and a Unix socket's path ends at 107."""
+"""Characters. Ray appends 66 more for its sockets, and a Unix socket's path has at most 107."""
 
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 
@@ -32,7 +32,7 @@ class Launch:
     health: str
     """A URL that answers 200 once the service works."""
     address: Callable[[], str | None]
-    """The value of the service's variable; None while it is not known yet."""
+    """() -> the value of the service's variable; None while it is not known yet."""
     folder: str = ""
 
 
@@ -43,9 +43,9 @@ class Kind:
     variable: str
     """The environment variable that names it to its clients."""
     launch: Callable[[Path, int | None], Launch]
-    """Of the checkout, and the port that the service had last."""
+    """(checkout, the port that the service had last) -> how to start it."""
     health: Callable[[str, str], str]
-    """Of the page's URL and the address."""
+    """(URL of its page, address) -> a URL that answers 200 while it works."""
     grace_seconds: float = 10.0
     """From SIGTERM to SIGKILL."""
     note: str = ""
@@ -80,7 +80,7 @@ def _launch_ray(root: Path, last_port: int | None) -> Launch:
     command = _python_module("ray.scripts.scripts", _plain_python(folder))
     command += ["start", "--head", "--block", "--port=0", "--node-ip-address=127.0.0.1"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
-    # Ray's fixed and ranged ports would clash with another checkout's: all of them free ones.
+    # Ray's fixed ports and port ranges would clash with another checkout's: take free ones for all.
     command += [f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0"]
     command += ["--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={usable_cpus()}"]
     command += [f"--temp-dir={folder}", "--disable-usage-stats", "--log-style=record", "--log-color=false"]

@@ -33,7 +33,7 @@ from .service_kinds import KINDS, Kind, Launch, prefect_home
 STATE = Path(".ganpipe") / "services"
 START_TIMEOUT_SECONDS = 120.0
 SHORT_LIFE_SECONDS = 60.0
-"""A service that ended before would end so again: somebody has to mend something."""
+"""A service that lived shorter than this would end in the same way again: somebody has to fix the cause."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Running:
     """The checkout as it was named when the service was started; a checkout may be moved or copied."""
 
 
-def named(name: str, variables: Mapping[str, str] | None = None) -> Running | None:
+def named_in_environment(name: str, variables: Mapping[str, str] | None = None) -> Running | None:
     """The service that the environment names, if it names one."""
     address = (os.environ if variables is None else variables).get(_kind(name).variable)
     if not address:
@@ -68,11 +68,11 @@ def named(name: str, variables: Mapping[str, str] | None = None) -> Running | No
 
 
 def running(name: str, root: Path) -> Running | None:
-    """The service as named in the environment, or as this checkout's own one if it lives; no health check.
+    """The service that the environment names, else this checkout's own one if it lives; no health check.
 
-    One that is both, since a flow tells its stages where the services are, is this checkout's own.
+    A flow names this checkout's own services in the environment of its stages: such a service counts as own.
     """
-    own, service = _own(name, root), named(name)
+    own, service = _own(name, root), named_in_environment(name)
     return own if service is None or (own is not None and own.address == service.address) else service
 
 
@@ -93,8 +93,8 @@ def rays_of_this_host() -> list[str]:
     return sorted({part.removeprefix(flag) for line in lines for part in line if part.startswith(flag)})
 
 
-def ended(name: str, root: Path) -> str | None:
-    """That this checkout's own service has ended without being stopped, and the end of its log; else None."""
+def crash_message(name: str, root: Path) -> str | None:
+    """A sentence if this checkout's own service has ended without being stopped, with the end of its log; else None."""
     record = _record(root, name)
     if record is None or record.pid is None or processes.is_alive(record.pid, record.started):
         return None
@@ -103,14 +103,14 @@ def ended(name: str, root: Path) -> str | None:
     return f"this checkout's {name} has ended by itself.{_tail(_log(name, root))}"
 
 
-def death(name: str, root: Path, address: str) -> GanpipeError | None:
+def crash_error(name: str, root: Path, address: str) -> GanpipeError | None:
     """The error of a client that did not reach `address`, if this checkout's own service ran there and has ended."""
     record = _record(root, name)
     if record is None or record.pid is None or record.address != address:
         return None
     # A service whose parts have died needs a moment to end.
     processes.wait_gone(processes.tree(record.pid), timeout_seconds=3.0)
-    message = ended(name, root)
+    message = crash_message(name, root)
     if message is None:
         return None
     lived = _log(name, root).stat().st_mtime - record.started
@@ -126,7 +126,7 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
     """
     from filelock import FileLock, Timeout
 
-    if (service := named(name)) and not _was_own(service, root):
+    if (service := named_in_environment(name)) and not _was_own(service, root):
         return service
     folder = root / STATE
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def ensure(name: str, root: Path, timeout_seconds: float = START_TIMEOUT_SECONDS
                     return service
                 _end(service, root)
             else:
-                if message := ended(name, root):
+                if message := crash_message(name, root):
                     print(f"warning: {message}\nstarting {name} anew", file=sys.stderr, flush=True)
                 _sweep(name, root)
             return _start(name, root, timeout_seconds)
@@ -214,8 +214,8 @@ def _own(name: str, root: Path) -> Running | None:
 
 
 def _was_own(service: Running, root: Path) -> bool:
-    """Whether what the environment names is a service of this checkout that has ended: a flow tells its stages where
-    the services are, and a stage that is tried again needs one that runs."""
+    """Whether what the environment names is a service of this checkout that has ended: a flow names the services in the
+    environment of its stages, and a stage that is tried again needs a service that runs."""
     record = _record(root, service.name)
     return record is not None and record.address == service.address and _own(service.name, root) is None
 
@@ -238,10 +238,10 @@ def _start(name: str, root: Path, timeout_seconds: float) -> Running:
 
 def _launched(name: str, root: Path, launch: Launch, timeout_seconds: float) -> Running:
     log_path, port = _log(name, root), _port_of(launch.url)
-    variables = {**os.environ, **environment.NO_TELEMETRY, **environment.past_proxies(os.environ)}
+    variables = {**os.environ, **environment.NO_TELEMETRY, **environment.loopback_past_proxies(os.environ)}
     variables |= {"PYTHONUNBUFFERED": "1", processes.SERVICE: name} | launch.environment
-    # It is there for all runs, not only for a workspace's whose code starts it.
-    variables["PYTHONPATH"] = environment.without_own_code(variables.get("PYTHONPATH", ""))
+    # The service is for all runs, so it must not run the code of the workspace that starts it.
+    variables["PYTHONPATH"] = environment.without_running_code(variables.get("PYTHONPATH", ""))
     with open(log_path, "wb") as log:
         process = subprocess.Popen(
             launch.command,
@@ -260,7 +260,7 @@ def _launched(name: str, root: Path, launch: Launch, timeout_seconds: float) -> 
     deadline = time.monotonic() + timeout_seconds
     address = None
     try:
-        # Whoever else took the port in the meantime, another checkout's server for one, would answer as well.
+        # Another program that took the port meanwhile, such as another checkout's server, would answer, too.
         while address is None or not (_answers(launch.health) and processes.listens(process.pid, port)):
             if _is_open(port) and not processes.listens(process.pid, port):
                 raise _PortTakenError(f"{name}: another program took port {port} while {name} was starting")
@@ -304,7 +304,7 @@ def _sweep(name: str, root: Path) -> None:
 
 
 def _last_port(name: str, root: Path) -> int | None:
-    """Where the service was last: workers and open pages look for it there."""
+    """The port that the service had last: workers and open pages look for it there."""
     try:
         return int((root / STATE / f"{name}.port").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -316,11 +316,11 @@ def _record(root: Path, name: str) -> Running | None:
         record = Running(**json.loads((root / STATE / f"{name}.json").read_text(encoding="utf-8")))
         # A checkout that was copied has the records of the other's services, too. One that was moved keeps its own.
         others = record.root not in ("", str(root)) and record.pid is not None
-        return None if others and processes.works_elsewhere(record.pid or 0, root) else record
+        return None if others and processes.runs_in_other_folder(record.pid or 0, root) else record
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        # Half a record, or another version's: there is nothing in it to go by.
+        # Half a record, or one of another version: it tells nothing.
         return None
 
 

@@ -21,16 +21,16 @@ from .graph import open_repo, stages_of, with_upstream
 
 
 def stale(root: Path, targets: Sequence[str]) -> list[str]:
-    """The stages whose inputs, code, settings or outputs are not as they were, in order; more may follow from them.
+    """The stages whose inputs, code, settings or outputs have changed, in order; stages after them may change, too.
 
-    Waits for other DVC commands in this checkout, and says for which.
+    Waits for other DVC commands in this checkout, and names them.
 
     Raises:
         GanpipeError: DVC cannot say, or would stop at a file.
     """
     from dvc.exceptions import DvcException
 
-    others = turns.DvcCommands(root, _say)
+    others = turns.OtherDvcCommands(root, _say)
     while True:
         with open_repo(root) as repo:
             stages = with_upstream(stages_of(repo), targets)
@@ -45,7 +45,7 @@ def stale(root: Path, targets: Sequence[str]) -> list[str]:
                 said = str(error)
             else:
                 return [stage.name for stage in stages if stage.name in changed]
-        if not others.awaited(said):
+        if not others.wait_if_busy(said):
             raise GanpipeError(f"DVC cannot say what changed: {said}")
 
 
@@ -141,7 +141,7 @@ def _times(root: Path, seconds: Mapping[str, float]) -> list[str]:
 
 
 def _ganpipe(command: str, root: Path) -> None:
-    """Run a command that may import what this may not; its words are the user's.
+    """Run a `ganpipe` command as a child process, because it may import what this may not; its output is shown.
 
     Raises:
         GanpipeError: it failed.
@@ -153,7 +153,7 @@ def _ganpipe(command: str, root: Path) -> None:
 
 
 def _summary(root: Path) -> None:
-    """The closing words. What the stages made is told by `ganpipe summary`, which may import what this may not."""
+    """Print the closing summary; `ganpipe summary` prints the part about what the stages made."""
     _ganpipe("summary", root)
     if (root / REPORT).exists():
         print(f"report   {REPORT}: the whole run on one page")
@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         root = environment.repo_root()
         environment.require_usable_path(root)
         os.chdir(root)  # DVC names stages as seen from here
-        with turns.own(root, "make run", _say):
+        with turns.one_at_a_time(root, "make run", _say):
             _run(root, options.targets, options.force)
     except GanpipeError as error:
         print(f"error: {redact(str(error))}", file=sys.stderr)

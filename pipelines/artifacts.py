@@ -18,7 +18,7 @@ from . import report
 from .graph import Stage
 
 NOTES = Path(".ganpipe") / "notes"
-"""Folder of one JSON file a stage, which the stage writes when it runs: see `Note`."""
+"""Folder with one JSON file per stage, which the stage writes when it runs: see `Note`."""
 PATIENCE_SECONDS = 120.0
 """How long an artifact waits for a server that does not answer."""
 
@@ -29,7 +29,7 @@ class Note:
 
     Attributes:
         about: one sentence on how its numbers were measured: their protocol.
-        links: pages by title; a page that is not up has its address in words.
+        links: URLs of pages, by title; for a page that is not up, a text that says where it would be.
         metrics: by name: which values are `better`, and what the number `tells`.
     """
 
@@ -71,7 +71,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def publish_metrics(key: str, metrics: Mapping[str, Any], note: Note) -> None:
-    """A table, each number beside what it tells and the protocol that it was measured under."""
+    """A table: each number beside what it tells, and the protocol under which it was measured."""
     protocol = {"protocol": note.about} if note.about else {}
     columns = ("better", "tells") if note.metrics else ()
     rows = []

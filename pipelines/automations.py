@@ -30,7 +30,7 @@ FLOWS = ("pipeline", "sweep", "promote")
 """The flows of this project: other projects' workers on the same server may take their time."""
 RESTING = ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended", "Scheduled", "AwaitingRetry",
            "AwaitingConcurrencySlot", "Late")  # fmt: skip
-"""Names of the states in which a run has no heartbeats and no worker has to do with it."""
+"""Names of the states in which a run has no heartbeats and no worker works on it."""
 
 
 def install(webhook: str | None = None, pending_seconds: int = PENDING_FOR_SECONDS) -> list[str]:

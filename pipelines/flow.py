@@ -31,7 +31,7 @@ from .workspace import Uncommitted, Workspace
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 REPORTS = Path(".ganpipe") / "reports"
-"""Where the report of a run stays whose workspace is gone: one page a run, by its experiment's name."""
+"""Where the reports of runs stay after their workspaces are removed: one page per run, named like its experiment."""
 Overrides = dict[str, JsonValue]
 """Values for keys of params.yaml, by dotted key."""
 
@@ -62,7 +62,7 @@ def pipeline(
             "checkout" runs in the checkout itself, as `dvc repro` does.
         uncommitted: what lies in the checkout and is in no commit (settings, code, images; for the revision HEAD):
             "refuse" runs nothing where it decides the result, "ignore" runs without it, "include" takes it along.
-        keep_failed_hours: how long the workspace of a failed run stays for a look at it.
+        keep_failed_hours: how long the workspace of a failed run is kept, so that people can look at it.
 
     Returns:
         `experiment` (its name, None in the checkout), `commit`, and what `ganpipe summary --json` says.
@@ -75,22 +75,22 @@ def pipeline(
     logger = get_run_logger()
     with supervision.ended_with_its_worker(logger):
         if place == "workspace":
-            opening = Opening(checkout, revision, uncommitted, keep_failed_hours)
-            return _in_workspace(opening, overrides or {}, targets or [], force, logger)
+            request = WorkspaceRequest(checkout, revision, uncommitted, keep_failed_hours)
+            return _in_workspace(request, overrides or {}, targets or [], force, logger)
         if overrides or revision != "HEAD" or uncommitted == "ignore":
             raise GanpipeError(
                 "place: 'checkout' runs what lies in the checkout: edit params.yaml there, or use 'workspace' for "
                 "overrides, revision and uncommitted"
             )
-        with turns.own(checkout, f"flow run {flow_run.name}", logger.info):
+        with turns.one_at_a_time(checkout, f"flow run {flow_run.name}", logger.info):
             run_stages(checkout, checkout, targets or [], force)
             project.report(checkout, checkout, checkout / "report.html")
             return {"experiment": None, **project.summary(checkout, checkout)}
 
 
 @dataclass(frozen=True)
-class Opening:
-    """How a run gets its workspace: the parameters of `pipeline` that say so."""
+class WorkspaceRequest:
+    """The parameters of `pipeline` that decide how a run gets its workspace."""
 
     checkout: Path
     revision: str
@@ -99,12 +99,12 @@ class Opening:
 
 
 def _in_workspace(
-    opening: Opening, overrides: Overrides, targets: Sequence[str], force: bool, logger: Log
+    request: WorkspaceRequest, overrides: Overrides, targets: Sequence[str], force: bool, logger: Log
 ) -> dict[str, Any]:
-    checkout, keep_failed_hours = opening.checkout, opening.keep_failed_hours
+    checkout, keep_failed_hours = request.checkout, request.keep_failed_hours
     for name in workspace.sweep(checkout, keep_failed_hours):
         logger.info("removed the workspace of the failed run %s: older than %g h", name, keep_failed_hours)
-    with own_workspace(opening, overrides, logger) as space:
+    with run_workspace(request, overrides, logger) as space:
         stages = run_stages(space.root, checkout, targets, force)
         summary = project.summary(space.root, checkout)
         page = checkout / REPORTS / f"{space.name}.html"
@@ -117,15 +117,15 @@ def _in_workspace(
 
 
 @contextmanager
-def own_workspace(opening: Opening, overrides: Overrides, logger: Log) -> Iterator[Workspace]:
+def run_workspace(request: WorkspaceRequest, overrides: Overrides, logger: Log) -> Iterator[Workspace]:
     """A checked workspace for this flow run: removed after a success, kept after a failure."""
-    checkout, revision = opening.checkout, opening.revision
+    checkout, revision = request.checkout, request.revision
     name = workspace.experiment_name(flow_run.name, flow_run.id, workspace.experiments(checkout))
-    with workspace.opened(checkout, name, revision, flow_run.run_count > 1, opening.uncommitted) as space:
+    with workspace.opened(checkout, name, revision, flow_run.run_count > 1, request.uncommitted) as space:
         logger.info("workspace %s at %s (%s)", space.root.relative_to(checkout), space.commit[:10], revision)
         if revision == "HEAD" and (edited := workspace.uncommitted(checkout)):
-            place = "and taken along" if opening.uncommitted == "include" else "so not in this run"
-            logger.warning("not committed, %s: %s", place, workspace.named(edited))
+            place = "and taken along" if request.uncommitted == "include" else "so not in this run"
+            logger.warning("not committed, %s: %s", place, workspace.listing(edited))
         try:
             workspace.override(space, overrides)
             for warning in project.check(space.root, checkout):
@@ -133,13 +133,13 @@ def own_workspace(opening: Opening, overrides: Overrides, logger: Log) -> Iterat
             yield space
         except BaseException as error:
             workspace.note_failure(space, str(error) or type(error).__name__)
-            logger.warning("the workspace stays for %g h: %s", opening.keep_failed_hours, space.root)
+            logger.warning("the workspace stays for %g h: %s", request.keep_failed_hours, space.root)
             raise
         workspace.close(space)
 
 
 def run_stages(root: Path, checkout: Path, targets: Sequence[str], force: bool) -> list[str]:
-    """Run the stages of `root` as tasks, and publish what they came to.
+    """Run the stages of `root` as tasks, and publish their results.
 
     Args:
         checkout: whose services are used; `root` itself, or what it was cloned from.
@@ -160,7 +160,7 @@ def run_stages(root: Path, checkout: Path, targets: Sequence[str], force: bool) 
             futures[stage.name] = task.submit(return_state=False, wait_for=upstream)
         states = {name: _state(future) for name, future in futures.items()}
     except BaseException:
-        # Ctrl-C or the worker's SIGTERM: the stages run in threads and in groups of their own, and hear of neither.
+        # Ctrl-C or the worker's SIGTERM: neither reaches the stages in their threads and process groups.
         run_stage.end_all()
         raise
     failed = [name for name, state in states.items() if state.is_failed() or state.is_crashed()]

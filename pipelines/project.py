@@ -1,7 +1,7 @@
 """The `ganpipe` commands around the stages: the check before them, the summary after them.
 
-They run as child processes with the code of the place that they are about. A DVC project without the package (as the
-tests make them) has no such commands, and the flow does without.
+They run as child processes with the code of the folder that they are about. A DVC project without the package, as in
+the tests, has no such commands; the flow then runs without them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ganpipe.errors import GanpipeError
 from ganpipe.redaction import redact
 
 from . import artifacts
-from .stages import child_environment, own_error
+from .stages import child_environment, error_in_output
 
 
 def check(root: Path, checkout: Path) -> list[str]:
@@ -25,7 +25,7 @@ def check(root: Path, checkout: Path) -> list[str]:
     Raises:
         GanpipeError: something does not fit, in the command's own words.
     """
-    done = _done("check", root=root, checkout=checkout)
+    done = _completed("check", root=root, checkout=checkout)
     lines = [] if done is None else redact(done.stderr).splitlines()
     return [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
 
@@ -48,11 +48,11 @@ def report(root: Path, checkout: Path, out: Path) -> None:
 
 def _run(*arguments: str, root: Path, checkout: Path) -> str:
     """Standard output of `ganpipe <arguments>` in `root`; nothing where there is no ganpipe."""
-    done = _done(*arguments, root=root, checkout=checkout)
+    done = _completed(*arguments, root=root, checkout=checkout)
     return "" if done is None else done.stdout
 
 
-def _done(*arguments: str, root: Path, checkout: Path) -> subprocess.CompletedProcess[str] | None:
+def _completed(*arguments: str, root: Path, checkout: Path) -> subprocess.CompletedProcess[str] | None:
     """`ganpipe <arguments>`, done in `root`; None where there is no ganpipe."""
     if not (root / "ganpipe" / "cli.py").exists():
         return None
@@ -60,5 +60,5 @@ def _done(*arguments: str, root: Path, checkout: Path) -> subprocess.CompletedPr
     variables = child_environment(root, checkout)
     done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise GanpipeError(own_error(redact(done.stderr).splitlines()))
+        raise GanpipeError(error_in_output(redact(done.stderr).splitlines()))
     return done

@@ -17,10 +17,10 @@ from ganpipe import environment
 from ganpipe.errors import GanpipeError
 
 from . import run_stage
-from .stages import child_environment, own_error
+from .stages import child_environment, error_in_output
 
 TIMEOUT_SECONDS = 3600.0
-"""Where protocols differ, two generators are measured again."""
+"""Long, because two generators are measured again where their protocols differ."""
 OVERRULING = " To do it all the same: "
 """What follows in the words of `ganpipe promote` are its flags; here it is this form's parameters."""
 
@@ -66,7 +66,7 @@ def promote(
     if outcome.timed_out:
         raise PromotionFailed(f"not done within {TIMEOUT_SECONDS:g} s")
     if outcome.returncode != 0:
-        error, overruling, _ = own_error(outcome.tail).partition(OVERRULING)
+        error, overruling, _ = error_in_output(outcome.tail).partition(OVERRULING)
         raise PromotionFailed(f"{error}{overruling}start it again with force and a reason" if overruling else error)
     _publish(root, model)
 
@@ -85,7 +85,7 @@ def _publish(root: Path, model: str | None) -> None:
         command, cwd=root, env=child_environment(root, root), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise GanpipeError(f"the alias was moved; it cannot be shown: {own_error(done.stderr.splitlines())}")
+        raise GanpipeError(f"the alias was moved; it cannot be shown: {error_in_output(done.stderr.splitlines())}")
     found = json.loads(done.stdout)
     create_markdown_artifact(markdown(found), key="promotion", description=f"Versions of {found['model']}, and moves")
     champion = next((item for item in found["versions"] if "champion" in item["aliases"]), None)

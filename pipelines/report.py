@@ -1,4 +1,4 @@
-"""What a run came to, as Markdown: its stages, DVC's metrics, and the pictures among DVC's plots. Names no stage."""
+"""The result of a run as Markdown: its stages, DVC's metrics, and the pictures among DVC's plots. Names no stage."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def _metrics(repo: Any) -> Iterator[tuple[str, str, str]]:
 
 
 def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything in nested mappings."""
     if isinstance(values, dict):
         for name, value in sorted(values.items()):
             yield from flat(value, f"{prefix}.{name}" if prefix else str(name))
@@ -64,14 +65,15 @@ def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def shown(path: Path) -> list[Path]:
-    """The pictures that are shown of a picture, or of a folder of them: all, but of numbered ones, which follow each
-    other in time, only the last, which tells how it ended."""
+    """The pictures to show, of a picture's path or of a folder of them: all of them, or only the last where all are
+    numbered, because these follow each other in time and the last shows the result."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     pictures = [file for file in files if file.suffix.lower() in PICTURES and file.is_file()]
     return pictures[-1:] if all(picture.stem.isdecimal() for picture in pictures) else pictures
 
 
 def picture(path: Path) -> str:
+    """A picture as Markdown that holds the image itself; a large one as a smaller JPEG, or only its size."""
     data, kind = path.read_bytes(), PICTURES[path.suffix.lower()]
     if len(data) > LARGEST_PICTURE:
         data, kind = _reduced(path), "jpeg"

@@ -19,7 +19,7 @@ from ganpipe.redaction import redact
 
 TAIL_LINES = 40
 PROGRESS_EVERY_SECONDS = 10.0
-"""A progress bar redraws itself many times a second; of a bar's states one in this time becomes a line."""
+"""A progress bar redraws itself many times per second; at most one of its states in this time becomes a line."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _live: set[int] = set()
@@ -82,8 +82,8 @@ def _follow(
     finally:
         processes.end_tree(process.pid)
         process.wait()
-        # Also after a normal end: what the stage left behind in its group has no more business. Who was told to end by
-        # `end_all` has its time for that: a second signal would cut it short.
+        # Also after a normal end, because the stage may leave processes in its group. After `end_all` they get time to
+        # end by themselves: a second signal would interrupt that.
         left = processes.group(process.pid)
         if not ended_since(began) or not processes.wait_gone(left, 10.0):
             processes.end(left)
@@ -136,7 +136,7 @@ def _chunks(process: subprocess.Popen[bytes], deadline: float | None) -> Iterato
 
 
 class _Relay:
-    """Cuts output into lines. What ends in a carriage return is a progress bar's state: one in a while is passed on."""
+    """Cuts output into lines. What ends in a carriage return is a state of a progress bar: few are passed on."""
 
     def __init__(self, show: Callable[[str], None], tail: deque[str]) -> None:
         self._show = show

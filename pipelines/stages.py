@@ -57,7 +57,7 @@ class StageFailed(GanpipeError):
         self.mendable = mendable
 
 
-def own_error(tail: Sequence[str]) -> str:
+def error_in_output(tail: Sequence[str]) -> str:
     """What went wrong, from a command's last lines: DVC's own error, whole; else the last line starting with `error:`;
     else how the command ended and the last line that is not DVC's."""
     lines = [line for line in tail if is_news(line) and not line.startswith(("Running stage '", "Stage '", "> "))]
@@ -89,7 +89,7 @@ def _how_it_ended(code: int) -> str:
 
 
 def is_news(line: str) -> bool:
-    """Whether a line tells something about this run: DVC's standing hints after every stage do not."""
+    """Whether a line is about this run, and not one of the hints that DVC prints after every stage."""
     return not line.strip().startswith(_HINTS)
 
 
@@ -127,7 +127,7 @@ def run_one(
         raise StageFailed(f"stage {stage.name}: ended with its run")
     if outcome.returncode != 0:
         mendable = any(line.endswith(f"exited with {EXIT_MENDABLE}") for line in outcome.tail)
-        raise StageFailed(f"stage {stage.name}: {own_error(outcome.tail)}", mendable)
+        raise StageFailed(f"stage {stage.name}: {error_in_output(outcome.tail)}", mendable)
     if any(line.endswith("didn't change, skipping") for line in outcome.tail):
         return "cached"
     _note_seconds(root, stage.name, outcome.seconds)
@@ -135,30 +135,30 @@ def run_one(
 
 
 def _reproduce(stage: Stage, root: Path, force: bool, logger: Log, variables: Mapping[str, str]) -> run_stage.Outcome:
-    """`dvc repro` of the stage, again for as long as another DVC command is at the same files.
+    """`dvc repro` of the stage, repeated while another DVC command uses the same files.
 
     Raises:
-        StageFailed: the run ended while this waited, or DVC waits for what is no command of it.
+        StageFailed: the run ended while this waited, or DVC waits for a process that is no DVC command.
     """
     began = time.monotonic()
-    others = turns.DvcCommands(root, logger.info, wanted=lambda: not run_stage.ended_since(began))
-    # Stages that run side by side wait for each other's moments with DVC's lock.
+    others = turns.OtherDvcCommands(root, logger.info, wanted=lambda: not run_stage.ended_since(began))
+    # Stages that run side by side hold DVC's lock for moments only, and wait for each other.
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
 
     def show(line: str) -> None:
         if is_news(line) and not turns.is_dvc_busy(line):
             logger.info(line)
 
-    while others.lock_is_free():
+    while others.wait_for_lock():
         outcome = run_stage.run(
             [*command, "--force"] if force else command, root, variables, show, stage.policy.timeout_seconds
         )
         try:
-            if outcome.returncode == 0 or outcome.timed_out or not others.awaited("\n".join(outcome.tail)):
+            if outcome.returncode == 0 or outcome.timed_out or not others.wait_if_busy("\n".join(outcome.tail)):
                 return outcome
         except GanpipeError as error:
             raise StageFailed(f"stage {stage.name}: {error}", mendable=True) from None
-    raise StageFailed(f"stage {stage.name}: not begun, for its run ended")
+    raise StageFailed(f"stage {stage.name}: not begun, because its run ended")
 
 
 def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, str]) -> Task[[], Any]:

@@ -1,4 +1,4 @@
-"""A flow run and the worker that started it: the one ends when the other is gone, and says how to go on.
+"""Ends a flow run when the worker that started it is gone, and says how to go on.
 
 Without this, a flow whose worker died would run on with nobody who could cancel it, until its next line of output
 found nobody to read it.
@@ -63,7 +63,7 @@ def _watch(worker: int, stopped: threading.Event, logger: Log) -> None:
     began = time.monotonic()
     while not stopped.wait(LOOK_EVERY_SECONDS):
         if os.getppid() != worker:
-            # One that ends politely may have sent a SIGTERM itself, and a second would cut the first one's work short.
+            # A worker that ends in order sends a SIGTERM itself; a second one would interrupt what the first began.
             if stopped.wait(1.0) or run_stage.ended_since(began):
                 return
             # Nobody reads this process's output any more: a write would raise, wherever it happens.

@@ -55,7 +55,7 @@ def sweep(
         overrides: keys of params.yaml for all of them, by dotted key.
         revision: as in `pipeline`; all of them run at the commit that it names when the sweep begins.
         uncommitted: as in `pipeline`.
-        num_parallel: so many at a time.
+        num_parallel: how many runs there are at a time.
 
     Returns:
         The rows of the table.
@@ -129,9 +129,9 @@ def _run_all(combinations: Mapping[str, Combination], revision: str, num_paralle
 
 
 def _check_all(combinations: dict[str, dict[str, JsonValue]], revision: str) -> str:
-    """`ganpipe check` of every combination, in one workspace that is made for it; the commit that it is at."""
+    """Run `ganpipe check` for every combination, in one workspace for all of them; returns the workspace's commit."""
     checkout = environment.repo_root()
-    with workspace.opened(checkout, f"{flow_run.name}-check", revision, again=False) as space:
+    with workspace.opened(checkout, f"{flow_run.name}-check", revision, is_retry=False) as space:
         original = (space.root / "params.yaml").read_bytes()
         try:
             for name, values in combinations.items():

@@ -1,4 +1,4 @@
-"""One run at a time in a checkout: who comes second waits and says for whom, be it another run or a DVC command."""
+"""One run at a time in a checkout: a second one waits, and names the run or DVC command that it waits for."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ganpipe.errors import GanpipeError
 from ganpipe.redaction import redact
 
 LOCK = Path(".ganpipe") / "run.lock"
-"""Held by the run that is at work in the checkout; the system lets go of it when its holder dies, however it dies."""
+"""Held by the run that is at work in the checkout; the system releases it when its holder ends, however it ends."""
 HOLDER = LOCK.with_suffix(".json")
-"""Who holds it: for the sentence of those that wait, not for the decision."""
+"""Which run holds the lock: for the message of runs that wait. Only the lock itself decides."""
 LOOK_EVERY_SECONDS = 0.5
 DVC_LOCK = Path(".dvc") / "tmp" / "lock"
 """Held by a DVC command except while a stage's own command runs; its process number stands in it."""
@@ -32,7 +32,7 @@ DVC_FILES_IN_USE = Path(".dvc") / "tmp" / "rwlock"
 """Which DVC command reads or writes which dependencies and outputs, by process number."""
 
 LOCK_IS_MOMENTARY_SECONDS = 2.0
-"""DVC commands side by side have the lock in turns for this long; whoever has it longer is worth a word."""
+"""DVC commands that run side by side hold the lock for less than this; a command that holds it longer is named."""
 
 _DVC_BUSY = re.compile(r"is busy, it is being blocked by:|Unable to acquire lock\. Most likely another DVC process")
 _DVC_BLOCKER = re.compile(r"^ *\(PID (\d+)\): (.*)$", re.MULTILINE)
@@ -57,13 +57,14 @@ class Holder:
 
 
 @contextmanager
-def own(root: Path, command: str, say: Say) -> Iterator[None]:
-    """The block runs while no other run is at work in the checkout `root`; waits for that, and says for whom.
+def one_at_a_time(root: Path, command: str, say: Say) -> Iterator[None]:
+    """Within this block no other run is at work in the checkout `root`; waits for another run to end, and names it.
 
-    A process that has the checkout already takes it again at once: `make run` has its flow in it.
+    A process that has the checkout already does not wait: `make run` runs its flow in its own process.
 
     Args:
-        command: how those that wait call this run.
+        command: what other runs call this one while they wait.
+        say: takes the line that names the other run.
     """
     path = root / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def _acquire(lock: FileLock, root: Path, say: Say) -> None:
             say(f"waiting for {holder}: one run at a time is at work in a checkout")
             told = holder
         elif holder is None and waited == 10:
-            # It has the lock and has not noted itself, as when its disk is full.
+            # The holder could not write its note, for example because the disk is full.
             say("waiting for another run: one run at a time is at work in a checkout")
         waited += 1
         time.sleep(LOOK_EVERY_SECONDS)
@@ -104,7 +105,7 @@ def _note_holder(root: Path, command: str) -> None:
 
 
 def _holder(root: Path) -> Holder | None:
-    """The process that noted itself, where it lives: a note outlives its run."""
+    """The run in the note, if its process still lives: a note outlives its run."""
     note = _read(root / HOLDER)
     try:
         pid, started, command = int(note["pid"]), float(note["started"]), str(note["command"])
@@ -114,16 +115,16 @@ def _holder(root: Path) -> Holder | None:
 
 
 def is_dvc_busy(line: str) -> bool:
-    """Whether the line is a part of DVC's message that another DVC command is at work, with its advice to delete a
-    file that this one has."""
+    """Whether the line is part of DVC's message that another DVC command is at work. DVC then advises to delete a file
+    that the other command uses."""
     return bool(_DVC_BUSY.search(line) or _DVC_BLOCKER.match(line)) or line.startswith(_DVC_ADVICE)
 
 
-class DvcCommands:
+class OtherDvcCommands:
     """The DVC commands of others in the checkout `root`: waited for, and each named once.
 
     Args:
-        wanted: whether there is still somebody who waits.
+        wanted: tells whether to go on waiting.
     """
 
     def __init__(self, root: Path, say: Say, wanted: Callable[[], bool] = lambda: True) -> None:
@@ -132,8 +133,8 @@ class DvcCommands:
         self._wanted = wanted
         self._told: set[str] = set()
 
-    def lock_is_free(self) -> bool:
-        """Wait until nobody has DVC's lock, for which DVC itself would wait without a word. False: no longer wanted."""
+    def wait_for_lock(self) -> bool:
+        """Wait until DVC's lock is free, because DVC would wait silently. False where waiting is no longer wanted."""
         began = time.monotonic()
         while self._wanted():
             if not _is_locked(self._root / DVC_LOCK):
@@ -143,11 +144,14 @@ class DvcCommands:
             time.sleep(LOOK_EVERY_SECONDS)
         return False
 
-    def awaited(self, said: str) -> bool:
-        """Whether DVC's message `said` means that another DVC command is at work, which by now is worth another try.
+    def wait_if_busy(self, said: str) -> bool:
+        """If DVC's message `said` means that another DVC command is at work, wait for that command.
+
+        Returns:
+            Whether it means that, and another try makes sense now.
 
         Raises:
-            GanpipeError: DVC waits for a process that is none of its commands.
+            GanpipeError: DVC waits for a process that is no DVC command.
         """
         if not _DVC_BUSY.search(said):
             return False
@@ -186,7 +190,7 @@ class DvcCommands:
         return any(processes.is_alive(pid) for pid in using & pids)
 
     def _refuse_other_program(self, holder: Holder) -> None:
-        """DVC takes a killed command for alive once another program has got its number: nobody would ever let go."""
+        """Raise where another program has the process number of a killed DVC command: DVC would wait for it forever."""
         arguments = holder.command.split()[1:]
         try:
             words = " ".join(psutil.Process(holder.pid).cmdline()).split()
@@ -212,7 +216,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object that somebody else may be writing now: {} where there is none."""
+    """A JSON object; {} where there is none, or where another process is just writing it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""A run's own place: a clone of the checkout at one revision, which shares DVC's cache and ends as a DVC experiment.
+"""A run's own workspace: a clone of the checkout at one revision, which shares DVC's cache and ends as an experiment.
 
 Runs that are at work at the same time do not see each other, nor what is edited in the checkout meanwhile. What has to
 outlive a run (services, MLflow's database, the work of an interrupted stage) stays in the checkout: see
@@ -97,8 +97,8 @@ def uncommitted(checkout: Path) -> list[str]:
 
 
 def decisive(checkout: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Those of `names` that decide what stages make, each with what of it is in: a dependency or settings file of a
-    stage, a definition, the package.
+    """Those of `names` that decide what stages make, each with the input that it touches: a dependency or settings file
+    of a stage, a dvc.yaml, the package.
 
     Raises:
         GanpipeError: DVC cannot read the checkout.
@@ -119,13 +119,13 @@ def decisive(checkout: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def require_committed(checkout: Path, ways: Mapping[str, str]) -> None:
-    """Refuse a run that would not have what the checkout has.
+    """Refuse a run that would lack uncommitted files of the checkout that decide its result.
 
     Args:
-        ways: how to start it all the same: values of the parameter `uncommitted`, and what each does.
+        ways: how to start the run nevertheless: values of the parameter `uncommitted`, and what each does.
 
     Raises:
-        GanpipeError: what is to be committed, and how.
+        GanpipeError: says what to commit, and how.
     """
     edited = decisive(checkout, uncommitted(checkout))
     if not edited:
@@ -141,31 +141,31 @@ def require_committed(checkout: Path, ways: Mapping[str, str]) -> None:
         hint = f". Images need not be in git: `{exclude}`, and every run has those that are there when it begins"
     choice = ", or ".join(f"uncommitted={value}, which {does}" for value, does in ways.items())
     raise GanpipeError(
-        f"not committed, and it decides what a run makes: {named(names)}. Commit it (`{_printable(command)}`), or "
+        f"not committed, and it decides what a run makes: {listing(names)}. Commit it (`{_printable(command)}`), or "
         f"start the run with {choice}{_printable(hint)}"
     )
 
 
-def named(names: Sequence[str]) -> str:
-    """The first five, and how many more."""
+def listing(names: Sequence[str]) -> str:
+    """The first five of `names`, and how many more there are."""
     shown = [_printable(name) for name in names[:5]]
     return ", ".join(shown if len(names) <= 5 else [*shown, f"{len(names) - 5} more"])
 
 
 def _printable(text: str) -> str:
-    """Without the bytes of a file's name that are no text."""
+    """`text` without the bytes of file names that are no UTF-8."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 @contextmanager
 def opened(
-    checkout: Path, name: str, revision: str, again: bool, uncommitted: Uncommitted = "ignore"
+    checkout: Path, name: str, revision: str, is_retry: bool, uncommitted: Uncommitted = "ignore"
 ) -> Iterator[Workspace]:
     """A workspace for the run `name`, held by this process and left in place; `close` removes it.
 
     Args:
         revision: see `resolve`.
-        again: the run is a retry: the workspace that its last try left is taken up as it is.
+        is_retry: the run is a retry: the workspace that its last try left is taken up as it is.
         uncommitted: for the revision HEAD, what becomes of what lies in the checkout and is in no commit: `refuse` the
             run where that decides what it makes, `ignore` it, or `include` it.
 
@@ -176,7 +176,7 @@ def opened(
         raise GanpipeError(f"uncommitted: include is for what lies in the checkout, not for the revision {revision!r}")
     commit = resolve(checkout, revision)
     workspace = Workspace(checkout, name, commit)
-    taken_up = again and (workspace.root / ".git").exists()
+    taken_up = is_retry and (workspace.root / ".git").exists()
     if uncommitted == "refuse" and revision == "HEAD" and not taken_up:
         require_committed(checkout, {"include": "takes it along as it lies here", "ignore": "runs without it"})
     workspace.root.parent.mkdir(parents=True, exist_ok=True)
@@ -212,8 +212,8 @@ def _make(workspace: Workspace) -> None:
 
 
 def _sign(root: Path) -> None:
-    """Who commits the run's experiment where git knows no person, as in a container: without one DVC refuses to, after
-    the last stage."""
+    """Set git's author where none is configured, as in a container: without one, DVC would refuse to save the run's
+    experiment after the last stage."""
     for key, value in (("user.name", "ganpipe"), ("user.email", "ganpipe@localhost")):
         if not _git(root, "config", "--get", key, check=False):
             _git(root, "config", key, value)
@@ -350,7 +350,7 @@ def sweep(checkout: Path, keep_hours: float) -> list[str]:
 
 
 def _lock(checkout: Path, name: str) -> FileLock:
-    # Released by the system when the process that holds it dies, however it dies.
+    # The system releases it when the process that holds it ends, however it ends.
     return FileLock(checkout / WORKSPACES / f"{name}.lock")
 
 
@@ -365,7 +365,7 @@ def _experiment_refs(checkout: Path, name: str) -> list[str]:
 
 def _git(where: Path, *arguments: str, check: bool = True) -> str | None:
     """Standard output of git, stripped; None where it failed and `check` is off."""
-    # A file's name need not be text; what git says otherwise is.
+    # File names in git's output need not be UTF-8.
     done = subprocess.run(
         ["git", *arguments], cwd=where, capture_output=True, text=True, errors="surrogateescape", check=False
     )

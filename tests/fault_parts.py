@@ -27,7 +27,7 @@ from ganpipe.gans.base import Gan, Progress
 from ganpipe.stages.train import _csv
 from ganpipe.tracking.runs import Tracker
 from ganpipe.training.distributed import World
-from ganpipe.training.feed import spec_of
+from ganpipe.training.feed import data_spec_of
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.state import CheckpointStore, TrainingState
 from ganpipe.training.worker import TrainingJob, run_training
@@ -56,7 +56,7 @@ class Training:
 
     def made(self) -> dict[str, Any]:
         """Bytes of the generator, of the table of losses and of the sample grids; scores; metrics by name and step."""
-        state = TrainingState(self.job.gan, self.job.config, spec_of(self.job.shards.manifest), self.job.settings)
+        state = TrainingState(self.job.gan, self.job.config, data_spec_of(self.job.shards.manifest), self.job.settings)
         state.load_state_dict(self.job.store.load(self.job.store.newest()))
         assert state.progress.images_seen >= self.job.settings.num_images, "it did not come to its end"
         samples = {path.name: path.read_bytes() for path in sorted(Path(self.job.folder, "samples").glob("*.png"))}

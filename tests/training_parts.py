@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ganpipe.evaluation.given import read, rows_of
+from ganpipe.evaluation.given import field_reader, read_rows
 from ganpipe.evaluation.grids import png
 from ganpipe.evaluation.sample_grids import sample_grid
 from ganpipe.fields import Picture
@@ -154,8 +154,8 @@ def fetch_of(gan: Gan, fields: dict[str, Tensor], dtype: torch.dtype) -> Fetch:
 
 def given_to(gan: Gan, name: str, num_samples: int) -> dict[str, Tensor]:
     """What the first samples of its dataset give to the GAN `name`."""
-    reader = rows_of(gan, case_of(name).dataset(512), np.arange(512), 0, gan.given)  # type: ignore[arg-type]
-    return read(reader, 0, num_samples)
+    reader = field_reader(gan, case_of(name).dataset(512), np.arange(512), 0, gan.given)  # type: ignore[arg-type]
+    return read_rows(reader, 0, num_samples)
 
 
 def make_loop(name: str, world: World | None = None, settings: dict[str, Any] | None = None, **config: Any) -> Loop:

@@ -36,7 +36,7 @@ from ..stages.storage import require_writable
 from ..tracking.lineage import require_commit
 from ..tracking.runs import Tracker
 from ..training import cluster, hosts, job_api
-from ..training.search import searched, space_by_player
+from ..training.search import search_space, space_by_player
 
 CHECKPOINT_BYTES = 2**30
 """Disk space for checkpoints and outputs beside the images. A checkpoint of the largest GAN here is below 300 MB."""
@@ -45,7 +45,7 @@ CHECKPOINT_BYTES = 2**30
 def main(argv: list[str]) -> int:
     require_no_arguments(argv, "check", __doc__)
     check_command()
-    if service := services.named("prefect"):
+    if service := services.named_in_environment("prefect"):
         prefect_api.check_reachable(service.address)
     params = load_params()
     if params.register_.require_commit:
@@ -131,7 +131,7 @@ def check_gan_and_data(params: Params) -> None:
     find_weights(params, spec, Tracker.at(environment.home(), params.register_.experiment))
     space_by_player(params.tune, params.gan_config.players)
     if params.tune.num_trials:
-        searched(params.gan_config, params.tune)
+        search_space(params.gan_config, params.tune)
     workers = {"cluster.num_workers": params.cluster.most_workers}
     workers |= {"tune.workers_per_trial": params.tune.workers_per_trial} if params.tune.num_trials else {}
     for key, number in workers.items():
@@ -167,10 +167,10 @@ def check_number_of_images(params: Params) -> None:
         )
     number = min((number for number in (data.limit, found.num_images) if number is not None), default=None)
     others = 1 if evaluate.split == "validation" else 0  # one image has to be left for training
-    if number is not None and number < evaluate.least_real + others:
+    if number is not None and number < evaluate.min_real + others:
         where = f"data.limit: got {number}" if number == data.limit else f"data.source: {data.source} has {number}"
         raise GanpipeError(
-            f"{where}, and at least {evaluate.least_real + others} images are needed, {evaluate.least_real} of them in "
+            f"{where}, and at least {evaluate.min_real + others} images are needed, {evaluate.min_real} of them in "
             f"the {evaluate.split} split, to measure FID, precision and recall with evaluate.num_neighbours "
             f"{evaluate.num_neighbours}; add images, or lower evaluate.num_neighbours"
         )

@@ -21,7 +21,7 @@ ABOUT = {
 def _show(root: Path) -> None:
     for name, service in services.status(root).items():
         if service is None:
-            print(f"{name:<8} {services.ended(name, root) or 'stopped'}")
+            print(f"{name:<8} {services.crash_message(name, root) or 'stopped'}")
         elif service.pid is None:
             print(f"{name:<8} {service.url}  (from {KINDS[name].variable})")
         else:

@@ -85,7 +85,7 @@ def facts() -> dict[str, Any]:
         "no_champion": why_no_champion,
         "metric": settings.metric,
         "metrics": values,
-        "told": metrics.told(values),
+        "told": metrics.descriptions(values),
         "protocol": Protocol.model_validate(protocol).text,
         "links": links,
     }

@@ -33,9 +33,9 @@ def class_fids(
     generated_labels_M: np.ndarray,
     num_classes: int,
 ) -> list[ClassFid]:
-    """By class number.
+    """The FID within each class, by class number.
 
-    Numbers of different classes or sample sizes do not compare: FID's bias grows as samples get fewer.
+    FIDs of different classes or numbers of images cannot be compared: FID's bias grows as images get fewer.
     """
     result = []
     for label in range(num_classes):

@@ -1,4 +1,4 @@
-"""A small classifier of features: the class of a generated image, as seen by a model that the generator never met.
+"""A small classifier of features, which finds the class of an image; no generator is trained against it.
 
 Legend: N, M images, D features, K classes.
 """
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 _SHRINKAGE = 0.1
-"""Share of the covariance that is replaced by its mean variance in all directions: with it the covariance of fewer
-images than features can be inverted, too."""
+"""Share of the covariance that is replaced by its mean variance in all directions, so that the covariance can be
+inverted even where there are fewer images than features."""
 _HELD_OUT = 5
-"""One image of so many is held out."""
+"""One image in five is held out."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class LinearDiscriminant:
         return cls(classes_K, weights_DK, biases_K)
 
     def accuracy(self, features_MD: np.ndarray, labels_M: np.ndarray) -> float:
-        """The share of images of whose class it is right, in [0, 1]."""
+        """The share of images whose class it finds, in [0, 1]."""
         scores_MK = np.asarray(features_MD, np.float64) @ self.weights_DK + self.biases_K
         return float((self.classes_K[scores_MK.argmax(1)] == labels_M).mean())
 
 
-def fitted_and_tested(features_ND: np.ndarray, labels_N: np.ndarray) -> tuple[LinearDiscriminant, float]:
+def fit_and_test(features_ND: np.ndarray, labels_N: np.ndarray) -> tuple[LinearDiscriminant, float]:
     """A classifier, and its accuracy on every fifth image, which it has not seen.
 
     Args:

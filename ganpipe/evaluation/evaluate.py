@@ -19,7 +19,7 @@ from . import figures, metrics
 from .class_fids import ClassFid
 from .grids import png
 from .measured import Measured, Subject
-from .measuring import protocol_of, rounded, sample_features
+from .measuring import SampleInputs, protocol_of, rounded, sample_features
 from .metrics.base import PairMetric
 from .needs import label_given
 from .protocol import Protocol
@@ -48,7 +48,7 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write metrics.json, protocol.json, class_fid.csv (for a GAN without labels its header only), figures/.
 
-        A class that cannot be measured has its row, too, with `nan` for its FID.
+        A class that cannot be measured has a row with the FID `nan`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         protocol = {"hash": self.protocol.hash, **self.protocol.model_dump(mode="json")}
@@ -57,7 +57,7 @@ class Evaluation:
         with (folder / CLASS_FIDS).open("w", encoding="utf-8", newline="") as file:
             rows = [(name, found.fid, found.num_real, found.num_generated) for name, found in self.class_fids.items()]
             csv.writer(file, lineterminator="\n").writerows([("class", "fid", "real", "generated"), *rows])
-        shutil.rmtree(folder / figures.FOLDER, ignore_errors=True)  # those of another GAN, where DVC does not run this
+        shutil.rmtree(folder / figures.FOLDER, ignore_errors=True)  # of an earlier GAN, where this runs without DVC
         (folder / figures.FOLDER).mkdir()
         for name, content in self.figures.items():
             (folder / figures.FOLDER / f"{name}.png").write_bytes(content)
@@ -77,10 +77,10 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
             f"{expected.hash}; run `ganpipe reference` again"
         )
     gan, num_real = subject.gan, len(subject.real.features_ND)
-    if num_real < settings.least_real:  # of a domain; `require_images` has counted the others
+    if num_real < settings.min_real:  # of one domain; `require_images` has counted those of the split
         raise GanpipeError(
             f"{type(gan).__name__} is compared with {num_real} real images, and evaluate.num_neighbours "
-            f"{settings.num_neighbours} needs {settings.least_real}; raise evaluate.num_real"
+            f"{settings.num_neighbours} needs {settings.min_real}; raise evaluate.num_real"
         )
     applying = metrics.applying(gan, gan.config, gan.data)
     measured = _measured(subject, [metric for metric in applying if isinstance(metric, PairMetric)])
@@ -103,22 +103,20 @@ def _figures(subject: Subject, measured: Measured) -> dict[str, bytes]:
 
 
 def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
-    """Samples and their features; what compares them with the images that they should be sees one part at a time."""
+    """Features of the samples, and the values of metrics of pairs: one part of the images is in memory at a time."""
     gan, settings = subject.gan, subject.settings
     target = gan.fields[0]
     values = {metric.name(): np.empty(len(subject.seeds)) for metric in pair_metrics}
 
-    fields = subject.given([*gan.given, *([target] if pair_metrics else [])])
+    inputs = SampleInputs(subject.seeds, subject.field_reader([*gan.given, *([target] if pair_metrics else [])]))
     with progress_bar("samples and their features", len(subject.seeds), "image") as bar:
 
         def part_done(rows: slice, images_NCHW: np.ndarray, found: Mapping[str, Tensor]) -> None:
             for metric in pair_metrics:
-                values[metric.name()][rows] = metric.of_pairs(images_NCHW, quantise(found[target]))
+                values[metric.name()][rows] = metric.compare_pairs(images_NCHW, quantise(found[target]))
             bar.update(len(images_NCHW))
 
-        features_MD = sample_features(
-            gan, subject.progress, subject.extractor, subject.seeds, fields, settings.batch_size, part_done
-        )
+        features_MD = sample_features(gan, subject.progress, subject.extractor, inputs, settings.batch_size, part_done)
     is_labelled = label_given(gan, gan.config, gan.data) is not None
     return Measured(
         real=subject.real,
@@ -126,5 +124,5 @@ def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
         settings=settings,
         labels_M=subject.reference.labels_for(settings.num_samples) if is_labelled else None,
         num_classes=len(subject.dataset.manifest.classes),
-        values_of_pairs=values,
+        pair_values=values,
     )

@@ -9,6 +9,7 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,37 +28,34 @@ INCEPTION_NUM_FEATURES, INCEPTION_SIZE = 2048, 299
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 
 _CPU_BATCH = 32
-"""Images that one thread takes at once; of more, the activations do not fit into a core's cache."""
+"""Images that one thread takes at once; the activations of more images do not fit into a core's cache."""
 
 
+@dataclass(eq=False)
 class Extractor:
     """Images to features, always in float32.
 
     Attributes:
         name: as in params.yaml and in the metrics' names.
-        weights_sha256: of the file with the weights.
+        weights_sha256: SHA-256 of the file with the weights, in hex.
         num_features: D.
-        resize: side in pixels of what the network sees.
-        resampling: who resizes, and how.
+        resize: side in pixels of the images that the network sees.
+        resampling: `bilinear_antialiased` where this class resizes the images; another word names what the network
+            does itself.
+        network: RGB values in [0, 255], float32 (N, 3, H, W) -> features (N, D).
         device: where the network is.
+        batch_size: images that the network takes at once; on a CPU, at most 32 per thread.
     """
 
-    def __init__(
-        self,
-        name: str,
-        weights_sha256: str,
-        num_features: int,
-        resize: int,
-        resampling: str,
-        network: Callable[[Tensor], Tensor],
-        device: torch.device,
-        batch_size: int,
-    ) -> None:
-        """`network` takes RGB values in [0, 255], float32, and returns features, (N, D)."""
-        self.name, self.weights_sha256, self.num_features = name, weights_sha256, num_features
-        self.resize, self.resampling, self.device = resize, resampling, device
-        self._network, self._batch_size = network, batch_size
-        self._threads: ThreadPoolExecutor | None = None
+    name: str
+    weights_sha256: str
+    num_features: int
+    resize: int
+    resampling: str
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+    batch_size: int
+    _threads: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
 
     def features(self, images_NCHW: np.ndarray | Tensor) -> np.ndarray:
         """uint8 images (N, C, H, W) -> features (N, D), float32.
@@ -77,9 +75,9 @@ class Extractor:
 
         if self.device.type == "cpu":
             self._threads = self._threads or single_threaded_pool(torch.get_num_threads())
-            list(self._threads.map(fill, _slices(len(images), min(self._batch_size, _CPU_BATCH))))
+            list(self._threads.map(fill, _slices(len(images), min(self.batch_size, _CPU_BATCH))))
         else:
-            for rows in _slices(len(images), self._batch_size):
+            for rows in _slices(len(images), self.batch_size):
                 fill(rows)
         return features_ND
 
@@ -89,19 +87,21 @@ class Extractor:
         if self.resampling == "bilinear_antialiased" and values.shape[2:] != (self.resize, self.resize):
             values = nn.functional.interpolate(values, (self.resize, self.resize), mode="bilinear", antialias=True)
         with torch.autocast(self.device.type, enabled=False):
-            return self._network(values.expand(-1, 3, -1, -1)).float()
+            return self.network(values.expand(-1, 3, -1, -1)).float()
 
 
 def single_threaded_pool(num_threads: int) -> ThreadPoolExecutor:
     """Threads in each of which torch computes with one thread.
 
-    A batch a thread, rather than a batch over all threads: these wait for each other after every layer, spinning, which
-    on a machine that does something else besides took 25 times as long; and a result does not depend on their number.
+    Each thread takes a batch of its own. Several threads that share a batch wait for each other after every layer, in a
+    busy loop, which took 25 times as long on a machine that had other work, too. The result does not depend on the
+    number of threads.
     """
     started = threading.Barrier(num_threads + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # the thread takes the process's number now, not later in place of the next line's
+        # At the first such call in a thread, torch sets the process's number: it has to come before the next line.
+        torch.get_num_threads()
         torch.set_num_threads(1)
         started.wait()
 
@@ -136,13 +136,16 @@ def efficientnet_lite0(
 ) -> Extractor:
     """EfficientNet-Lite0 trained on ImageNet, D = 1280: the last layer before the classifier, averaged over positions.
 
-    The weights expect RGB as (value - 127) / 128. Of that, (value / 255 - mean) / std of torchvision, and [0, 1], it is
-    the one under which activations on photographs have the mean and variance that batch norm's running statistics
-    remember; likewise "SAME" padding among the paddings (tests/evaluation/test_extractors.py).
+    The weights expect RGB as (value - 127) / 128. Two other scalings were tried, (value / 255 - mean) / std of
+    torchvision and [0, 1]: only with the first do activations on photographs have the mean and variance that batch
+    norm's running statistics remember. "SAME" padding was found in the same way (tests/evaluation/test_extractors.py).
 
     Args:
-        resize: side in pixels of what the network sees; None for its own, 224.
+        resize: side in pixels of the images that the network sees; None for its own, 224.
         path: the file with the weights; by default the one of the installed package.
+
+    Raises:
+        GanpipeError: the file is missing, or is not the known one.
     """
     device = torch.device(device)
     network = efficientnet.published(path)
@@ -183,6 +186,9 @@ def inception(path: str | Path, device: torch.device | str = "cpu", batch_size: 
     """The standard FID network (Inception v3 of 2015-12-05, Heusel 2017), D = 2048, read as TorchScript.
 
     The script scales values and resizes to 299 pixels itself, bilinearly without antialiasing like the original.
+
+    Raises:
+        GanpipeError: the file is missing, or is not the known one.
     """
     device = torch.device(device)
     remedy = f"download {INCEPTION_URL} and set evaluate.inception_path to it"
@@ -200,7 +206,11 @@ def inception(path: str | Path, device: torch.device | str = "cpu", batch_size: 
 
 
 def load_torchscript(path: Path, sha256: str, remedy: str, device: torch.device) -> torch.jit.ScriptModule:
-    """A TorchScript module, once its file is the known one: TorchScript is code."""
+    """A TorchScript module, loaded only if its file has this SHA-256, because TorchScript is code.
+
+    Raises:
+        GanpipeError: the file is missing, or is another one; ends with `remedy`.
+    """
     content = read_verified(path, sha256, remedy)
     module: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(content), map_location=device).eval()
     return module

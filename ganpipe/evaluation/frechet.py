@@ -6,8 +6,8 @@ multivariate normal distributions") between Gaussians fitted to the features of 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
 Covariances are kept as factors F, C = F^T F. The eigenvalues of C1 C2 are the squared singular values of F1 F2^T, so
-that tr (C1 C2)^(1/2) is the sum of these singular values. This needs no root of a matrix that is not symmetric, takes
-singular covariances as they come, keeps full precision where a root of small eigenvalues would keep half of the digits,
+that tr (C1 C2)^(1/2) is the sum of these singular values. This needs no root of a matrix that is not symmetric, works
+for singular covariances, keeps full precision where a root of small eigenvalues would keep half of the digits,
 and with N < D samples works in the space of the samples.
 
 Legend: N, M samples, D features, R rows of a factor (its rank, or more).
@@ -24,7 +24,7 @@ import numpy as np
 from ..errors import GanpipeError
 
 _LOST_DIGITS = 1e-8
-"""How far off, as a share of itself, the quick sum of singular values may be before the exact one is computed."""
+"""Largest relative error of the quick sum of singular values; where it may be larger, the exact sum is computed."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,11 @@ class Gaussian:
 
     @classmethod
     def stream(cls, parts: Iterable[np.ndarray]) -> Gaussian:
-        """Fitted to features that come in parts, of which one at a time is in memory."""
+        """Fitted to features that come in parts, (n, D) each; one part at a time is in memory.
+
+        Raises:
+            GanpipeError: see `of`.
+        """
         merged: Gaussian | None = None
         for part in parts:
             merged = cls.of(part) if merged is None else merged.merge(cls.of(part))
@@ -67,7 +71,7 @@ class Gaussian:
         return merged
 
     def merge(self, other: Gaussian) -> Gaussian:
-        """That of both sets of samples together (Chan, Golub & LeVeque 1979)."""
+        """The Gaussian of both sets of samples together (Chan, Golub & LeVeque 1979)."""
         total = self.num_samples + other.num_samples
         step_D = other.mean_D - self.mean_D
         between_1D = step_D[None] * np.sqrt(self.num_samples * other.num_samples / total)
@@ -149,11 +153,12 @@ def _distance(mean1_D: np.ndarray, factor1_RD: np.ndarray, mean2_D: np.ndarray, 
 
 
 def _sum_of_singular_values(matrix: np.ndarray) -> float:
-    """By the eigenvalues of its square, several times faster, unless roots of small ones lose too many digits."""
+    """From the eigenvalues of its square, which is several times faster, unless their roots lose too many digits."""
     square = matrix @ matrix.T if len(matrix) <= len(matrix.T) else matrix.T @ matrix
     squares = np.maximum(np.linalg.eigvalsh(square), 0.0)
     roots = np.sqrt(squares)
-    # An eigenvalue is off by some eps of the largest one; its root by that over twice the root, or by the root of that.
+    # An eigenvalue has an error of some eps times the largest one. The error of its root is that divided by twice the
+    # root, and at most the root of that.
     off = 32 * np.finfo(np.float64).eps * squares.max(initial=0.0)
     lost = np.minimum(off / np.maximum(2 * roots, np.finfo(np.float64).tiny), np.sqrt(off)).sum()
     if lost <= _LOST_DIGITS * roots.sum():

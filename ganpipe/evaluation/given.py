@@ -18,13 +18,14 @@ from ..gans.spec import FieldReader, Order, is_view, to_tensor
 from .reference import Reference, choose
 
 
-def rows_of(gan: Gan, dataset: Dataset, indices_N: np.ndarray, seed: int, names: Sequence[str]) -> FieldReader:
+def field_reader(gan: Gan, dataset: Dataset, indices_N: np.ndarray, seed: int, names: Sequence[str]) -> FieldReader:
     """Reads fields of `gan` from the evaluation's split: row i belongs to sample i.
 
     Args:
-        indices_N: the reference's images. Their order is that of the rows, which begin again with the first where there
-            are more samples; those of a view come in a random order of their own.
+        indices_N: the reference's images. Sample i takes the i-th of them; after the last image, the first
+            follows again. The images of a view come in a random order of their own.
         seed: of the reference.
+        names: of the fields that are read.
     """
     origins = gan.origins(gan.config, gan.data)
 
@@ -35,12 +36,12 @@ def rows_of(gan: Gan, dataset: Dataset, indices_N: np.ndarray, seed: int, names:
     return FieldReader({name: origins[name] for name in names}, dataset, order, seed)
 
 
-def read(reader: FieldReader, start: int, stop: int) -> dict[str, Tensor]:
+def read_rows(reader: FieldReader, start: int, stop: int) -> dict[str, Tensor]:
     """Rows [start, stop), pictures in [-1, 1], on the CPU."""
     return reader.read(start, stop, lambda rows: to_tensor(rows, torch.device("cpu"), torch.float32))
 
 
-def reference_of(gan: Gan, reference: Reference) -> Reference:
+def reference_for(gan: Gan, reference: Reference) -> Reference:
     """The real images with which `gan`'s are compared: all, or those of the domain that it makes.
 
     Raises:

@@ -22,11 +22,11 @@ def grid(
     wide_gap_after: int | None = None,
     wide_gap_every: int | None = None,
 ) -> Image.Image:
-    """uint8 images in rows, the first at the top left; as many columns as rows where `columns` is left out.
+    """uint8 images (N, C, H, W) in rows, the first at the top left; about square where `columns` is left out.
 
     Args:
-        wide_gap_after: a wide gap after so many columns.
-        wide_gap_every: a wide gap after every so many columns.
+        wide_gap_after: puts one wide gap behind this many columns.
+        wide_gap_every: puts a wide gap behind each group of this many columns.
     """
     num_images, channels, height, width = images_NCHW.shape
     columns = columns or math.ceil(math.sqrt(num_images))

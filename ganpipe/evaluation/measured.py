@@ -17,9 +17,9 @@ from ..data.loading.cache import Dataset
 from ..gans.base import Gan, Progress
 from ..gans.spec import FieldReader
 from .class_fids import ClassFid, class_fids
-from .classifier import fitted_and_tested
+from .classifier import fit_and_test
 from .extractors import Extractor
-from .given import read, reference_of, rows_of
+from .given import field_reader, read_rows, reference_for
 from .reference import Reference
 from .sampling import sample_images, sample_seeds
 from .settings import EvaluateSettings
@@ -32,7 +32,7 @@ class Subject:
     Attributes:
         gan: with the weights to be measured: as they will be released.
         dataset: the split that `settings` name, from which `reference` was computed.
-        reference: all real images that are compared with; `real` has those of the domain that the generator makes.
+        reference: features of real images of all domains; `real` has only those of the domain that the generator makes.
         averaged: whether these weights are a moving average (EMA); for the protocol.
         training: the training split, for the nearest training images; by default `dataset`.
     """
@@ -49,21 +49,21 @@ class Subject:
     @cached_property
     def real(self) -> Reference:
         """The real images that the generator's are compared with."""
-        return reference_of(self.gan, self.reference)
+        return reference_for(self.gan, self.reference)
 
     @cached_property
     def seeds(self) -> Sequence[int]:
         """Of the samples, M."""
         return sample_seeds(self.settings.seed, self.settings.num_samples)
 
-    def given(self, names: Sequence[str]) -> FieldReader:
+    def field_reader(self, names: Sequence[str]) -> FieldReader:
         """Reads fields of the GAN: row i belongs to sample i."""
-        return rows_of(self.gan, self.dataset, self.reference.indices_N, self.settings.seed, names)
+        return field_reader(self.gan, self.dataset, self.reference.indices_N, self.settings.seed, names)
 
     def conditions(self, samples: Sequence[int]) -> dict[str, Tensor]:
         """What the samples of these numbers are given."""
-        reader = self.given(self.gan.given)
-        rows = [read(reader, number, number + 1) for number in samples]
+        reader = self.field_reader(self.gan.given)
+        rows = [read_rows(reader, number, number + 1) for number in samples]
         return {name: torch.cat([row[name] for row in rows]) for name in self.gan.given}
 
     def images(self, samples: Sequence[int]) -> np.ndarray:
@@ -80,9 +80,9 @@ class Measured:
         real: features of real images, and their classes.
         features_MD: of the samples.
         settings: how metrics are computed.
-        labels_M: the classes that the samples were given; None without.
+        labels_M: the classes that the samples were given; None for a GAN without labels.
         num_classes: of the dataset.
-        values_of_pairs: metric -> its value for each sample and the image that it should be, (M,).
+        pair_values: metric -> its value for each sample and the image that it should be, (M,).
     """
 
     real: Reference
@@ -90,7 +90,7 @@ class Measured:
     settings: EvaluateSettings
     labels_M: np.ndarray | None = None
     num_classes: int = 0
-    values_of_pairs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pair_values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def class_fids(self) -> list[ClassFid]:
@@ -105,5 +105,5 @@ class Measured:
         without labels."""
         if self.labels_M is None or self.real.labels_N is None:
             return None
-        classifier, on_real = fitted_and_tested(self.real.features_ND, self.real.labels_N)
+        classifier, on_real = fit_and_test(self.real.features_ND, self.real.labels_N)
         return classifier.accuracy(self.features_MD, self.labels_M), on_real

@@ -6,6 +6,7 @@ Legend: N images, D features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..gans.base import Gan, Progress
 from ..gans.spec import FieldReader
 from .extractors import Extractor
-from .given import read
+from .given import read_rows
 from .protocol import Protocol
 from .reference import Reference
 from .sampling import sample_images
@@ -51,26 +52,40 @@ def protocol_of(
     )
 
 
+@dataclass(frozen=True)
+class SampleInputs:
+    """What samples are made from.
+
+    Attributes:
+        seeds: one per sample, N.
+        fields: reads what the GAN is given, and whatever else `part_done` of `sample_features` needs: row i belongs to
+            sample i.
+    """
+
+    seeds: Sequence[int]
+    fields: FieldReader
+
+
 def sample_features(
     gan: Gan,
     progress: Progress,
     extractor: Extractor,
-    seeds: Sequence[int],
-    fields: FieldReader,
+    inputs: SampleInputs,
     batch_size: int,
     part_done: Part | None = None,
 ) -> np.ndarray:
-    """Features of generated images, (N, D); only a part of the images is in memory at a time.
+    """Features of generated images, (N, D), float32; only a part of the images is in memory at a time.
 
     Args:
-        fields: reads what the GAN is given, and whatever else `part_done` needs.
-        part_done: sees each part of the images.
+        batch_size: images that the generator makes at once.
+        part_done: called with each part of the images.
     """
+    seeds = inputs.seeds
     features_ND = np.empty((len(seeds), extractor.num_features), np.float32)
     size = max(batch_size, _PART)  # enough for every thread of the extractor
     for start in range(0, len(seeds), size):
         rows = slice(start, min(start + size, len(seeds)))
-        found = read(fields, rows.start, rows.stop)
+        found = read_rows(inputs.fields, rows.start, rows.stop)
         conditions = {name: found[name] for name in gan.given}
         images_NCHW = sample_images(gan, progress, seeds[rows], conditions, batch_size=batch_size)
         features_ND[rows] = extractor.features(images_NCHW)

@@ -1,6 +1,6 @@
 """What a metric may need, and what a GAN provides: known from its fields, before anything is built or read.
 
-Kinds are told by their words, because the classes of a packaged GAN's fields are those of its own code.
+Kinds are compared by name and not by class, because a packaged GAN's fields have the classes of its own code.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def is_paired(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
 
 
 def label_given(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> str | None:
-    """Which of `given` is the class in the dataset's field of classes; None where the GAN is not given it, or makes
-    images of a single domain only."""
+    """The name in `given` under which the GAN takes the dataset's class; None where it does not take the class, or
+    makes images of a single domain only."""
     origins = gan.origins(config, data)
     if is_view(origins[gan.fields[0]]):
         return None

@@ -1,4 +1,4 @@
-"""Distances between features: who is near to whom. Only some rows of a distance matrix are in memory at a time.
+"""Distances between features, and nearest neighbours. Only some rows of a distance matrix are in memory at a time.
 
 Legend: N, M images, S images that are compared, D features, K neighbours.
 """
@@ -58,7 +58,7 @@ def _radii(features_ND: Tensor, num_neighbours: int) -> Tensor:
 
 def _share_within(features_ND: Tensor, manifold_MD: Tensor, radii_M: Tensor) -> float:
     """The share of images within the radius of at least one of the manifold's images."""
-    # Rounding must not put an image outside a radius that is its own distance (or zero, among equal images).
+    # An image may lie exactly on a radius, and a radius is zero among equal images: rounding must not exclude it.
     slack = 1e-5 * float(manifold_MD.square().sum(1).mean())
     inside = 0
     for start in range(0, len(features_ND), _CHUNK):

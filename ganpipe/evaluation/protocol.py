@@ -1,7 +1,7 @@
-"""Under which circumstances a number was measured. Two numbers compare only where their protocols are equal.
+"""Under which circumstances a number was measured. Only numbers with equal protocols can be compared.
 
-What changes no number beyond rounding is no part of it: batch size, device, versions of libraries. A change of this
-project's own code that does change numbers raises `revision`.
+Batch size, device and versions of libraries are no part of it, because they change numbers by rounding alone. A change
+of this project's own code that does change numbers raises `revision`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Hashed(Section, ABC):
 
 
 class ReferenceProtocol(_Hashed):
-    """What features of real images depend on."""
+    """Everything that features of real images depend on."""
 
     revision: int = 1
     """Raised when a change of this project's code changes the features or the choice of real images."""
@@ -50,7 +50,7 @@ class ReferenceProtocol(_Hashed):
 
 
 class Protocol(_Hashed):
-    """What metrics of a generator depend on, beside the generator."""
+    """Everything but the generator that its metrics depend on."""
 
     revision: int = 1
     """Raised when a change of this project's code changes samples or metrics."""
@@ -73,7 +73,7 @@ class Protocol(_Hashed):
     kid_subset_size: int | None = None
     """KID: images in one."""
     num_neighbours: int | None = None
-    """Precision and recall: neighbours that make up a radius."""
+    """Precision and recall: k, where a radius is the distance to the k-th nearest neighbour."""
 
     @property
     def text(self) -> str:

@@ -9,11 +9,11 @@ from ..data.loading.cache import Dataset, ShardSet, open_dataset
 from ..gans.base import Gan, Progress
 from .extractors import Extractor, load_extractor
 from .frechet import Gaussian, gaussian_distance
-from .given import reference_of, rows_of
-from .measuring import protocol_of, rounded, sample_features
+from .given import field_reader, reference_for
+from .measuring import SampleInputs, protocol_of, rounded, sample_features
 from .protocol import Protocol
 from .reference import Reference, quick_reference
-from .sampling import place_of, sample_seeds
+from .sampling import device_and_dtype, sample_seeds
 from .settings import EvaluateSettings
 
 
@@ -44,7 +44,7 @@ class QuickFid:
 
     def _load(self, gan: Gan) -> tuple[Extractor, Reference, Dataset]:
         if self._ready is None:
-            extractor = self._given_extractor or load_extractor(self._settings, place_of(gan)[0])
+            extractor = self._given_extractor or load_extractor(self._settings, device_and_dtype(gan)[0])
             dataset = self._dataset
             if not isinstance(dataset, Dataset):
                 dataset = open_dataset(dataset, self._settings.split)
@@ -60,6 +60,7 @@ class QuickFid:
         extractor, reference, dataset = self._load(gan)
         quick = self._settings.quick
         seeds = sample_seeds(quick.seed, quick.num_samples)
-        given = rows_of(gan, dataset, reference.indices_N, quick.seed, gan.given)
-        features_ND = sample_features(gan, progress, extractor, seeds, given, self._settings.batch_size)
-        return rounded(gaussian_distance(reference_of(gan, reference).gaussian, Gaussian.of(features_ND)))
+        given = field_reader(gan, dataset, reference.indices_N, quick.seed, gan.given)
+        inputs = SampleInputs(seeds, given)
+        features_ND = sample_features(gan, progress, extractor, inputs, self._settings.batch_size)
+        return rounded(gaussian_distance(reference_for(gan, reference).gaussian, Gaussian.of(features_ND)))

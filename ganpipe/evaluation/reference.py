@@ -1,4 +1,4 @@
-"""Features of real images: computed once, kept as safetensors beside their protocol, refused where it is another one.
+"""Features of real images: computed once, kept as safetensors beside their protocol, refused under another protocol.
 
 Legend: N images, D features.
 """
@@ -41,7 +41,7 @@ class Reference:
     """Real images in feature space.
 
     Attributes:
-        protocol: what they are.
+        protocol: everything that they depend on.
         features_ND: float32.
         indices_N: their rows in the split, int64; in random order, so that a part of them is a random choice.
         labels_N: their classes, int64; None where the dataset has no labels.
@@ -58,7 +58,7 @@ class Reference:
         return Gaussian.of(self.features_ND)
 
     def labels_for(self, num_samples: int) -> np.ndarray | None:
-        """Labels for so many generated images: those of the real ones in turn, (num_samples,)."""
+        """Labels for generated images: those of the real images in turn, (num_samples,); None without labels."""
         return None if self.labels_N is None else self.labels_N[np.arange(num_samples) % len(self.labels_N)]
 
 
@@ -68,10 +68,10 @@ def choose(num_images: int, num_chosen: int, seed: int) -> np.ndarray:
 
 
 def require_images(manifest: Manifest, settings: EvaluateSettings) -> None:
-    """Whether the split that is compared with has images enough. Cheap: to be asked before anything is trained.
+    """Return if the split of the real images has enough of them. Cheap, so call it before anything is trained.
 
     Raises:
-        GanpipeError: it has not.
+        GanpipeError: it has too few.
     """
     found = manifest.num_samples(settings.split)
     if not found:
@@ -80,10 +80,10 @@ def require_images(manifest: Manifest, settings: EvaluateSettings) -> None:
             f"{sum(shard.num_samples for shard in manifest.shards):,}); add images, raise data.validation_fraction, or "
             "set evaluate.split to train"
         )
-    if found < settings.least_real:
+    if found < settings.min_real:
         raise GanpipeError(
             f"evaluate.num_neighbours: got {settings.num_neighbours}, for which the {settings.split} split needs "
-            f"{settings.least_real} images; it has {found}: add images, or lower evaluate.num_neighbours"
+            f"{settings.min_real} images; it has {found}: add images, or lower evaluate.num_neighbours"
             if found >= 2
             else f"the {settings.split} split has 1 image, and FID needs 2 at the least; add images"
         )
@@ -92,7 +92,7 @@ def require_images(manifest: Manifest, settings: EvaluateSettings) -> None:
 def reference_protocol(
     dataset: Dataset, extractor: Extractor, settings: EvaluateSettings, quick: bool = False
 ) -> ReferenceProtocol:
-    """What `compute_reference` would compute."""
+    """The protocol of what `compute_reference` would compute."""
     chosen = settings.quick if quick else settings
     return ReferenceProtocol(
         extractor=extractor.name,
@@ -225,5 +225,5 @@ def cached_reference(
 def quick_reference(
     dataset: Dataset, extractor: Extractor, settings: EvaluateSettings, cache_root: Path | None = None
 ) -> Reference:
-    """What the quick FID compares against."""
+    """The real images that the quick FID compares with, from the host's cache where they are there already."""
     return cached_reference(dataset, extractor, settings, quick=True, cache_root=cache_root)

@@ -15,16 +15,16 @@ from ..data.loading.cache import Dataset, ShardSet, open_dataset
 from ..errors import GanpipeError
 from ..gans.base import Gan, Progress
 from ..gans.spec import is_view
-from .given import read, rows_of
+from .given import field_reader, read_rows
 from .grids import grid, png
 from .reference import choose
 from .sampling import quantise, sample_images, sample_seeds
 
-MOST_COLUMNS = 32
+MAX_COLUMNS = 32
 
 
 def classes_in_turn(gan: Gan, num_samples: int) -> dict[str, np.ndarray] | None:
-    """What a grid's samples are given where labels are all that the GAN takes: the classes in turn. Else None."""
+    """The classes in turn, for a grid of samples, where labels are all that the GAN is given; else None."""
     labels = {name: spec for name, spec in gan.conditions.items() if name in gan.given and spec.kind == "label"}
     if len(labels) < len(gan.given):
         return None
@@ -34,7 +34,7 @@ def classes_in_turn(gan: Gan, num_samples: int) -> dict[str, np.ndarray] | None:
 def num_columns(gan: Gan) -> int | None:
     """Columns of a grid whose samples have the classes in turn: one per class, for at most 32 of them."""
     classes = [spec.num_classes for name, spec in gan.conditions.items() if name in gan.given and spec.kind == "label"]
-    return classes[0] if len(classes) == 1 and classes[0] <= MOST_COLUMNS else None
+    return classes[0] if len(classes) == 1 and classes[0] <= MAX_COLUMNS else None
 
 
 def sample_grid(
@@ -46,6 +46,9 @@ def sample_grid(
 
     Args:
         dataset: where rows of what the GAN is given come from; not needed for labels alone.
+
+    Raises:
+        GanpipeError: a dataset is needed, and there is none.
     """
     if (given := classes_in_turn(gan, num_samples)) is not None:
         return grid(sample_images(gan, progress, sample_seeds(seed, num_samples), given), num_columns(gan))
@@ -63,17 +66,17 @@ def _example_grid(gan: Gan, progress: Progress, num_pictures: int, seed: int, da
     num_cells = len(pictures) + 1 + is_paired
     num_examples = max(1, num_pictures // num_cells)
     names = [*gan.given, *([gan.fields[0]] if is_paired else [])]
-    rows = read(rows_of(gan, dataset, choose(len(dataset), len(dataset), seed), seed, names), 0, num_examples)
+    rows = read_rows(field_reader(gan, dataset, choose(len(dataset), len(dataset), seed), seed, names), 0, num_examples)
     made = sample_images(gan, progress, sample_seeds(seed, num_examples), {name: rows[name] for name in gan.given})
     shown = [quantise(rows[name]) for name in pictures]
     cells = [*shown, made, *([quantise(rows[gan.fields[0]])] if is_paired else [])]
-    alike = np.stack([_like(cell, made) for cell in cells], axis=1)
+    alike = np.stack([_resized_like(cell, made) for cell in cells], axis=1)
     per_row = max(1, math.isqrt(num_pictures) // num_cells)
     return grid(alike.reshape(-1, *made.shape[1:]), num_cells * per_row, wide_gap_every=num_cells)
 
 
-def _like(images_NCHW: np.ndarray, others_NCHW: np.ndarray) -> np.ndarray:
-    """Images of the size and channels of others: pixel by pixel, grey as RGB, RGB as grey."""
+def _resized_like(images_NCHW: np.ndarray, others_NCHW: np.ndarray) -> np.ndarray:
+    """`images_NCHW` with the size and channels of `others_NCHW`: pixels are repeated or left out."""
     channels, side = others_NCHW.shape[1], others_NCHW.shape[2]
     positions = np.arange(side) * images_NCHW.shape[2] // side
     sized = images_NCHW[:, :, positions][:, :, :, positions]

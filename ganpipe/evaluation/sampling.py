@@ -1,4 +1,4 @@
-"""Images from a generator, as bytes: each is a function of its seed and what it is given alone, up to rounding.
+"""Images from a generator, as bytes: each depends, up to rounding, on its seed and what it is given alone.
 
 Legend: N images, C channels, H height, W width.
 """
@@ -36,8 +36,12 @@ def quantise(images_NCHW: Tensor) -> np.ndarray:
     return scaled.round().to(torch.uint8).cpu().numpy()
 
 
-def place_of(gan: Gan) -> tuple[torch.device, torch.dtype]:
-    """Where the networks are, and the type in which they compute."""
+def device_and_dtype(gan: Gan) -> tuple[torch.device, torch.dtype]:
+    """Where the networks are, and the type in which they compute.
+
+    Raises:
+        GanpipeError: the GAN has no weights.
+    """
     for parameter in gan.parameters():
         if not parameter.is_meta:  # a loaded generator may have a discriminator without weights
             return parameter.device, parameter.dtype
@@ -51,51 +55,52 @@ def sample_images(
     given: Given | None = None,
     truncation: float = 1.0,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
 ) -> np.ndarray:
-    """One image a seed, uint8, (N, C, H, W).
+    """One image per seed, uint8, (N, C, H, W), computed where the GAN is.
 
     Args:
         given: rows of what the GAN's `conditions` name, one per seed: labels, pictures as bytes or in [-1, 1], tokens.
-            What can be drawn from the seeds, such as labels, is drawn where left out.
-        device: where to compute; moves the GAN there. By default where it is.
+            What is left out is drawn from the seeds where that is possible, as for labels.
+        truncation: in (0, 1]; how far latents are pulled towards their mean. 1: not at all.
+        batch_size: images that the generator makes at once; it changes them by rounding alone.
 
     Raises:
-        GanpipeError: something is given that the GAN does not take, in another number than of seeds or out of range; or
-            it lacks what cannot be drawn.
+        GanpipeError: something is given that the GAN does not take, not one row per seed, or out of range; or something
+            is missing that cannot be drawn.
     """
-    if device is not None:
-        gan.to(device)
     conditions = conditions_of(gan, seeds, given or {})
     parts = [np.empty((0, *gan.output.row_shape), np.uint8)]
     for start in range(0, len(seeds), batch_size):
         rows = slice(start, start + batch_size)
-        draws = SeededDraws(seeds[rows])
         chosen = {name: values[rows] for name, values in conditions.items()}
-        parts.append(_sample(gan, progress, draws, len(seeds[rows]), chosen, truncation, seeds[start]))
+        batch = _batch(gan, len(seeds[rows]), SeededDraws(seeds[rows]), chosen, truncation)
+        parts.append(_sample(gan, progress, batch, seeds[start]))
     return np.concatenate(parts)
 
 
 def interpolate(
     gan: Gan,
     progress: Progress,
-    seed: int,
-    other_seed: int,
+    seeds: tuple[int, int],
     num_steps: int = 10,
     given: Given | None = None,
     truncation: float = 1.0,
 ) -> np.ndarray:
-    """Images on the way from one latent to another under one condition, both ends included, as `sample_images` gives
-    them.
+    """Images on the way from one latent to another under one condition, uint8, (num_steps, C, H, W).
 
     Args:
-        given: one row of each; what can be drawn is drawn from `seed` where left out.
+        seeds: of the first and of the last image, which are those of `sample_images`.
+        given: one row of each condition; what is left out is drawn from the first seed.
+        truncation: see `sample_images`.
+
+    Raises:
+        GanpipeError: see `sample_images`.
     """
-    conditions = conditions_of(gan, [seed], given or {})
+    conditions = conditions_of(gan, seeds[:1], given or {})
     fractions = np.linspace(0, 1, num_steps).tolist()
     repeated = {name: values.expand(num_steps, *values.shape[1:]) for name, values in conditions.items()}
-    draws = InterpolatedDraws(seed, other_seed, fractions)
-    return _sample(gan, progress, draws, num_steps, repeated, truncation, seed)
+    batch = _batch(gan, num_steps, InterpolatedDraws(*seeds, fractions), repeated, truncation)
+    return _sample(gan, progress, batch, seeds[0])
 
 
 def conditions_of(gan: Gan, seeds: Sequence[int], given: Given) -> dict[str, Tensor]:
@@ -110,7 +115,7 @@ def conditions_of(gan: Gan, seeds: Sequence[int], given: Given) -> dict[str, Ten
     found = {}
     for name, spec in gan.conditions.items():
         if name not in given:
-            # A stream of their own: the latents of a seed are the same with a given and with a drawn label.
+            # From a stream of its own, so that a seed has the same latents whether its label is given or drawn.
             rows = spec.drawn(SeededDraws([derive_seed(name, seed) for seed in seeds]))
             if rows is None:
                 raise GanpipeError(f"{name_of_gan} needs a row of {name!r} for each seed")
@@ -130,20 +135,16 @@ def conditions_of(gan: Gan, seeds: Sequence[int], given: Given) -> dict[str, Ten
     return found
 
 
-def _sample(
-    gan: Gan,
-    progress: Progress,
-    draws: Draws,
-    num_samples: int,
-    given: Mapping[str, Tensor],
-    truncation: float,
-    seed: int,
-) -> np.ndarray:
-    device, dtype = place_of(gan)
+def _batch(gan: Gan, num_samples: int, draws: Draws, given: Mapping[str, Tensor], truncation: float) -> Batch:
+    device, dtype = device_and_dtype(gan)
     fields = {name: to_tensor(rows, device, dtype) for name, rows in given.items()}
-    conditions = Batch(num_samples, draws, fields, device, dtype, truncation)
+    return Batch(num_samples, draws, fields, device, dtype, truncation)
+
+
+def _sample(gan: Gan, progress: Progress, conditions: Batch, seed: int) -> np.ndarray:
+    device = conditions.device
     with evaluating(gan), torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed("sampling", seed))  # for what is no property of a sample: noise maps, dropout
+        torch.manual_seed(derive_seed("sampling", seed))  # for dropout and noise maps, which no sample's seed decides
         return quantise(gan.sample(conditions, progress))
 
 

@@ -32,8 +32,8 @@ class EvaluateSettings(Section):
     """The TorchScript file inception-2015-12-05.pt (NVIDIA's StyleGAN metrics); its SHA-256 is checked."""
     resize: int | None = Field(default=64, ge=32, le=1024)
     """Side in pixels to which images are resized (bilinear, antialiased) before the extractor sees them. null: the
-    extractor's own, which is 224 for efficientnet_lite0 (8 times as slow as 64); inception allows only null, for it
-    resizes to 299 itself."""
+    extractor's own, which is 224 for efficientnet_lite0 (8 times as slow as 64); inception allows only null, because
+    it resizes to 299 itself."""
     num_samples: int = Field(default=10_000, ge=2)
     """Generated images."""
     num_real: int = Field(default=10_000, ge=2)
@@ -41,7 +41,7 @@ class EvaluateSettings(Section):
     split: Literal["train", "validation"] = "train"
     """Which real images. FID is published against the training images."""
     batch_size: int = Field(default=64, ge=1)
-    """Images that the generator takes at once, and the extractor on a GPU; on a CPU it takes at most 32 a thread."""
+    """Images that the generator takes at once, and the extractor on a GPU; on a CPU it takes at most 32 per thread."""
     seed: int = Field(default=0, ge=0)
     """Seed of the samples, of the choice of real images and of KID's subsets."""
     kid_subsets: int = Field(default=100, ge=1)
@@ -49,8 +49,8 @@ class EvaluateSettings(Section):
     kid_subset_size: int = Field(default=1_000, ge=2)
     """KID: images in a subset, at most as many as there are."""
     num_neighbours: int = Field(default=3, ge=1)
-    """Precision and recall: an image is on the manifold if it lies within the distance between one of the manifold's
-    images and that image's so-many-th neighbour."""
+    """Precision and recall: k. An image is on the manifold if it is nearer to one of the manifold's images than that
+    image's k-th nearest neighbour, or equally near."""
     num_grid_samples: int = Field(default=64, ge=1)
     """Samples in the figure samples.png."""
     num_nearest_samples: int = Field(default=8, ge=1)
@@ -70,7 +70,7 @@ class EvaluateSettings(Section):
         for name in ("num_samples", "num_real"):
             if value >= info.data.get(name, value + 1):
                 raise ValueError(
-                    f"expected less than {name}, which is {info.data[name]}: each image needs as many others"
+                    f"expected less than {name}, which is {info.data[name]}: each image needs this many neighbours"
                 )
         return value
 
@@ -83,8 +83,8 @@ class EvaluateSettings(Section):
         return self
 
     @property
-    def least_real(self) -> int:
-        """Real images that are needed at the least: two for FID; for precision and recall, the neighbours of each."""
+    def min_real(self) -> int:
+        """The fewest real images that suffice: two for FID; for precision and recall, an image and its neighbours."""
         return max(2, self.num_neighbours + 1)
 
     @property

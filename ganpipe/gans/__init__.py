@@ -1,4 +1,4 @@
-"""The GANs: one file a paper. A GAN's name is its file's name, its key under `gans:` in params.yaml, and its name in
+"""The GANs: one file per paper. A GAN's name is its file's name, its key under `gans:` in params.yaml, and its name in
 the registry. `base.py` is the interface."""
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ Losses = dict[str, Tensor]
 
 
 class GanConfig(Section):
-    """Base of a GAN's own settings. Every player has one for its optimiser, named by kind and player: `adam_generator`
-    is an `Adam`, `rmsprop_critic` an `RMSprop`. The search may override it."""
+    """Base of a GAN's own settings. Every player has a setting for its optimiser, named by kind and player:
+    `adam_generator` is an `Adam`, `rmsprop_critic` an `RMSprop`. The search may override it."""
 
     @property
     def optimizer_keys(self) -> dict[str, str]:
@@ -117,7 +117,7 @@ class Batch:
         return self.to_device(z_NZ * self.truncation)
 
     def mixing(self) -> Tensor:
-        """Uniform numbers in [0, 1), one an image, (N, 1, 1, 1)."""
+        """Uniform numbers in [0, 1), one per image, (N, 1, 1, 1)."""
         return self.to_device(self.draws.uniform(1, 1, 1))
 
     def to_device(self, tensor: Tensor) -> Tensor:
@@ -125,12 +125,12 @@ class Batch:
         return tensor.to(self.device, self.dtype, non_blocking=True)
 
     def doubled(self, names: Sequence[str]) -> Batch:
-        """The fields `names` two times, first all rows and then all again; for networks that draw nothing."""
+        """A batch of 2N rows: the rows of the fields `names`, then these rows again; for networks that draw nothing."""
         fields = {name: torch.cat([self.fields[name]] * 2) for name in names}
         return Batch(2 * self.num_samples, self.draws, fields, self.device, self.dtype)
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """`compute()`, or what it gave in an earlier phase that shares this batch (`Phase.shares_batch`)."""
+        """`compute()`, or its result from an earlier phase that shares this batch (`Phase.shares_batch`)."""
         if name not in self.kept:
             self.kept[name] = compute()
         return self.kept[name]
@@ -148,7 +148,7 @@ class Player:
         modules: attributes of the Gan itself, not of its modules.
         optimizer: the settings of its optimiser.
         averaged: keep an exponential moving average of these weights; samples are drawn from it.
-        compiled: under `train.compile`; not where they are differentiated twice, which torch.compile cannot.
+        compiled: whether `train.compile` applies; False where a loss differentiates twice, which torch.compile cannot.
         over_time: (settings, progress) -> the settings that hold now, beside `train.schedule` (R3GAN's beta2).
     """
 
@@ -186,10 +186,11 @@ class Phase:
         losses: (batch, progress) -> {name: weighted scalar}, means over the batch; the player minimises their sum.
         num_updates: updates in a row, each on a fresh batch (n_critic). The k-th update of every phase of a step sees
             the step's k-th batch.
-        every: take this turn only every so many steps (lazy regularisation).
+        every: take this turn only in each `every`-th step (lazy regularisation).
         after_update: called after each update (weight clipping).
-        shares_batch: it follows each update of the phase before it, with the same batch and latents, and may use what
-            that one computed and no update has changed since (`Batch.once`). `num_updates` and `every` are the first's.
+        shares_batch: this phase runs after each update of the phase before it, on the same batch and latents. It may
+            reuse what that phase computed (`Batch.once`), as long as no update since then changes that result. It has
+            the `num_updates` and `every` of that phase.
     """
 
     player: str
@@ -201,12 +202,12 @@ class Phase:
 
 
 class Gan(nn.Module, ABC):
-    """Networks, players, and who minimises what. A subclass is final and has a file of its own, named for its paper."""
+    """Networks, players, and what each player minimises. A subclass is final, in a file named after its paper."""
 
     Config: ClassVar[type[GanConfig]]
     """Its settings with the paper's defaults; their place in params.yaml is gans.<file name>."""
     fields: ClassVar[tuple[str, ...]] = (Picture.main_name,)
-    """What a batch holds in training, and no more is read. The first field is what `sample` makes."""
+    """What a batch holds in training; no other field is read. The first field is what `sample` makes."""
     given: ClassVar[tuple[str, ...]] = ()
     """Those of the fields that `sample` needs: a label, a source, words. Evaluation takes rows of its split for them,
     and the registered model has a column for each."""
@@ -260,7 +261,7 @@ class Gan(nn.Module, ABC):
 
     @classmethod
     def codes(cls, config: GanConfig) -> Fields:
-        """What `sample` takes beside `given` and no dataset has: drawn from the seed where nobody gives it."""
+        """What `sample` takes beside `given`, in no dataset: each is drawn from the seed where it is not given."""
         return {}
 
     @classmethod
@@ -339,5 +340,5 @@ class Gan(nn.Module, ABC):
         """
 
     def adapt(self, observed: Mapping[str, Tensor], progress: Progress) -> None:
-        """Take back what the phases of a step observed, averaged over workers (ADA's probability, path length)."""
+        """Adapt to what the phases of a step observed, averaged over workers (ADA's probability, path length)."""
         return None

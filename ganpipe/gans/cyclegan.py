@@ -34,12 +34,12 @@ class CycleganSettings(GanConfig):
     discriminator_width: int = Field(default=32, ge=1)
     """Feature maps of both discriminators' first layer; 64 in the paper."""
     cycle_weight: float = Field(default=10.0, ge=0)
-    """lambda, the weight of the L1 distance between an image and what comes back of it."""
+    """lambda, the weight of the L1 distance between an image and its translation there and back."""
     identity_weight: float = Field(default=0.5, ge=0)
     """Weight, as a multiple of cycle_weight, of the L1 distance between an image and what its own domain's generator
     makes of it."""
     pool_size: int = Field(default=50, ge=1)
-    """Earlier generated images of a domain that its discriminator may be shown again."""
+    """Earlier generated images of a domain, some of which its discriminator is shown again."""
     decay_from: float = Field(default=0.5, ge=0, le=1)
     """Share of the training after which learning rates fall linearly, to zero at its end."""
     adam_generators: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
@@ -51,7 +51,7 @@ class CycleganSettings(GanConfig):
 
 
 class Cyclegan(Gan):
-    """Two generators, one per direction; what goes there and back has to be what it was."""
+    """Two generators, one per direction; an image that is translated there and back has to be the original again."""
 
     Config = CycleganSettings
     config: CycleganSettings
@@ -113,7 +113,7 @@ class Cyclegan(Gan):
         ]
 
     def _made(self, domain: str, batch: Batch) -> Tensor:
-        """What is made of the other domain's images."""
+        """Images of `domain`, made from those of the other domain."""
         if domain == "b":
             return batch.once("b", lambda: self.a_to_b(batch["a"]))
         return batch.once("a", lambda: self.b_to_a(batch["b"]))

@@ -15,7 +15,7 @@ from .pair import AdversarialPair
 
 
 class DcganSettings(GanConfig):
-    """The paper's values (section 4), but for the widths: 64 is the authors' code's, the paper's figure 1 has 128."""
+    """The paper's values (section 4), except for the widths: 64 as in the authors' code; figure 1 has 128."""
 
     num_latents: int = Field(default=100, ge=1)
     """Z, the size of the latent vector, uniform in [-1, 1]."""

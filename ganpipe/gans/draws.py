@@ -30,7 +30,7 @@ def derive_seed(*parts: int | str) -> int:
 def seed_networks(seed: int, device: torch.device) -> None:
     """Seed what networks on `device` draw by themselves: dropout, noise maps.
 
-    As torch.manual_seed, which also prepares every other kind of device, and takes longer for it than a small layer.
+    Not by torch.manual_seed: it also prepares every other kind of device, which takes longer than a small layer.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
@@ -72,7 +72,7 @@ class BatchDraws(Draws):
 
 
 class SeededDraws(Draws):
-    """One seed a sample."""
+    """One seed per sample."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._generators = [torch.Generator().manual_seed(derive_seed("sample", seed)) for seed in seeds]

@@ -34,7 +34,7 @@ class GanSettings(GanConfig):
 
 
 class OriginalGan(AdversarialPair):
-    """Algorithm 1 with one discriminator update a step and the non-saturating generator loss."""
+    """Algorithm 1 with one discriminator update per step and the non-saturating generator loss."""
 
     Config = GanSettings
     config: GanSettings

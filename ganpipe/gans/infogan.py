@@ -46,7 +46,7 @@ class InfoganSettings(GanConfig):
 
 
 class Infogan(AdversarialPair):
-    """A recognition network Q on the discriminator's trunk finds the codes in the image again."""
+    """A recognition network Q on the discriminator's trunk recovers the codes from the image."""
 
     Config = InfoganSettings
     config: InfoganSettings
@@ -89,7 +89,7 @@ class Infogan(AdversarialPair):
         return [discriminator, Phase("recognition", self.recognition_losses, shares_batch=True), generator]
 
     def _code(self, name: str, batch: Batch) -> Tensor:
-        """(N,): as given when sampling, and drawn in training."""
+        """A code, (N,): as given when sampling, drawn in training."""
         if name in batch.fields:
             return batch[name]
 
@@ -101,7 +101,7 @@ class Infogan(AdversarialPair):
         return batch.once(name, draw)
 
     def _numbers(self, batch: Batch) -> Tensor:
-        """(N, M)."""
+        """The continuous codes, (N, M)."""
         names = [name for name in self.codes(self.config) if name != "category"]
         return torch.stack([self._code(name, batch) for name in names], dim=1).to(batch.dtype)
 

@@ -70,7 +70,7 @@ class AdversarialPair(Gan):
         return batch.once("generated", lambda: self.generate(batch))
 
     def discriminator_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
-        """The same for given generated images."""
+        """What the discriminator or critic minimises, for these generated images (N, C, H, W)."""
         real_NCHW = batch[self.fields[0]]
         if self.separate_passes:
             real_logits, fake_logits = self.discriminate(real_NCHW, batch), self.discriminate(fake_NCHW, batch)

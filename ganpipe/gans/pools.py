@@ -40,7 +40,7 @@ class Pool(nn.Module):
 
     @torch.no_grad()
     def exchange(self, images_NCHW: Tensor, draws: Draws, first_row: int) -> Tensor:
-        """For each image either that image or, with chance 1/2 once its slots are full, an earlier one in its place.
+        """For each image that image or, with probability 1/2 once its slots are full, an earlier one in its place.
 
         An image that is given away makes room for the new one. What is returned carries no gradient.
 

@@ -81,7 +81,7 @@ class DataSpec:
 
     @property
     def num_classes(self) -> int:
-        """Of that field; 0 without labels."""
+        """The number of its classes; 0 without labels."""
         spec = self.fields[self.label] if self.label is not None else None
         return spec.num_classes if isinstance(spec, Label) else 0
 
@@ -136,7 +136,7 @@ def _is_derived(origin: Origin) -> TypeGuard[Derived]:
 
 
 def kind_of(origin: Origin, data: DataSpec) -> FieldSpec:
-    """What kind of field comes from `origin`."""
+    """The kind of the field that comes from `origin`."""
     return origin.spec if _is_derived(origin) else data.fields[origin.field]
 
 
@@ -169,8 +169,11 @@ class FieldReader:
     ) -> None:
         """Args:
         origins: of the fields that are read.
-        order: (number of samples, name) -> their order. The dataset's own is called '', that of a view by its class.
-        seed: of derived fields.
+        order: (number of samples, group) -> their order. The group is '' for the whole dataset, else names the class.
+        seed: of the draws for derived fields.
+
+        Raises:
+        GanpipeError: a view has no image in this split.
         """
         self._dataset, self._seed = dataset, seed
         self._groups: dict[str, tuple[np.ndarray | None, Order]] = {}

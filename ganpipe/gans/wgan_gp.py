@@ -32,7 +32,7 @@ class WganGpSettings(GanConfig):
     critic_width: int = Field(default=512, ge=1)
     """mlp: units of each of the three hidden layers; convolutional: feature maps after the first layer."""
     num_critic_updates: int = Field(default=5, ge=1)
-    """n_critic: critic updates for one of the generator, each on a fresh batch."""
+    """n_critic: critic updates per generator update, each on a fresh batch."""
     penalty_weight: float = Field(default=10.0, ge=0)
     """lambda, the weight of the gradient penalty."""
     adam_generator: Adam = Adam(lr=1e-4, beta1=0.0, beta2=0.9)
@@ -87,7 +87,7 @@ class WganGp(AdversarialPair):
         ]
 
     def discriminator_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
-        # The same gradient either way; the fully connected critic's can be written down.
+        # Both give the same gradient; that of a fully connected critic has a closed form.
         gradient = mlp.input_gradient if self.config.architecture == "mlp" else input_gradient
         penalty = gradient_penalty(partial(gradient, self.critic), batch["image"], fake_NCHW, batch.mixing())
         return {

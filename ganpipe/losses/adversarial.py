@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """`tensor` in float32 at the least: means and differences of bf16 lose what they are about."""
+    """`tensor` in float32 or wider: in bf16, means and differences would lose most of their digits."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 

@@ -14,7 +14,7 @@ from .adversarial import wide
 
 
 def input_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> Tensor:
-    """The gradient of each image's score by the image, (N, C, H, W), as a function that can be differentiated again.
+    """The gradient of each image's score with respect to the image, (N, C, H, W), which can be differentiated again.
 
     Args:
         critic: images (N, C, H, W) -> scores (N,), each of its own image only (no batch norm).
@@ -33,9 +33,9 @@ def gradient_penalty(
         gradient: images (N, C, H, W) -> grad D of each, with samples first; see `input_gradient`.
         mixing_N111: in [0, 1], how much of the real image.
     """
-    fake_NCHW = fake_NCHW.to(real_NCHW.dtype)  # autocast hands out bf16
+    fake_NCHW = fake_NCHW.to(real_NCHW.dtype)  # autocast returns bf16
     gradient_NCHW = gradient(torch.lerp(fake_NCHW, real_NCHW, mixing_N111))
-    # The root of a sum of squares in bf16 would lose the very difference from 1 that is penalised.
+    # The root of a sum of squares in bf16 would lose the difference from 1, which is what is penalised.
     norm_N = torch.linalg.vector_norm(
         gradient_NCHW.flatten(1), dim=1, dtype=torch.promote_types(gradient_NCHW.dtype, torch.float32)
     )

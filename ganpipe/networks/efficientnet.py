@@ -124,7 +124,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def published(path: str | Path | None = None) -> EfficientNetLite0:
-    """The network with the published weights, in evaluation mode, trained by nobody here.
+    """The network with the published weights, in evaluation mode; its weights are frozen.
 
     The weights expect RGB as (value - 127) / 128.
 

@@ -35,7 +35,7 @@ def image_discriminator(image_shape: tuple[int, int, int], widths: Sequence[int]
 
 
 def input_gradient(network: nn.Sequential, images_NCHW: Tensor) -> Tensor:
-    """The gradient of each image's logit by the image, (N, C * H * W), for an `image_discriminator`.
+    """The gradient of each image's logit with respect to the image, (N, C * H * W), for an `image_discriminator`.
 
     It is a product: the weights of the layers and the slopes of the activations between them, last layer first. The
     slopes of a LeakyReLU are constants almost everywhere, so this product is a function of the weights that one

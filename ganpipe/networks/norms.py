@@ -1,4 +1,4 @@
-"""Normalisations that train alike in every memory layout."""
+"""Normalisations whose gradients are right in every memory layout."""
 
 from __future__ import annotations
 

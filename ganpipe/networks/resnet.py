@@ -35,7 +35,7 @@ def generator(channels: int, width: int, num_blocks: int) -> nn.Sequential:
     """Images (N, C, H, W) -> images in [-1, 1], (N, C, H, W); H is a multiple of 4.
 
     The paper's c7s1-64, d128, d256, residual blocks, u128, u64, c7s1-3, with `width` for 64. No bias before a norm,
-    because its gradient would be rounding alone, of which Adam makes whole steps.
+    because its gradient would be rounding errors alone, and Adam would turn these into full steps.
     """
     return nn.Sequential(
         nn.Conv2d(channels, width, 7, 1, 3, padding_mode="reflect", bias=False),

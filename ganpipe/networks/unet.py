@@ -26,7 +26,7 @@ class UNet(nn.Module):
     """An encoder down to 1 x 1 and a decoder with skip connections between equal sizes (figure 3 of the paper).
 
     Instance norm in place of batch norm: the paper trains with one image per batch, where both are the same. No bias
-    before a norm: its gradient would be rounding alone, of which Adam makes whole steps.
+    before a norm: its gradient would be rounding errors alone, and Adam would turn these into full steps.
     """
 
     def __init__(self, image_size: int, num_in: int, num_out: int, width: int, dropout: float) -> None:

@@ -38,7 +38,7 @@ SETTINGS = {
     "register": "registry/settings.py",
     "gans": "gans/{gan}.py",
 }
-"""Section -> the file that defines it, and all that this file chooses by name."""
+"""Section -> the file that defines it, and with it everything that the file chooses by name."""
 ALL_OF: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluation/metrics", "evaluation/figures"),
     "register": ("evaluation/metrics",),

@@ -1,4 +1,4 @@
-"""What stages share: where outputs lie, and what is read and written how."""
+"""What stages share: where their outputs are, and how files are read and written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_json(path: Path, made_by: str) -> Any:
     """What is in `path`.
 
     Raises:
-        GanpipeError: the file is missing or no JSON; names the stage that makes it.
+        GanpipeError: the file is missing or no JSON; the message names the stage that makes it.
     """
     try:
         return parse_json(read_bounded(path, _MAX_JSON_BYTES))
@@ -57,7 +57,7 @@ def leave_note(
     links: Mapping[str, str] | None = None,
     metrics: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
-    """What Prefect shows on the page of the stage's run, beside its outputs (`pipelines/artifacts.py` reads it).
+    """Write what Prefect shows on the page of the stage's run, beside its outputs (`pipelines/artifacts.py` reads it).
 
     Args:
         about: one sentence on what its numbers mean.
@@ -68,11 +68,14 @@ def leave_note(
 
 
 def require_no_arguments(argv: list[str], command: str, about: str | None, more: str = "") -> None:
-    """Of a command that takes everything from params.yaml: `--help` is answered, anything else is refused.
+    """Answer `--help`, and refuse all other arguments of a command that takes everything from params.yaml.
 
     Args:
-        about: for the help: what the command does.
-        more: ends the help.
+        about: what the command does, for the help.
+        more: the end of the help.
+
+    Raises:
+        GanpipeError: there are other arguments.
     """
     rule = "It takes no arguments: its settings are in params.yaml."
     if command in STAGES:

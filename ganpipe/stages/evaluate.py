@@ -19,7 +19,7 @@ from ..evaluation.measured import Subject
 from ..evaluation.measuring import protocol_of
 from ..evaluation.protocol import Protocol
 from ..evaluation.reference import Reference, load_reference, reference_protocol, require_images
-from ..evaluation.sampling import place_of
+from ..evaluation.sampling import device_and_dtype
 from ..evaluation.settings import EvaluateSettings
 from ..fields import FieldSpec
 from ..gans import load
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     key, progress = trained["run_key"], Progress(**trained["progress"])
     protocol = protocol_here(gan, params.evaluate, trained["averaged"])
-    # MLflow is reached before the long work: once that is done, its being away is no reason to do it again.
+    # MLflow is reached before the long work: if it is away afterwards, the work need not be done again.
     with tracker.run("train", key, name=f"train {trained['gan']}") as training:
         # A run of its own, a child of the training's: the same generator may be measured under other protocols, too.
         name = f"evaluate {trained['gan']} {protocol.hash}"
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
             evaluation.save(EVALUATE)
             _log(evaluation, run, progress.images_seen)
             links = {"MLflow run of the evaluation": run_page(tracker, run.run_id, run.experiment_id)}
-            leave_note("evaluate", about=protocol.text, links=links, metrics=metrics.told(evaluation.metrics))
+            leave_note("evaluate", about=protocol.text, links=links, metrics=metrics.descriptions(evaluation.metrics))
     for name, value in evaluation.metrics.items():
         print(f"{name} {value:g}")
     print(protocol.text)
@@ -129,21 +129,22 @@ def protocol_here(gan: Gan, settings: EvaluateSettings, averaged: bool) -> Proto
 def _reference_set(gan: Gan, settings: EvaluateSettings) -> tuple[Dataset, Extractor, Reference]:
     require_fitting(gan, read_manifest(SHARDS))
     dataset = open_dataset(SHARDS, settings.split)
-    extractor = load_extractor(settings, place_of(gan)[0])
+    extractor = load_extractor(settings, device_and_dtype(gan)[0])
     return dataset, extractor, load_reference(REFERENCE, reference_protocol(dataset, extractor, settings))
 
 
 def require_fitting(gan: Gan, manifest: Manifest) -> None:
-    """A generator can be measured on the data here: they have the fields that it makes and is given, of the same kinds.
+    """Return if a generator can be measured on this data: it has the fields that the GAN makes and is given, of
+    the same kinds.
 
     Raises:
-        NotComparable: what differs.
+        NotComparable: names the field that differs.
     """
     origins = gan.origins(gan.config, gan.data)
     needed = {gan.data.main, *(origins[name].field for name in (gan.fields[0], *gan.given))}
     for name in sorted(needed):
         wanted, here = gan.data.fields[name], manifest.fields.get(name)
-        # Not the objects: those of a packaged GAN are of its own code's classes.
+        # Compared as plain values, because the fields of a packaged GAN have the classes of its own code.
         if here is None or wanted.model_dump() != here.model_dump():
             raise NotComparable(
                 f"the generator was made for {name}: {_in_words(wanted)}; the data in {SHARDS} have "

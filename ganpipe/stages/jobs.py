@@ -1,4 +1,4 @@
-"""What `tune` and `train` share: how they begin, the job that they hand to Ray, and Ray with room for it."""
+"""What `tune` and `train` share: how they begin, the job that they hand to Ray, and a Ray cluster with room for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..tracking import lineage
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
 from ..training import cluster, job_api
-from ..training.feed import spec_of
+from ..training.feed import data_spec_of
 from ..training.start import Start
 from ..training.worker import TrainingJob
 from .common import SHARDS, require_no_arguments
@@ -32,7 +32,7 @@ ResultT = TypeVar("ResultT")
 
 
 def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manifest]:
-    """The settings, and the shards' manifest once every shard is as it says.
+    """The settings, and the shards' manifest, against which every shard has been verified.
 
     Raises:
         GanpipeError: there are arguments, params.yaml is wrong, there is no commit, a shard is damaged, or there are
@@ -52,10 +52,10 @@ class Needs:
     """What a stage asks of the cluster.
 
     Attributes:
-        section: of params.yaml, that asks for it.
-        num_workers: without which it cannot begin.
-        cpus, gpus: of one worker.
-        may_grow: it takes up hosts that join while it runs.
+        section: the section of params.yaml with these numbers.
+        num_workers: the fewest workers with which the stage can begin.
+        cpus, gpus: per worker.
+        may_grow: whether the stage uses hosts that join while it runs.
     """
 
     section: str
@@ -80,7 +80,7 @@ def job_server() -> str | None:
     return address if job_api.is_job_server(address) else None
 
 
-def reach_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: str) -> ShardSet:
+def connect_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: str) -> ShardSet:
     """Connect to RAY_ADDRESS, else to this checkout's own Ray, started where it does not run yet.
 
     Returns:
@@ -97,10 +97,12 @@ def reach_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: st
     return shards_for_all(manifest, params.cluster, tracking_uri, needs.cpus, needs.gpus, may_grow)
 
 
-def beside(opening: Callable[[], RunT], work: Callable[[], ResultT]) -> tuple[RunT, Future[ResultT]]:
-    """What `opening` returns, and what became of `work`, done meanwhile: MLflow and Ray both take seconds to reach.
+def run_concurrently(opening: Callable[[], RunT], work: Callable[[], ResultT]) -> tuple[RunT, Future[ResultT]]:
+    """Open the MLflow run in a thread while this one does `work`: MLflow and Ray both take seconds to reach.
 
-    An error of `work` is raised where its result is taken, so that the run, which is open by then, ends with it.
+    Returns:
+        What `opening` returned, and the outcome of `work`. An error of `work` is raised where its result is taken, so
+        that the run, which is open by then, ends with that error.
     """
     done: Future[ResultT] = Future()
     with ThreadPoolExecutor(1) as thread:
@@ -130,7 +132,7 @@ def training_job(
     Raises:
         GanpipeError: the GAN cannot train on such data.
     """
-    load(params.train.gan).check(config, spec_of(manifest))
+    load(params.train.gan).check(config, data_spec_of(manifest))
     shards = shards or ShardSet(str(SHARDS.absolute()), manifest)
     score = QuickFid(shards, params.evaluate)
     return TrainingJob(

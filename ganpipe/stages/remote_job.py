@@ -1,7 +1,7 @@
-"""What `tune` and `train` do on Ray, as a job of a cluster elsewhere: described, run there, its result read.
+"""The Ray part of `tune` and `train` as a job of a remote cluster: described, run there, its result read here.
 
-What is described is JSON, beside this project's code all that the cluster is sent: no pickle and no secret. What comes
-back lies in the work's folder, which has a URL: checkpoints and sample grids, and `result.json`.
+The cluster is sent the description, which is JSON, and this project's code: no pickle and no secret. Checkpoints,
+sample grids and `result.json` come back in the work's folder, which has a URL.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ from ..params import Params
 from ..redaction import redact, without_user_info
 from ..tracking.runs import Tracker
 from ..training import cluster, hosts, job_api
-from ..training.failures import SAME_AGAIN, described, may_pass
+from ..training.failures import FAILS_AGAIN, describe_error, is_transient
 from ..training.search import SearchResult, Trial, search
 from ..training.start import Start
 from ..training.worker import train
-from .common import SHARDS
 from .jobs import OpenTraining, OpenTrial, needs_of, training_job
-from .shared_storage import in_dvc_remote, require_reachable, require_shared
+from .shared_storage import require_reachable, require_shared, with_dvc_urls
 
 DESCRIPTION, RESULT = "job.json", "result.json"
 ENTRYPOINT = f"python -m {__name__}"
@@ -49,8 +48,8 @@ class Work:
         folder: URL of the work's folder.
         key: run key.
         run_id: of the stage's MLflow run.
-        shards: as hosts elsewhere find them.
-        no_urls: why `shards` has no URLs, where it has none.
+        shards: as the cluster's hosts find them; `submit` adds their URLs.
+        no_urls: a clause that says why `shards` has no URLs; empty where it has them.
         tracker: where MLflow is, for the cluster's hosts.
         start: weights to start from.
     """
@@ -66,8 +65,8 @@ class Work:
     tracker: Tracker
     start: Start | None = None
 
-    def describe(self) -> str:
-        """As JSON."""
+    def to_json(self) -> str:
+        """What the cluster is sent."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["params"] = self.params.model_dump(mode="json", by_alias=True)
         values["shards"] = dataclasses.asdict(self.shards) | {
@@ -78,12 +77,12 @@ class Work:
         return json.dumps(values)
 
     @classmethod
-    def described(cls, text: str) -> Work:
-        """From JSON, on a host of the cluster."""
+    def from_json(cls, text: str) -> Work:
+        """The work as a host of the cluster reads it."""
         values = json.loads(text)
         manifest = Manifest.model_validate(values["shards"].pop("manifest"))
         spool = str(host_cache() / "tracking")
-        # Who may write to MLflow is what this host's environment says, never the description.
+        # Credentials for MLflow come from this host's environment, never from the description.
         uri = os.environ.get("MLFLOW_TRACKING_URI") or values["tracker"]["uri"]
         return cls(
             **values
@@ -96,59 +95,53 @@ class Work:
         )
 
 
-def submit(
-    address: str, stage: str, params: Params, manifest: Manifest, folder: str, key: str, tracker: Tracker, run_id: str,
-    adam: Mapping[str, Mapping[str, float]] | None = None, ask_to_stop: Callable[[], None] | None = None,
-    start: Start | None = None,
-) -> SearchResult | None:  # fmt: skip
-    """Run the Ray part of `stage` as a job at `address`; a job of the same run key is found again.
+def submit(address: str, work: Work, request_stop: Callable[[], None] | None = None) -> SearchResult | None:
+    """Run `work` as a job at `address`, or follow the job of the same stage and run key that runs there already.
 
     Args:
-        adam: what the search found, for a training.
-        ask_to_stop: makes the work end by itself, at a checkpoint.
-        start: weights to start from, in `folder`.
+        work: its shards are those of this host.
+        request_stop: makes the work end by itself, at a checkpoint.
 
     Returns:
-        What a search found; None for a training, whose checkpoints lie in `folder`.
+        What a search found; None for a training, whose checkpoints lie in the work's folder.
 
     Raises:
-        GanpipeError: the settings name places of this host alone, or what the job itself raised.
+        GanpipeError: the settings name places that only this host reaches, or the job itself raised an error.
     """
-    require_shared(params.cluster, tracker.uri, [f"the cluster at {address}"])
-    shards, no_urls = in_dvc_remote(ShardSet(str(SHARDS.absolute()), manifest))
-    work = Work(stage, params, adam or {}, folder, key, run_id, shards, no_urls, tracker, start)
-    filesystem, place = fsspec.core.url_to_fs(f"{folder}/{RESULT}")
+    require_shared(work.params.cluster, work.tracker.uri, [f"the cluster at {address}"])
+    shards, no_urls = with_dvc_urls(work.shards)
+    work = dataclasses.replace(work, shards=shards, no_urls=no_urls)
+    name = f"ganpipe-{work.stage}-{work.key}"
+    filesystem, place = fsspec.core.url_to_fs(f"{work.folder}/{RESULT}")
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / DESCRIPTION).write_text(work.describe(), encoding="utf-8")
+        (Path(scratch) / DESCRIPTION).write_text(work.to_json(), encoding="utf-8")
         ended = job_api.run(
             address,
-            job_api.Job(
-                f"ganpipe-{stage}-{key}", ENTRYPOINT, Path(scratch), lambda: bool(filesystem.exists(place)), ask_to_stop
-            ),
+            job_api.Job(name, ENTRYPOINT, Path(scratch), lambda: bool(filesystem.exists(place)), request_stop),
         )
     filesystem.invalidate_cache()
     if not filesystem.exists(place):
         raise UnavailableError(
-            f"the job ganpipe-{stage}-{key} at {address} ended without a result: {ended or 'its folder has none'}; the "
+            f"the job {name} at {address} ended without a result: {ended or 'its folder has none'}; the "
             "same command goes on from the last checkpoint"
         )
     result = json.loads(filesystem.cat_file(place))
     filesystem.rm_file(place)
     if result["error"] is not None:
         raise (UnavailableError if result["unavailable"] else GanpipeError)(result["error"])
-    return result_of(result["search"]) if result["search"] is not None else None
+    return search_result(result["search"]) if result["search"] is not None else None
 
 
-def result_of(values: Mapping[str, Any]) -> SearchResult:
+def search_result(values: Mapping[str, Any]) -> SearchResult:
     return SearchResult(values["objective"], [Trial(**trial) for trial in values["trials"]])
 
 
-def run_described(work: Work) -> SearchResult | None:
-    """The job's own process: one of the cluster's."""
+def run_work(work: Work) -> SearchResult | None:
+    """Do the work in the job's own process, on a host of the cluster."""
     needs = needs_of(work.params, work.stage)
     cluster.connect(os.environ["RAY_ADDRESS"])
     cluster.require(needs.num_workers, needs.cpus, needs.gpus, work.params.cluster.wait_seconds, needs.section)
-    if lacking := hosts.without(work.shards, hosts.with_room(needs.cpus, needs.gpus)):
+    if lacking := hosts.not_seeing(work.shards, hosts.with_room(needs.cpus, needs.gpus)):
         require_reachable(work.shards, work.no_urls, lacking)
     manifest = work.shards.read_manifest()
     config = work.params.gan_config.with_optimizers(work.adam)
@@ -162,13 +155,13 @@ def run_described(work: Work) -> SearchResult | None:
 
 def main() -> int:
     """Run what job.json describes, and leave the result, or what went wrong, where the driver reads it."""
-    work = Work.described(Path(DESCRIPTION).read_text(encoding="utf-8"))
+    work = Work.from_json(Path(DESCRIPTION).read_text(encoding="utf-8"))
     result: dict[str, Any] = {"error": None, "unavailable": False, "search": None}
     filesystem, place = fsspec.core.url_to_fs(f"{work.folder}/{RESULT}")
     if filesystem.exists(place):  # of an earlier job
         filesystem.rm_file(place)
     try:
-        found = run_described(work)
+        found = run_work(work)
         result["search"] = None if found is None else dataclasses.asdict(found)
     except GanpipeError as error:
         message = redact(str(error))
@@ -177,7 +170,10 @@ def main() -> int:
     except Exception as error:  # of the code: without a result the driver would take the job for a lost one
         trace = redact(traceback.format_exc())
         print(trace, file=sys.stderr, flush=True)
-        result |= {"error": redact(f"{described(error, trace)}; {SAME_AGAIN}"), "unavailable": may_pass(error)}
+        result |= {
+            "error": redact(f"{describe_error(error, trace)}; {FAILS_AGAIN}"),
+            "unavailable": is_transient(error),
+        }
     filesystem.makedirs(filesystem._parent(place), exist_ok=True)
     filesystem.pipe_file(place, json.dumps(result).encode())
     return 0 if result["error"] is None else EXIT_MENDABLE

@@ -18,7 +18,7 @@ from ..training.settings import ClusterSettings
 from .common import SHARDS
 
 PUBLIC_OPTIONS = ("endpoint_url", "region_name")
-"""What of an S3 remote's configuration workers are told; credentials are their hosts' own."""
+"""The part of an S3 remote's configuration that workers are sent; credentials are those of their hosts."""
 
 
 def shards_for_all(
@@ -28,8 +28,8 @@ def shards_for_all(
 
     Args:
         tracking_uri: where MLflow is.
-        cpus, gpus: of one worker.
-        may_grow: hosts may join while the work goes on.
+        cpus, gpus: per worker.
+        may_grow: whether hosts may join while the work goes on.
 
     Raises:
         GanpipeError: workers would run on other hosts, which do not reach checkpoints, MLflow or shards.
@@ -39,20 +39,20 @@ def shards_for_all(
     if not others and not may_grow:
         return shards
     require_shared(settings, tracking_uri, others or ["those that join"])
-    lacking = hosts.without(shards, others)
+    lacking = hosts.not_seeing(shards, others)
     if not lacking and not may_grow:
         return shards
-    found, reason = in_dvc_remote(shards)
+    found, reason = with_dvc_urls(shards)
     if lacking:
         require_reachable(found, reason, lacking)
     return found
 
 
 def require_shared(settings: ClusterSettings, tracking_uri: str, others: Iterable[str]) -> None:
-    """Checkpoints and runs have addresses that mean the same on every host.
+    """Return if the addresses of checkpoints and runs mean the same on every host.
 
     Raises:
-        GanpipeError: naming the setting that is a place of this host alone.
+        GanpipeError: names the setting whose address only this host reaches.
     """
     names = ", ".join(sorted(others))
     if settings.storage_path is None or "://" not in settings.storage_path:
@@ -69,14 +69,14 @@ def require_shared(settings: ClusterSettings, tracking_uri: str, others: Iterabl
 
 
 def require_reachable(shards: ShardSet, reason: str, lacking: dict[str, str]) -> None:
-    """Hosts that do not see the shards' folder can fetch them.
+    """Return if the hosts that do not see the shards' folder can fetch the shards by their URLs.
 
     Args:
-        reason: why there are no URLs, where there are none.
+        reason: a clause that says why there are no URLs; empty where there are.
         lacking: address -> node of these hosts.
 
     Raises:
-        GanpipeError: they cannot, and what to do.
+        GanpipeError: they cannot; says what to do.
     """
     if not shards.urls:
         raise GanpipeError(
@@ -84,14 +84,14 @@ def require_reachable(shards: ShardSet, reason: str, lacking: dict[str, str]) ->
             "a DVC remote that all hosts reach (`dvc remote add -d store s3://bucket/path`, `dvc push`), or share the "
             "folder with them"
         )
-    for address, why in sorted(hosts.out_of_reach(shards, lacking).items()):
+    for address, why in sorted(hosts.not_reading(shards, lacking).items()):
         raise GanpipeError(
             f"{SHARDS}: {address} of the cluster can neither see this folder nor read the DVC remote ({why}); give its "
             "processes access (address, credentials), or share the folder"
         )
 
 
-def in_dvc_remote(shards: ShardSet) -> tuple[ShardSet, str]:
+def with_dvc_urls(shards: ShardSet) -> tuple[ShardSet, str]:
     """`shards` with their addresses in the default DVC remote; or without them, and a clause that says why.
 
     Raises:
@@ -109,13 +109,13 @@ def in_dvc_remote(shards: ShardSet) -> tuple[ShardSet, str]:
             known = entries[MANIFEST][1].hash_info.value
             found = hashlib.md5((SHARDS / MANIFEST).read_bytes(), usedforsecurity=False).hexdigest()
             if known != found:
-                return shards, "dvc.lock has other shards than lie there (run `dvc repro ingest`)"
+                return shards, "dvc.lock names other shards than are in the folder (run `dvc repro ingest`)"
             remote = {name: index.storage_map.get_remote(entry) for name, (index, entry) in entries.items()}
             filesystem = remote[MANIFEST][0]
             if missing := _missing(filesystem, [remote[name][1] for name in names]):
                 return shards, f"{missing} of {len(names)} shards are not in the DVC remote"
             urls = {name: filesystem.unstrip_protocol(remote[name][1]) for name in names}
-            if kind := next(filter(None, map(redaction.in_url, urls.values())), None):
+            if kind := next(filter(None, map(redaction.secret_in_url, urls.values())), None):
                 return shards, f"the DVC remote's URL holds {kind}, which is sent to nobody"
     except StorageKeyError:
         return shards, "there is no default DVC remote"
@@ -125,7 +125,7 @@ def in_dvc_remote(shards: ShardSet) -> tuple[ShardSet, str]:
 
 
 def _missing(filesystem: Any, paths: list[str]) -> int:
-    """How many of `paths` are not in a file system of DVC's.
+    """How many of `paths` are not in a file system of DVC.
 
     Raises:
         UnavailableError: it does not answer.

@@ -16,7 +16,7 @@ from ..gans.base import DataSpec
 from ..packaging.weights import FILES, is_version, weights_of_package, weights_of_version
 from ..params import Params
 from ..tracking.runs import Tracker
-from ..training.start import Start, newest_checkpoint, of_checkpoint, require_match
+from ..training.start import Start, newest_checkpoint, require_match, weights_of_checkpoint
 from ..training.uploads import write_checked
 
 KEY = "train.start_from"
@@ -26,7 +26,7 @@ START_FILE = "start.safetensors"
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """The weights that `train.start_from` means, read.
+    """The weights that `train.start_from` names, in memory.
 
     Attributes:
         origin: `models:/NAME/NUMBER`, or the path or URL as it stands in params.yaml.
@@ -47,7 +47,7 @@ class FoundWeights:
         """For the run key, MLflow and model.json."""
         return {"from": self.origin, "sha256": self.sha256}
 
-    def put(self, folder: str) -> Start:
+    def write_to(self, folder: str) -> Start:
         """Write the file into the folder or URL of the work, where it is not there yet.
 
         Raises:
@@ -62,10 +62,10 @@ class FoundWeights:
 
 
 def find_weights(params: Params, data: DataSpec, tracker: Tracker) -> FoundWeights | None:
-    """The weights that `train.start_from` means, and a few printed lines on which of them fit; None where it is null.
+    """The weights that `train.start_from` names; None where it is null. Prints which of them fit.
 
     Args:
-        data: of the images to train on.
+        data: what the GAN may know of the images to train on.
 
     Raises:
         GanpipeError: there is nothing there, or no weights that fit this GAN.
@@ -103,7 +103,7 @@ def _read(place: str) -> FoundWeights:
     if checkpoint is None:
         what = "holds neither a package nor a checkpoint" if is_folder else "there is no such file or folder"
         raise GanpipeError(f"{KEY}: got {place!r}; {what}; {expected}, or a registered version (models:/NAME/NUMBER)")
-    return FoundWeights(place, "a checkpoint", of_checkpoint(filesystem, checkpoint))
+    return FoundWeights(place, "a checkpoint", weights_of_checkpoint(filesystem, checkpoint))
 
 
 def _read_package(name: str, filesystem: Any, package: str) -> FoundWeights:

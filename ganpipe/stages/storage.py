@@ -1,4 +1,4 @@
-"""The place for checkpoints that `cluster.storage_path` names: can it be written? Said before anything is started."""
+"""Whether the place for checkpoints, `cluster.storage_path`, can be written: checked before anything is started."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_writable(url: str) -> None:
         filesystem.rm_file(probe)
     except Exception as error:  # every kind of store has its own
         reason = " ".join(str(error).split()) or type(error).__name__
-        if _is_silence(error):
+        if _is_connection_error(error):
             raise UnavailableError(f"{KEY}: {url} does not answer: {reason}; check AWS_ENDPOINT_URL") from error
         raise GanpipeError(
             f"{KEY}: {url} cannot be written: {reason}; expected a folder, or a URL of a bucket that exists and "
@@ -36,8 +36,8 @@ def require_writable(url: str) -> None:
         ) from error
 
 
-def _is_silence(error: BaseException | None) -> bool:
-    """Whether the error, or what led to it, is that no connection came about."""
+def _is_connection_error(error: BaseException | None) -> bool:
+    """Whether the error, or one that caused it, says that no connection was made."""
     from botocore.exceptions import ConnectionError as NoConnection
     from botocore.exceptions import HTTPClientError
 

@@ -20,18 +20,18 @@ from ..params import Params
 from ..tracking.links import run_page
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
-from ..training.feed import spec_of
+from ..training.feed import data_spec_of
 from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
 from .common import CURVES, REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
-from .jobs import OpenTraining, begin, beside, job_server, needs_of, reach_ray, training_job
-from .remote_job import submit
+from .jobs import OpenTraining, begin, connect_ray, job_server, needs_of, run_concurrently, training_job
+from .remote_job import Work, submit
 from .runs import run_key, run_tags
 from .start import find_weights
-from .work import done, work_folder
+from .work import mark_done, work_folder
 
 GRACE_SECONDS = 8.0
-"""From SIGTERM to the end: what the workers have to write a checkpoint. Prefect and others kill after 10 s and more."""
+"""From SIGTERM to the end: time for the workers to write a checkpoint. Prefect and others kill after 10 s or more."""
 
 
 def main(argv: list[str]) -> int:
@@ -39,13 +39,13 @@ def main(argv: list[str]) -> int:
     config = searched_config(params)
     settings = training_settings(params, config)
     tracker = Tracker.at(environment.home(), params.register_.experiment)
-    found = find_weights(params, spec_of(manifest), tracker)
+    found = find_weights(params, data_spec_of(manifest), tracker)
     origin = None if found is None else found.description
     settings |= {} if origin is None else {"start": origin}
     key = run_key("train", params.train.gan, manifest.digest, settings)
     folder = work_folder(params.cluster.storage_path, "train", key)
     job = training_job(params, manifest, config, folder)
-    start = None if found is None else found.put(folder)
+    start = None if found is None else found.write_to(folder)
     address, is_there = job_server(), job.store.newest() >= params.train.num_images
 
     def open_run() -> RunLog:
@@ -53,29 +53,30 @@ def main(argv: list[str]) -> int:
         return tracker.run("train", key, name=f"train {params.train.gan}", tags=tags)
 
     def reach() -> ShardSet | None:
-        return None if is_there or address else reach_ray(params, manifest, needs_of(params, "train"), tracker.uri)
+        return None if is_there or address else connect_ray(params, manifest, needs_of(params, "train"), tracker.uri)
 
-    opened, shards = beside(open_run, reach)
+    opened, shards = run_concurrently(open_run, reach)
     with opened as run:
         run.log_params(settings)
         if is_there:
-            print("the training is there already, of a run that did not come to its end or had the same work")
+            print("the training is complete already: an earlier run with the same work did it")
         elif address:
             adam = read_json(TUNE / "best.json", made_by="tune")
-            stop = job.store.ask_to_stop
-            submit(address, "train", params, manifest, folder, key, tracker, run.run_id, adam, stop, start)
+            here = ShardSet(str(SHARDS.absolute()), manifest)
+            work = Work("train", params, adam, folder, key, run.run_id, here, "", tracker, start)
+            submit(address, work, job.store.request_stop)
         else:
             placed = training_job(params, manifest, config, folder, shards.result(), start)
-            with processes.asked_first(job.store.ask_to_stop, GRACE_SECONDS):
+            with processes.graceful_sigterm(job.store.request_stop, GRACE_SECONDS):
                 train(dataclasses.replace(placed, open_tracker=OpenTraining(tracker, run.run_id)), params.cluster)
-        state = TrainingState(job.gan, config, spec_of(manifest), job.settings)
+        state = TrainingState(job.gan, config, data_spec_of(manifest), job.settings)
         chosen = _write(job, state, key, manifest.digest, origin)
         for path in sorted((TRAIN / CURVES).iterdir()):
             run.log_artifact(path, CURVES)
-        if REAL_IMAGES.is_file():  # not where shards of an earlier ganpipe are trained on by hand
+        if REAL_IMAGES.is_file():  # missing where an earlier ganpipe made the shards
             run.log_artifact(REAL_IMAGES)
         leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id, run.experiment_id)})
-    done(folder, [TRAIN / "generator.safetensors", TRAIN / "model.json"])
+    mark_done(folder, [TRAIN / "generator.safetensors", TRAIN / "model.json"])
     print(f"{TRAIN}: generator after {chosen:,} images")
     return 0
 
@@ -127,7 +128,7 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, s
 
 
 def write_curves(folder: Path, rows: Sequence[dict[str, float]]) -> None:
-    """A table per quantity, `<quantity>.csv`: step, images_seen and its values; what was there before goes."""
+    """A table per quantity, `<quantity>.csv`: step, images_seen and its values; earlier tables are removed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     counts = ("step", "images_seen")

@@ -7,15 +7,15 @@ from ..data.shards.shard_set import ShardSet
 from ..tracking.links import run_page
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
-from ..training.feed import spec_of
+from ..training.feed import data_spec_of
 from ..training.search import SearchResult, search
 from ..training.search_figure import draw_trials
 from .common import SHARDS, TUNE, leave_note, write_json, write_text
-from .jobs import OpenTrial, begin, beside, job_server, needs_of, reach_ray, training_job
-from .remote_job import submit
+from .jobs import OpenTrial, begin, connect_ray, job_server, needs_of, run_concurrently, training_job
+from .remote_job import Work, submit
 from .runs import run_key, run_tags
 from .start import find_weights
-from .work import done, work_folder
+from .work import mark_done, work_folder
 
 OF_TRAIN = ("gan", "start_from", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "compile",
             "deterministic", "max_gradient_norm", "schedule", "ema_half_life", "ema_ramp_up")  # fmt: skip
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         print("tune: tune.num_trials is 0; the GAN keeps its own settings")
         return _write(None)
     tracker = Tracker.at(environment.home(), params.register_.experiment)
-    found = find_weights(params, spec_of(manifest), tracker)
+    found = find_weights(params, data_spec_of(manifest), tracker)
     origin = None if found is None else found.description
     key = run_key(
         "tune",
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         origin,
     )
     folder = work_folder(params.cluster.storage_path, "tune", key)
-    start = None if found is None else found.put(folder)
+    start = None if found is None else found.write_to(folder)
     address = job_server()
 
     def open_run() -> RunLog:
@@ -50,13 +50,14 @@ def main(argv: list[str]) -> int:
         return tracker.run("tune", key, name=f"tune {params.train.gan}", tags=tags)
 
     def reach() -> ShardSet | None:
-        return None if address else reach_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
+        return None if address else connect_ray(params, manifest, needs_of(params, "tune"), tracker.uri)
 
-    opened, shards = beside(open_run, reach)
+    opened, shards = run_concurrently(open_run, reach)
     with opened as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
         if address:
-            result = submit(address, "tune", params, manifest, folder, key, tracker, run.run_id, start=start)
+            here = ShardSet(str(SHARDS.absolute()), manifest)
+            result = submit(address, Work("tune", params, {}, folder, key, run.run_id, here, "", tracker, start))
         else:
             result = search(
                 training_job(params, manifest, params.gan_config, folder, shards.result(), start),
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> int:
         run.log_artifact(TUNE / "trials.csv")
         run.log_artifact(TUNE / "trials.png")
         leave_note("tune", links={"MLflow run of the search": run_page(tracker, run.run_id, run.experiment_id)})
-    done(folder, [TUNE / "best.json", TUNE / "trials.csv"])
+    mark_done(folder, [TUNE / "best.json", TUNE / "trials.csv"])
     print(f"tune: best of {len(result.trials)} trials is {best.number} with {result.objective} {best.objective:.2f}")
     return 0
 

@@ -46,8 +46,8 @@ def watch(
 ) -> None:
     """Call `tell` with the fingerprints before and after each change that has settled; never returns.
 
-    A change is settled when nothing more changed for `settle_seconds`: a copy that is under way is one change. One
-    that `tell` could not pass on is tried again. Inputs that are away (a share that is not mounted) are no change.
+    A change is settled when nothing more changed for `settle_seconds`: a copy that is under way is one change. A
+    change that `tell` could not pass on is tried again. Unreachable inputs (a share that is not mounted) are no change.
     """
     told = _look(fingerprint)
     last, since = told, 0.0

@@ -1,4 +1,4 @@
-"""Where a stage keeps its work until its outputs are safe, and who has it: one run at a time."""
+"""Where a stage keeps its work until its outputs are safe, which one run at a time uses."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _DONE = ".done.json"
 def work_folder(storage_path: str | None, stage: str, key: str) -> str:
     """Where an interrupted stage finds what it needs to go on: a path or URL.
 
-    Of this checkout's runs one at a time has it: another with the same work waits here until that one has ended, and
-    then finds what it made. Work whose outputs DVC has taken is gone by then: a stage that is forced starts anew.
+    One run of this checkout at a time uses it: another run with the same work waits here until the first has ended, and
+    then finds what it made. Work whose outputs DVC has taken is removed, so that a stage that is forced starts anew.
 
     Raises:
         GanpipeError: `storage_path` cannot be written.
@@ -34,32 +34,33 @@ def work_folder(storage_path: str | None, stage: str, key: str) -> str:
     clear_done()
     work = f"{stage}-{key}"
     _claim(work)
-    note = _place(f"{work}{_DONE}")
+    note = _work_path(f"{work}{_DONE}")
     if note.exists() and _is_taken(_read(note), Path.cwd()):
         _remove(note)
     if storage_path is not None:
         return f"{storage_path.rstrip('/')}/{work}"
-    folder = _place(work)
+    folder = _work_path(work)
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder)
 
 
-def done(folder: str, outs: Sequence[Path]) -> None:
-    """The stage has written its outputs from the work in `folder`, which stays until DVC has taken them.
+def mark_done(folder: str, outs: Sequence[Path]) -> None:
+    """Note that the stage has written its outputs from the work in `folder`, which stays until DVC has taken them.
 
-    Killed before that, the stage runs again, and would have to do the work again.
+    A stage that is killed before that runs again, and without this work it would have to do everything again.
 
     Args:
-        outs: files among the outputs, relative to the working directory, by whose digests DVC's taking them is seen.
+        outs: some of the output files, relative to the working directory. DVC has taken the outputs when dvc.lock holds
+            the digests of these files.
     """
     work = folder.rstrip("/").rsplit("/", 1)[-1]
-    # As seen from the checkout, which may be moved, or copied: a copy must never remove the work of the other.
+    # Paths are relative to the checkout, which may be moved or copied: a copy must never remove the other's work.
     note = {
-        "folder": None if folder == str(_place(work)) else folder,
+        "folder": None if folder == str(_work_path(work)) else folder,
         "checkout": os.path.relpath(Path.cwd(), environment.home()),
         "outs": {str(path): hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in outs},
     }
-    path = _place(f"{work}{_DONE}")
+    path = _work_path(f"{work}{_DONE}")
     scratch = path.with_suffix(".new")
     scratch.write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     scratch.replace(path)
@@ -67,17 +68,17 @@ def done(folder: str, outs: Sequence[Path]) -> None:
 
 def clear_done() -> None:
     """Remove the work whose outputs DVC has taken, and that of checkouts that are gone."""
-    for path in sorted(_place("").glob(f"*{_DONE}")):
+    for path in sorted(_work_path("").glob(f"*{_DONE}")):
         note = _read(path)
         checkout = environment.home() / note["checkout"]
         if checkout.is_dir() and not _is_taken(note, checkout):
             continue
-        lock = FileLock(_place(f"{path.name.removesuffix(_DONE)}.lock"))
+        lock = FileLock(_work_path(f"{path.name.removesuffix(_DONE)}.lock"))
         try:
             with lock.acquire(timeout=0):
                 _remove(path)
         except Timeout:
-            print(f"{_folder(path)}: kept for another run that is at it", flush=True)
+            print(f"{_folder(path)}: kept, because another run is using it", flush=True)
 
 
 def _is_taken(note: dict[str, Any], checkout: Path) -> bool:
@@ -93,7 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _folder(path: Path) -> str:
     """Where the work lies that the note in `path` is about."""
-    return str(_read(path)["folder"] or _place(path.name.removesuffix(_DONE)))
+    return str(_read(path)["folder"] or _work_path(path.name.removesuffix(_DONE)))
 
 
 def _remove(path: Path) -> None:
@@ -111,7 +112,7 @@ def _remove(path: Path) -> None:
 
 def _claim(work: str) -> None:
     """Hold the work's lock until this process ends, however it ends."""
-    path = _place(f"{work}.lock")
+    path = _work_path(f"{work}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = _claims.setdefault(str(path), FileLock(path))
     try:
@@ -124,5 +125,5 @@ def _claim(work: str) -> None:
 _claims: dict[str, FileLock] = {}
 
 
-def _place(name: str) -> Path:
+def _work_path(name: str) -> Path:
     return environment.home() / WORK / name

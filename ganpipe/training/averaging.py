@@ -23,34 +23,34 @@ Key = int | str
 
 
 @dataclass(frozen=True)
-class _UnderWay:
-    """Tensors of one type, flattened into one, on their way."""
+class _PendingSum:
+    """An all-reduce under way, of tensors of one type that are flattened into one."""
 
     work: torch.distributed.Work
     flat: Tensor
     shapes: dict[Key, torch.Size]
 
-    def arrived(self) -> dict[Key, Tensor]:
+    def wait(self) -> dict[Key, Tensor]:
         with exchanging():
             self.work.wait()
         parts = self.flat.split([shape.numel() for shape in self.shapes.values()])
         return {key: part.view(shape) for (key, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
 
-class Summing:
+class GradientSums:
     """The sums of one update. Collective: every rank adds the same losses in the same order."""
 
     def __init__(self, world: World, parameters: Sequence[Tensor]) -> None:
         self._world, self._parameters = world, parameters
         self._sums: dict[Key, Tensor] = {}
         self._bucket: dict[Key, Tensor] = {}
-        self._under_way: list[_UnderWay] = []
+        self._pending: list[_PendingSum] = []
 
     def add(self, loss: Tensor, metrics: Mapping[str, Tensor], is_last: bool) -> None:
         """Add the loss's gradients, and the metrics.
 
         Args:
-            is_last: of the update's micro-batches.
+            is_last: of the update's micro-batches; its gradients are sent while the backward pass computes others.
         """
         overlapped = is_last and self._world.size > 1
         hooks = [
@@ -74,7 +74,7 @@ class Summing:
             return self._sums
         self._bucket |= self._sums
         self._send()
-        return {key: value for one in self._under_way for key, value in one.arrived().items()}
+        return {key: value for one in self._pending for key, value in one.wait().items()}
 
     def _add(self, key: Key, value: Tensor) -> None:
         self._sums[key] = self._sums[key] + value if key in self._sums else value
@@ -92,5 +92,5 @@ class Summing:
             with exchanging():
                 work = torch.distributed.all_reduce(flat, async_op=True)
             assert work is not None
-            self._under_way.append(_UnderWay(work, flat, {key: value.shape for key, value in parts.items()}))
+            self._pending.append(_PendingSum(work, flat, {key: value.shape for key, value in parts.items()}))
         self._bucket = {}

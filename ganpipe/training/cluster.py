@@ -1,4 +1,4 @@
-"""Ray, where training runs: reached once a process, and asked before work starts whether it has what is needed."""
+"""The connection to Ray, where training runs: made once per process, and checked for room before work starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # How long a group waits for places on hosts that have just been lost, before it is formed on those that are left.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
-    # Ray tries 20 times to join, 46 s each, before it says that it cannot: once has to do.
+    # Ray tries 20 times to join, 46 s each, before it gives up: one try has to be enough.
     "RAY_gcs_server_port_wait_time_s": "1",
 }
 _ON_ONE_HOST = {
@@ -37,7 +37,7 @@ _PROBE_SECONDS = 10.0
 
 
 def connect(address: str) -> None:
-    """Join the Ray cluster at `address` (host:port), once a process.
+    """Join the Ray cluster at `address` (host:port), once per process.
 
     Raises:
         UnavailableError: nobody answers there, or its Ray is of another version.
@@ -61,31 +61,31 @@ def connect(address: str) -> None:
         ray.init(address, logging_level=logging.WARNING, log_to_driver=True, runtime_env=_runtime_env(address))
     except (OSError, RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise services.death("ray", environment.home(), address) or UnavailableError(
+        raise services.crash_error("ray", environment.home(), address) or UnavailableError(
             f"Ray at {address} cannot be used: {reason}; check RAY_ADDRESS and that the cluster runs"
         ) from error
 
 
 def _runtime_env(address: str) -> dict[str, Any]:
-    """By what workers run the code that this process runs."""
+    """Ray's runtime environment, with which workers run the code that this process runs."""
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # as a job, which has brought the code already
     if environment.is_loopback(address):
         path = None if submitted else os.environ.get("PYTHONPATH")  # a workspace's
         return {"env_vars": {"PYTHONPATH": path}} if path else {}
-    interface = {"worker_process_setup_hook": f"{interfaces.__name__}.use_own"}
+    interface = {"worker_process_setup_hook": f"{interfaces.__name__}.use_cluster_interface"}
     # Another host's image carries dependencies only: this code is sent along.
     return interface if submitted else interface | {"py_modules": [str(Path(__file__).parents[1])]}
 
 
 def _probe(address: str) -> None:
-    """Raise OSError where nobody listens at `address` (`host:port`, `ray://host:port`); Ray alone says so late."""
+    """Raise OSError where nobody listens at `address` (`host:port`, `ray://host:port`); Ray itself notices it late."""
     place = urlsplit(address if "://" in address else f"//{address}")
     if place.hostname and place.port:
         socket.create_connection((place.hostname, place.port), timeout=_PROBE_SECONDS).close()
 
 
 def require(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, wait_seconds: float, key: str) -> None:
-    """Return once the cluster has room for such workers, counting what others use as room.
+    """Return once the cluster has room for such workers, no matter whether other work uses it now.
 
     Args:
         key: section of params.yaml that asks for them, for the message.

@@ -3,7 +3,7 @@
 Networks are not wrapped in DDP: two forwards of a batch norm module before one backward, and gradient penalties, break
 its wrappers (pytorch issues 175024 and 47562).
 
-Legend: N samples in this worker's share, C channels.
+Legend: N samples in this worker's share, G samples in the global batch, C channels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class World:
         if self.size > 1:
             for tensor in tensors:
                 with exchanging():
-                    torch.distributed.broadcast(tensor.detach(), src=0)  # it is no part of what is differentiated
+                    torch.distributed.broadcast(tensor.detach(), src=0)  # autograd must not see it
 
     def broadcast_number(self, number: float) -> float:
         """Rank 0's number."""
@@ -56,7 +56,7 @@ class World:
 
 
 def _summed(tensor: Tensor) -> Tensor:
-    """A small tensor summed over all workers, on each in the same order: gathering it takes half the messages of an
+    """A small tensor summed over all workers, in the same order on each. Gathering it takes half the messages of an
     all-reduce."""
     parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
     with exchanging():
@@ -65,7 +65,7 @@ def _summed(tensor: Tensor) -> Tensor:
 
 
 class _SumOverWorkers(torch.autograd.Function):
-    """A sum that can be differentiated any number of times: its derivative is one, too."""
+    """A sum that can be differentiated any number of times: its derivative is such a sum, too."""
 
     @staticmethod
     def forward(context: Any, tensor: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class _SumOverWorkers(torch.autograd.Function):
 
 
 def _batch_norm_by_definition(input: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> Tensor:
-    """In operations that autograd differentiates any number of times."""
+    """Batch norm over all workers, in operations that autograd differentiates any number of times."""
     dims = [dim for dim in range(input.dim()) if dim != 1]
     shape = [1, -1] + [1] * (input.dim() - 2)
     wide = input if input.dtype == torch.float64 else input.float()
@@ -91,8 +91,8 @@ def _batch_norm_by_definition(input: Tensor, weight_C: Tensor, bias_C: Tensor, e
 
 
 class _BatchNormOverWorkers(torch.autograd.Function):
-    """The same by torch's own kernels, with one exchange forwards and one backwards (Ioffe & Szegedy 2015, arXiv
-    1502.03167, Algorithm 1 and the derivatives below it). Also returns the statistics: mean, variance, count."""
+    """Batch norm over all workers by torch's own kernels, with one exchange forwards and one backwards (Ioffe & Szegedy
+    2015, arXiv 1502.03167, Algorithm 1 and the derivatives below it). Also returns mean, variance and count."""
 
     @staticmethod
     def forward(
@@ -100,11 +100,11 @@ class _BatchNormOverWorkers(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         zeros_C = torch.zeros_like(bias_C)
         mean_C, variance_C = torch.batch_norm_update_stats(input, zeros_C, torch.ones_like(bias_C), 0.0)
-        # Sums of squares in double precision: of fp32 their difference would leave few digits where the mean is large.
+        # Sums of squares in double precision: in fp32 their difference would keep few digits where the mean is large.
         mean_C, variance_C = mean_C.double(), variance_C.double()
         count = mean_C.new_full((1,), input.numel() / input.shape[1])
-        own = torch.cat([count, count * mean_C, count * (variance_C + mean_C.square())])
-        count, sums_C, squares_C = _summed(own).split([1, len(mean_C), len(mean_C)])
+        share_sums = torch.cat([count, count * mean_C, count * (variance_C + mean_C.square())])
+        count, sums_C, squares_C = _summed(share_sums).split([1, len(mean_C), len(mean_C)])
         mean_C = sums_C / count
         variance_C = (squares_C / count - mean_C.square()).clamp(min=0)
         mean_C, variance_C = mean_C.to(bias_C.dtype), variance_C.to(bias_C.dtype)
@@ -118,7 +118,7 @@ class _BatchNormOverWorkers(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         input, weight_C, bias_C, mean_C, variance_C, count = context.saved_tensors
         gradient = gradients[0]
-        if torch.is_grad_enabled():  # what is returned will be differentiated itself
+        if torch.is_grad_enabled():  # the gradient will be differentiated itself
             output = _batch_norm_by_definition(input, weight_C, bias_C, context.eps)
             inputs = zip((input, weight_C, bias_C), context.needs_input_grad, strict=False)
             wanted = [one for one, needed in inputs if needed]
@@ -130,7 +130,7 @@ class _BatchNormOverWorkers(torch.autograd.Function):
                 leaves[0], mean_C, variance_C, leaves[1], leaves[2], training=False, eps=context.eps
             )
         for_input, for_weight_C, for_bias_C = torch.autograd.grad(output, leaves, gradient)
-        # What is missing is what goes through the statistics of the whole batch.
+        # Still missing: the part that goes through the statistics of the whole batch.
         sum_of_products_C, sum_C = _summed(torch.cat([for_weight_C, for_bias_C])).chunk(2)
         scale_C = torch.rsqrt(variance_C + context.eps)
         slope_C = -weight_C * scale_C.square() * sum_of_products_C / count.to(scale_C.dtype)

@@ -1,4 +1,4 @@
-"""Which errors of a worker are worth another try: one that was lost or storage that is away, not the code's own."""
+"""Which errors of a worker are worth another try: a lost worker, unreachable storage, but no error of the code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _OF_THE_CODE = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, RuntimeError, SyntaxError,
     TypeError, ValueError, FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
 )  # fmt: skip
-"""Kinds that the same code meets again with the same data. Storage, networks and Ray have kinds of their own, which may
-pass; a missing file, or one that may not be read, is none of these."""
-SAME_AGAIN = "an error of the code, which another try would meet again"
+"""Kinds of errors that the same code raises again with the same data. Errors of storage, networks and Ray are
+of other kinds, and may pass. A missing or unreadable file is listed here, because it does not appear by itself."""
+FAILS_AGAIN = "an error of the code, which another try would meet again"
 _OWN_LINES = re.compile(r'File "(?:[^"]*/)?(ganpipe/(?:\w+/)*\w+\.py)", line (\d+)')
-"""Of a traceback, those of this project's own files, wherever a host of the cluster has them."""
+"""In a traceback: the lines in this project's own files, wherever a host of the cluster has them."""
 
 
 class LostWorker(UnavailableError):
@@ -25,10 +25,10 @@ class LostWorker(UnavailableError):
 
 @contextlib.contextmanager
 def exchanging() -> Iterator[None]:
-    """Around all that workers exchange: an error in there is the other worker's end, not one of the code.
+    """Stands around everything that workers exchange: an error in such a block means that another worker has ended.
 
     Raises:
-        LostWorker: torch.distributed raised, whose errors are RuntimeErrors as those of any operation.
+        LostWorker: in place of the RuntimeError of torch.distributed, the kind that any operation of torch raises.
     """
     try:
         yield
@@ -37,18 +37,18 @@ def exchanging() -> Iterator[None]:
         raise LostWorker(f"another worker was lost: {first}") from error
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether another try may end better, with nobody having mended anything."""
+def is_transient(error: BaseException) -> bool:
+    """Whether another try may succeed although nobody has fixed anything."""
     from ray.exceptions import RayError
 
-    error = unwrapped(error)
+    error = unwrap_error(error)
     if isinstance(error, GanpipeError | RayError):
         return isinstance(error, UnavailableError | RayError)
     return not isinstance(error, _OF_THE_CODE) and type(error) is not Exception
 
 
-def unwrapped(error: BaseException) -> BaseException:
-    """What a task or an actor of Ray raised, where `error` is Ray's about it."""
+def unwrap_error(error: BaseException) -> BaseException:
+    """The error that a task or an actor of Ray raised, where `error` is Ray's wrapper of it."""
     from ray.exceptions import RayTaskError
 
     while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
@@ -56,16 +56,16 @@ def unwrapped(error: BaseException) -> BaseException:
     return error
 
 
-def described(error: BaseException, trace: str) -> str:
+def describe_error(error: BaseException, trace: str) -> str:
     """One line: what went wrong, and where in this project's code unless the error is for the person at the terminal.
 
     Args:
         trace: a text with the error's traceback.
     """
-    error = unwrapped(error)
+    error = unwrap_error(error)
     message = (str(error).strip().splitlines() or [""])[-1]
     if isinstance(error, GanpipeError):
         return message
     message = f"{type(error).__name__}: {message}"
-    own_lines = [] if may_pass(error) else _OWN_LINES.findall(trace)
+    own_lines = [] if is_transient(error) else _OWN_LINES.findall(trace)
     return f"{message} ({':'.join(own_lines[-1])})" if own_lines else message

@@ -1,4 +1,4 @@
-"""Training images as tensors: the endless stream of shuffled samples, wherever training stands in it.
+"""Training images as tensors, read at any position of the endless stream of shuffled samples.
 
 Legend: N samples, C channels, H height, W width.
 """
@@ -20,7 +20,7 @@ from ..gans.spec import DataSpec, FieldReader, Order, Origin, to_tensor
 from .loop import Fetch
 
 
-def spec_of(manifest: Manifest) -> DataSpec:
+def data_spec_of(manifest: Manifest) -> DataSpec:
     """What a GAN may know of a dataset."""
     return DataSpec(manifest.array_fields, manifest.main)
 
@@ -54,24 +54,24 @@ class Feed:
 
 
 Copied = tuple[dict[str, Tensor], torch.cuda.Event | None]
-"""A batch, and when it is there."""
+"""A batch, and the event of its complete copy on the GPU; None where nothing is copied."""
 
 
 @contextmanager
-def fetched_ahead(feed: Fetch, batch_size: int, device: torch.device) -> Iterator[Fetch]:
-    """`feed`, which on a GPU copies the next batch on a stream of its own while this one is computed with.
+def prefetched(feed: Fetch, batch_size: int, device: torch.device) -> Iterator[Fetch]:
+    """`feed`; on a GPU, the next batch is copied on a stream of its own while the present one is in use.
 
     Args:
-        batch_size: from one batch's positions to the next one's.
+        batch_size: positions from the start of one batch to the start of the next.
     """
     if device.type != "cuda":
         yield feed
         return
     with ThreadPoolExecutor(1, "feed") as thread:
-        yield Ahead(feed, batch_size, thread, torch.cuda.Stream(device))
+        yield Prefetcher(feed, batch_size, thread, torch.cuda.Stream(device))
 
 
-class Ahead:
+class Prefetcher:
     """Fetches the batch that will be asked for next while this one is used."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Ahead:
         fields, copied = copying.result()
         if copied is not None:
             torch.cuda.current_stream().wait_event(copied)
-            for tensor in fields.values():  # its memory is another stream's, and is not to be reused before this one
+            for tensor in fields.values():  # the other stream owns its memory, and may not reuse it yet
                 tensor.record_stream(torch.cuda.current_stream())
         return fields
 

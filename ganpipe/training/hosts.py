@@ -28,7 +28,7 @@ def with_room(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
 
 
 def others(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
-    """The same without the host of this process."""
+    """As `with_room`, without the host of this process."""
     import ray
 
     own = ray.get_runtime_context().get_node_id()
@@ -37,13 +37,13 @@ def others(cpus_per_worker: float, gpus_per_worker: float) -> dict[str, str]:
     return {address: node for address, node in found.items() if address not in here}
 
 
-def without(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
+def not_seeing(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
     """Those of `hosts` that do not see the folder of `shards` with this dataset in it."""
     sees = _on_each(ShardSet.is_here, shards, hosts)
     return {address: hosts[address] for address, yes in sees.items() if not yes}
 
 
-def out_of_reach(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
+def not_reading(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
     """Address -> why, of each of `hosts` that cannot read the shards by their URLs."""
     return {address: reason for address, reason in _on_each(_try_to_read, shards, hosts).items() if reason}
 
@@ -80,5 +80,7 @@ def _on_each(function: Callable[[ShardSet], ResultT], shards: ShardSet, hosts: d
             found[address] = ray.get(answer, timeout=ANSWER_SECONDS)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise UnavailableError(f"{address} of the Ray cluster does not do what it is asked: {reason}") from error
+            raise UnavailableError(
+                f"host {address} of the Ray cluster does not run a task that it was given: {reason}"
+            ) from error
     return found

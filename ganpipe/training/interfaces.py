@@ -7,7 +7,7 @@ import os
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
-def use_own() -> None:
+def use_cluster_interface() -> None:
     """Name the interface of this host's Ray address to gloo and NCCL, where the host's environment does not.
 
     Left alone, gloo listens on whatever address the host's name resolves to: 127.0.1.1 on a Debian host, which no other

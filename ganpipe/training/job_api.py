@@ -1,4 +1,4 @@
-"""Work as a job of a Ray cluster that this process is no part of: submitted or found again, followed, ended with it."""
+"""Jobs of a Ray cluster that this process is no part of: submitted or found again, followed, ended with it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 PATIENCE_SECONDS = 300.0
-"""How long the job server may be away before following it is given up. The job goes on."""
+"""How long the job server may be unreachable before this process stops following the job, which goes on."""
 ASK_SECONDS, STOP_SECONDS = 6.0, 2.0
-"""How long a job has to end by itself, and to end once it is stopped; whoever ends this process waits 10 s."""
+"""Time for a job to end by itself, then to end once it is stopped: 8 s, since this process is killed after 10 s."""
 _PAUSE_SECONDS = 1.0
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
@@ -51,18 +51,18 @@ class Job:
     """What is run in the cluster.
 
     Attributes:
-        name: of which there is one at a time.
-        entrypoint: command; the same for all, never put together from settings.
-        folder: what is sent along as its working directory, beside this project's code.
-        has_result: whether what it makes is there.
-        ask_to_stop: makes it end by itself, at a checkpoint.
+        name: unique; two jobs of one name never run at the same time.
+        entrypoint: the command; a constant, never built from settings.
+        folder: sent along as the job's working directory, beside this project's code.
+        has_result: tells whether the job has left its result.
+        request_stop: makes it end by itself, at a checkpoint.
     """
 
     name: str
     entrypoint: str
     folder: Path
     has_result: Callable[[], bool]
-    ask_to_stop: Callable[[], None] | None = None
+    request_stop: Callable[[], None] | None = None
 
 
 def run(address: str, job: Job) -> str:
@@ -79,7 +79,7 @@ def run(address: str, job: Job) -> str:
         KeyboardInterrupt: this process was told to end, and so was the job.
     """
     client = client_of(address)
-    with _unavailable(address, job.name):
+    with _raising_unavailable(address, job.name):
         return asyncio.run(_run(client, job))
 
 
@@ -149,14 +149,14 @@ async def _show(client: JobSubmissionClient, name: str, num_shown: int) -> int:
 async def _stop(client: JobSubmissionClient, job: Job) -> None:
     """End the job: ask it first, so that it writes a checkpoint, then stop it."""
     print(f"stopping the job {job.name}", flush=True)
-    if job.ask_to_stop is not None:
-        job.ask_to_stop()
-        await _ended(client, job.name, ASK_SECONDS)
+    if job.request_stop is not None:
+        job.request_stop()
+        await _wait_for_end(client, job.name, ASK_SECONDS)
     client.stop_job(job.name)
-    await _ended(client, job.name, STOP_SECONDS)
+    await _wait_for_end(client, job.name, STOP_SECONDS)
 
 
-async def _ended(client: JobSubmissionClient, name: str, seconds: float) -> None:
+async def _wait_for_end(client: JobSubmissionClient, name: str, seconds: float) -> None:
     """Return when the job has ended, or the time is over."""
     deadline = time.monotonic() + seconds
     while not client.get_job_status(name).is_terminal() and time.monotonic() < deadline:
@@ -164,7 +164,7 @@ async def _ended(client: JobSubmissionClient, name: str, seconds: float) -> None
 
 
 @contextlib.contextmanager
-def _unavailable(address: str, name: str) -> Iterator[None]:
+def _raising_unavailable(address: str, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # requests', aiohttp's and Ray's own errors

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.loading.order import share
 from ..gans.base import Batch, Phase, Progress
 from ..gans.draws import BatchDraws, derive_seed, seed_networks
-from .averaging import Summing
+from .averaging import GradientSums
 from .distributed import World
 from .settings import TrainSettings
 from .state import TrainingState
@@ -59,7 +59,7 @@ class Loop:
     def _update(self, phase: Phase, fields: Fields, progress: Progress, seed: int, kept: Fields) -> Fields:
         """One step of one player's optimiser. Gradients and metrics are means over the global batch."""
         parameters = self.state.parameters[phase.player]
-        summing = Summing(self.world, parameters)
+        summing = GradientSums(self.world, parameters)
         for batch, is_last in self._micro_batches(fields, seed, kept):
             with self.state.autocast():
                 losses = phase.losses(batch, progress)

@@ -1,10 +1,11 @@
-"""What is done beside training: curves, sample grids, scores, checkpoints, and lines for the person who waits."""
+"""What happens beside training: curves, sample grids, scores, checkpoints, and progress lines on the console."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import fsspec
@@ -23,11 +24,11 @@ Report = Callable[[dict[str, float]], None]
 """Hands metrics to whoever started the training (Ray Train, Ray Tune). Every rank calls it, with the same metrics."""
 
 
-def sparing(report: Report, world: World, seconds: float = 30.0) -> Report:
-    """`report`, but at most once in so many seconds, on all ranks alike.
+def throttled(report: Report, world: World, seconds: float = 30.0) -> Report:
+    """`report`, called at most once every `seconds`, and at the same steps on all ranks.
 
-    A report waits for the controller's next look at its workers, up to half a second. A search has to hear of every
-    rung, but a training's controller does nothing with it: checkpoints are our own.
+    A report waits up to half a second for the controller. A search needs every report, because trials are compared at
+    rungs. The controller of a training does nothing with them, because this project writes its own checkpoints.
     """
     last = -math.inf
 
@@ -52,12 +53,12 @@ class Tracker(Protocol):
 
 
 STEPS_BETWEEN_LOOKS = 8
-"""How often several workers agree on whether to stop: a message between them each time."""
+"""After how many steps several workers agree on whether to stop, which takes a message each time."""
 
 
-def log_again(state: TrainingState, score_name: str, tracker: Tracker) -> None:
-    """Curves and scores of a training that goes on from a checkpoint: what a host that died had not sent yet is logged
-    all the same. The tracker leaves out what it has."""
+def log_history(state: TrainingState, score_name: str, tracker: Tracker) -> None:
+    """Log all curves and scores of a training that goes on from a checkpoint, because a host that died may not have
+    sent them. The tracker ignores what it has already."""
     for row in state.curves.rows:
         losses = {name: value for name, value in row.items() if name not in ("step", "images_seen")}
         tracker.log_metrics(losses, step=int(row["images_seen"]))
@@ -126,64 +127,69 @@ class SampleGrids:
             self._tracker.log_bytes(png, f"samples/{name}")
 
 
+@dataclass(eq=False)
 class Checkpoints:
-    """Every so many images and at the end: score the generator, save everything, report."""
+    """Scores the generator, saves the training's state and reports, every `every` images and at the end.
 
-    def __init__(
-        self,
-        world: World,
-        every: int,
-        store: CheckpointStore,
-        score: Score | None = None,
-        score_name: str = "score",
-        report: Report | None = None,
-        tracker: Tracker | None = None,
-    ) -> None:
-        self._world, self._every, self._store = world, every, store
-        self._score, self._score_name, self._report, self._tracker = score, score_name, report, tracker
+    Attributes:
+        world: this worker.
+        every: images between two checkpoints.
+        store: where checkpoints are saved.
+        score, score_name: scores the generator, and the name of that metric; without `score`, no checkpoint has one.
+        report: takes images seen and score.
+        tracker: takes the score.
+    """
+
+    world: World
+    every: int
+    store: CheckpointStore
+    score: Score | None = None
+    score_name: str = "score"
+    report: Report | None = None
+    tracker: Tracker | None = None
 
     def __call__(self, state: TrainingState, before: Progress, metrics: dict[str, Tensor]) -> None:
         now = state.progress.images_seen
-        if not is_due(self._every, before, state.progress):
+        if not is_due(self.every, before, state.progress):
             return
-        state.agree(self._world)
-        if self._score is not None:
-            state.scores[now] = self._scored(state, self._score)
-            if self._tracker is not None:
-                self._tracker.log_metrics({self._score_name: state.scores[now]}, step=now)
+        state.synchronise(self.world)
+        if self.score is not None:
+            state.scores[now] = self._rank_0_score(state, self.score)
+            if self.tracker is not None:
+                self.tracker.log_metrics({self.score_name: state.scores[now]}, step=now)
         self._save(state)
-        self.report(state)
+        self.report_progress(state)
 
     def save(self, state: TrainingState) -> None:
-        """A checkpoint out of turn, without a score: the training goes on from it as if it had not been."""
-        state.agree(self._world)
+        """Save a checkpoint between two regular ones, without a score; it does not change what the training makes."""
+        state.synchronise(self.world)
         self._save(state)
 
     def _save(self, state: TrainingState) -> None:
-        if self._world.rank == 0:
-            if self._tracker is not None:
-                self._tracker.flush()  # what the checkpoint counts as logged is logged before the checkpoint exists
-            self._store.save(state)
-        self._world.barrier()
+        if self.world.rank == 0:
+            if self.tracker is not None:
+                self.tracker.flush()  # what the checkpoint counts as logged is logged before the checkpoint exists
+            self.store.save(state)
+        self.world.barrier()
 
-    def report(self, state: TrainingState) -> None:
-        """Report how far the training is, and the score there."""
+    def report_progress(self, state: TrainingState) -> None:
+        """Report the number of images seen, and the score at that number where there is one."""
         now = state.progress.images_seen
-        score = {self._score_name: state.scores[now]} if now in state.scores else {}
-        if self._report is not None:
-            self._report({"images_seen": float(now), **score})
+        score = {self.score_name: state.scores[now]} if now in state.scores else {}
+        if self.report is not None:
+            self.report({"images_seen": float(now), **score})
 
-    def _scored(self, state: TrainingState, score: Score) -> float:
+    def _rank_0_score(self, state: TrainingState, score: Score) -> float:
         """Rank 0's score, on every rank."""
         number = 0.0
-        if self._world.rank == 0:
+        if self.world.rank == 0:
             with state.averaged() as gan:
                 number = score(gan, state.progress)
-        return self._world.broadcast_number(number)
+        return self.world.broadcast_number(number)
 
 
-class StopWhenAsked:
-    """Every few steps: was this training asked to end (a host that is to go away)? Then a checkpoint, and `Stopped`."""
+class StopOnRequest:
+    """Looks every few steps whether the training was asked to end; then it saves a checkpoint and raises `Stopped`."""
 
     def __init__(self, world: World, store: CheckpointStore, checkpoints: Checkpoints, seconds: float = 1) -> None:
         self._world, self._store, self._checkpoints, self._pause = world, store, checkpoints, seconds
@@ -205,4 +211,4 @@ class StopWhenAsked:
         if time.monotonic() - self._last_look < self._pause:
             return False
         self._last_look = time.monotonic()
-        return self._store.stop_asked()
+        return self._store.is_stop_requested()

@@ -14,11 +14,11 @@ STATE_NAMES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.RMSprop: ("step", "square_avg"),
     torch.optim.SGD: ("momentum_buffer",),
 }
-"""What each keeps of a parameter. `step` is a number, everything else has the parameter's shape."""
+"""What each optimiser keeps per parameter. `step` is a number, everything else has the parameter's shape."""
 
 
 def build(parameters: Sequence[nn.Parameter], settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser of one player, fused where torch has it so."""
+    """The optimiser of one player, fused where torch offers that."""
     match settings:
         case Adam():
             return torch.optim.Adam(parameters, settings.lr, (settings.beta1, settings.beta2), fused=True)
@@ -29,7 +29,7 @@ def build(parameters: Sequence[nn.Parameter], settings: Optimizer) -> torch.opti
     raise TypeError(f"no optimiser of torch for {type(settings).__name__}")
 
 
-def set_to(optimizer: torch.optim.Optimizer, settings: Optimizer, factor: float) -> None:
+def apply_settings(optimizer: torch.optim.Optimizer, settings: Optimizer, factor: float) -> None:
     """Let `optimizer` take its next step with `settings`, the learning rate times `factor`."""
     (group,) = optimizer.param_groups
     group["lr"] = settings.lr * factor

@@ -1,10 +1,10 @@
 """Where workers find each other: rank 0's store, which listens on its host's own address in the cluster, not on all.
 
-torch's own rendezvous opens that store on every interface, and it asks nobody who they are: whoever reaches it can read
-and write what the workers agree on. On one machine the address is 127.0.0.1.
+torch's own rendezvous opens that store on every interface and without authentication: whoever reaches it can read and
+write what the workers agree on. On one machine the address is 127.0.0.1.
 
-The actor that controls the workers imports this module and starts them after it: torch, which takes a second to import,
-is imported by what runs in the workers only.
+The actor that controls the workers imports this module before it starts them. Torch takes a second to import, so only
+the functions that run in the workers import it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import ray
 from ray.train.backend import Backend, BackendConfig
 
-_GOODBYE_SECONDS = 30.0
-"""For the process group's end; a worker that waits for one that has died does not answer."""
+_SHUTDOWN_SECONDS = 30.0
+"""Time for the process group to end; a worker that waits for a dead one does not answer."""
 _listening: list[socket.socket] = []
 """Rank 0's socket, from the moment its port is known until the store takes it over."""
 
@@ -32,26 +32,26 @@ def _listen(host: str) -> int:
 
 
 def join(backend: str, host: str, port: int, rank: int, size: int, timeout_seconds: float) -> None:
-    """Runs in each worker: the process group, over the store of rank 0."""
+    """Runs in each worker: joins the process group by the store of rank 0."""
     import torch.distributed as dist
 
     timeout = timedelta(seconds=timeout_seconds)
     if rank == 0:
-        taken = _listening.pop().detach()  # the store's own from here on
+        taken = _listening.pop().detach()  # from here on it belongs to the store
         store = dist.TCPStore(host, port, size, True, timeout, wait_for_workers=False, master_listen_fd=taken)
     else:
         store = dist.TCPStore(host, port, size, False, timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
-def _introduce() -> None:
-    """Runs in each worker: torch's environment variables, its rank's among them."""
+def _set_environment() -> None:
+    """Runs in each worker: sets torch's environment variables, among them the rank."""
     from ray.train.torch.config import _set_torch_distributed_env_vars
 
     _set_torch_distributed_env_vars()
 
 
-def _leave(size: int) -> None:
+def _end_process_group(size: int) -> None:
     """Runs in each worker at the end."""
     from ray.train.torch.config import _shutdown_torch
 
@@ -59,14 +59,14 @@ def _leave(size: int) -> None:
 
 
 class _Backend(Backend):
-    """As Ray's own for torch but for the store."""
+    """As Ray's own backend for torch, except for the store."""
 
     share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         host = worker_group.execute_single(0, ray.util.get_node_ip_address)
         port = worker_group.execute_single(0, _listen, host)
-        worker_group.execute(_introduce)
+        worker_group.execute(_set_environment)
         backend, timeout, size = backend_config.backend, backend_config.timeout_seconds, len(worker_group)
         ray.get(
             [
@@ -77,14 +77,14 @@ class _Backend(Backend):
 
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         try:
-            ray.get(worker_group.execute_async(_leave, len(worker_group)), timeout=_GOODBYE_SECONDS)
+            ray.get(worker_group.execute_async(_end_process_group, len(worker_group)), timeout=_SHUTDOWN_SECONDS)
         except ray.exceptions.GetTimeoutError:
-            logging.getLogger(__name__).warning("the workers' process group did not end in %g s", _GOODBYE_SECONDS)
+            logging.getLogger(__name__).warning("the workers' process group did not end in %g s", _SHUTDOWN_SECONDS)
 
 
 @dataclass
-class OwnAddress(BackendConfig):
-    """What `TorchTrainer` takes for a TorchConfig, with the store on the host's own address.
+class HostAddressConfig(BackendConfig):
+    """Takes the place of Ray's TorchConfig; the store listens on its host's address in the cluster.
 
     Attributes:
         backend: of torch.distributed; the trainer fills in what suits its workers.

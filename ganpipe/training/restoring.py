@@ -1,7 +1,7 @@
-"""What a checkpoint may hold: what this training would have written, and nothing that only looks like it.
+"""Checks of a checkpoint before it is loaded: it may hold only what this training would have written.
 
-A checkpoint may come from a bucket that others write to. It is read without pickle's powers (`weights_only`), and every
-name, shape and type in it is compared with those of the training that wants to go on from it.
+A checkpoint may come from a bucket that others write to. It is read as plain data (`weights_only`: no code in it runs).
+Every name, shape and type in it is compared with those of the training that wants to go on from it.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from ..errors import GanpipeError
 from .optimizers import STATE_NAMES
 
 
-class Unfit(GanpipeError):
-    """A checkpoint that is not one of this training."""
+class CheckpointMismatch(GanpipeError):
+    """A checkpoint that does not belong to this training."""
 
 
 def read(content: bytes, device: torch.device | str) -> dict[str, Any]:
     """The state in a checkpoint's bytes.
 
     Raises:
-        Unfit: it is packed, so that it could become any size; torch writes none that is.
+        CheckpointMismatch: it is compressed, so it could unpack to any size; torch never compresses checkpoints.
         Exception: whatever torch raises where it is no checkpoint.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(content):
-                raise Unfit(f"its part {entry.filename[:100]!r} is packed, or larger than the file")
+                raise CheckpointMismatch(f"its part {entry.filename[:100]!r} is compressed, or larger than the file")
     state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     if not isinstance(state, dict):
-        raise Unfit(f"it holds a {type(state).__name__}, not the state of a training")
+        raise CheckpointMismatch(f"it holds a {type(state).__name__}, not the state of a training")
     return state
 
 
 def require(condition: bool, what: str) -> None:
-    """Raise Unfit unless the condition holds."""
+    """Raise CheckpointMismatch unless the condition holds."""
     if not condition:
-        raise Unfit(f"the checkpoint is not one of this training: {what}; delete it to start anew")
+        raise CheckpointMismatch(f"the checkpoint is not one of this training: {what}; delete it to start anew")
 
 
 def check(
@@ -51,14 +51,14 @@ def check(
     own: Mapping[str, Any],
     optimizers: Mapping[str, torch.optim.Optimizer],
 ) -> None:
-    """Whether `state` may be loaded over the training's own state.
+    """Return if `state` may be loaded over the training's own state.
 
     Args:
         own: `TrainingState.state_dict()` of the training that is to go on.
         optimizers: by player.
 
     Raises:
-        Unfit: naming the first difference.
+        CheckpointMismatch: naming the first difference.
     """
     require(isinstance(state, dict) and set(state) == set(own), f"it has the parts {_names(state)}")
     for part in ("gan", "ema", "pools"):
@@ -95,7 +95,7 @@ def _check_optimizer(where: str, found: Any, own: Mapping[str, Any], optimizer: 
     parameters: list[nn.Parameter] = []
     for group, own_group, live in zip(groups, own["param_groups"], optimizer.param_groups, strict=True):
         _require_names(f"{where}.param_groups", group, own_group)
-        require(group["params"] == own_group["params"], f"{where} counts its parameters in another way")
+        require(group["params"] == own_group["params"], f"{where} numbers its parameters in another way")
         for name, value in group.items():
             plain = value is None or isinstance(value, bool | int | float)
             pair = isinstance(value, tuple | list) and all(isinstance(one, float | int) for one in value)
@@ -118,7 +118,10 @@ def _check_optimizer(where: str, found: Any, own: Mapping[str, Any], optimizer: 
 def _check_curves(found: Any) -> None:
     _require_names("curves", found, dict.fromkeys(("rows", "sums", "counts")))
     rows, sums, counts = found["rows"], found["sums"], found["counts"]
-    require(isinstance(rows, list) and isinstance(sums, dict) and isinstance(counts, dict), "its curves are none")
+    require(
+        isinstance(rows, list) and isinstance(sums, dict) and isinstance(counts, dict),
+        "its curves are not rows, sums and counts",
+    )
     for row in rows:
         require(isinstance(row, dict), f"a row of its curves is {_short(row)}")
         for name, value in row.items():

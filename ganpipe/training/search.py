@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
 from ..section import nearest
-from .failures import SAME_AGAIN, described, may_pass, unwrapped
+from .failures import FAILS_AGAIN, describe_error, is_transient, unwrap_error
 from .observers import Tracker
 from .search_settings import AdamSpace, Distribution, TuneSettings
 from .settings import ClusterSettings
@@ -82,7 +82,7 @@ def space_by_player(settings: TuneSettings, players: list[str]) -> dict[str, Ada
     """What is searched for each of `players`.
 
     Raises:
-        GanpipeError: tune.player_space names someone who is no player of this GAN.
+        GanpipeError: tune.player_space names a player that this GAN does not have.
     """
     for name in settings.player_space:
         if name not in players:
@@ -96,38 +96,56 @@ def search(
     cluster: ClusterSettings,
     open_trial_tracker: OpenTrialTracker | None = None,
 ) -> SearchResult:
-    """Run the trials; Ray must be running. A search that was stopped in the same `job.folder` goes on where it was."""
+    """Run the trials; Ray must be running. A search that was stopped in the same `job.folder` goes on where it was.
+
+    Raises:
+        GanpipeError: there is nothing to search, or a trial failed with an error of the code.
+        UnavailableError: a trial's processes were lost more often than cluster.max_failures.
+    """
     from ray import tune
     from ray.tune.execution import class_cache
 
     # Tune would send the driver's AWS keys to its actors, by an environment that Ray writes into its logs. As in
     # training, each host has its own.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-    space, held = searched(job.config, settings)
+    space = search_space(job.config, settings)
     trainable = _trainable(job, settings, cluster, open_trial_tracker)
     storage = f"{job.folder}/search"
     if tune.Tuner.can_restore(f"{storage}/{_TRIALS}"):
         print(f"{job.name}: going on with the search", flush=True)
         tuner = tune.Tuner.restore(f"{storage}/{_TRIALS}", trainable, resume_unfinished=True, resume_errored=True)
     else:
-        tuner = _new_tuner(trainable, job, settings, storage, space, held, cluster.max_failures)
+        tuner = _new_tuner(trainable, job, settings, storage, space, cluster.max_failures)
     return _result(tuner.fit(), job.score_name)
 
 
-def searched(config: GanConfig, settings: TuneSettings) -> tuple[dict[str, Distribution], dict[str, float]]:
-    """`<player>.<setting>` -> where it is searched; and of the GAN's own values those that lie there.
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a search varies, by `<player>.<setting>`.
+
+    Attributes:
+        distributions: where the values are searched.
+        first: the settings of the first trial: the GAN's own values, as far as the distributions can give them.
+    """
+
+    distributions: dict[str, Distribution]
+    first: dict[str, float]
+
+
+def search_space(config: GanConfig, settings: TuneSettings) -> SearchSpace:
+    """What is searched for this GAN: of each player's optimiser, the settings that it has and the space names.
 
     Raises:
         GanpipeError: there is nothing to search.
     """
     space = space_by_player(settings, config.players)
     own = {player: config.optimizer_of(player).model_dump() for player in config.players}
-    # RMSprop and SGD have no betas: of them the learning rate is searched.
+    # RMSprop and SGD have no betas: only their learning rate is searched.
     flat = {f"{p}.{n}": d for p in config.players for n, d in space[p].distributions().items() if n in own[p]}
     if not flat:
         raise GanpipeError("tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0")
     defaults = {f"{p}.{name}": value for p in config.players for name, value in own[p].items() if f"{p}.{name}" in flat}
-    return flat, {key: value for key, value in defaults.items() if flat[key].holds(value)}
+    return SearchSpace(flat, {key: value for key, value in defaults.items() if flat[key].holds(value)})
 
 
 def _trainable(
@@ -168,32 +186,33 @@ def _new_tuner(
     job: TrainingJob,
     settings: TuneSettings,
     storage: str,
-    searched: Mapping[str, Distribution],
-    held: dict[str, float],
+    space: SearchSpace,
     max_failures: int,
 ) -> Any:
     from ray import tune
 
     return tune.Tuner(
         trainable,
-        param_space=None if settings.searcher == "tpe" else {k: _tune_domain(d) for k, d in searched.items()},
+        param_space=None
+        if settings.searcher == "tpe"
+        else {k: _tune_domain(d) for k, d in space.distributions.items()},
         tune_config=tune.TuneConfig(
             num_samples=settings.num_trials,
-            # The random searcher keeps its own count, and Tune would warn of two.
-            max_concurrent_trials=_room(settings) if settings.searcher == "tpe" else None,
-            search_alg=_searcher(settings, job.score_name, searched, held),
+            # The random searcher limits the number itself, and Tune warns where both limit it.
+            max_concurrent_trials=_num_concurrent_trials(settings) if settings.searcher == "tpe" else None,
+            search_alg=_searcher(settings, job.score_name, space),
             scheduler=_scheduler(settings, job.score_name),
             reuse_actors=settings.workers_per_trial == 1,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
             name=_TRIALS,
             storage_path=storage,
             verbose=0,
-            # A trial whose process died starts again, from its own checkpoint where it has one; see `_trials`.
+            # A trial whose process died starts again, from its own checkpoint where it has one; see `_trial_callback`.
             failure_config=tune.FailureConfig(max_failures=max_failures),
-            callbacks=[_trials(job.name, settings.num_trials, job.score_name, max_failures)],
+            callbacks=[_trial_callback(job.name, settings.num_trials, job.score_name, max_failures)],
         ),
     )
 
@@ -207,34 +226,34 @@ def _result(results: Any, objective: str) -> SearchResult:
     """
     failed = f"tune: {results.num_errors} of {len(results)} trials failed"
     for error in results.errors:
-        if not may_pass(error):
-            again = "" if isinstance(unwrapped(error), GanpipeError) else f"; {SAME_AGAIN}"
-            raise GanpipeError(f"{failed}: {described(error, str(error))}{again}")
+        if not is_transient(error):
+            again = "" if isinstance(unwrap_error(error), GanpipeError) else f"; {FAILS_AGAIN}"
+            raise GanpipeError(f"{failed}: {describe_error(error, str(error))}{again}")
     if results.errors:
-        cause = described(results.errors[0], str(results.errors[0]))
+        cause = describe_error(results.errors[0], str(results.errors[0]))
         raise UnavailableError(f"{failed}: {cause}; the same command tries them again")
     # A search that went on lists the trials in another order than one that was not stopped.
     ended = [(results[index].metrics or {}, results[index].config or {}) for index in range(len(results))]
-    ended.sort(key=lambda trial: _place(trial[0]["experiment_tag"]))
+    ended.sort(key=lambda trial: _trial_index(trial[0]["experiment_tag"]))
     trials = [
-        Trial(number, _nested(config), int(metrics["images_seen"]), float(metrics[objective]))
+        Trial(number, _by_player(config), int(metrics["images_seen"]), float(metrics[objective]))
         for number, (metrics, config) in enumerate(ended)
     ]
     return SearchResult(objective, trials)
 
 
-def _place(experiment_tag: str) -> int:
-    """The place of a trial in the order in which the searcher made them; the first is 0 or 1."""
+def _trial_index(experiment_tag: str) -> int:
+    """The number of a trial in the order in which the searcher made them; the first is 0 or 1."""
     return int(experiment_tag.partition("_")[0])
 
 
-def _name(trial: Any) -> str:
-    """A trial's place and a digest of its settings: the same after a restart, even where Tune had noted nothing yet."""
+def _trial_name(trial: Any) -> str:
+    """A trial's number and a digest of its settings: the same after a restart, even where Tune has no note yet."""
     settings = hashlib.sha256(json.dumps(trial.config, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{_place(trial.experiment_tag)}-{settings[:8]}"
+    return f"{_trial_index(trial.experiment_tag)}-{settings[:8]}"
 
 
-def _nested(flat: Mapping[str, float]) -> AdamByPlayer:
+def _by_player(flat: Mapping[str, float]) -> AdamByPlayer:
     nested: AdamByPlayer = {}
     for key, value in flat.items():
         player, name = key.rsplit(".", 1)
@@ -253,7 +272,7 @@ def _trial(
     from ray.tune.integration.ray_train import TuneReportCallback
 
     name = tune.get_context().get_trial_name()
-    adam = _nested(config)
+    adam = _by_player(config)
     job = dataclasses.replace(
         job,
         name=f"trial {name}",
@@ -270,14 +289,14 @@ def _trial(
         print(f"{job.name}: {error}", flush=True)
         tune.report({"images_seen": job.settings.num_images, job.score_name: math.inf})
     except Exception as error:  # of whatever kind: it goes on to Tune, which would try the trial again
-        if not may_pass(error):
+        if not is_transient(error):
             tune.report({"images_seen": 0, job.score_name: math.inf, _FINAL: True})
         raise
 
 
 @dataclass(frozen=True)
 class _TrialTracker:
-    """Opens a trial's tracker; a class, since it travels to the trial's workers."""
+    """Opens a trial's tracker; a class, because it is pickled and sent to the trial's workers."""
 
     open_trial_tracker: OpenTrialTracker
     name: str
@@ -287,7 +306,7 @@ class _TrialTracker:
         return self.open_trial_tracker(self.name, self.adam)
 
 
-def _room(settings: TuneSettings) -> int:
+def _num_concurrent_trials(settings: TuneSettings) -> int:
     """How many trials the cluster has room for side by side, at least 1 and at most max_concurrent_trials."""
     import ray
 
@@ -310,21 +329,23 @@ def _tune_domain(distribution: Distribution) -> Any:
     return tune.choice(list(distribution.choice or ()))
 
 
-def _searcher(settings: TuneSettings, metric: str, flat: Mapping[str, Distribution], first: dict[str, float]) -> Any:
+def _searcher(settings: TuneSettings, metric: str, space: SearchSpace) -> Any:
     if settings.searcher == "random":
         from ray.tune.search import BasicVariantGenerator
 
         return BasicVariantGenerator(
-            points_to_evaluate=[first], max_concurrent=_room(settings), random_state=settings.seed
+            points_to_evaluate=[space.first],
+            max_concurrent=_num_concurrent_trials(settings),
+            random_state=settings.seed,
         )
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     return OptunaSearch(
-        {key: _optuna_distribution(d) for key, d in flat.items()},
+        {key: _optuna_distribution(d) for key, d in space.distributions.items()},
         metric=metric,
         mode="min",
-        points_to_evaluate=[first],
+        points_to_evaluate=[space.first],
         sampler=optuna.samplers.TPESampler(seed=settings.seed),
     )
 
@@ -338,13 +359,13 @@ def _optuna_distribution(distribution: Distribution) -> Any:
     return FloatDistribution(low, high, log=distribution.log_uniform is not None)
 
 
-def _trials(name: str, num_trials: int, metric: str, max_failures: int) -> Any:
-    """A line for every trial that ends, and no further try of one that would fail again."""
+def _trial_callback(name: str, num_trials: int, metric: str, max_failures: int) -> Any:
+    """Tune's callback that prints a line for every trial that ends, and retries no trial that would fail again."""
     from ray import tune
 
     class Trials(tune.Callback):
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            trial.max_failures = max_failures  # of a search that went on, too
+            trial.max_failures = max_failures  # also where the search goes on with the trials of an earlier process
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

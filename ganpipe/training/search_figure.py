@@ -12,7 +12,7 @@ from .search import SearchResult
 
 
 def draw_trials(result: SearchResult | None) -> bytes:
-    """PNG bytes, the same for the same trials: a panel a setting, the best trial marked. None: says that none ran."""
+    """PNG bytes, the same for the same trials: a panel per setting, the best trial marked. None: says "no search"."""
     keys = [] if result is None else [(p, n) for p, values in result.trials[0].adam.items() for n in values]
     figure = Figure(
         figsize=(3.2 * max(1, min(3, len(keys))), 2.8 * max(1, math.ceil(len(keys) / 3))), layout="constrained"

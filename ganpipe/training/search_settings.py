@@ -82,9 +82,9 @@ class TuneSettings(Section):
     trials at equal images seen; which ones depends on timing, so two searches may choose differently: `ganpipe pin`
     keeps a choice."""
     grace_images: int = Field(default=5_000, ge=1)
-    """asha: no trial is stopped before so many images; the rungs are multiples of it."""
+    """asha: no trial is stopped before this many images; the rungs are multiples of it."""
     reduction_factor: int = Field(default=3, ge=2)
-    """asha: one in so many trials goes on from each rung."""
+    """asha: one in this many trials goes on from each rung."""
     seed: int = Field(default=0, ge=0)
     """Seed of the search."""
     workers_per_trial: int = Field(default=1, ge=1)

@@ -21,11 +21,11 @@ class TrainSettings(Section):
     """Weights to start from: a registered version (models:/NAME/NUMBER, or only the NUMBER, then of
     register.model_name), a package's folder, or a checkpoint's file or folder; a path may be a URL. null: random."""
     num_images: int = Field(default=120_000, ge=1)
-    """Length of the training. MNIST's training images are 60,000."""
+    """Length of the training. MNIST has 60,000 training images."""
     batch_size: int = Field(default=64, ge=1)
     """Global batch: real images of one update over all workers."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Most images that one worker pushes through the networks at once; a larger share is cut. null: no cutting."""
+    """Most images that one worker pushes through the networks at once; a larger share is split. null: no splitting."""
     seed: int = Field(default=0, ge=0)
     """Seed of the weights, the order of the images and all noise."""
     precision: Literal["auto", "bf16", "tf32", "fp32", "fp64"] = "auto"
@@ -43,7 +43,7 @@ class TrainSettings(Section):
     schedule: Schedule = Schedule()
     """Learning rates over the course of the training."""
     ema_half_life: float = Field(default=5_000, ge=0)
-    """Half-life, in images, of the moving average of the generator's weights from which samples are drawn. 0: none."""
+    """Half-life, in images, of the moving average of the generator's weights from which samples are drawn. 0: off."""
     ema_ramp_up: float = Field(default=0.05, ge=0)
     """While training is young the half-life is at most this share of the images seen. 0: no ramp-up."""
     log_every: int = Field(default=2_000, ge=1)

@@ -54,7 +54,9 @@ class Match:
     def lines(self, origin: str) -> list[str]:
         """What is taken and what is not, for people."""
         num_weights = len(self.taken) + len(self.fresh)
-        lines = [f"train.start_from: {origin}: {len(self.taken)} of {num_weights} tensors of the networks start there"]
+        lines = [
+            f"train.start_from: {origin}: {len(self.taken)} of {num_weights} tensors of the networks start from it"
+        ]
         if self.fresh:
             lines.append(
                 f"  {len(self.fresh)} start at random, because it has no such name and shape: {_some(self.fresh)}"
@@ -171,7 +173,7 @@ def _read(start: Start) -> dict[str, Tensor]:
     return safetensors.torch.load(content)
 
 
-def of_checkpoint(filesystem: fsspec.AbstractFileSystem, path: str) -> bytes:
+def weights_of_checkpoint(filesystem: fsspec.AbstractFileSystem, path: str) -> bytes:
     """The weights in a checkpoint, with the moving averages under `ema:<name>`, as a safetensors file.
 
     Args:
@@ -193,7 +195,7 @@ def of_checkpoint(filesystem: fsspec.AbstractFileSystem, path: str) -> bytes:
 
 
 def _tensors(path: str, state: Mapping[str, Any], part: str) -> dict[str, Tensor]:
-    """The tensors of one part of a checkpoint, but for those that belong to no network: their names have no dot."""
+    """The tensors of one part of a checkpoint that belong to a network: the names of others have no dot."""
     tensors = state.get(part)
     if not isinstance(tensors, dict) or not all(isinstance(n, str) and _is_plain(t) for n, t in tensors.items()):
         raise GanpipeError(f"{path}: no checkpoint of a training: its part {part!r} holds something else than weights")

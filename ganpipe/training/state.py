@@ -49,7 +49,7 @@ class Curves:
         self._counts: dict[str, int] = {}
 
     def add(self, metrics: dict[str, Tensor]) -> None:
-        """Take a step's metrics into the window."""
+        """Add a step's metrics to the window."""
         for name, value in metrics.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.detach().clone()
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -88,7 +88,7 @@ class Stopped(UnavailableError):
 
 
 class DamagedCheckpoint(GanpipeError):
-    """A checkpoint's file was read, and is none."""
+    """A file could be read, but is no checkpoint."""
 
 
 class TrainingState:
@@ -137,8 +137,8 @@ class TrainingState:
         averaged = {id(m) for player in self.players.values() if player.averaged for m in player.modules}
         return {name: module for name, module in self.gan.named_children() if id(module) in averaged}
 
-    def compute(self) -> None:
-        """Set this process to compute as the settings say, and compile the networks where they say so.
+    def configure_torch(self) -> None:
+        """Set torch in this process to compute as the settings say, and compile the networks where they say so.
 
         Raises:
             GanpipeError: the device has no TF32.
@@ -152,7 +152,7 @@ class TrainingState:
                 module.compile()
 
     def turns(self) -> list[list[Phase]]:
-        """The phases that are due in this step; where a stage of the training begins, with fresh optimisers."""
+        """The phases that are due in this step. Where a new stage of the training begins, the optimisers begin anew."""
         if (stage := self.gan.stage(self.progress)) != self.stage:
             for optimizer in self.optimizers.values():
                 optimizer.state.clear()
@@ -164,7 +164,9 @@ class TrainingState:
         player, settings = self.players[name], self.players[name].optimizer
         if player.over_time is not None:
             settings = player.over_time(settings, self.progress)
-        optimizers.set_to(self.optimizers[name], settings, self.settings.schedule.factor(self.progress.fraction))
+        optimizers.apply_settings(
+            self.optimizers[name], settings, self.settings.schedule.factor(self.progress.fraction)
+        )
         return self.optimizers[name]
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -173,7 +175,7 @@ class TrainingState:
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Gan]:
         """The GAN with its averaged weights, in evaluation mode."""
-        # Samples come in other numbers than batches, and compiling once more takes longer than drawing them.
+        # Batches of samples have other sizes than in training, and compiling for those takes longer than drawing them.
         compiled = self.settings.compile
         with self.ema.applied(), torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
             self.gan.eval()
@@ -192,9 +194,9 @@ class TrainingState:
                 for name, tensor in module.state_dict().items()
             }
 
-    def agree(self, world: World) -> None:
-        """Let rank 0's state be that of all workers, as a checkpoint has it: buffers are rank 0's, and pools are
-        gathered from their shares. Collective."""
+    def synchronise(self, world: World) -> None:
+        """Give all workers the state that a checkpoint holds: rank 0's buffers, and the pools gathered from all shares.
+        Collective."""
         world.broadcast(self.gan.buffers())
         for tensor in self._pools().values():
             world.gather_shares(tensor)
@@ -236,7 +238,7 @@ class TrainingState:
 
 def listed(filesystem: fsspec.AbstractFileSystem, folder: str, pattern: str) -> list[str]:
     """Paths of the files in `folder` whose names fit `pattern`, sorted. fsspec's own `glob` would take a folder's name
-    for a pattern, too: it finds nothing below one with brackets."""
+    for a pattern, too: it finds nothing below a folder with brackets in its name."""
     try:
         paths = filesystem.ls(folder, detail=False)
     except FileNotFoundError:
@@ -251,7 +253,7 @@ def read_checkpoint(
 
     Raises:
         UnavailableError: the file cannot be read.
-        DamagedCheckpoint: it was read, and is no checkpoint.
+        DamagedCheckpoint: the file can be read, but is no checkpoint.
     """
     try:
         content = filesystem.cat_file(path)
@@ -279,8 +281,8 @@ class CheckpointStore:
         return f"{self._folder}/checkpoint-{images_seen:012d}.pt"
 
     @contextlib.contextmanager
-    def held(self, wait_seconds: float = 120) -> Iterator[None]:
-        """Within this block no other process of this host writes here, where `here` is a folder.
+    def locked(self, wait_seconds: float = 120) -> Iterator[None]:
+        """Within this block no other process of this host writes to this store, where it is a local folder.
 
         A worker may outlive its driver, or the worker that takes its place may start first: two that write at once
         would log the same steps twice. At a URL the storage has no such lock; Ray ends a dead driver's workers.
@@ -292,7 +294,7 @@ class CheckpointStore:
             yield
             return
         Path(self._folder).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{self._folder}/.writer.lock")  # let go by the system however its holder ends
+        lock = FileLock(f"{self._folder}/.writer.lock")  # the system releases it, however its holder ends
         try:
             lock.acquire(timeout=wait_seconds)
         except Timeout:
@@ -360,22 +362,22 @@ class CheckpointStore:
 
         Raises:
             UnavailableError: the file cannot be read.
-            DamagedCheckpoint: it was read, and is no checkpoint.
+            DamagedCheckpoint: the file can be read, but is no checkpoint.
         """
         return read_checkpoint(self._filesystem, self._path(images_seen), device)
 
-    # --- ending a training early: whoever started it asks, its workers look
+    # --- ending a training early: who started it makes a request, its workers look for one
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Ask the training that writes here to end at a checkpoint, soon."""
         self._filesystem.makedirs(self._folder, exist_ok=True)
         self._filesystem.pipe_file(f"{self._folder}/stop", b"")
 
-    def stop_asked(self) -> bool:
+    def is_stop_requested(self) -> bool:
         self._filesystem.invalidate_cache()
         return bool(self._filesystem.exists(f"{self._folder}/stop"))
 
-    def forget_stop(self) -> None:
-        """A new training starts: what its predecessor was asked is over."""
-        if self.stop_asked():
+    def clear_stop_request(self) -> None:
+        """Remove what an earlier training was asked, before a new one starts."""
+        if self.is_stop_requested():
             self._filesystem.rm_file(f"{self._folder}/stop")

@@ -1,4 +1,4 @@
-"""Ray Train's trainer for torch, which starts no process that has nothing to do, and again only what was lost."""
+"""Ray Train's trainer for torch: it starts no process without work, and restarts only workers that were lost."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .failure_policy import RetryLostWorkers
 
 
 class Trainer(TorchTrainer):
-    """`TorchTrainer` without the actor that hands out Ray's own datasets: it starts beside the workers, and imports
-    nearly as much as they do; and with a policy that tells lost workers from errors of the code."""
+    """`TorchTrainer` with a policy that tells lost workers from errors of the code, and without the actor for Ray's own
+    datasets, which would start beside the workers and import nearly as much as they do."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()

@@ -12,16 +12,16 @@ from fsspec.implementations.local import LocalFileSystem
 from ..errors import UnavailableError
 
 WAITS_SECONDS = (1.0, 3.0, 9.0)
-"""Before the second try and those after it."""
+"""Before the second try and each later one."""
 
 
 def write_checked(filesystem: Any, path: str, content: bytes) -> None:
-    """Write `content` to `path` (as fsspec has them), and see that it is there.
+    """Write `content` to `path` (a path of fsspec), and read it back to compare.
 
-    A local file is not read back: what came back would be the memory of this machine.
+    A local file is not read back, because its content would come from this machine's memory.
 
     Raises:
-        UnavailableError: the storage refused it, or has something else, each time.
+        UnavailableError: in every try, the storage refused the file or returned other bytes.
     """
 
     def write() -> str:
@@ -37,14 +37,14 @@ def write_checked(filesystem: Any, path: str, content: bytes) -> None:
             f"{len(content):,} of {hashlib.sha256(content).hexdigest()[:12]}"
         )
 
-    _insist(write, filesystem.unstrip_protocol(path))
+    _retry(write, filesystem.unstrip_protocol(path))
 
 
 def move_checked(filesystem: Any, source: str, target: str) -> None:
-    """Move a file that `write_checked` wrote; what an earlier try has done already counts.
+    """Move a file that `write_checked` wrote; it counts, too, if an earlier try moved the file without an answer.
 
     Raises:
-        UnavailableError: the storage refused each time.
+        UnavailableError: the storage refused in every try.
     """
     tried = False
 
@@ -56,11 +56,11 @@ def move_checked(filesystem: Any, source: str, target: str) -> None:
             filesystem.mv(source, target)
         return ""
 
-    _insist(move, filesystem.unstrip_protocol(target))
+    _retry(move, filesystem.unstrip_protocol(target))
 
 
-def _insist(action: Callable[[], str], url: str) -> None:
-    """Do `action` until it says nothing: it returns what is wrong, or raises an error of the storage's own kind."""
+def _retry(action: Callable[[], str], url: str) -> None:
+    """Call `action` until it succeeds: it returns what is wrong, or an empty text, or raises an error of any kind."""
     for wait_seconds in (*WAITS_SECONDS, None):
         try:
             wrong = action()

@@ -17,8 +17,8 @@ from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
 from .allocator import keep_freed_memory
 from .distributed import World
-from .failures import SAME_AGAIN, described, may_pass, unwrapped
-from .feed import Feed, fetched_ahead, spec_of
+from .failures import FAILS_AGAIN, describe_error, is_transient, unwrap_error
+from .feed import Feed, data_spec_of, prefetched
 from .loop import Loop
 from .observers import (
     Checkpoints,
@@ -27,10 +27,10 @@ from .observers import (
     Report,
     SampleGrids,
     Score,
-    StopWhenAsked,
+    StopOnRequest,
     Tracker,
-    log_again,
-    sparing,
+    log_history,
+    throttled,
 )
 from .settings import ClusterSettings, TrainSettings
 from .start import Start, start_from
@@ -76,24 +76,24 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
 
     Raises:
         Diverged: a loss is no longer a finite number.
-        Stopped: the training was asked to end (`CheckpointStore.ask_to_stop`), and a checkpoint is written.
+        Stopped: the training was asked to end (`CheckpointStore.request_stop`), and a checkpoint is written.
     """
     world = world or World()
     keep_freed_memory()
     torch.set_num_threads(job.num_threads)
     torch.use_deterministic_algorithms(job.settings.deterministic)
-    # Else each new tensor is filled first, to show up reads of unwritten memory, which takes time at every step.
+    # By default torch fills each new tensor, to reveal reads of unwritten memory, which takes time at every step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if world.device.type == "cuda":
         # cuBLAS needs this for deterministic results; it is read when the first handle is made.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     dataset = open_dataset(job.shards, "train")
-    state = TrainingState(job.gan, job.config, spec_of(dataset.manifest), job.settings, world)
-    state.compute()  # before the tracker notes what this process computes with
+    state = TrainingState(job.gan, job.config, data_spec_of(dataset.manifest), job.settings, world)
+    state.configure_torch()  # before the tracker notes what this process computes with
     with contextlib.ExitStack() as stack:
         if world.rank == 0:
-            stack.enter_context(job.store.held())
-        # Rank 0 says from where: the others might see a checkpoint that came or went in between.
+            stack.enter_context(job.store.locked())
+        # Rank 0 decides for all: another rank might see a checkpoint that was added or removed in between.
         newest = int(world.broadcast_number(job.store.newest() if world.rank == 0 else 0))
         if newest:
             state.load_state_dict(job.store.load(newest, world.device))
@@ -105,7 +105,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         tracker = None
         if job.open_tracker is not None and world.rank == 0:
             tracker = stack.enter_context(job.open_tracker())
-            log_again(state, job.score_name, tracker)
+            log_history(state, job.score_name, tracker)
         observers: list[Any] = [Log(world.rank, tracker, job.name)]
         if job.draw is not None and world.rank == 0:
             observers.append(SampleGrids(job.folder, job.settings.samples_at_updates, job.draw, tracker))
@@ -113,17 +113,17 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
             world, job.settings.checkpoint_every, job.store, job.score, job.score_name, report=report, tracker=tracker
         )
         if newest:
-            checkpoints.report(state)  # it may have been stopped between the last checkpoint and its report
-        observers += [checkpoints, StopWhenAsked(world, job.store, checkpoints)]
+            checkpoints.report_progress(state)  # it may have been stopped between the last checkpoint and its report
+        observers += [checkpoints, StopOnRequest(world, job.store, checkpoints)]
         origins = state.gan.origins(job.config, state.gan.data)
         feed = Feed(dataset, origins, job.settings.seed, state.device, state.dtype, state.memory_format)
-        with fetched_ahead(feed, job.settings.batch_size, state.device) as fetch:
+        with prefetched(feed, job.settings.batch_size, state.device) as fetch:
             Loop(state, fetch, job.settings, world).run(observers)
     return state
 
 
 def _train_worker(job: TrainingJob, every_report: bool) -> tuple[str, str] | None:
-    """One worker of a Ray Train group. Returns kind and message of an end that another try would not mend."""
+    """One worker of a Ray Train group. Returns kind and message of an early end that needs no other try, else None."""
     import ray.train
     import ray.train.torch
 
@@ -131,7 +131,7 @@ def _train_worker(job: TrainingJob, every_report: bool) -> tuple[str, str] | Non
     device = ray.train.torch.get_device()
     world = World(context.get_world_rank(), context.get_world_size(), device)
     try:
-        report = ray.train.report if every_report else sparing(ray.train.report, world)
+        report = ray.train.report if every_report else throttled(ray.train.report, world)
         run_training(job, world, report)
     except (Diverged, Stopped) as error:
         return type(error).__name__, str(error)
@@ -139,16 +139,16 @@ def _train_worker(job: TrainingJob, every_report: bool) -> tuple[str, str] | Non
 
 
 def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | None = None) -> None:
-    """Run `job` on a group of Ray Train workers; Ray must be running. Worker failures are taken up from checkpoints.
+    """Run `job` on a group of Ray Train workers; Ray must be running. If one fails, all go on from a checkpoint.
 
     Raises:
-        GanpipeError: diverged, or an error of the code.
-        UnavailableError: workers were lost, or storage was away, more often than cluster.max_failures.
+        GanpipeError: the training diverged, or the code is at fault.
+        UnavailableError: workers were lost, or storage was unreachable, more often than cluster.max_failures.
         Stopped: it was asked to end.
     """
     import ray.train
 
-    from .rendezvous import OwnAddress
+    from .rendezvous import HostAddressConfig
     from .trainer import Trainer
 
     if cluster.most_workers > job.settings.batch_size:
@@ -158,9 +158,9 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
         )
     resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {})
     trainer = Trainer(
-        # Not by train_loop_config: the actor that controls the workers unpickles that, and would import torch for it.
+        # Not by train_loop_config: the actor that controls the workers unpickles that, and would have to import torch.
         functools.partial(_train_worker, job, every_report=bool(callbacks)),
-        torch_config=OwnAddress(),  # type: ignore[arg-type]
+        torch_config=HostAddressConfig(),  # type: ignore[arg-type]
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=cluster.num_workers,  # type: ignore[arg-type]
             use_gpu=cluster.gpus_per_worker > 0,
@@ -174,7 +174,7 @@ def train(job: TrainingJob, cluster: ClusterSettings, callbacks: list[Any] | Non
             callbacks=callbacks,
         ),
     )
-    job.store.forget_stop()
+    job.store.clear_stop_request()
     result = _fit(trainer, job.name, cluster.max_failures)
     ended_early: tuple[str, str] | None = result.return_value
     if ended_early is not None:
@@ -211,12 +211,12 @@ def _explained(error: Any) -> GanpipeError:
     failures = list((getattr(error, "worker_failures", None) or {}).values())
     failures = failures or [getattr(error, "controller_failure", error)]
     for failure in failures:
-        if not may_pass(failure):
-            if isinstance(unwrapped(failure), GanpipeError):
-                return GanpipeError(f"training failed: {described(failure, '')}")
+        if not is_transient(failure):
+            if isinstance(unwrap_error(failure), GanpipeError):
+                return GanpipeError(f"training failed: {describe_error(failure, '')}")
             print(error, file=sys.stderr, flush=True)
-            return GanpipeError(f"training failed: {described(failure, str(error))}; {SAME_AGAIN}")
+            return GanpipeError(f"training failed: {describe_error(failure, str(error))}; {FAILS_AGAIN}")
     # A host or storage that is away now may be back at Prefect's next try.
     return UnavailableError(
-        f"training failed: {described(failures[0], str(error))}; the same command goes on from the last checkpoint"
+        f"training failed: {describe_error(failures[0], str(error))}; the same command goes on from the last checkpoint"
     )

@@ -212,7 +212,7 @@ def test_workers_talk_on_the_interface_of_their_address_unless_told_otherwise(mo
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that what is set below is taken back
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "fast0")
-    interfaces.use_own()
+    interfaces.use_cluster_interface()
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
     assert os.environ["NCCL_SOCKET_IFNAME"] == "fast0"
 

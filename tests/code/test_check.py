@@ -32,7 +32,7 @@ from ganpipe.data.sources.openmoji import Openmoji
 from ganpipe.errors import EXIT_UNAVAILABLE, GanpipeError
 from ganpipe.gans.base import View
 from ganpipe.params import Params, load_params
-from ganpipe.training.feed import spec_of
+from ganpipe.training.feed import data_spec_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -504,7 +504,7 @@ def said_by_train(params: Params, manifest: Manifest) -> str | None:
     """What the networks of a training on these shards refuse."""
     try:
         with torch.device("meta"):  # without their weights
-            gans.load(params.train.gan)(params.gan_config, spec_of(manifest))
+            gans.load(params.train.gan)(params.gan_config, data_spec_of(manifest))
     except GanpipeError as error:
         return str(error)
     return None

@@ -12,7 +12,7 @@ import pytest
 
 from ganpipe.errors import GanpipeError
 from ganpipe.params import load_params
-from ganpipe.redaction import expand_variables, in_url, of_environment, redact, without_password, without_user_info
+from ganpipe.redaction import expand_variables, redact, secret_in_url, secrets_in, without_password, without_user_info
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "marker-of-a-secret"
@@ -45,8 +45,8 @@ def test_a_text_loses_its_secrets_and_nothing_else(text: str) -> None:
 def test_a_text_without_secrets_stays(text: str) -> None:
     environment = {"RAY_AUTH_MODE": "token", "SSH_AUTH_SOCK": "/run/x", "TOKENIZERS_PARALLELISM": "false", "SECRET": ""}
     assert redact(text, environment) == text
-    assert in_url(text) is None
-    assert not of_environment(environment)
+    assert secret_in_url(text) is None
+    assert not secrets_in(environment)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_text_without_secrets_stays(text: str) -> None:
     ],
 )
 def test_what_the_environment_calls_a_secret_is_one(name: str) -> None:
-    assert of_environment({name: MARK}) == {MARK}
+    assert secrets_in({name: MARK}) == {MARK}
 
 
 def test_passwords_in_urls_of_the_environment_are_found_wherever_they_turn_up() -> None:

@@ -22,7 +22,7 @@ def ask():
     print("asked", flush=True)
 
 try:
-    with processes.asked_first(ask, grace):
+    with processes.graceful_sigterm(ask, grace):
         print("working", flush=True)
         while not (asked and reacts):
             time.sleep(0.01)

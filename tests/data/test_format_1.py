@@ -22,7 +22,7 @@ from ganpipe.fields import Label, Picture, Tokens
 from ganpipe.gans import load
 from ganpipe.gans.base import Batch, DataSpec, Gan, GanConfig, Phase, Player, Progress
 from ganpipe.training.distributed import World
-from ganpipe.training.feed import Feed, spec_of
+from ganpipe.training.feed import Feed, data_spec_of
 from ganpipe.training.loop import Loop
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.state import TrainingState
@@ -76,7 +76,7 @@ def test_its_decoded_cache_is_that_of_before() -> None:
 def test_a_training_takes_a_step_on_it(name: str) -> None:
     dataset = open_dataset(SHARDS, "train")
     config = load(name).Config.model_validate({"generator_width": 16, "discriminator_width": 16})
-    data = spec_of(dataset.manifest)
+    data = data_spec_of(dataset.manifest)
     settings = TrainSettings(gan=name, num_images=16, batch_size=8, precision="fp32")
     state = TrainingState(name, config, data, settings)
     feed = Feed(dataset, state.gan.origins(config, data), settings.seed, state.device, state.dtype)

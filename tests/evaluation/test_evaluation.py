@@ -227,7 +227,7 @@ def test_quantised_as_in_a_png() -> None:
 
 def test_an_interpolation_goes_from_one_sample_to_the_other() -> None:
     gan = new_gan("dcgan")
-    path = interpolate(gan, PROGRESS, 3, 4, 7).astype(int)
+    path = interpolate(gan, PROGRESS, (3, 4), 7).astype(int)
     ends = sample_images(gan, PROGRESS, [3, 4]).astype(int)
     assert np.abs(path[[0, -1]] - ends).max() <= 1
     steps = np.abs(np.diff(path, axis=0)).mean((1, 2, 3))

@@ -16,7 +16,7 @@ from ganpipe import gans
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation import metrics, neighbours
 from ganpipe.evaluation.class_fids import class_fids
-from ganpipe.evaluation.classifier import LinearDiscriminant, fitted_and_tested
+from ganpipe.evaluation.classifier import LinearDiscriminant, fit_and_test
 from ganpipe.evaluation.frechet import fid
 from ganpipe.evaluation.measured import Measured
 from ganpipe.evaluation.metrics.base import PairMetric
@@ -124,13 +124,13 @@ def test_a_metric_says_what_people_and_programs_ask(name: str) -> None:
     assert metric.tells
     assert not metric.tells.endswith(".")
     full_name = metric.full_name("inception")
-    assert metrics.of_full_name(full_name) is metric
+    assert metrics.by_full_name(full_name) is metric
     assert metrics.direction_of(full_name) == metric.better
-    assert metrics.told([full_name]) == {full_name: {"better": metric.better, "tells": metric.tells}}
+    assert metrics.descriptions([full_name]) == {full_name: {"better": metric.better, "tells": metric.tells}}
 
 
 def test_a_name_of_no_metric_is_known_as_such() -> None:
-    assert metrics.of_full_name("beauty") is None
+    assert metrics.by_full_name("beauty") is None
     assert metrics.direction_of("quick_fid_inception") is None
     assert metrics.meaning_of("fide") == ""
     with pytest.raises(GanpipeError, match="there is no metric named 'fidd'; did you mean 'fid'"):
@@ -219,10 +219,10 @@ def pictures(*shape: int) -> np.ndarray:
 def test_psnr_is_that_of_the_definition_image_by_image() -> None:
     samples, targets = pictures(5, 3, 12, 12), pictures(5, 3, 12, 12)
     errors = np.square(samples.astype(float) - targets).mean((1, 2, 3))
-    np.testing.assert_allclose(Psnr().of_pairs(samples, targets), 10 * np.log10(255**2 / errors), rtol=1e-5)
+    np.testing.assert_allclose(Psnr().compare_pairs(samples, targets), 10 * np.log10(255**2 / errors), rtol=1e-5)
     one_off = np.full((1, 1, 4, 4), 100, np.uint8)
     other = one_off + np.uint8(5)
-    assert Psnr().of_pairs(one_off, other)[0] == pytest.approx(20 * math.log10(255 / 5), rel=1e-6)
+    assert Psnr().compare_pairs(one_off, other)[0] == pytest.approx(20 * math.log10(255 / 5), rel=1e-6)
 
 
 def test_psnr_of_equal_images_is_that_of_one_value_off_by_one() -> None:
@@ -230,15 +230,15 @@ def test_psnr_of_equal_images_is_that_of_one_value_off_by_one() -> None:
     image[0, 0, 0, 0] = 100
     almost = image.copy()
     almost[0, 0, 0, 0] = 101
-    equal, least = Psnr().of_pairs(image, image), Psnr().of_pairs(image, almost)
+    equal, least = Psnr().compare_pairs(image, image), Psnr().compare_pairs(image, almost)
     assert equal[0] == pytest.approx(least[0], rel=1e-6)
     assert np.isfinite(equal).all()
 
 
 def test_ssim_of_equal_images_is_one_and_otherwise_that_of_the_definition() -> None:
     samples, targets = pictures(40, 1, 16, 16), pictures(40, 1, 16, 16)
-    np.testing.assert_allclose(Ssim().of_pairs(samples, samples), 1, rtol=1e-6)
-    found = Ssim().of_pairs(samples, targets)
+    np.testing.assert_allclose(Ssim().compare_pairs(samples, samples), 1, rtol=1e-6)
+    found = Ssim().compare_pairs(samples, targets)
     assert found.shape == (40,)
     np.testing.assert_allclose(found[[0, 39]], [ssim_of(samples[i, 0], targets[i, 0]) for i in (0, 39)], atol=1e-5)
 
@@ -288,7 +288,7 @@ def test_samples_beyond_the_reference_are_paired_with_its_first_images_again() -
 
 def test_a_classifier_is_right_on_classes_that_lie_apart() -> None:
     features, labels = two_classes(200, distance=40)
-    classifier, on_real = fitted_and_tested(features, labels)
+    classifier, on_real = fit_and_test(features, labels)
     assert on_real == 1
     assert classifier.accuracy(*two_classes(100, distance=40)) == 1
 
@@ -296,7 +296,7 @@ def test_a_classifier_is_right_on_classes_that_lie_apart() -> None:
 def test_a_classifier_of_shuffled_labels_is_at_chance() -> None:
     features = normal(2000, 8)
     labels = RANDOM.integers(0, 4, 2000)
-    _, on_real = fitted_and_tested(features, labels)
+    _, on_real = fit_and_test(features, labels)
     assert abs(on_real - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 400)
 
 

@@ -58,7 +58,7 @@ def main() -> None:
     cluster.connect(sys.argv[1])
     settings = ClusterSettings(num_workers=int(sys.argv[2]), cpus_per_worker=0.5, max_failures=8)
     try:
-        with processes.asked_first(training.job.store.ask_to_stop, GRACE_SECONDS):
+        with processes.graceful_sigterm(training.job.store.request_stop, GRACE_SECONDS):
             train(training.job, settings)
     except UnavailableError as error:
         print(f"error: {error}", flush=True)

@@ -13,7 +13,7 @@ from training_parts import case_of, given_to, largest_difference, make_loop, pac
 
 from ganpipe import gans
 from ganpipe.data.loading.order import share
-from ganpipe.evaluation.given import read, rows_of
+from ganpipe.evaluation.given import field_reader, read_rows
 from ganpipe.evaluation.sampling import sample_images
 from ganpipe.gans.base import Batch, DataSpec, Progress
 from ganpipe.gans.draws import BatchDraws, seed_networks
@@ -145,8 +145,8 @@ def trained(name: str) -> tuple[Loop, float, float]:
     faster = own.with_optimizers({player: {"lr": 2 * own.optimizer_of(player).lr} for player in own.players})
     loop = make_loop(name, settings={**QUICK, "num_images": 32 * case.num_batches}, **faster.model_dump())
     gan = loop.state.gan
-    rows = rows_of(gan, case.dataset(512), np.arange(512), 0, gan.fields[:1])  # type: ignore[arg-type]
-    real = ((read(rows, 0, 512)[gan.fields[0]].numpy() + 1) * 127.5).reshape(512, -1)
+    rows = field_reader(gan, case.dataset(512), np.arange(512), 0, gan.fields[:1])  # type: ignore[arg-type]
+    real = ((read_rows(rows, 0, 512)[gan.fields[0]].numpy() + 1) * 127.5).reshape(512, -1)
     given = given_to(gan, name, 128)
 
     def distance() -> float:

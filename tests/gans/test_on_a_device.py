@@ -80,7 +80,7 @@ def test_samples_are_those_of_the_cpu(name: str) -> None:
         first = {key: values[:1] for key, values in given.items()}
         for draw in (
             lambda gan, progress: sample_images(gan, progress, range(6), given, truncation=0.7),
-            lambda gan, progress: interpolate(gan, progress, 0, 1, 3, first),
+            lambda gan, progress: interpolate(gan, progress, (0, 1), 3, first),
         ):
             found, expected = draw(gan, on_device.state.progress), draw(same, on_cpu.state.progress)
             assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1

@@ -20,7 +20,7 @@ from ganpipe import environment, processes
 from pipelines import report
 from pipelines.__main__ import stale
 from pipelines.flow import pipeline
-from pipelines.stages import StageFailed, own_error
+from pipelines.stages import StageFailed, error_in_output
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -309,4 +309,4 @@ def test_pictures_among_the_plots_are_in_the_report(make_repo):
     ],
 )  # fmt: skip
 def test_the_line_that_says_what_went_wrong(tail, expected):
-    assert own_error(tail) == expected
+    assert error_in_output(tail) == expected

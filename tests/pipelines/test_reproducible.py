@@ -41,7 +41,7 @@ def remade(project: Project, *targets: str) -> None:
     before, lock = project.files(), (project.root / "dvc.lock").read_bytes()
     said = project.dvc("repro", "--force", *targets)
     assert "> ganpipe train" in said, "nothing was trained again"
-    assert "the training is there already" not in said
+    assert "the training is complete already" not in said
     assert project.files() == before
     assert (project.root / "dvc.lock").read_bytes() == lock
 

@@ -213,16 +213,16 @@ def test_defaults_leave_the_callers_choices_and_a_remote_cluster_alone():
 def test_loopback_is_added_to_what_a_user_has_in_no_proxy():
     loopback = "localhost,127.0.0.1,127.0.0.0/8,::1"
     proxy = {"HTTP_PROXY": "http://proxy.example:3128"}
-    assert environment.past_proxies({}) == {}
-    assert environment.past_proxies({"no_proxy": "example.org", "http_proxy": ""}) == {}
-    assert environment.past_proxies(proxy) == {"no_proxy": loopback, "NO_PROXY": loopback}
+    assert environment.loopback_past_proxies({}) == {}
+    assert environment.loopback_past_proxies({"no_proxy": "example.org", "http_proxy": ""}) == {}
+    assert environment.loopback_past_proxies(proxy) == {"no_proxy": loopback, "NO_PROXY": loopback}
     both = {"no_proxy": f"example.org,{loopback}", "NO_PROXY": f"example.org,{loopback}"}
-    assert environment.past_proxies(proxy | {"NO_PROXY": "example.org"}) == both
-    assert environment.past_proxies(proxy | both) == both
-    kept = environment.past_proxies(proxy | {"no_proxy": "a.example, localhost", "NO_PROXY": "b.example"})
+    assert environment.loopback_past_proxies(proxy | {"NO_PROXY": "example.org"}) == both
+    assert environment.loopback_past_proxies(proxy | both) == both
+    kept = environment.loopback_past_proxies(proxy | {"no_proxy": "a.example, localhost", "NO_PROXY": "b.example"})
     assert kept["no_proxy"] == "a.example,localhost,127.0.0.1,127.0.0.0/8,::1"
     assert kept["NO_PROXY"] == f"b.example,{loopback}"
-    assert environment.past_proxies(proxy | {"no_proxy": "*"}) == {}
+    assert environment.loopback_past_proxies(proxy | {"no_proxy": "*"}) == {}
 
 
 ASK = """
@@ -255,7 +255,10 @@ def test_no_client_goes_through_a_proxy_to_loopback(anything, spelling):
 
 
 def test_a_proxy_that_prefects_client_cannot_use_is_said_before_the_flow_begins(anything):
-    code = "from pipelines.__main__ import _require_prefect, services; _require_prefect(services.named('prefect'))"
+    code = (
+        "from pipelines.__main__ import _require_prefect, services; "
+        "_require_prefect(services.named_in_environment('prefect'))"
+    )
     variables = os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{anything}/api", "all_proxy": "sox://127.0.0.1:9"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=120, check=False
@@ -292,7 +295,7 @@ def test_a_ray_that_dies_after_its_health_check(root, monkeypatch, capsys):
     monkeypatch.setitem(KINDS, "ray", Kind("RAY_ADDRESS", launch, lambda url, _: url))
     monkeypatch.chdir(root)
     first = services.ensure("ray", root)
-    assert services.death("ray", root, "127.0.0.1:1") is None, "somebody else's"
+    assert services.crash_error("ray", root, "127.0.0.1:1") is None, "somebody else's"
     with pytest.raises(
         GanpipeError, match=r"(?s)^this checkout's ray has ended by itself.*no room in /dev/shm"
     ) as error:
@@ -313,9 +316,9 @@ def test_a_ray_that_dies_after_its_health_check(root, monkeypatch, capsys):
     assert processes.wait_gone(processes.tree(second.pid or 0), 10.0)
     record = services.STATE / "ray.json"
     record.write_text(json.dumps(asdict(second) | {"started": second.started - 2 * services.SHORT_LIFE_SECONDS}))
-    assert isinstance(services.death("ray", root, second.address), UnavailableError)
+    assert isinstance(services.crash_error("ray", root, second.address), UnavailableError)
     services.stop(root)
-    assert services.ended("ray", root) is None
+    assert services.crash_message("ray", root) is None
 
 
 def test_auto_is_the_one_ray_of_this_host(root, monkeypatch):

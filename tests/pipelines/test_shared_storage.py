@@ -24,7 +24,7 @@ from ganpipe.errors import EXIT_MENDABLE, GanpipeError, UnavailableError
 from ganpipe.params import load_params
 from ganpipe.stages.common import SHARDS
 from ganpipe.stages.remote_job import DESCRIPTION, RESULT, Work, main
-from ganpipe.stages.shared_storage import in_dvc_remote, require_reachable, require_shared
+from ganpipe.stages.shared_storage import require_reachable, require_shared, with_dvc_urls
 from ganpipe.tracking.runs import Tracker
 from ganpipe.training.settings import ClusterSettings
 from ganpipe.training.start import Start
@@ -54,26 +54,26 @@ def shards_of(checkout: Path) -> ShardSet:
 
 def test_shards_in_the_dvc_remote_have_addresses_by_content(checkout: Path, tmp_path: Path) -> None:
     shards = shards_of(checkout)
-    assert in_dvc_remote(shards) == (shards, "there is no default DVC remote")
+    assert with_dvc_urls(shards) == (shards, "there is no default DVC remote")
     assert dvc(["remote", "add", "--quiet", "--default", "store", str(tmp_path / "remote")]) == 0
     names = [shard.name for shard in shards.read_manifest().shards]
-    assert in_dvc_remote(shards) == (shards, f"{len(names)} of {len(names)} shards are not in the DVC remote")
+    assert with_dvc_urls(shards) == (shards, f"{len(names)} of {len(names)} shards are not in the DVC remote")
     assert dvc(["push", "--quiet"]) == 0
-    found, reason = in_dvc_remote(shards)
+    found, reason = with_dvc_urls(shards)
     assert reason == ""
     assert list(found.urls) == names
     for shard in shards.read_manifest().shards:
         assert hashlib.sha256(Path(found.urls[shard.name]).read_bytes()).hexdigest() == shard.sha256
     # Shards that somebody ingested by hand are not those that DVC knows.
     (checkout / SHARDS / MANIFEST).write_text((checkout / SHARDS / MANIFEST).read_text().replace("folder", "folders"))
-    assert in_dvc_remote(shards)[1] == "dvc.lock has other shards than lie there (run `dvc repro ingest`)"
+    assert with_dvc_urls(shards)[1] == "dvc.lock names other shards than are in the folder (run `dvc repro ingest`)"
 
 
 def test_a_remote_whose_url_holds_a_password_is_told_to_nobody(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dvc(["remote", "add", "--quiet", "--default", "store", f"https://me:{SECRET}@store.example/path"]) == 0
     monkeypatch.setattr("ganpipe.stages.shared_storage._missing", lambda filesystem, paths: 0)  # the store is none
     shards = shards_of(checkout)
-    found, reason = in_dvc_remote(shards)
+    found, reason = with_dvc_urls(shards)
     assert found == shards
     assert reason == "the DVC remote's URL holds a password, which is sent to nobody"
 
@@ -93,21 +93,21 @@ def test_hosts_are_told_where_the_remote_is_and_never_its_secrets(
     }.items():
         assert dvc(["remote", "modify", "--quiet", "--local", "store", key, value]) == 0
     with pytest.raises(UnavailableError, match="the DVC remote cannot be asked for the shards: .*127.0.0.1:1"):
-        in_dvc_remote(shards_of(checkout))
+        with_dvc_urls(shards_of(checkout))
     monkeypatch.setattr("ganpipe.stages.shared_storage._missing", lambda filesystem, paths: 0)
-    found, _ = in_dvc_remote(shards_of(checkout))
+    found, _ = with_dvc_urls(shards_of(checkout))
     assert found.options == {"client_kwargs": {"endpoint_url": "http://127.0.0.1:1"}}
     assert all(url.startswith("s3://bucket/path/files/md5/") for url in found.urls.values())
     tracker = Tracker("https://me:password@mlflow.example", "ganpipe", "spool")
     start = Start("models:/digits/3", "ab" * 32, "s3://bucket/work/start.safetensors")
     work = Work("train", load_params(), {}, "s3://bucket/work", "0123", "run", found, "", tracker, start)
-    described = work.describe()
+    described = work.to_json()
     assert SECRET not in described
     assert json.loads(described)["tracker"]["uri"] == "https://mlflow.example"
-    again = Work.described(described)
+    again = Work.from_json(described)
     assert (again.shards, again.params, again.folder) == (work.shards, work.params, work.folder)
     assert again.start == start
-    assert Work.described(dataclasses.replace(work, start=None).describe()).start is None
+    assert Work.from_json(dataclasses.replace(work, start=None).to_json()).start is None
 
 
 def test_an_error_of_the_code_in_a_job_is_told_to_the_driver(
@@ -118,7 +118,7 @@ def test_an_error_of_the_code_in_a_job_is_told_to_the_driver(
     folder = tmp_path / "work"
     tracker = Tracker("http://127.0.0.1:1", "ganpipe", "spool")
     work = Work("train", load_params(), {}, folder.as_uri(), "0123", "run", shards_of(checkout), "", tracker)
-    Path(DESCRIPTION).write_text(work.describe())
+    Path(DESCRIPTION).write_text(work.to_json())
     assert main() == EXIT_MENDABLE
     result = json.loads((folder / RESULT).read_text())
     assert result["unavailable"] is False

@@ -29,7 +29,7 @@ def test_a_run_from_a_registered_version(project: Project, tmp_path: Path) -> No
         said = run.dvc("repro")
     finally:
         services.stop(run.root)
-    line = "train.start_from: models:/ganpipe-mnist/1 (a version of gan): 6 of 12 tensors of the networks start there"
+    line = "train.start_from: models:/ganpipe-mnist/1 (a version of gan): 6 of 12 tensors of the networks start from it"
     assert said.splitlines().count(line) == 2
     after = safetensors.torch.load_file(trained / "generator.safetensors")
     assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before)

@@ -27,8 +27,8 @@ RUN = """
 import sys
 from pathlib import Path
 from pipelines import turns
-with turns.own(Path.cwd(), "make run", lambda line: print(line, flush=True)):
-    with turns.own(Path.cwd(), "flow run within", print):
+with turns.one_at_a_time(Path.cwd(), "make run", lambda line: print(line, flush=True)):
+    with turns.one_at_a_time(Path.cwd(), "flow run within", print):
         print("mine", flush=True)
         sys.stdin.readline()
 """
@@ -147,7 +147,7 @@ def test_who_has_dvc_s_lock_for_long_is_named(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write(f" {os.getpid()}\n")
         lock.flush()
-        thread, results = _in_thread(turns.DvcCommands(tmp_path, said.append).lock_is_free)
+        thread, results = _in_thread(turns.OtherDvcCommands(tmp_path, said.append).wait_for_lock)
         _until(lambda: said)
     thread.join(timeout=60)
     assert results == [True]

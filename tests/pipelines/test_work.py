@@ -58,7 +58,7 @@ def _finish(checkout: Path, content: bytes) -> Path:
     (folder / "checkpoint").write_bytes(b"a week of training")
     (checkout / OUT).parent.mkdir(parents=True, exist_ok=True)
     (checkout / OUT).write_bytes(content)
-    work.done(str(folder), [OUT])
+    work.mark_done(str(folder), [OUT])
     return folder
 
 
@@ -129,7 +129,7 @@ def test_work_at_a_url_goes_too(home: Path, tmp_path: Path) -> None:
     place.mkdir(parents=True)
     (tmp_path / "one" / OUT).parent.mkdir(parents=True)
     (tmp_path / "one" / OUT).write_bytes(b"generator")
-    work.done(folder, [OUT])
+    work.mark_done(folder, [OUT])
     _let_go()
     _dvc_takes(tmp_path / "one", b"generator")
     work.clear_done()

@@ -76,7 +76,7 @@ def test_an_experiment_is_kept_where_git_knows_no_person(checkout, tmp_path, mon
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / ".gitconfig"))
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
-    with workspace.opened(checkout, "container", "HEAD", again=False) as space:
+    with workspace.opened(checkout, "container", "HEAD", is_retry=False) as space:
         (space.root / "numbers.txt").write_text("3")
         (space.root / "score.json").write_text("{}")
         commit = workspace.save(space, [], "kept")
@@ -187,7 +187,7 @@ def test_what_is_taken_along_is_what_lies_in_the_checkout(checkout):
     (checkout / "work.py").rename(checkout / "moved.py")
     (checkout / "link").symlink_to("moved.py")
     (checkout / "numbers.txt").write_text("git ignores it")
-    with workspace.opened(checkout, "along", "HEAD", again=False, uncommitted="include") as space:
+    with workspace.opened(checkout, "along", "HEAD", is_retry=False, uncommitted="include") as space:
         assert not (space.root / "work.py").exists()
         assert (space.root / "moved.py").read_text() == (checkout / "moved.py").read_text()
         assert os.readlink(space.root / "link") == "moved.py"
@@ -198,13 +198,13 @@ def test_what_is_taken_along_is_what_lies_in_the_checkout(checkout):
 def test_a_retry_of_a_refused_run_is_refused_too_and_one_with_a_workspace_goes_on(checkout):
     (checkout / "params.yaml").write_text(PARAMS.replace("offset: 3", "offset: 30"))
     with pytest.raises(GanpipeError, match="not committed"):
-        workspace.opened(checkout, "kept", "HEAD", again=True, uncommitted="refuse").__enter__()
-    with workspace.opened(checkout, "kept", "HEAD", again=False, uncommitted="ignore"):
+        workspace.opened(checkout, "kept", "HEAD", is_retry=True, uncommitted="refuse").__enter__()
+    with workspace.opened(checkout, "kept", "HEAD", is_retry=False, uncommitted="ignore"):
         pass
-    with workspace.opened(checkout, "kept", "HEAD", again=True, uncommitted="refuse") as space:
+    with workspace.opened(checkout, "kept", "HEAD", is_retry=True, uncommitted="refuse") as space:
         assert (space.root / "params.yaml").read_text() == PARAMS
     with pytest.raises(GanpipeError, match="uncommitted: include is for what lies in the checkout, not for the revi"):
-        workspace.opened(checkout, "other", "main", again=False, uncommitted="include").__enter__()
+        workspace.opened(checkout, "other", "main", is_retry=False, uncommitted="include").__enter__()
 
 
 def test_a_run_at_another_revision(checkout):
@@ -286,20 +286,20 @@ def test_a_failed_run_s_workspace_stays_for_its_time(checkout):
 
 
 def test_a_workspace_in_use_is_not_removed_nor_taken(checkout):
-    with workspace.opened(checkout, "busy", "HEAD", again=False):
+    with workspace.opened(checkout, "busy", "HEAD", is_retry=False):
         assert workspace.sweep(checkout, keep_hours=0.0) == []
-        second = workspace.opened(checkout, "busy", "HEAD", again=True)
+        second = workspace.opened(checkout, "busy", "HEAD", is_retry=True)
         with pytest.raises(GanpipeError, match="a run of the name 'busy' is at work already"):
             second.__enter__()
     assert workspace.sweep(checkout, keep_hours=0.0) == ["busy"]
 
 
 def test_a_retry_takes_up_the_workspace_of_its_last_try(checkout):
-    with workspace.opened(checkout, "again", "HEAD", again=False) as space:
+    with workspace.opened(checkout, "again", "HEAD", is_retry=False) as space:
         (space.root / "numbers.txt").write_text("half done")
-    with workspace.opened(checkout, "again", "HEAD", again=True) as space:
+    with workspace.opened(checkout, "again", "HEAD", is_retry=True) as space:
         assert (space.root / "numbers.txt").read_text() == "half done"
-    with workspace.opened(checkout, "again", "HEAD", again=False) as space:
+    with workspace.opened(checkout, "again", "HEAD", is_retry=False) as space:
         assert not (space.root / "numbers.txt").exists()
 
 
@@ -325,5 +325,5 @@ def test_data_that_dvc_tracks_is_there(checkout):
     subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "extra"], cwd=checkout, check=True)
     git(checkout, "add", "--all")
     git(checkout, "commit", "--quiet", "--message", "data")
-    with workspace.opened(checkout, "data", "HEAD", again=False) as space:
+    with workspace.opened(checkout, "data", "HEAD", is_retry=False) as space:
         assert (space.root / "extra" / "a.bin").read_bytes() == b"tracked"

@@ -13,7 +13,7 @@ import torch.multiprocessing
 from torch import nn
 from training_parts import largest_difference, make_loop, weights_of
 
-from ganpipe.training.averaging import Summing
+from ganpipe.training.averaging import GradientSums
 from ganpipe.training.distributed import SynchronisedBatchNorm, World, synchronise_batch_norm
 
 
@@ -169,7 +169,7 @@ def compare_sums(rank: int, size: int, folder: str) -> None:
         return all_reduce(tensor, **named)
 
     torch.distributed.all_reduce = noted
-    summing = Summing(World(rank, size), parameters)
+    summing = GradientSums(World(rank, size), parameters)
     summing.add(losses[0], {"number": torch.tensor(1.0)}, is_last=False)
     assert not events, "a sum goes out before it is complete"
     layers[0].weight.register_hook(lambda gradient: events.append("backward is at the first layer"))
@@ -190,7 +190,7 @@ def test_gradients_are_summed_while_the_backward_pass_goes_on(tmp_path: Path) ->
 
 def test_one_worker_sums_its_micro_batches() -> None:
     weight = nn.Parameter(torch.ones(2))
-    summing = Summing(World(), [weight])
+    summing = GradientSums(World(), [weight])
     summing.add((2 * weight).sum(), {"number": torch.tensor(1.0)}, is_last=False)
     summing.add((3 * weight).sum(), {"number": torch.tensor(2.0)}, is_last=True)
     sums = summing.finish()

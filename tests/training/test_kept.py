@@ -100,7 +100,7 @@ def share_of(rank: int, size: int, folder: str, steps: int, from_checkpoint: boo
         loop.state.load_state_dict(store.load(store.newest()))
     for _ in range(steps):
         loop.step()
-    loop.state.agree(world)
+    loop.state.synchronise(world)
     if rank == 0:
         store.save(loop.state)
     torch.distributed.destroy_process_group()

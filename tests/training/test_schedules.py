@@ -140,11 +140,11 @@ def test_a_training_killed_at_any_step_of_any_stage_ends_with_the_same_weights(m
 
 def test_the_search_takes_of_each_optimiser_what_it_has(make: Any) -> None:
     config = StagedSettings()
-    flat, first = search.searched(config, TuneSettings())
-    assert {name for name in flat if not name.startswith("discriminator")} == {
+    space = search.search_space(config, TuneSettings())
+    assert {name for name in space.distributions if not name.startswith("discriminator")} == {
         "generator.lr", "generator.beta1", "generator.beta2", "critic.lr", "encoder.lr",
     }  # fmt: skip
-    assert first["critic.lr"] == first["encoder.lr"] == 1e-3
+    assert space.first["critic.lr"] == space.first["encoder.lr"] == 1e-3
     changed = config.with_optimizers({"critic": {"lr": 0.5}, "generator": {"beta1": 0.25}})
     assert isinstance(changed, StagedSettings)
     assert (changed.rmsprop_critic.lr, changed.adam_generator.beta1, changed.adam_generator.lr) == (0.5, 0.25, 2e-4)

@@ -33,7 +33,7 @@ from ganpipe.stages.start import START_FILE, FoundWeights, find_weights
 from ganpipe.tracking.runs import Tracker
 from ganpipe.training.loop import Loop
 from ganpipe.training.settings import TrainSettings
-from ganpipe.training.start import match, of_checkpoint, start_from, weights_of
+from ganpipe.training.start import match, start_from, weights_of, weights_of_checkpoint
 from ganpipe.training.state import CheckpointStore
 from ganpipe.training.worker import TrainingJob, run_training
 
@@ -84,7 +84,7 @@ def test_nothing_is_asked_for() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_it_begins_with_the_packages_images(name: str, tmp_path: Path) -> None:
     package = packaged(trained(name), tmp_path)
-    start = found_in(str(package), name).put(str(tmp_path / "work"))
+    start = found_in(str(package), name).write_to(str(tmp_path / "work"))
     loop = make_loop(name, settings={**FP32, "seed": 9})
     given = given_to(loop.state.gan, name, 8)
     with loop.state.averaged() as gan:
@@ -105,7 +105,7 @@ def test_it_begins_with_the_packages_images(name: str, tmp_path: Path) -> None:
 
 def test_a_checkpoint_brings_all_players_and_the_average_and_nothing_else(tmp_path: Path) -> None:
     origin = trained("dcgan")
-    start = found_in(str(saved(origin, tmp_path)), "dcgan").put(str(tmp_path / "work"))
+    start = found_in(str(saved(origin, tmp_path)), "dcgan").write_to(str(tmp_path / "work"))
     loop = make_loop("dcgan", settings={**FP32, "seed": 9})
     start_from(loop.state, start)
     for own, other in ((loop.state.gan, origin.state.gan), (loop.state.ema, origin.state.ema)):
@@ -125,8 +125,8 @@ def test_pools_and_what_lies_outside_the_networks_begin_anew(tmp_path: Path, mon
         origin.step()
     for one in (origin, loop):
         one.state.gan.register_buffer("chance", torch.tensor(float(one is origin)))
-    content = of_checkpoint(fsspec.filesystem("file"), str(saved(origin, tmp_path)))
-    start_from(loop.state, FoundWeights("it", "a checkpoint", content).put(str(tmp_path / "work")))
+    content = weights_of_checkpoint(fsspec.filesystem("file"), str(saved(origin, tmp_path)))
+    start_from(loop.state, FoundWeights("it", "a checkpoint", content).write_to(str(tmp_path / "work")))
     own, expected = loop.state.gan.state_dict(), origin.state.gan.state_dict()
     assert [name for name in own if not torch.equal(own[name], expected[name])] == ["chance"]
     assert all((tensor == 0).all() for tensor in pools_of(loop).values())
@@ -139,7 +139,7 @@ def test_other_widths_take_what_fits_and_say_what_does_not(tmp_path: Path, capsy
     found = found_in(str(package), "cgan", **wider)
     loop = make_loop("cgan", settings={**FP32, "seed": 9}, **wider)
     before = {name: tensor.clone() for name, tensor in weights_of(loop.state.gan).items()}
-    start_from(loop.state, found.put(str(tmp_path / "work")))
+    start_from(loop.state, found.write_to(str(tmp_path / "work")))
     after, weights = weights_of(loop.state.gan), safetensors.torch.load(found.content)
     matched = match(before, weights)
     assert {name for name in matched.fresh if name.startswith("generator.")} == set(matched.unused) != set()
@@ -150,7 +150,7 @@ def test_other_widths_take_what_fits_and_say_what_does_not(tmp_path: Path, capsy
     num_taken, num_fresh, num_unused = len(matched.taken), len(matched.fresh), len(matched.unused)
     assert said[0] == (
         f"train.start_from: {package} (a package of cgan): {num_taken} of {num_taken + num_fresh} tensors of the "
-        "networks start there"
+        "networks start from it"
     )
     assert said[1].startswith(f"  {num_fresh} start at random, because it has no such name and shape: discriminator.")
     assert said[2].startswith(f"  {num_unused} of its tensors have no place in these networks: generator.")
@@ -159,7 +159,9 @@ def test_other_widths_take_what_fits_and_say_what_does_not(tmp_path: Path, capsy
 def test_more_classes_keep_the_discriminator(tmp_path: Path) -> None:
     checkpoint = saved(trained("cgan"), tmp_path)
     gan = load("cgan")(load("cgan").Config.model_validate(SMALL["cgan"]), TEN_CLASSES)
-    matched = match(weights_of(gan), safetensors.torch.load(of_checkpoint(fsspec.filesystem("file"), str(checkpoint))))
+    matched = match(
+        weights_of(gan), safetensors.torch.load(weights_of_checkpoint(fsspec.filesystem("file"), str(checkpoint)))
+    )
     assert any(name.startswith("discriminator.") for name in matched.taken)
     assert len(matched.fresh) == len(matched.unused) < len(matched.taken) / 2, "only what reads the label"
 
@@ -186,7 +188,7 @@ def job_in(folder: Path, shards: Path, start: Path | None) -> TrainingJob:
         shards=ShardSet(str(shards), read_manifest(shards)),
         folder=str(folder),
         draw=SampleGrid(16, 0),
-        start=None if start is None else found_in(str(start)).put(str(folder)),
+        start=None if start is None else found_in(str(start)).write_to(str(folder)),
     )
 
 
@@ -258,7 +260,7 @@ def test_packages_and_checkpoints_at_urls(tmp_path: Path) -> None:
     places = (checkpoint, checkpoint.parent, checkpoint.parent.parent, checkpoint.as_uri())
     all_of_it = {found_in(str(place)).sha256 for place in places}
     assert all_of_it == {found_in("memory://start/work").sha256}
-    assert found_in("memory://start/package").put("memory://job").url == f"memory://job/{START_FILE}"
+    assert found_in("memory://start/package").write_to("memory://job").url == f"memory://job/{START_FILE}"
 
 
 def test_what_is_no_start_is_refused(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from ganpipe.gans.base import Batch, Progress
 from ganpipe.gans.draws import SeededDraws
 from ganpipe.training.distributed import World
 from ganpipe.training.ema import Ema
-from ganpipe.training.feed import Ahead
+from ganpipe.training.feed import Prefetcher
 from ganpipe.training.loop import Loop
-from ganpipe.training.observers import Checkpoints, Log, SampleGrids, StopWhenAsked, is_due, sparing
+from ganpipe.training.observers import Checkpoints, Log, SampleGrids, StopOnRequest, is_due, throttled
 from ganpipe.training.state import CheckpointStore, Curves, Diverged, Stopped, TrainingState
 
 
@@ -41,7 +41,7 @@ def test_compiled_networks_train_alike(name: str) -> None:
     config = {"architecture": "convolutional", "critic_width": 8, "generator_width": 8} if name == "wgan_gp" else {}
     loops = {flag: make_loop(name, settings={"compile": flag}, **config) for flag in (False, True)}
     for loop in loops.values():
-        loop.state.compute()
+        loop.state.configure_torch()
         for _ in range(3):
             loop.step()
         with loop.state.averaged() as gan:
@@ -58,7 +58,7 @@ def test_compiled_networks_train_alike(name: str) -> None:
 
 def test_tf32_is_refused_where_it_does_not_exist() -> None:
     with pytest.raises(GanpipeError, match=r"train\.precision: tf32 is for GPUs .* not for cpu; take fp32"):
-        make_loop("gan", settings={"precision": "tf32"}).state.compute()
+        make_loop("gan", settings={"precision": "tf32"}).state.configure_torch()
 
 
 _ALLOCATING = """
@@ -94,7 +94,7 @@ def test_the_next_batch_is_fetched_ahead() -> None:
         return {"image": torch.arange(start, stop)}
 
     with ThreadPoolExecutor(1) as thread:
-        ahead = Ahead(feed, 16, thread, None)
+        ahead = Prefetcher(feed, 16, thread, None)
         for start in (0, 16, 32, 160, 176):  # after a jump, as when a training goes on elsewhere
             assert torch.equal(ahead(start + 4, start + 8)["image"], torch.arange(start + 4, start + 8))
     assert fetched == [(start + 4, start + 8) for start in (0, 16, 32, 48, 160, 176, 192)]
@@ -248,7 +248,7 @@ def test_one_process_at_a_time_writes_and_leaves_no_half_file(tmp_path: Path) ->
     store = CheckpointStore(str(tmp_path), keep=1)
     half = tmp_path / f"checkpoint-{100:012d}.pt.partial"
     half.write_bytes(b"half")
-    with store.held():
+    with store.locked():
         assert not half.exists()
         with (
             pytest.raises(UnavailableError, match="another process has been writing checkpoints here"),
@@ -259,7 +259,7 @@ def test_one_process_at_a_time_writes_and_leaves_no_half_file(tmp_path: Path) ->
 
 
 def _hold(store: CheckpointStore) -> None:
-    with store.held(wait_seconds=0.1):
+    with store.locked(wait_seconds=0.1):
         pass
 
 
@@ -268,16 +268,16 @@ def test_a_training_that_is_asked_to_stop_ends_at_a_checkpoint_and_goes_on_the_s
 
     def run(folder: Path, ask_at: int | None) -> Loop:
         loop, store = make_loop("gan", settings=settings), CheckpointStore(str(folder), keep=2)
-        store.forget_stop()
+        store.clear_stop_request()
         if newest := store.newest():
             loop.state.load_state_dict(store.load(newest))
 
         def ask(state: TrainingState, before: Progress, metrics: object) -> None:
             if state.progress.images_seen == ask_at:
-                store.ask_to_stop()
+                store.request_stop()
 
         checkpoints = Checkpoints(World(), 160, store, lambda gan, progress: 1 / progress.images_seen)
-        loop.run([Log(0, None, "gan"), ask, checkpoints, StopWhenAsked(World(), store, checkpoints, seconds=0)])
+        loop.run([Log(0, None, "gan"), ask, checkpoints, StopOnRequest(World(), store, checkpoints, seconds=0)])
         return loop
 
     straight = run(tmp_path / "straight", None)
@@ -366,7 +366,7 @@ def test_reports_may_be_spared_by_time() -> None:
     reported: list[float] = []
     for seconds, expected in ((1e9, [0.0]), (0.0, [0.0, 1.0, 2.0])):
         reported.clear()
-        report = sparing(lambda metrics: reported.append(metrics["images_seen"]), World(), seconds)
+        report = throttled(lambda metrics: reported.append(metrics["images_seen"]), World(), seconds)
         for images_seen in range(3):
             report({"images_seen": float(images_seen)})
         assert reported == expected

@@ -39,5 +39,5 @@ class Interpolation(Figure):
         rows = []
         for row in range(num_rows):
             condition = {name: values[row : row + 1] for name, values in given.items()}
-            rows.append(interpolate(subject.gan, subject.progress, seeds[row], seeds[row + 1], num_steps, condition))
+            rows.append(interpolate(subject.gan, subject.progress, (seeds[row], seeds[row + 1]), num_steps, condition))
         return grid(np.concatenate(rows), num_steps)

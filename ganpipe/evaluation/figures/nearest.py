@@ -1,4 +1,4 @@
-"""Of all samples those that come nearest to a training image, where copies would be, and what they are near.
+"""The samples that are nearest to a training image, as copies would be, beside their nearest training images.
 
 Legend: N samples, K neighbours, C channels, H height, W width.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...gans.base import Gan
-from ..given import reference_of
+from ..given import reference_for
 from ..grids import grid
 from ..neighbours import nearest
 from ..reference import Reference, cached_reference
@@ -50,4 +50,4 @@ class Nearest(Figure):
 def _training_reference(subject: Subject) -> Reference:
     if subject.training is None or subject.training is subject.dataset:
         return subject.real
-    return reference_of(subject.gan, cached_reference(subject.training, subject.extractor, subject.settings))
+    return reference_for(subject.gan, cached_reference(subject.training, subject.extractor, subject.settings))

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...fields import FieldSpec
 from ...gans.base import Gan
 from ..grids import grid
-from ..sample_grids import MOST_COLUMNS
+from ..sample_grids import MAX_COLUMNS
 from ..sampling import conditions_of, sample_images
 from .base import Figure
 
@@ -60,4 +60,4 @@ def _values(spec: FieldSpec, num_steps: int) -> Tensor:
     if spec.kind == "number":
         return torch.linspace(spec.low, spec.high, num_steps)
     assert spec.kind == "label"
-    return torch.arange(min(spec.num_classes, MOST_COLUMNS))
+    return torch.arange(min(spec.num_classes, MAX_COLUMNS))

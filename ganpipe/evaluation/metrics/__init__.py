@@ -43,7 +43,7 @@ def applying(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> list[Me
     return [metric() for metric in map(load, names()) if metric.applies(gan, config, data)]
 
 
-def of_full_name(full_name: str) -> type[Metric] | None:
+def by_full_name(full_name: str) -> type[Metric] | None:
     """The metric whose values have this name: `fid_inception` is the metric `fid`. None for a name of no metric.
 
     Only this metric's file is imported.
@@ -54,16 +54,16 @@ def of_full_name(full_name: str) -> type[Metric] | None:
 
 def direction_of(full_name: str) -> Literal["lower", "higher"] | None:
     """Which values of a metric are better; None for a name of no metric."""
-    metric = of_full_name(full_name)
+    metric = by_full_name(full_name)
     return None if metric is None else metric.better
 
 
-def told(full_names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Of each metric which values are `better` and what it `tells`, as plain values."""
+def descriptions(full_names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """For each name: which values are `better`, and what the metric `tells`, as plain values."""
     return {name: {"better": direction_of(name) or "", "tells": meaning_of(name)} for name in full_names}
 
 
 def meaning_of(full_name: str) -> str:
     """What a metric tells, in one sentence; empty for a name of no metric."""
-    metric = of_full_name(full_name)
+    metric = by_full_name(full_name)
     return "" if metric is None else metric.tells

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Metric(ABC):
-    """A number of a generator. A subclass is final and alone in a file that has its name.
+    """A number that describes a generator. A subclass is final and alone in a file that has its name.
 
     It is computed for every GAN that provides what it needs.
     """
@@ -29,7 +29,7 @@ class Metric(ABC):
     needs: ClassVar[frozenset[Need]]
     tells: ClassVar[str]
     """What its value says, in one sentence: for model card, report and Prefect's page."""
-    least_side: ClassVar[int] = 1
+    min_side: ClassVar[int] = 1
     """Pixels that an image's side must have."""
 
     @classmethod
@@ -45,11 +45,11 @@ class Metric(ABC):
     @classmethod
     def applies(cls, gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
         """Whether it can be computed for a GAN with such data."""
-        return cls.needs <= provided(gan, config, data) and gan.output_for(config, data).size >= cls.least_side
+        return cls.needs <= provided(gan, config, data) and gan.output_for(config, data).size >= cls.min_side
 
     @abstractmethod
     def compute(self, measured: Measured) -> float | None:
-        """Its value; None where these samples are too few for one."""
+        """Its value; None where there are too few samples for a value."""
 
 
 class PairMetric(Metric, ABC):
@@ -58,8 +58,8 @@ class PairMetric(Metric, ABC):
     needs = frozenset({"pairs"})
 
     @abstractmethod
-    def of_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
+    def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
         """A finite number for each pair of uint8 images, (N,); called for one part of the samples at a time."""
 
     def compute(self, measured: Measured) -> float:
-        return float(measured.values_of_pairs[self.name()].mean())
+        return float(measured.pair_values[self.name()].mean())

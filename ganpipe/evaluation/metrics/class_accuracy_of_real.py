@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ClassAccuracyOfReal(Metric):
-    """It says nothing of the generator, only what its class accuracy is to be compared with."""
+    """It says nothing about the generator: `class_accuracy` has to be compared with it."""
 
     better = "higher"
     needs = frozenset({"features", "labels"})

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class FeatureDistance(Metric):
-    """As LPIPS it compares features of unit length. It is not LPIPS: it sees only the features of the extractor's last
-    layer, averaged over positions, and no weights were fitted to what people find alike."""
+    """Like LPIPS, it compares features of unit length. It is not LPIPS: it sees only the features of the extractor's
+    last layer, averaged over positions, and no weights were fitted to what people find alike."""
 
     better = "lower"
     needs = frozenset({"features", "pairs"})
     tells = "Distance between features of each generated image and of the image that it should be, 0 for equal features"
 
     def compute(self, measured: Measured) -> float:
-        # Sample i is paired with the reference's image i, where these begin again with the first one.
+        # Sample i is paired with the reference's image i; after the last image the first one follows again.
         positions_M = np.arange(len(measured.features_MD)) % len(measured.real.features_ND)
         return feature_distance(measured.features_MD, measured.real.features_ND[positions_M])
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Fid(Metric):
-    """Biased: it falls with the number of samples, so that only equal numbers of samples compare."""
+    """Biased: it falls as the number of samples grows, so only FIDs of equally many samples can be compared."""
 
     better = "lower"
     needs = frozenset({"features"})

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FidIntra(Metric):
-    """The mean over the classes that have images enough; None where no class has."""
+    """The mean over the classes that have enough images; None where no class has enough."""
 
     better = "lower"
     needs = frozenset({"features", "labels"})

@@ -18,14 +18,14 @@ _PEAK = 255.0
 class Psnr(PairMetric):
     """The mean over images of 10 log10(255^2 / mean squared error).
 
-    Two equal images have an infinite ratio, and so would the mean; they count as if one value of the image were off
-    by 1.
+    The ratio of two equal images is infinite, and would make the mean infinite, too. Such a pair counts as if one value
+    of the image differed by 1.
     """
 
     better = "higher"
     tells = "Peak signal-to-noise ratio, in dB, of each generated image against the image that it should be"
 
-    def of_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
+    def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
         from torchmetrics.functional.image import peak_signal_noise_ratio
 
         samples, targets = (torch.from_numpy(images).float() for images in (samples_NCHW, targets_NCHW))

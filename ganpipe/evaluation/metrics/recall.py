@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Recall(Metric):
-    """Of as many samples as there are real images, or as many real images as samples."""
+    """Of equally many samples and real images: the larger set is cut to the size of the smaller one."""
 
     better = "higher"
     needs = frozenset({"features"})

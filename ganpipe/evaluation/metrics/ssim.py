@@ -16,14 +16,14 @@ _NUM_AT_ONCE = 32
 
 
 class Ssim(PairMetric):
-    """With the paper's constants and its Gaussian window of 11 x 11 pixels, one around each pixel: at its
-    border the image is reflected. Colour images by channel."""
+    """With the paper's constants and its Gaussian window of 11 x 11 pixels around each pixel; the image is reflected at
+    its border. The value of a colour image is the mean over its channels."""
 
     better = "higher"
     tells = "Structural similarity of each generated image to the image that it should be, 1 for equal images"
-    least_side = 6  # half a window is reflected
+    min_side = 6  # half a window is reflected
 
-    def of_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
+    def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         found = []
