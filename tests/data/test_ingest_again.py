@@ -383,7 +383,7 @@ def test_a_failed_ingest_leaves_the_last_one_as_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards, "write_manifest", full)
-    monkeypatch.setattr(shards, "copy_shard", full)
+    monkeypatch.setattr(shards, "reuse_shard", full)
     with pytest.raises(GanpipeError, match="cannot write its shards: No space left"):
         again.ingest(lambda: folder_source(many))
     assert files(again.out) == before

@@ -81,7 +81,7 @@ def test_gzip_of_another_length_than_its_header_says(tmp_path: Path, write_idx: 
     path = tmp_path / "train-images-idx3-ubyte.gz"
     content = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(content[:-1] if change < 0 else content + b"x"))
-    with pytest.raises(GanpipeError, match="not the 50 images that its header says"):
+    with pytest.raises(GanpipeError, match="does not hold the 50 images that its header says"):
         local(tmp_path).items()
 
 

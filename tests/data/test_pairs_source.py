@@ -166,8 +166,8 @@ def test_an_image_without_its_partner(tmp_path: Path) -> None:
         folders(tmp_path).check()
     assert str(caught.value) == (
         f"sources.pairs: 4 in {source} without a partner in {target} (0.png, 1.png, 2.png, ...), "
-        f"1 in {target} without a partner in {source} (8.png); a pair has the same name in both folders, whatever the "
-        "extensions"
+        f"1 in {target} without a partner in {source} (8.png); a pair has the same name in both folders, extensions "
+        "may differ"
     )
 
 
