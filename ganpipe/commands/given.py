@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser, without_label: str) -> None:
     parser.add_argument(
         "--label", help=f"class of all images, by its number or name; default: {without_label}", metavar="CLASS"
     )
-    parser.add_argument("--text", help="what all images show, for a GAN that is given words", metavar="WORDS")
+    parser.add_argument("--text", help="what all images show, for a GAN that takes words", metavar="WORDS")
     parser.add_argument(
         "--set",
         dest="settings",

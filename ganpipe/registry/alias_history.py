@@ -136,7 +136,7 @@ class AliasHistory:
             by: name of the person; by default `current_user()`.
 
         Returns:
-            A sentence that says what moved; empty where the alias pointed there already.
+            A sentence that says what moved; empty if the alias points to `to` already.
 
         Raises:
             Overtaken: somebody else moved the alias meanwhile.

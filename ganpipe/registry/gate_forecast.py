@@ -48,6 +48,6 @@ def comparison_warning(settings: RegisterSettings, why: str) -> str:
     outcome = {
         "refuse": "set challenger or replace, or another register.model_name",
         "challenger": "the new generator becomes challenger and the champion stays; to have it replaced: replace",
-        "replace": "the new generator replaces the champion where the conditions hold",
+        "replace": "the new generator replaces the champion if the conditions hold",
     }[settings.not_comparable]
     return f"register: not comparable: {why}. register.not_comparable is {settings.not_comparable}: {outcome}"

@@ -162,7 +162,7 @@ class VersionGate:
 
         Args:
             version: the version that `challenger` is the measurement of.
-            champion: None where there is no champion.
+            champion: None if there is no champion.
 
         Raises:
             GanpipeError: a metric that params.yaml names was not measured.

@@ -106,7 +106,7 @@ def register(
     """Register the package, decide, and move the aliases.
 
     Args:
-        measure_again: measures the champion under the candidate's protocol; called only where the champion's own
+        measure_again: measures the champion under the candidate's protocol; called only if the champion's own
             metrics have another protocol, or lack the gate's metric.
 
     Raises:

@@ -92,7 +92,7 @@ class RunState:
     """What is known of a run when its log is opened.
 
     Attributes:
-        experiment_id: for the address of the run's page; empty where it is not known.
+        experiment_id: for the address of the run's page; empty if it is not known.
         existed: an earlier process made the run.
         finished: it made the run and finished it.
     """

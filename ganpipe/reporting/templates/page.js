@@ -1,6 +1,6 @@
 
 "use strict";
-// Everything is on the page without this script: it folds, sorts, slides and points.
+// The page is complete without this script, which adds folding, sorting, sliders and read-outs.
 
 // Long tables start folded; a printed page has them all.
 const folded = [...document.querySelectorAll("details.long")];
@@ -10,7 +10,7 @@ let before = [];
 addEventListener("beforeprint", () => { before = folded.map((item) => item.open); open(true); });
 addEventListener("afterprint", () => folded.forEach((item, at) => { item.open = before[at]; }));
 
-// Tables: a click on a column's name sorts by it, another one the other way round.
+// Tables: a click on a column's name sorts by it, a second click reverses the order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const key = (row, at) => {
@@ -31,7 +31,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const rows = [...table.tBodies[0].rows].map((row) => [key(row, at), row]);
-      // What has no value stays at the end either way.
+      // Rows without a value stay at the end in both orders.
       rows.sort(([a], [b]) => (a === null) - (b === null) || (a === null ? 0 : (down ? -1 : 1) * compare(a, b)));
       table.tBodies[0].append(...rows.map(([, row]) => row));
     });

@@ -13,7 +13,7 @@ function say(text, forMs = 6000) {
   if (forMs) toastTimer = setTimeout(() => { status.textContent = ""; }, forMs);
 }
 
-// --- what the controls say, as an address
+// --- the values of the controls as an address
 
 function parameters(seed, way = null) {
   const found = new URLSearchParams({ seed });
@@ -37,7 +37,7 @@ function isValid(input) {
   return !input || (input.value !== "" && input.checkValidity());
 }
 
-// --- pictures: one request under way for each, and then the newest that was asked for
+// --- pictures: at most one request at a time for each; after it, only the newest of the later requests is sent
 
 function show(image, address, alt) {
   image.dataset.wanted = `/api/images${address}`;
@@ -101,7 +101,7 @@ function keep(push) {
   if (address !== location.search) history[push ? "pushState" : "replaceState"](null, "", address);
 }
 
-// A slider that nobody has moved says nothing: its code is drawn from the seed.
+// A slider that was not moved adds no parameter, so that its code is drawn from the seed.
 function showNumber(slider) {
   const text = slider.dataset.given ? String(Number(Number(slider.value).toPrecision(3))) : "any";
   byId(`${slider.id}-value`).textContent = text;
@@ -109,7 +109,7 @@ function showNumber(slider) {
   document.querySelector(`[data-any="${slider.id}"]`).hidden = !slider.dataset.given;
 }
 
-// --- a picture of one's own: one request under way, and then what was asked for last
+// --- the user's picture: at most one request at a time; after it, only the last of the later requests is sent
 
 let chosen = null;
 let underWay = false;
@@ -186,7 +186,7 @@ function goTo(seed) {
 
 const random = () => Math.floor(Math.random() * 2 ** 31);
 
-// --- events; on the document, for a new version brings a new <main>
+// --- events; handled on the document, because a new version replaces <main>
 
 document.addEventListener("input", ({ target }) => {
   if (target.id === "mix") {
