@@ -34,7 +34,7 @@ KEEP: dict[str, Any] = {
     "protocol": {"seed": 0},
     "licence": "CC BY-SA 3.0",
     "card": "# gan on mnist\n\nA generator of 16 x 16 grey images.\n\n## Data\n",
-    "samples_png": Path(__file__).parents[2] / "docs" / "images" / "mnist-gan.png",
+    "samples_png": Path(__file__).parents[1] / "docs" / "images" / "mnist-gan.png",
 }
 """What a package is built from beside what training left."""
 PROGRESS = Progress(images_seen=640, num_images=640, step=10)
