@@ -42,7 +42,7 @@ def _extractor(folder: Path, rounds: int) -> list[Row]:
 
     found = alternate({"ganpipe": speed(fast.features), "plain": speed(plain)}, rounds)
     halves = images[:_NUM_IMAGES], images[_NUM_IMAGES:]
-    fids = [gaussian_distance(*(Gaussian.of(f(half)) for half in halves)) for f in (fast.features, plain)]
+    fids = [gaussian_distance(*(Gaussian.fit(f(half)) for half in halves)) for f in (fast.features, plain)]
     moved = abs(fids[0] / fids[1] - 1)
     return [
         Row("features of the extractor, over fp32 eager NCHW", ratio(found, "ganpipe", "plain"), "x", "≥ 2.0",

@@ -58,7 +58,7 @@ class Fid:
     def __init__(self, shards: Path, target: float | None, show: Callable[[str], None] = print) -> None:
         dataset = open_dataset(shards, "train")
         self._extractor = efficientnet_lite0(64)
-        self._real = Gaussian.of(self._extractor.features(dataset.rows(np.arange(_NUM_SAMPLES))["image"]))
+        self._real = Gaussian.fit(self._extractor.features(dataset.rows(np.arange(_NUM_SAMPLES))["image"]))
         self._target, self._show = target, show
         self.scored: list[tuple[int, float, float]] = []
         self._began, self._scoring = time.perf_counter(), 0.0
@@ -77,7 +77,7 @@ class Fid:
         images = sample_images(gan, progress, sample_seeds(0, _NUM_SAMPLES))
         border = (images.shape[2] - _SIDE) // 2
         cut = images[:, :, border : border + _SIDE, border : border + _SIDE]
-        fid = gaussian_distance(self._real, Gaussian.of(self._extractor.features(cut)))
+        fid = gaussian_distance(self._real, Gaussian.fit(self._extractor.features(cut)))
         self.scored.append((progress.images_seen, start - self._began - self._scoring, fid))
         self._scoring += time.perf_counter() - start
         self._show(f"  {progress.images_seen:,} images, {self.scored[-1][1]:.0f} s of training: FID {fid:.1f}")

@@ -35,6 +35,7 @@ FACTS = PackageFacts(
     card="# gan on mnist\n\nA generator of 16 x 16 grey images.\n\n## Data\n",
     samples_png=Path(__file__).parents[1] / "docs" / "images" / "mnist-gan.png",
 )
+"""What a package is built from beside what training left."""
 PROGRESS = Progress(images_seen=640, num_images=640, step=10)
 
 

@@ -33,7 +33,7 @@ class LinearDiscriminant:
     biases_K: np.ndarray
 
     @classmethod
-    def of(cls, features_ND: np.ndarray, labels_N: np.ndarray) -> LinearDiscriminant:
+    def fit(cls, features_ND: np.ndarray, labels_N: np.ndarray) -> LinearDiscriminant:
         """Fitted to at least one image."""
         features = np.asarray(features_ND, np.float64)
         classes_K, positions_N, counts_K = np.unique(labels_N, return_inverse=True, return_counts=True)
@@ -59,5 +59,5 @@ def fit_and_test(features_ND: np.ndarray, labels_N: np.ndarray) -> tuple[LinearD
         features_ND: of at least 2 images in random order.
     """
     is_held_out_N = np.arange(len(features_ND)) % _HELD_OUT == 0
-    classifier = LinearDiscriminant.of(features_ND[~is_held_out_N], labels_N[~is_held_out_N])
+    classifier = LinearDiscriminant.fit(features_ND[~is_held_out_N], labels_N[~is_held_out_N])
     return classifier, classifier.accuracy(features_ND[is_held_out_N], labels_N[is_held_out_N])

@@ -42,7 +42,7 @@ class Gaussian:
     scatter_RD: np.ndarray
 
     @classmethod
-    def of(cls, features_ND: np.ndarray) -> Gaussian:
+    def fit(cls, features_ND: np.ndarray) -> Gaussian:
         """Fitted to features of any float type.
 
         Raises:
@@ -57,15 +57,15 @@ class Gaussian:
         return cls(len(features), mean_D, _compress(features - mean_D))
 
     @classmethod
-    def stream(cls, parts: Iterable[np.ndarray]) -> Gaussian:
+    def fit_parts(cls, parts: Iterable[np.ndarray]) -> Gaussian:
         """Fitted to features that come in parts, (n, D) each; one part at a time is in memory.
 
         Raises:
-            GanpipeError: see `of`.
+            GanpipeError: see `fit`.
         """
         merged: Gaussian | None = None
         for part in parts:
-            merged = cls.of(part) if merged is None else merged.merge(cls.of(part))
+            merged = cls.fit(part) if merged is None else merged.merge(cls.fit(part))
         if merged is None:
             raise GanpipeError("a Gaussian needs features of at least one image, got none")
         return merged
@@ -109,7 +109,7 @@ def gaussian_distance(first: Gaussian, second: Gaussian) -> float:
 
 def fid(real_ND: np.ndarray, generated_MD: np.ndarray) -> float:
     """Fréchet distance of features (Heusel 2017, arXiv 1706.08500)."""
-    return gaussian_distance(Gaussian.of(real_ND), Gaussian.of(generated_MD))
+    return gaussian_distance(Gaussian.fit(real_ND), Gaussian.fit(generated_MD))
 
 
 def frechet_distance(mean1_D: np.ndarray, cov1_DD: np.ndarray, mean2_D: np.ndarray, cov2_DD: np.ndarray) -> float:

@@ -53,7 +53,7 @@ class Subject:
 
     @cached_property
     def seeds(self) -> Sequence[int]:
-        """Of the samples, M."""
+        """Seeds of the samples, M of them."""
         return sample_seeds(self.settings.seed, self.settings.num_samples)
 
     def field_reader(self, names: Sequence[str]) -> FieldReader:

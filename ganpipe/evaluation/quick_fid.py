@@ -63,4 +63,4 @@ class QuickFid:
         given = field_reader(gan, dataset, reference.indices_N, quick.seed, gan.given)
         inputs = SampleInputs(seeds, given)
         features_ND = sample_features(gan, progress, extractor, inputs, self._settings.batch_size)
-        return rounded(gaussian_distance(reference_for(gan, reference).gaussian, Gaussian.of(features_ND)))
+        return rounded(gaussian_distance(reference_for(gan, reference).gaussian, Gaussian.fit(features_ND)))

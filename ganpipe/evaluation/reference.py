@@ -55,7 +55,7 @@ class Reference:
     @cached_property
     def gaussian(self) -> Gaussian:
         """Fitted to the features."""
-        return Gaussian.of(self.features_ND)
+        return Gaussian.fit(self.features_ND)
 
     def labels_for(self, num_samples: int) -> np.ndarray | None:
         """Labels for generated images: those of the real images in turn, (num_samples,); None without labels."""

@@ -44,7 +44,7 @@ def not_seeing(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
 
 
 def not_reading(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
-    """Address -> why, of each of `hosts` that cannot read the shards by their URLs."""
+    """Address -> reason, for each of `hosts` that cannot read the shards by their URLs."""
     return {address: reason for address, reason in _on_each(_try_to_read, shards, hosts).items() if reason}
 
 

@@ -36,7 +36,7 @@ def test_equals_scipys_answer(num_features: int, condition: float) -> None:
 def test_features_and_their_covariances_give_the_same_distance_as_scipy() -> None:
     first, second = RANDOM.normal(size=(300, 40)) @ covariance(40), RANDOM.normal(0.1, 1, size=(500, 40))
     by_matrices = with_scipy(first.mean(0), np.cov(first.T), second.mean(0), np.cov(second.T))
-    assert gaussian_distance(Gaussian.of(first), Gaussian.of(second)) == pytest.approx(by_matrices, rel=1e-8)
+    assert gaussian_distance(Gaussian.fit(first), Gaussian.fit(second)) == pytest.approx(by_matrices, rel=1e-8)
     assert frechet_distance(first.mean(0), np.cov(first.T), second.mean(0), np.cov(second.T)) == pytest.approx(
         by_matrices, rel=1e-8
     )
@@ -55,7 +55,7 @@ def test_closed_form_for_commuting_covariances() -> None:
 def test_few_samples_and_singular_covariances(num_samples: tuple[int, int]) -> None:
     """In 100 dimensions; the distance in the samples' span, where a root can be checked, is the same."""
     first, second = (RANDOM.normal(size=(num, 100)) for num in num_samples)
-    by_features = gaussian_distance(Gaussian.of(first), Gaussian.of(second))
+    by_features = gaussian_distance(Gaussian.fit(first), Gaussian.fit(second))
     by_matrices = frechet_distance(first.mean(0), np.cov(first.T), second.mean(0), np.cov(second.T))
     # tr sqrt(C1 C2) from the eigenvalues of A B' B A' over the samples: symmetric, so sqrtm is not needed.
     a, b = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (first, second))
@@ -68,7 +68,7 @@ def test_few_samples_and_singular_covariances(num_samples: tuple[int, int]) -> N
 
 def test_never_negative_and_zero_for_equal_gaussians() -> None:
     features = RANDOM.normal(size=(50, 200)).astype(np.float32) * 1e3
-    gaussian = Gaussian.of(features)
+    gaussian = Gaussian.fit(features)
     assert 0 <= gaussian_distance(gaussian, gaussian) <= 1e-6
     cov = np.cov(features.T)
     assert 0 <= frechet_distance(features[0], cov, features[0], cov) <= 1e-4  # of a trace of 2e8
@@ -78,7 +78,7 @@ def test_never_negative_and_zero_for_equal_gaussians() -> None:
 
 def test_a_gaussian_in_parts_is_that_of_the_whole() -> None:
     features = RANDOM.normal(5, 2, size=(1000, 30)).astype(np.float32)
-    whole, streamed = Gaussian.of(features), Gaussian.stream(np.split(features, [1, 10, 11, 500, 990]))
+    whole, streamed = Gaussian.fit(features), Gaussian.fit_parts(np.split(features, [1, 10, 11, 500, 990]))
     assert streamed.num_samples == 1000
     assert streamed.scatter_RD.shape == (30, 30)
     np.testing.assert_allclose(streamed.mean_D, whole.mean_D, rtol=1e-12)
@@ -102,6 +102,6 @@ def test_what_is_no_gaussian_is_refused(arguments: tuple[np.ndarray, ...], messa
 
 def test_too_few_or_broken_features_are_refused() -> None:
     with pytest.raises(GanpipeError, match="2 or more"):
-        gaussian_distance(Gaussian.of(np.ones((1, 4))), Gaussian.of(np.ones((3, 4))))
+        gaussian_distance(Gaussian.fit(np.ones((1, 4))), Gaussian.fit(np.ones((3, 4))))
     with pytest.raises(GanpipeError, match="not finite"):
-        Gaussian.of(np.array([[1.0, np.inf]]))
+        Gaussian.fit(np.array([[1.0, np.inf]]))

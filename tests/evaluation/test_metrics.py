@@ -311,14 +311,14 @@ def test_a_classifier_is_that_of_the_definition() -> None:
     others = normal(50, 5)
     distances = np.einsum("nkd,de,nke->nk", others[:, None] - means, inverse, others[:, None] - means)
     found = classes[(np.log([(labels == label).mean() for label in classes]) - 0.5 * distances).argmax(1)]
-    assert LinearDiscriminant.of(features, labels).accuracy(others, found) == 1
+    assert LinearDiscriminant.fit(features, labels).accuracy(others, found) == 1
 
 
 def test_a_classifier_of_fewer_images_than_features_or_of_equal_ones_is_finite() -> None:
     features, labels = normal(6, 40), np.array([0, 1, 0, 1, 0, 1])
-    assert LinearDiscriminant.of(features, labels).accuracy(features, labels) == 1
+    assert LinearDiscriminant.fit(features, labels).accuracy(features, labels) == 1
     flat = np.repeat([[0.0, 0.0], [1.0, 0.0]], 3, axis=0)
-    assert LinearDiscriminant.of(flat, np.repeat([7, 9], 3)).accuracy(flat, np.repeat([7, 9], 3)) == 1
+    assert LinearDiscriminant.fit(flat, np.repeat([7, 9], 3)).accuracy(flat, np.repeat([7, 9], 3)) == 1
 
 
 # -- distributions

@@ -19,4 +19,4 @@ class Fid(Metric):
     tells = "Fréchet distance between features of generated and of real images"
 
     def compute(self, measured: Measured) -> float:
-        return gaussian_distance(measured.real.gaussian, Gaussian.of(measured.features_MD))
+        return gaussian_distance(measured.real.gaussian, Gaussian.fit(measured.features_MD))
