@@ -6,8 +6,6 @@ import base64
 import io
 import json
 import random
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow_parts import ask, model_server
+from picture_parts import png, with_header
 from PIL import Image, PngImagePlugin
 from toy_gans import SOURCES, build_toy, toy, toys
 
@@ -52,12 +51,6 @@ def sayer(packages: dict[str, Path]) -> Generator:
     return Generator(package_files(packages["toy_sayer"]), "cpu")
 
 
-def png(image: Image.Image, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG", **options)
-    return file.getvalue()
-
-
 def sketch(mode: str = "RGB", size: int = 8, seed: int = 0) -> Image.Image:
     """Random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
@@ -67,14 +60,6 @@ def sketch(mode: str = "RGB", size: int = 8, seed: int = 0) -> Image.Image:
 def negative(image: Image.Image, size: int) -> np.ndarray:
     pixels_HWC = 255 - np.asarray(image.convert("RGB"))
     return pixels_HWC.repeat(size // image.width, 0).repeat(size // image.width, 1)
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def with_header(content: bytes, width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
-    return content[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)) + content[33:]
 
 
 def test_an_image_of_a_row_is_what_the_network_sees(painter: Generator) -> None:

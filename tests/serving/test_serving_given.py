@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser, Page
+from picture_parts import png, with_header
 from PIL import Image
 from serving_parts import NAME, Answer, Registry, Served, served
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
-from test_given_images import png, with_header
 from toy_gans import build_toy, toys
 
 from ganpipe.fields import Picture
