@@ -27,7 +27,7 @@ from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.measured import Subject
 from ganpipe.evaluation.reference import compute_reference
 from ganpipe.evaluation.settings import EvaluateSettings
-from ganpipe.registry.card import card
+from ganpipe.packaging.card import card
 from ganpipe.registry.settings import RegisterSettings
 
 settings = EvaluateSettings(resize=32, num_samples=20, num_real=20, kid_subsets=1, kid_subset_size=10)
