@@ -14,8 +14,8 @@ import pytest
 import safetensors.torch
 import torch
 from registry_parts import NAME, tracker_in
-from test_training_kept import make_loop as make_pooled_loop
-from test_training_kept import pools_of
+from test_kept import make_loop as make_pooled_loop
+from test_kept import pools_of
 from training_parts import SMALL, SPEC, case_of, given_to, make_loop, packaged
 
 import ganpipe.training.state
