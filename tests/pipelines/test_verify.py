@@ -13,7 +13,7 @@ import yaml
 from projects import Project
 
 from ganpipe import services
-from ganpipe.registry.verification import Finding, compare, one, verdict
+from ganpipe.registry.verification import Finding, compare, compare_value, verdict
 from ganpipe.tracking import lineage
 from ganpipe.tracking.runs import STAGE_TAG, Tracker, find_runs
 
@@ -35,8 +35,8 @@ def test_values_are_compared_key_by_key(registered, here, expected):
 
 
 def test_the_whole_is_the_same_only_where_everything_is():
-    same, unknown = one("p", "x", "x"), one("p", "x", None, "it is away")
-    differs = one("p", "x", "y")
+    same, unknown = compare_value("p", "x", "x"), compare_value("p", "x", None, "it is away")
+    differs = compare_value("p", "x", "y")
     assert unknown.text == "unknown  p: registered x, here it is away"
     assert [verdict(items) for items in ([same], [same, unknown], [same, unknown, differs])] == [
         "same",
