@@ -56,7 +56,7 @@ class Registry:
         """
         folder = self.root / f"built-{gan}-{seed}"
         built = folder / "package" if folder.exists() else build(folder, gan, seed=seed, classes=classes)
-        with mock.patch.object(package, "papers", return_value={}):
+        with mock.patch.object(package, "files_for_people", return_value={}):
             model = package.log_model(self.client, self._run_id, built, gan)
         if card:
             place = self.root / "card" / "artifacts"
