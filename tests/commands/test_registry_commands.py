@@ -136,13 +136,13 @@ def test_a_server_that_is_away_gets_one_line(desktop: Path, capsys: Capture, mon
 
 
 @pytest.fixture
-def unmet(tmp_path: Path, prepared: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def unmet(tmp_path: Path, empty_registry: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout whose only version does not keep the gate's condition, as a first run on other data may end."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = checkout(tmp_path, monkeypatch)
     (root / "mlflow.db").unlink()
     condition = {"fid_x": {"max": 20}}
-    Desk(tracker_in(root, prepared[0]), prepared[1]).register(40.0, conditions=condition)
+    Desk(tracker_in(root, empty_registry[0]), empty_registry[1]).register(40.0, conditions=condition)
     params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     params["register"]["conditions"] = condition
     (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")

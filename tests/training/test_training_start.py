@@ -323,8 +323,8 @@ def test_a_version_by_number_and_no_alias(registry: Tracker, tmp_path: Path) -> 
         with pytest.raises(GanpipeError) as refused:
             found(alias)
         assert str(refused.value) == (
-            f"train.start_from: got '{alias}', an alias; an alias may move to another version, and the training could "
-            f"not be repeated then; now it points to version 1: write models:/{NAME}/1"
+            f"train.start_from: got '{alias}', an alias; an alias may move to another version, and then the training "
+            f"could not be repeated; now it points to version 1: write models:/{NAME}/1"
         )
     with pytest.raises(GanpipeError, match=f"{NAME} has no such alias now .*: write models:/{NAME}/NUMBER"):
         found("@best")
