@@ -101,7 +101,7 @@ CASES: dict[str, Case] = {
     "dcgan": Case({**_WIDTHS, "num_latents": 16}),
     "cgan": Case({"latent_width": 64, "label_width": 64, "generator_width": 256, "discriminator_width": 100}),
     "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}, num_batches=1000),
-    "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "recognition_width": 16}),
+    "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "dense_width": 64, "recognition_width": 16}),
     "progan": Case({"generator_width": 4, "critic_width": 4, "num_latents": 16}, num_batches=300, sees_the_batch=True),
     "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_batches=300),
     "cyclegan": Case(

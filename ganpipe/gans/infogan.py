@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from ..fields import Fields, Label, Number
 from ..losses.adversarial import wide
-from ..networks import dcgan
+from ..networks import dcgan, infogan
 from .base import Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
 from .optimizers import Adam
 from .pair import AdversarialPair
 
 
 class InfoganSettings(GanConfig):
-    """Appendix C.1, with DCGAN's networks."""
+    """Appendix C.1."""
 
     num_latents: int = Field(default=62, ge=1)
     """Z, the size of the noise beside the codes, standard normal."""
@@ -31,6 +31,8 @@ class InfoganSettings(GanConfig):
     """Feature maps before the generator's last layer."""
     discriminator_width: int = Field(default=64, ge=1)
     """Feature maps after the first layer of the trunk that discriminator and recognition network share."""
+    dense_width: int = Field(default=1024, ge=1)
+    """Units of the generator's first layer and of the trunk's last layer."""
     recognition_width: int = Field(default=128, ge=1)
     """Units of the recognition network's hidden layer."""
     category_weight: float = Field(default=1.0, ge=0)
@@ -54,16 +56,12 @@ class Infogan(AdversarialPair):
     def __init__(self, config: InfoganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
         num_inputs = config.num_latents + config.num_categories + config.num_numbers
-        self.generator = dcgan.generator(num_inputs, data.image_size, data.channels, config.generator_width)
-        whole = dcgan.discriminator(data.image_size, data.channels, config.discriminator_width)
-        self.trunk, self.discriminator = whole[:-2], whole[-2:]
-        num_features = whole[-2].in_features
-        assert isinstance(num_features, int)
-        self.recognition = nn.Sequential(
-            nn.Linear(num_features, config.recognition_width),
-            nn.LeakyReLU(0.1),
-            nn.Linear(config.recognition_width, config.num_categories + 2 * config.num_numbers),
-        )
+        size, channels, dense_width = data.image_size, data.channels, config.dense_width
+        self.generator = infogan.generator(num_inputs, size, channels, config.generator_width, dense_width)
+        self.trunk = infogan.trunk(size, channels, config.discriminator_width, dense_width)
+        self.discriminator = nn.Sequential(nn.Linear(dense_width, 1), nn.Flatten(0))
+        num_outputs = config.num_categories + 2 * config.num_numbers
+        self.recognition = infogan.recognition(dense_width, config.recognition_width, num_outputs)
         dcgan.initialise(self)
 
     @classmethod
