@@ -110,7 +110,7 @@ def markdown(found: dict[str, Any], num_moves: int = 10) -> str:
         cells = [number, aliases, *values, item["protocol"][:12] or "-", item["commit"][:8] or "-"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", "## Moves", "", "| when | alias | from | to | how | why |", "|---|---|---|---|---|---|"]
-    for move in reversed(found["trail"][-num_moves:]):
+    for move in reversed(found["history"][-num_moves:]):
         ends = [f"version {move[end]}" if move[end] is not None else "none" for end in ("from", "to")]
         how = f"{move['how']} by {move['by']}"
         cells = [move["at"][:19], move["alias"], *ends, how, move["why"]]

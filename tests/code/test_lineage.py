@@ -86,7 +86,7 @@ def test_what_each_stage_does_not_use_is_not_in_its_list() -> None:
     assert "ganpipe/losses/penalties.py" not in lists["train"]
     assert "ganpipe/losses/penalties.py" in code_of("train", "wgan_gp")
     assert {file for file in lists["ingest"] if "/sources/" in file} == {
-        f"ganpipe/data/sources/{name}.py" for name in ("__init__", "base", "mnist")
+        f"ganpipe/data/sources/{name}.py" for name in ("__init__", "base", "files", "mnist")
     }
     assert not {file for file in lists["ingest"] if file.startswith("ganpipe/training")}
     assert {file for file in lists["ingest"] if file.startswith("ganpipe/evaluation")} == {

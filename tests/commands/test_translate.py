@@ -212,7 +212,7 @@ def test_no_image_is_written_over(folder: Path, capsys: Capture) -> None:
 def test_sample_says_what_translates(folder: Path, capsys: Capture) -> None:
     assert main(["sample", "--model", "toy_painter/package", "--out", str(folder / "grid.png")]) == 2
     said = capsys.readouterr().err
-    assert "makes images of other images (sketch); `ganpipe translate --model toy_painter/package --input DIR" in said
+    assert "makes images of other images (sketch); to give it your images: `ganpipe translate --model" in said
 
 
 def test_sample_takes_words_and_codes(folder: Path, capsys: Capture) -> None:

@@ -87,7 +87,7 @@ def test_a_packed_checkpoint_is_not_unpacked(store: CheckpointStore) -> None:
         for entry in old.infolist():
             new.writestr(entry.filename, old.read(entry.filename))
     path.write_bytes(packed.getvalue())
-    with pytest.raises(GanpipeError, match="is packed"):
+    with pytest.raises(GanpipeError, match="is compressed"):
         load(store, make_loop("gan").state)
 
 
