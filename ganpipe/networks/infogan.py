@@ -1,7 +1,5 @@
 """The networks of InfoGAN for MNIST (Chen 2016, arXiv 1606.03657, table 1), for any power-of-two image size.
 
-Layer norm after dense layers in place of batch norm: a worker's share of a batch may be a single sample.
-
 Legend: N samples, Z size of noise and codes together, D units of the dense layer, C channels, H = W image size.
 """
 
@@ -11,6 +9,8 @@ import itertools
 import math
 
 from torch import nn
+
+from .norms import DenseBatchNorm
 
 START = 8
 """Side of the smallest feature maps; 7 in the paper, whose images have 28 pixels."""
@@ -29,7 +29,7 @@ def generator(num_inputs: int, image_size: int, channels: int, width: int, dense
     the last layer (64 in the paper), `dense_width` D (1024).
     """
     widths = _widths(image_size, width)[::-1]
-    layers: list[nn.Module] = [nn.Linear(num_inputs, dense_width, bias=False), nn.LayerNorm(dense_width), nn.ReLU()]
+    layers: list[nn.Module] = [nn.Linear(num_inputs, dense_width, bias=False), DenseBatchNorm(dense_width), nn.ReLU()]
     layers += [nn.Linear(dense_width, widths[0] * START**2, bias=False), nn.Unflatten(1, (widths[0], START, START))]
     layers += [nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
     for num_in, num_out in itertools.pairwise(widths):
@@ -49,10 +49,10 @@ def trunk(image_size: int, channels: int, width: int, dense_width: int) -> nn.Se
         layers += [nn.Conv2d(num_in, num_out, 4, 2, 1, bias=False), nn.BatchNorm2d(num_out)]
         layers.append(nn.LeakyReLU(_SLOPE, inplace=True))
     layers += [nn.Flatten(), nn.Linear(widths[-1] * START**2, dense_width, bias=False)]
-    return nn.Sequential(*layers, nn.LayerNorm(dense_width), nn.LeakyReLU(_SLOPE, inplace=True))
+    return nn.Sequential(*layers, DenseBatchNorm(dense_width), nn.LeakyReLU(_SLOPE, inplace=True))
 
 
 def recognition(dense_width: int, width: int, num_outputs: int) -> nn.Sequential:
     """(N, D) -> (N, num_outputs); `width` units in between (128 in the paper)."""
-    hidden = [nn.Linear(dense_width, width, bias=False), nn.LayerNorm(width), nn.LeakyReLU(_SLOPE, inplace=True)]
+    hidden = [nn.Linear(dense_width, width, bias=False), DenseBatchNorm(width), nn.LeakyReLU(_SLOPE, inplace=True)]
     return nn.Sequential(*hidden, nn.Linear(width, num_outputs))

@@ -1,8 +1,12 @@
-"""Normalisations whose gradients are right in every memory layout."""
+"""Normalisations where torch's own are wrong or refuse: in some memory layouts, and for a single sample.
+
+Legend: N samples, D units.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def instance_norm(maps: int) -> nn.GroupNorm:
@@ -12,3 +16,17 @@ def instance_norm(maps: int) -> nn.GroupNorm:
     channels-last and the batch has more than one image (torch 2.13.0). tests/gans/test_norms.py shows it.
     """
     return nn.GroupNorm(maps, maps)
+
+
+class DenseBatchNorm(nn.BatchNorm1d):
+    """Batch norm of (N, D) that also takes a single sample, as a micro-batch may be.
+
+    A batch of one has no variance, so that sample is normalised by the running statistics.
+    """
+
+    def forward(self, hidden_ND: Tensor) -> Tensor:
+        if self.training and len(hidden_ND) == 1:
+            return F.batch_norm(
+                hidden_ND, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(hidden_ND)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ganpipe.networks.norms import instance_norm
+from ganpipe.networks.norms import DenseBatchNorm, instance_norm
 
 RANDOM = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(16, 4, 16, 16, dtype=torch.float64, generator=RANDOM)
@@ -38,3 +38,12 @@ def test_it_is_instance_norm() -> None:
 def test_torchs_own_still_goes_wrong() -> None:
     """When this fails, torch has been mended, and `networks/norms.py` may take torch's."""
     assert disagreement(nn.InstanceNorm2d(4, affine=True)) > 0.1
+
+
+def test_a_dense_batch_norm_takes_a_single_sample_too() -> None:
+    norm, torchs_own = DenseBatchNorm(5), nn.BatchNorm1d(5)
+    samples = torch.randn(8, 5, generator=RANDOM)
+    assert torch.equal(norm(samples), torchs_own(samples))
+    expected = torchs_own.eval()(samples[:1])
+    assert torch.equal(norm(samples[:1]), expected)
+    assert torch.equal(norm.running_mean, torchs_own.running_mean)
