@@ -99,7 +99,7 @@ def test_a_run_by_parameters_is_an_experiment_with_its_artifacts(deployed, first
     assert run["name"] in experiments
     tasks = _api(deployed, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
     assert {task["name"]: task["state_name"] for task in tasks} == {
-        name: "Cached" if name in ("ingest", "reference") else "Completed" for name in STAGES
+        name: "Cached" if name in ("code", "ingest", "reference") else "Completed" for name in STAGES
     }
     artifacts = _artifacts(deployed, run["id"])
     table = json.loads(artifacts["evaluate-metrics"]["data"])
@@ -220,7 +220,9 @@ def test_a_webhook_hears_of_champions_and_failures(deployed, first_run):
         "why": champion["why"],
     }
     assert promotion in champion["why"]
-    (failure,) = [told for told in heard if "flow" in told]
+    failures = [told for told in heard if "flow" in told]
+    assert len(failures) == 1, failures
+    (failure,) = failures
     assert (failure["event"], failure["flow"]) == ("prefect.flow-run.Failed", "pipeline")
 
 

@@ -1,0 +1,55 @@
+"""docs/gans.md has a section for every GAN, and its commands set what there is to set."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from page_parts import DOCS, blocks
+from ruamel.yaml import YAML
+
+from ganpipe import gans
+from ganpipe.params import load_params
+
+PAGE = "gans.md"
+ROOT = Path(__file__).parents[2]
+
+
+def commands() -> dict[str, list[str]]:
+    """Its experiments by GAN, as words; a line that ends in a backslash goes on."""
+    found = {}
+    for language, _, text in blocks(PAGE):
+        for line in text.replace("\\\n", " ").splitlines() if language == "sh" else []:
+            words = shlex.split(line)
+            if words[:3] == ["dvc", "exp", "run"]:
+                settings = dict(word.split("=", 1) for word in words[3:] if "=" in word)
+                found[settings["train.gan"]] = words[3:]
+    return found
+
+
+def test_every_gan_has_a_section() -> None:
+    headings = re.findall(r"^## `(\w+)`", (DOCS / PAGE).read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(headings) == gans.names()
+    assert sorted(commands()) == gans.names()
+
+
+@pytest.mark.parametrize("name", gans.names())
+def test_its_settings_are_valid(name: str, tmp_path: Path) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load(ROOT / "params.yaml")
+    words = commands()[name]
+    assert words[0::2] == ["-S"] * (len(words) // 2)
+    for word in words[1::2]:
+        key, _, value = word.partition("=")
+        *sections, last = key.split(".")
+        section = params
+        for part in sections:
+            section = section[part]
+        assert last in section, f"{key} is no setting"
+        section[last] = yaml.load(value)
+    writer = YAML()
+    writer.dump(params, tmp_path / "params.yaml")
+    loaded = load_params(tmp_path / "params.yaml")
+    assert loaded.train.gan == name
