@@ -95,14 +95,19 @@ class Case:
 
 
 _WIDTHS = {"generator_width": 8, "discriminator_width": 8}
+_FAST_ADAMS = {f"adam_{player}": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.99} for player in ("generator", "critic")}
 _PAIRS = DataSpec({name: Picture(size=16, channels=1) for name in ("source", "target")}, "target")
 CASES: dict[str, Case] = {
     "gan": Case({"generator_width": 64, "discriminator_width": 64, "num_latents": 16}),
-    "dcgan": Case({**_WIDTHS, "num_latents": 16}),
+    "dcgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=300),
     "cgan": Case({"latent_width": 64, "label_width": 64, "generator_width": 256, "discriminator_width": 100}),
     "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}, num_batches=1000),
     "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "dense_width": 64, "recognition_width": 16}),
-    "progan": Case({"generator_width": 4, "critic_width": 4, "num_latents": 16}, num_batches=300, sees_the_batch=True),
+    "progan": Case(
+        {"generator_width": 8, "critic_width": 8, "num_latents": 16, "growing": 0.2, **_FAST_ADAMS},
+        num_batches=200,
+        sees_the_batch=True,
+    ),
     "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_batches=300),
     "cyclegan": Case(
         {"generator_width": 4, "discriminator_width": 4, "num_blocks": 1}, inverted_blobs, num_batches=100
