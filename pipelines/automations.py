@@ -50,9 +50,13 @@ def install(webhook: str | None = None, pending_seconds: int = PENDING_FOR_SECON
         wanted += [_champion_changed(block), _run_failed(block)]
     with get_client(sync_client=True) as client:
         for automation in wanted:
-            for earlier in client.read_automations_by_name(automation.name):
-                client.delete_automation(earlier.id)
-            client.create_automation(automation)
+            found = client.read_automations_by_name(automation.name)
+            if found:  # not deleted and made anew: the server's triggers may know both for a while, and act for both
+                client.update_automation(found[0].id, automation)
+            else:
+                client.create_automation(automation)
+            for other in found[1:]:
+                client.delete_automation(other.id)
     return [automation.name for automation in wanted]
 
 
