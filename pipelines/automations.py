@@ -51,7 +51,7 @@ def install(webhook: str | None = None, pending_seconds: int = PENDING_FOR_SECON
     with get_client(sync_client=True) as client:
         for automation in wanted:
             found = client.read_automations_by_name(automation.name)
-            if found:  # not deleted and made anew: the server's triggers may know both for a while, and act for both
+            if found:
                 client.update_automation(found[0].id, automation)
             else:
                 client.create_automation(automation)
