@@ -105,15 +105,15 @@ CASES: dict[str, Case] = {
     "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "dense_width": 64, "recognition_width": 16}),
     "progan": Case(
         {"generator_width": 8, "critic_width": 8, "num_latents": 16, "growing": 0.2, **_FAST_ADAMS},
-        num_batches=200,
+        num_batches=180,
         sees_the_batch=True,
     ),
-    "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_batches=300),
+    "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_batches=150),
     "cyclegan": Case(
-        {"generator_width": 4, "discriminator_width": 4, "num_blocks": 1}, inverted_blobs, num_batches=100
+        {"generator_width": 4, "discriminator_width": 4, "num_blocks": 1}, inverted_blobs, num_batches=60
     ),
     "srgan": Case(
-        {**_WIDTHS, "num_blocks": 1, "adam_generator": {"lr": 2e-3, "beta1": 0.9, "beta2": 0.999}}, num_batches=150
+        {**_WIDTHS, "num_blocks": 1, "adam_generator": {"lr": 2e-3, "beta1": 0.9, "beta2": 0.999}}, num_batches=80
     ),
 }
 """A GAN that is not here is trained on blobs with its own settings."""
