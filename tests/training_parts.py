@@ -109,9 +109,7 @@ CASES: dict[str, Case] = {
         sees_the_batch=True,
     ),
     "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_batches=150),
-    "cyclegan": Case(
-        {"generator_width": 4, "discriminator_width": 4, "num_blocks": 1}, inverted_blobs, num_batches=60
-    ),
+    "cyclegan": Case({"generator_width": 4, "discriminator_width": 4, "num_blocks": 1}, inverted_blobs, num_batches=60),
     "srgan": Case(
         {**_WIDTHS, "num_blocks": 1, "adam_generator": {"lr": 2e-3, "beta1": 0.9, "beta2": 0.999}}, num_batches=80
     ),

@@ -16,8 +16,6 @@ from projects import SOURCE, Project, add_makefile, make_project
 from ganpipe import processes
 from ganpipe.service_kinds import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
-
 PAGE = SOURCE / "docs" / "operations.md"
 FENCE = re.compile(r"^## (?P<title>[^\n]+)$|^```sh(?P<own> own terminal)?\n(?P<body>.*?)^```$", re.M | re.S)
 
@@ -134,6 +132,8 @@ def terminals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminals]:
         project.run("ganpipe", "down")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_every_command_of_the_runbook(terminals: Terminals) -> None:
     said: dict[str, str] = {}
     for block in blocks(PAGE.read_text(encoding="utf-8")):
