@@ -54,7 +54,7 @@ def test_another_size(trained: Project) -> None:
     trained.set("register.not_comparable", "replace")
     trained.dvc("repro")
     assert "models:/ganpipe-mnist/3 @challenger @champion" in said(trained, "summary")
-    assert "data.image_size" in said(trained, "compare", "1", "@champion", "--out", "pair.html")
+    assert "data.fields.image.size" in said(trained, "compare", "1", "@champion", "--out", "pair.html")
     # Back to what the first champion was made from: it is the one that fits no longer.
     assert "champion moved from version 3 to version 1" in said(trained, "rollback")
     # The setting decides in `promote`, too.
