@@ -1,0 +1,264 @@
+"""`make bench-gans`: every GAN on the same data for the same time, as the tables of docs/gans.md.
+
+    python -m benchmarks.gans                                  # all that is missing: 4 minutes a row, hours in all
+    python -m benchmarks.gans dcgan lsgan --data mnist         # these rows anew
+    python -m benchmarks.gans dcgan --data mnist --seconds 60 --out /tmp/try gans.dcgan.num_latents=32
+                                                               # a trial: nothing is written to the page
+
+Each GAN trains in this process with its defaults, as a worker of `ganpipe train` does, but without Ray and MLflow. How many
+images it has time for is measured first, because schedules and stages are shares of a training's length. A row is kept
+in benchmarks/gans.json as soon as it is there, and is not measured again unless it is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from ganpipe import gans
+from ganpipe.cpus import usable_cpus
+from ganpipe.data import sources
+from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.loading.cache import Dataset, open_dataset
+from ganpipe.data.settings import DataSettings
+from ganpipe.errors import GanpipeError
+from ganpipe.evaluation.evaluate import Evaluation, evaluate
+from ganpipe.evaluation.extractors import efficientnet_lite0
+from ganpipe.evaluation.measured import Subject
+from ganpipe.evaluation.reference import cached_reference
+from ganpipe.evaluation.settings import EvaluateSettings
+from ganpipe.gans.base import Gan, GanConfig
+from ganpipe.section import parse
+from ganpipe.training.feed import data_spec_of
+from ganpipe.training.settings import TrainSettings
+from ganpipe.training.state import TrainingState
+from ganpipe.training.worker import TrainingJob, run_training
+
+from .__main__ import commit, machine
+from .checkout import ROOT
+
+RESULTS, PAGE, STRIPS = ROOT / "benchmarks" / "gans.json", ROOT / "docs" / "gans.md", ROOT / "docs" / "images" / "gans"
+BEGIN, END = "<!-- table: make bench-gans -->", "<!-- end of table -->"
+SECONDS = 240.0
+_PILOT = 0.08
+"""Share of the time that finding the speed may take."""
+_STRIP_SAMPLES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A dataset that some GANs are compared on, made without a download site.
+
+    Attributes:
+        settings, source: `data:` and the section of its source.
+        evaluate: how many images are compared.
+    """
+
+    settings: dict[str, Any]
+    source: dict[str, Any] = dataclasses.field(default_factory=dict)
+    evaluate: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_COLOUR = {"image_size": 32, "channels": 3, "background": "white", "validation_fraction": 0.1}
+_FEW = {"num_samples": 4000, "num_real": 4000, "kid_subset_size": 500}
+DATA = {
+    "mnist": Data({"source": "mnist", "image_size": 32, "channels": 1}),
+    "openmoji": Data({"source": "openmoji", **_COLOUR}, evaluate=_FEW),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a row is made from: a GAN, a dataset, and `gans.<name>.*` and `train.*` settings that are no defaults."""
+
+    gan: str
+    data: str
+    seconds: float = SECONDS
+    overrides: tuple[str, ...] = ()
+
+    def settings(self, section: str) -> dict[str, Any]:
+        """The overrides below `section`, nested."""
+        found: dict[str, Any] = {}
+        for override in self.overrides:
+            key, _, value = override.partition("=")
+            if key.startswith(f"{section}."):
+                *parts, last = key.removeprefix(f"{section}.").split(".")
+                place = found
+                for part in parts:
+                    place = place.setdefault(part, {})
+                place[last] = YAML(typ="safe", pure=True).load(value)
+        return found
+
+    def config(self) -> GanConfig:
+        """The GAN's settings."""
+        config_class, prefix = gans.load(self.gan).Config, f"gans.{self.gan}"
+        return parse(config_class, _merged(config_class().model_dump(), self.settings(prefix)), prefix)
+
+    def train_settings(self, num_images: int) -> TrainSettings:
+        """As params.yaml has them, without checkpoints."""
+        values = {"gan": self.gan, "num_images": num_images, "checkpoint_every": 10**9, **self.settings("train")}
+        return parse(TrainSettings, values, prefix="train")
+
+    def command(self, num_images: int) -> str:
+        """What makes this generator by the pipeline."""
+        data = DATA[self.data]
+        values = {"train.gan": self.gan, "train.num_images": num_images, "tune.num_trials": 0}
+        values |= {f"data.{key}": value for key, value in data.settings.items() if self.data != "mnist"}
+        values |= {f"evaluate.{key}": value for key, value in data.evaluate.items()}
+        words = [f"{key}={value}" for key, value in values.items()] + list(self.overrides)
+        return " ".join(["dvc exp run", *[f"-S {word}" for word in words]])
+
+
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    nested = {k: _merged(first[k], v) for k, v in second.items() if isinstance(v, dict) and isinstance(first.get(k), dict)}
+    return {**first, **second, **nested}
+
+
+def shards(name: str, root: Path) -> Path:
+    """The dataset `name` as shards below `root`; made where it is not there yet."""
+    folder, data = root / name, DATA[name]
+    if not (folder / "manifest.json").exists():
+        source = sources.load(data.settings["source"])
+        write_shards(parse(DataSettings, data.settings, prefix="data"), source(parse(source.Settings, data.source, prefix="sources")), folder)
+    return folder
+
+
+def train_for(trial: Trial, folder: Path, shards_folder: Path) -> tuple[TrainingState, float]:
+    """Train about so many seconds, and return the seconds that it took."""
+    open_dataset(shards_folder, "train")  # decoding into the cache is no training
+
+    def run(num_images: int, name: str) -> tuple[TrainingState, float]:
+        settings = trial.train_settings(num_images)
+        place = str(folder / f"{name}-{num_images}")
+        job = TrainingJob(trial.gan, trial.gan, trial.config(), settings, str(shards_folder), place, usable_cpus())
+        start = time.perf_counter()
+        return run_training(job), time.perf_counter() - start
+
+    num_images = 8 * trial.train_settings(1).batch_size
+    _, taken = run(num_images, "warm-up")
+    while taken < trial.seconds * _PILOT:
+        num_images = int(num_images * min(4.0, max(1.5, 1.2 * trial.seconds * _PILOT / taken)))
+        _, taken = run(num_images, "pilot")
+    return run(int(num_images * trial.seconds / taken), "training")
+
+
+def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> Evaluation:
+    """The generator's metrics under the default protocol, and its figures."""
+    settings = parse(EvaluateSettings, DATA[trial.data].evaluate, prefix="evaluate")
+    extractor = efficientnet_lite0(settings.resize or 224)
+    reference = cached_reference(dataset, extractor, settings)
+    with state.averaged() as gan:
+        return evaluate(Subject(gan, state.progress, dataset, reference, extractor, settings, averaged=True))
+
+
+def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
+    """Train, measure, and write the picture of samples."""
+    shards_folder = shards(trial.data, root)
+    with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=root) as folder:
+        state, seconds = train_for(trial, Path(folder), shards_folder)
+    num_images = state.progress.images_seen
+    found = measured(trial, state, open_dataset(shards_folder, "train"))
+    pictures.mkdir(parents=True, exist_ok=True)
+    (pictures / f"{trial.gan}-{trial.data}.png").write_bytes(found.figures["samples"])
+    players = state.players.values()
+    return {
+        "gan": trial.gan,
+        "data": trial.data,
+        "images": num_images,
+        "seconds": round(seconds, 1),
+        "images_per_second": round(num_images / seconds, 1),
+        "parameters": sum(parameter.numel() for player in players for parameter in player.parameters()),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "metrics": dict(found.metrics),
+        "protocol": found.protocol.hash,
+        "command": trial.command(state.progress.num_images),
+        "commit": commit(),
+        "machine": machine(),
+    }
+
+
+def applies(name: str, data: str, root: Path) -> bool:
+    """Whether this GAN makes images of this dataset from noise (and labels): others need data of their own."""
+    gan: type[Gan] = gans.load(name)
+    try:
+        spec = data_spec_of(open_dataset(shards(data, root), "train").manifest)
+        gan.check(gan.Config(), spec)
+        return all(kind.kind == "label" for kind in gan.conditions_for(gan.Config(), spec).values()) and not gan.directions
+    except GanpipeError:
+        return False
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """The page's tables: one per dataset, best FID first."""
+    parts = []
+    for data in DATA:
+        rows = sorted((r for r in results if r["data"] == data), key=lambda r: r["metrics"]["fid_efficientnet_lite0"])
+        if not rows:
+            continue
+        parts.append(f"\n### {data}\n")
+        parts.append(
+            "| GAN | FID | KID | precision | recall | images seen | images/s | parameters | memory |\n"
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+        )
+        for r in rows:
+            metrics = {key.removesuffix("_efficientnet_lite0"): value for key, value in r["metrics"].items()}
+            parts.append(
+                f"| [`{r['gan']}`](#{r['gan']}) | {metrics['fid']:.1f} | {metrics['kid']:.3g} | {metrics['precision']:.2f} "
+                f"| {metrics['recall']:.2f} | {r['images']:,} | {r['images_per_second']:,.0f} | {r['parameters']:,} "
+                f"| {r['peak_mib']:,} MiB |"
+            )
+        where = rows[0]["machine"]
+        parts.append(
+            f"\nProtocol {rows[0]['protocol']}; {where['processor']}, {where['cores']} cores, "
+            f"torch {where['versions']['torch']}; commits {', '.join(sorted({r['commit'] for r in rows}))}.\n"
+        )
+        parts += [f"`{r['gan']}`: `{r['command']}`\n\n![{r['gan']}](images/gans/{r['gan']}-{data}.png)\n" for r in rows]
+    return "\n".join(parts)
+
+
+def write(results: Sequence[dict[str, Any]]) -> None:
+    """Keep the rows, and put the tables between the page's marks."""
+    RESULTS.write_text(json.dumps(list(results), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gans", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("words", nargs="*", metavar="GAN | key=value", help="GANs (default: all), settings of a trial")
+    parser.add_argument("--data", choices=sorted(DATA), action="append", help="default: all")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of training; default {SECONDS:g}")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".ganpipe" / "bench-gans", help="where shards are kept")
+    parser.add_argument("--out", type=Path, help="a trial: rows and pictures go here, and not into the page")
+    options = parser.parse_args()
+    names = [word for word in options.words if "=" not in word]
+    overrides = tuple(word for word in options.words if "=" in word)
+    results = [] if options.out or not RESULTS.exists() else json.loads(RESULTS.read_text())
+    present = {(r["gan"], r["data"]) for r in results}
+    for name in names or gans.names():
+        for data in options.data or DATA:
+            if not applies(name, data, options.cache) or (not names and (name, data) in present):
+                continue
+            trial = Trial(name, data, options.seconds, overrides)
+            found = row(trial, options.cache, options.out or STRIPS)
+            print(json.dumps({key: found[key] for key in ("gan", "data", "images", "seconds", "metrics")}), flush=True)
+            if options.out:
+                with (options.out / "rows.jsonl").open("a") as file:
+                    file.write(json.dumps({**found, "overrides": overrides}) + "\n")
+            else:
+                results = [r for r in results if (r["gan"], r["data"]) != (name, data)] + [found]
+                write(results)
+
+
+if __name__ == "__main__":
+    main()
