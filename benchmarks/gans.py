@@ -5,9 +5,9 @@
     python -m benchmarks.gans dcgan --data mnist --seconds 60 --out /tmp/try gans.dcgan.num_latents=32
                                                                # a trial: nothing is written to the page
 
-Each GAN trains in this process with its defaults, as a worker of `ganpipe train` does, but without Ray and MLflow. How many
-images it has time for is measured first, because schedules and stages are shares of a training's length. A row is kept
-in benchmarks/gans.json as soon as it is there, and is not measured again unless it is named.
+Each GAN trains in this process with its defaults, as a worker of `ganpipe train` does, but without Ray and MLflow. How
+many images it has time for is measured first, because schedules and stages are shares of a training's length. A row is
+kept in benchmarks/gans.json as soon as it is there, and is not measured again unless it is named.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ class Trial:
 
 
 def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    nested = {k: _merged(first[k], v) for k, v in second.items() if isinstance(v, dict) and isinstance(first.get(k), dict)}
+    nested = {
+        k: _merged(first[k], v) for k, v in second.items() if isinstance(v, dict) and isinstance(first.get(k), dict)
+    }
     return {**first, **second, **nested}
 
 
@@ -128,7 +130,11 @@ def shards(name: str, root: Path) -> Path:
     folder, data = root / name, DATA[name]
     if not (folder / "manifest.json").exists():
         source = sources.load(data.settings["source"])
-        write_shards(parse(DataSettings, data.settings, prefix="data"), source(parse(source.Settings, data.source, prefix="sources")), folder)
+        write_shards(
+            parse(DataSettings, data.settings, prefix="data"),
+            source(parse(source.Settings, data.source, prefix="sources")),
+            folder,
+        )
     return folder
 
 
@@ -192,7 +198,9 @@ def applies(name: str, data: str, root: Path) -> bool:
     try:
         spec = data_spec_of(open_dataset(shards(data, root), "train").manifest)
         gan.check(gan.Config(), spec)
-        return all(kind.kind == "label" for kind in gan.conditions_for(gan.Config(), spec).values()) and not gan.directions
+        return (
+            all(kind.kind == "label" for kind in gan.conditions_for(gan.Config(), spec).values()) and not gan.directions
+        )
     except GanpipeError:
         return False
 
@@ -210,10 +218,10 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
         )
         for r in rows:
-            metrics = {key.removesuffix("_efficientnet_lite0"): value for key, value in r["metrics"].items()}
+            found = {key.removesuffix("_efficientnet_lite0"): value for key, value in r["metrics"].items()}
             parts.append(
-                f"| [`{r['gan']}`](#{r['gan']}) | {metrics['fid']:.1f} | {metrics['kid']:.3g} | {metrics['precision']:.2f} "
-                f"| {metrics['recall']:.2f} | {r['images']:,} | {r['images_per_second']:,.0f} | {r['parameters']:,} "
+                f"| [`{r['gan']}`](#{r['gan']}) | {found['fid']:.1f} | {found['kid']:.3g} | {found['precision']:.2f} "
+                f"| {found['recall']:.2f} | {r['images']:,} | {r['images_per_second']:,.0f} | {r['parameters']:,} "
                 f"| {r['peak_mib']:,} MiB |"
             )
         where = rows[0]["machine"]
