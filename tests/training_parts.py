@@ -96,6 +96,7 @@ class Case:
 
 _WIDTHS = {"generator_width": 8, "discriminator_width": 8}
 _FAST_ADAMS = {f"adam_{player}": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.99} for player in ("generator", "critic")}
+_CLIPPED = {"num_critic_updates": 2, "clip": 0.05}
 _PAIRS = DataSpec({name: Picture(size=16, channels=1) for name in ("source", "target")}, "target")
 CASES: dict[str, Case] = {
     "gan": Case({"generator_width": 64, "discriminator_width": 64, "num_latents": 16}),
@@ -113,6 +114,14 @@ CASES: dict[str, Case] = {
     "srgan": Case(
         {**_WIDTHS, "num_blocks": 1, "adam_generator": {"lr": 2e-3, "beta1": 0.9, "beta2": 0.999}}, num_batches=80
     ),
+    "lsgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=300),
+    "wgan": Case({"generator_width": 8, "critic_width": 8, "num_latents": 16, **_CLIPPED}, num_batches=900),
+    "fgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=350),
+    "bgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=450),
+    "gogan": Case(
+        {"generator_width": 8, "critic_width": 8, "num_latents": 16, "num_stages": 2, **_CLIPPED}, num_batches=900
+    ),
+    "r3gan": Case({"generator_width": 8, "discriminator_width": 4, "num_latents": 16}, num_batches=150),
 }
 """A GAN that is not here is trained on blobs with its own settings."""
 

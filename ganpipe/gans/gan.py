@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
+from ..losses.adversarial import minimax_generator, non_saturating
 from ..networks.mlp import image_discriminator, image_generator
 from .base import Batch, DataSpec, GanConfig
 from .optimizers import Adam
@@ -23,6 +24,8 @@ class GanSettings(GanConfig):
     """Z, the size of the latent vector."""
     latent: Literal["normal", "uniform"] = "normal"
     """Distribution of the latents: standard normal, or uniform in [-1, 1]."""
+    generator_loss: Literal["non_saturating", "minimax"] = "non_saturating"
+    """-E[log D(G(z))], whose gradient is strong early in training (section 3), or E[log(1 - D(G(z)))] of equation 1."""
     generator_width: int = Field(default=1024, ge=1)
     """Units of each of the generator's two hidden layers."""
     discriminator_width: int = Field(default=256, ge=1)
@@ -34,7 +37,7 @@ class GanSettings(GanConfig):
 
 
 class OriginalGan(AdversarialPair):
-    """Algorithm 1 with one discriminator update per step and the non-saturating generator loss."""
+    """Algorithm 1 with one discriminator update per step."""
 
     Config = GanSettings
     config: GanSettings
@@ -44,6 +47,7 @@ class OriginalGan(AdversarialPair):
         super().__init__(config, data)
         self.generator = image_generator(config.num_latents, [config.generator_width] * 2, data.image_shape)
         self.discriminator = image_discriminator(data.image_shape, [config.discriminator_width] * 2)
+        self.generator_loss = {"non_saturating": non_saturating, "minimax": minimax_generator}[config.generator_loss]
 
     def generate(self, batch: Batch) -> Tensor:
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents, self.config.latent))

@@ -26,6 +26,11 @@ def non_saturating(fake_logits: Tensor) -> Tensor:
     return F.softplus(-wide(fake_logits)).mean()
 
 
+def minimax_generator(fake_logits: Tensor) -> Tensor:
+    """E[log(1 - D(G(z)))]: the generator's side of Goodfellow 2014, eq. 1."""
+    return -F.softplus(wide(fake_logits)).mean()
+
+
 def wasserstein_critic(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """E[D(G(z))] - E[D(x)] (Arjovsky 2017, arXiv 1701.07875, eq. 2, negated to be minimised)."""
     return wide(fake_scores).mean() - wide(real_scores).mean()
@@ -36,11 +41,45 @@ def wasserstein_generator(fake_scores: Tensor) -> Tensor:
     return -wide(fake_scores).mean()
 
 
-def least_squares_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """E[(D(x) - 1)^2] + E[D(G(z))^2] (Mao 2016, arXiv 1611.04076, eq. 9 without its halves: b = c = 1, a = 0)."""
-    return (wide(real_scores) - 1).square().mean() + wide(fake_scores).square().mean()
+def least_squares_discriminator(
+    real_scores: Tensor, fake_scores: Tensor, real_target: float = 1.0, fake_target: float = 0.0
+) -> Tensor:
+    """E[(D(x) - b)^2] + E[(D(G(z)) - a)^2] (Mao 2016, arXiv 1611.04076, eq. 2 without its halves).
+
+    Args:
+        real_target: b.
+        fake_target: a.
+    """
+    return (wide(real_scores) - real_target).square().mean() + (wide(fake_scores) - fake_target).square().mean()
 
 
-def least_squares_generator(fake_scores: Tensor) -> Tensor:
-    """E[(D(G(z)) - 1)^2] (Mao 2016, eq. 9 without its half)."""
-    return (wide(fake_scores) - 1).square().mean()
+def least_squares_generator(fake_scores: Tensor, target: float = 1.0) -> Tensor:
+    """E[(D(G(z)) - c)^2] (Mao 2016, eq. 2 without its half), where `target` is c."""
+    return (wide(fake_scores) - target).square().mean()
+
+
+def boundary_seeking(fake_logits: Tensor) -> Tensor:
+    """E[(log D(G(z)) - log(1 - D(G(z))))^2] / 2 (Hjelm 2017, arXiv 1702.08431, continuous data): zero where D = 1/2."""
+    return 0.5 * wide(fake_logits).square().mean()
+
+
+def importance_weighted(fake_logits_NM: Tensor, log_probabilities_NM: Tensor) -> Tensor:
+    """-E_z[sum_m w_m log g(x_m | z)] with w_m = D/(1 - D) of x_m over its sum (Hjelm 2017, discrete data).
+
+    Args:
+        fake_logits_NM: of M samples for each latent; no gradient flows through them.
+        log_probabilities_NM: of these samples under the generator.
+    """
+    weights_NM = wide(fake_logits_NM).detach().softmax(1)
+    return -(weights_NM * wide(log_probabilities_NM)).sum(1).mean()
+
+
+def margin_ranking(higher_scores: Tensor, lower_scores: Tensor, margin: float) -> Tensor:
+    """E[max(0, lower + margin - higher)]: scores in pairs (Juefei-Xu 2017, arXiv 1704.04865, section 3)."""
+    return F.relu(wide(lower_scores) + margin - wide(higher_scores)).mean()
+
+
+def relativistic_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """E[softplus(D(G(z)) - D(x))], in pairs (Jolicoeur-Martineau 2018, arXiv 1807.00734; Huang 2024, arXiv 2501.05441,
+    eq. 2)."""
+    return F.softplus(wide(fake_logits) - wide(real_logits)).mean()

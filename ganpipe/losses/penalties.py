@@ -8,20 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adversarial import wide
 
 
-def input_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> Tensor:
-    """The gradient of each image's score with respect to the image, (N, C, H, W), which can be differentiated again.
+def scores_and_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's score, and its gradient with respect to the image, (N, C, H, W), which can be differentiated again.
 
     Args:
         critic: images (N, C, H, W) -> scores (N,), each of its own image only (no batch norm).
     """
     images_NCHW = images_NCHW.detach().requires_grad_()
-    (gradient_NCHW,) = torch.autograd.grad(wide(critic(images_NCHW)).sum(), images_NCHW, create_graph=True)
-    return gradient_NCHW
+    scores = critic(images_NCHW)
+    (gradient_NCHW,) = torch.autograd.grad(wide(scores).sum(), images_NCHW, create_graph=True)
+    return scores, gradient_NCHW
+
+
+def input_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> Tensor:
+    """The gradient alone of `scores_and_gradient`."""
+    return scores_and_gradient(critic, images_NCHW)[1]
 
 
 def gradient_penalty(
@@ -40,3 +46,21 @@ def gradient_penalty(
         gradient_NCHW.flatten(1), dim=1, dtype=torch.promote_types(gradient_NCHW.dtype, torch.float32)
     )
     return (norm_N - 1).square().mean()
+
+
+def squared_gradient_norm(gradient: Tensor) -> Tensor:
+    """E[|grad D(x)|^2]: R1 on real images, R2 on generated ones (Mescheder 2018, arXiv 1801.04406, eq. 9 without its
+    gamma / 2).
+
+    Args:
+        gradient: of each image's score with respect to the image, samples first; see `input_gradient`.
+    """
+    return wide(gradient).square().flatten(1).sum(1).mean()
+
+
+@torch.no_grad()
+def clip_weights(network: nn.Module, limit: float) -> None:
+    """Put every parameter into [-limit, limit] (Arjovsky 2017, arXiv 1701.07875, algorithm 1)."""
+    parameters: list[Tensor] = list(network.parameters())
+    torch._foreach_clamp_min_(parameters, -limit)
+    torch._foreach_clamp_max_(parameters, limit)

@@ -1,0 +1,94 @@
+"""BGAN: boundary-seeking generative adversarial networks (Hjelm 2017, arXiv 1702.08431).
+
+Legend: N samples, M binary images of a latent, Z latent size, C channels, H = W image size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..losses.adversarial import boundary_seeking, importance_weighted, wide
+from ..networks import dcgan
+from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Progress
+from .draws import Draws
+from .optimizers import Adam
+from .pair import AdversarialPair
+
+
+class BganSettings(GanConfig):
+    """DCGAN's networks and optimisers."""
+
+    pixels: Literal["continuous", "binary"] = "continuous"
+    """`binary`: real images are black and white, and the generator puts out each pixel's probability of being white."""
+    num_samples: int = Field(default=20, ge=2)
+    """M: binary images per latent, from which the generator's gradient is estimated."""
+    num_latents: int = Field(default=100, ge=1)
+    """Z, the size of the latent vector, uniform in [-1, 1]."""
+    generator_width: int = Field(default=64, ge=1)
+    """Feature maps before the generator's last layer; they double towards the latent, up to eightfold."""
+    discriminator_width: int = Field(default=64, ge=1)
+    """Feature maps after the discriminator's first layer; they double towards the logit, up to eightfold."""
+    adam_generator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The generator's optimiser."""
+    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The discriminator's optimiser."""
+
+
+def _binarised(images_NCHW: Tensor, draws: Draws) -> Tensor:
+    """-1 or 1 for each pixel: which side of middle grey it is on."""
+    return torch.where(images_NCHW > 0, 1.0, -1.0).to(images_NCHW.dtype)
+
+
+class Bgan(AdversarialPair):
+    """The generator seeks images on the discriminator's decision boundary, D = 1/2.
+
+    Binary pixels let no gradient through, so there the generator is trained by importance weights.
+    """
+
+    Config = BganSettings
+    config: BganSettings
+    shares_images = False  # the M samples need draws of their own
+    generator_loss = staticmethod(boundary_seeking)
+
+    def __init__(self, config: BganSettings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        self.generator = dcgan.generator(config.num_latents, data.image_size, data.channels, config.generator_width)
+        self.discriminator = dcgan.discriminator(data.image_size, data.channels, config.discriminator_width)
+        dcgan.initialise(self)
+
+    @classmethod
+    def check(cls, config: GanConfig, data: DataSpec) -> None:
+        super().check(config, data)
+        dcgan.check_image_size(data.image_size, "bgan")
+
+    @classmethod
+    def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:
+        assert isinstance(config, BganSettings)
+        if config.pixels == "continuous":
+            return super().origins(config, data)
+        return {"image": Derived(data.main, _binarised, data.image)}
+
+    def generate(self, batch: Batch) -> Tensor:
+        images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents, "uniform"))
+        return images_NCHW if self.config.pixels == "continuous" else self._drawn(images_NCHW, batch, 1)[:, 0]
+
+    def _drawn(self, means_NCHW: Tensor, batch: Batch, num_samples: int) -> Tensor:
+        """Images of -1 and 1 with these means, (N, M, C, H, W)."""
+        uniform_NMCHW = batch.to_device(batch.draws.uniform(num_samples, *self.data.image_shape))
+        is_white_NMCHW = uniform_NMCHW < (means_NCHW.unsqueeze(1) + 1) / 2
+        return is_white_NMCHW.to(batch.dtype) * 2 - 1
+
+    def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
+        if self.config.pixels == "continuous":
+            return super().generator_losses(batch, progress)
+        means_NCHW = wide(self.generator(batch.latent(self.config.num_latents, "uniform")))
+        drawn_NMCHW = self._drawn(means_NCHW.detach(), batch, self.config.num_samples)
+        with torch.no_grad():
+            logits_NM = self.discriminate(drawn_NMCHW.flatten(0, 1), batch).unflatten(0, drawn_NMCHW.shape[:2])
+        # (1 + x m) / 2 is the probability of a pixel x = +-1 with mean m; a saturated tanh would make it 0.
+        log_probabilities_NM = ((1 + drawn_NMCHW * means_NCHW.unsqueeze(1)) / 2).clamp(min=1e-6).log().sum((2, 3, 4))
+        return {"adversarial": importance_weighted(logits_NM, log_probabilities_NM)}

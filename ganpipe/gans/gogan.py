@@ -1,0 +1,116 @@
+"""GoGAN: gang of GANs, with maximum margin ranking (Juefei-Xu 2017, arXiv 1704.04865).
+
+Legend: N samples, Z latent size, C channels, H = W image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..losses.adversarial import margin_ranking, wasserstein_generator
+from ..losses.penalties import clip_weights
+from ..networks import dcgan
+from .base import Batch, DataSpec, GanConfig, Losses, Phase, Progress
+from .optimizers import RMSprop
+from .pair import AdversarialPair
+
+
+class GoganSettings(GanConfig):
+    """Margin and stages; networks and clipping are WGAN's."""
+
+    num_stages: int = Field(default=3, ge=1)
+    """Stages, of equal length: in each after the first, the generator has to surpass that of the stage before."""
+    margin: float = Field(default=1.0, gt=0)
+    """epsilon: how much higher the critic has to score a real image than a generated one; twice as much for an image of
+    the stage before."""
+    ranking_weight: float = Field(default=0.5, ge=0)
+    """Weight of the ranking loss beside the margin loss."""
+    clip: float = Field(default=0.01, gt=0)
+    """After each update the critic's weights are put into [-clip, clip]."""
+    num_critic_updates: int = Field(default=5, ge=1)
+    """Critic updates per generator update, each on a fresh batch."""
+    num_latents: int = Field(default=100, ge=1)
+    """Z, the size of the latent vector, standard normal."""
+    generator_width: int = Field(default=64, ge=1)
+    """Feature maps before the generator's last layer; they double towards the latent, up to eightfold."""
+    critic_width: int = Field(default=64, ge=1)
+    """Feature maps after the critic's first layer; they double towards the score, up to eightfold."""
+    rmsprop_generator: RMSprop = RMSprop(lr=5e-4)
+    """The generator's optimiser."""
+    rmsprop_critic: RMSprop = RMSprop(lr=5e-4)
+    """The critic's optimiser."""
+
+
+class Gogan(AdversarialPair):
+    """The critic ranks: real images, then those of this stage, then those of the stage before, a margin between them.
+
+    A stage goes on with the weights of the one before. Where a stage ends is not known one step ahead, so that two sets
+    of weights, as buffers, take turns: one is this stage's up to now, the other that of the end of the stage before.
+    """
+
+    Config = GoganSettings
+    config: GoganSettings
+    discriminator_name = "critic"
+    shares_images = False
+    generator_loss = staticmethod(wasserstein_generator)
+    logged_score = staticmethod(nn.Identity())
+
+    def __init__(self, config: GoganSettings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        self.generator = dcgan.generator(config.num_latents, data.image_size, data.channels, config.generator_width)
+        self.critic = dcgan.discriminator(data.image_size, data.channels, config.critic_width)
+        dcgan.initialise(self)
+        self.discriminator_loss = partial(margin_ranking, margin=config.margin)
+        for slot in (0, 1):
+            for name, tensor in self.generator.state_dict().items():
+                self.register_buffer(_buffer_name(slot, name), tensor.clone())
+
+    @classmethod
+    def check(cls, config: GanConfig, data: DataSpec) -> None:
+        super().check(config, data)
+        dcgan.check_image_size(data.image_size, "gogan")
+
+    def stage(self, progress: Progress) -> int:
+        return min(self.config.num_stages - 1, int(progress.fraction * self.config.num_stages))
+
+    def phases(self, progress: Progress) -> list[Phase]:
+        clip, num_updates = partial(clip_weights, self.critic, self.config.clip), self.config.num_critic_updates
+        return [
+            Phase("critic", self.critic_losses, num_updates, after_update=clip),
+            Phase("generator", self.generator_losses),
+        ]
+
+    def critic_losses(self, batch: Batch, progress: Progress) -> Losses:
+        """Section 3: the margin loss and, after the first stage, the ranking loss."""
+        losses = self.discriminator_losses(batch, progress)
+        if stage := self.stage(progress):
+            real_N = self.critic(batch[self.fields[0]])
+            earlier_N = self.critic(self._of_the_stage_before(stage, batch))
+            ranking = margin_ranking(real_N, earlier_N, 2 * self.config.margin)
+            losses["ranking"] = self.config.ranking_weight * ranking
+        return losses
+
+    @torch.no_grad()
+    def _of_the_stage_before(self, stage: int, batch: Batch) -> Tensor:
+        weights = {name: getattr(self, _buffer_name((stage - 1) % 2, name)) for name in self.generator.state_dict()}
+        images_NCHW: Tensor = torch.func.functional_call(self.generator, weights, batch.latent(self.config.num_latents))
+        return images_NCHW
+
+    @torch.no_grad()
+    def adapt(self, observed: Mapping[str, Tensor], progress: Progress) -> None:
+        slot = self.stage(progress) % 2
+        for name, tensor in self.generator.state_dict().items():
+            getattr(self, _buffer_name(slot, name)).copy_(tensor)
+
+    def generate(self, batch: Batch) -> Tensor:
+        images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))
+        return images_NCHW
+
+
+def _buffer_name(slot: int, name: str) -> str:
+    return f"stage_{slot}_{name.replace('.', '_')}"
