@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import GanpipeError
 from ..fields import Fields, FieldSpec, Frames, Picture, Tokens
 from ..section import Section, nearest, parse
+from .augmentation import Augmentation, Kind
 from .draws import Draws
 from .optimizers import KINDS, Optimizer
 from .pools import Pool, PoolSpec
@@ -216,6 +217,9 @@ class Gan(nn.Module, ABC):
     field that it then makes). `sample` sees the direction by which of these fields it is given; there is exactly one.
     The first direction is that of `given` and `fields`: it is measured. All make images of one size. Empty: one
     direction."""
+    augmentations: ClassVar[tuple[Kind, ...]] = ()
+    """Which augmentations `train.augment` may name: those for which `augmentation` stands before the discriminator. For
+    `ada`, its `observe` is told the logits of real images, whose sign says real or not."""
     has_latents: ClassVar[bool] = True
     """Whether an image follows from a latent vector, so that there are images between two seeds, and a truncation."""
 
@@ -226,6 +230,7 @@ class Gan(nn.Module, ABC):
         self.data = data
         self.frozen: dict[str, nn.Module] = {}
         self.pools: dict[str, Pool] = {}
+        self.augmentation = Augmentation()
 
     @classmethod
     def check(cls, config: GanConfig, data: DataSpec) -> None:
@@ -249,6 +254,13 @@ class Gan(nn.Module, ABC):
                 f"{cls.__name__} makes images of one size and number of channels in all its directions, and these "
                 f"fields have several: {', '.join(sorted(made))}"
             )
+
+    @classmethod
+    def check_augmentation(cls, kind: Kind) -> None:
+        """Raise GanpipeError where `train.augment.kind` names an augmentation that this GAN does not have."""
+        if kind not in ("none", *cls.augmentations):
+            choices = " or ".join(["none", *cls.augmentations])
+            raise GanpipeError(f"train.augment.kind: got {kind}; expected {choices} for {cls.__name__}")
 
     @classmethod
     def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:

@@ -73,5 +73,5 @@ class Cgan(AdversarialPair):
         return images_NCHW
 
     def discriminate(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
-        logits_N: Tensor = self.discriminator(images_NCHW, batch["label"])
+        logits_N: Tensor = self.discriminator(self.augmentation(images_NCHW, batch), batch["label"])
         return logits_N

@@ -55,6 +55,7 @@ class Cyclegan(Gan):
 
     Config = CycleganSettings
     config: CycleganSettings
+    augmentations = ("diffaugment",)
     fields = ("b", "a")
     given = ("a",)
     has_latents = False
@@ -118,14 +119,19 @@ class Cyclegan(Gan):
             return batch.once("b", lambda: self.a_to_b(batch["a"]))
         return batch.once("a", lambda: self.b_to_a(batch["b"]))
 
+    def _scores(self, domain: str, images_NCHW: Tensor, batch: Batch) -> Tensor:
+        discriminator = self.discriminator_a if domain == "a" else self.discriminator_b
+        scores: Tensor = discriminator(self.augmentation(images_NCHW, batch))
+        return scores
+
     def generators_losses(self, batch: Batch, progress: Progress) -> Losses:
         """Equation 3, and the identity loss of section 5.2."""
         a, b = batch["a"], batch["b"]
         made_a, made_b = self._made("a", batch), self._made("b", batch)
         cycle = l1(self.b_to_a(made_b), a) + l1(self.a_to_b(made_a), b)
         losses = {
-            "adversarial_a": least_squares_generator(self.discriminator_a(made_a)),
-            "adversarial_b": least_squares_generator(self.discriminator_b(made_b)),
+            "adversarial_a": least_squares_generator(self._scores("a", made_a, batch)),
+            "adversarial_b": least_squares_generator(self._scores("b", made_b, batch)),
             "cycle": self.config.cycle_weight * cycle,
         }
         if weight := self.config.cycle_weight * self.config.identity_weight:
@@ -136,8 +142,8 @@ class Cyclegan(Gan):
         made_NCHW = self._made(domain, batch).detach()
         if domain in self.pools:
             made_NCHW = self.pools[domain].exchange(made_NCHW, batch.draws, batch.first_row)
-        discriminator = self.discriminator_a if domain == "a" else self.discriminator_b
-        real_scores, fake_scores = discriminator(batch[domain]), discriminator(made_NCHW.to(batch[domain].dtype))
+        real_scores = self._scores(domain, batch[domain], batch)
+        fake_scores = self._scores(domain, made_NCHW.to(batch[domain].dtype), batch)
         batch.observe(f"score_real_{domain}", real_scores)
         batch.observe(f"score_fake_{domain}", fake_scores)
         # Halved, which slows the discriminators down (appendix 7.1).

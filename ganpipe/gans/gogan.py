@@ -56,6 +56,7 @@ class Gogan(AdversarialPair):
     Config = GoganSettings
     config: GoganSettings
     discriminator_name = "critic"
+    augmentations = ("diffaugment",)
     shares_images = False
     generator_loss = staticmethod(wasserstein_generator)
     logged_score = staticmethod(nn.Identity())
@@ -89,8 +90,8 @@ class Gogan(AdversarialPair):
         """Section 3: the margin loss and, after the first stage, the ranking loss."""
         losses = self.discriminator_losses(batch, progress)
         if stage := self.stage(progress):
-            real_N = self.critic(batch[self.fields[0]])
-            earlier_N = self.critic(self._of_the_stage_before(stage, batch))
+            real_N = self.discriminate(batch[self.fields[0]], batch)
+            earlier_N = self.discriminate(self._of_the_stage_before(stage, batch), batch)
             ranking = margin_ranking(real_N, earlier_N, 2 * self.config.margin)
             losses["ranking"] = self.config.ranking_weight * ranking
         return losses

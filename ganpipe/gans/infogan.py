@@ -110,7 +110,7 @@ class Infogan(AdversarialPair):
         return images_NCHW
 
     def discriminate(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
-        logits_N: Tensor = self.discriminator(self.trunk(images_NCHW))
+        logits_N: Tensor = self.discriminator(self.trunk(self.augmentation(images_NCHW, batch)))
         return logits_N
 
     def discriminator_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:

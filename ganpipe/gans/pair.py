@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..losses import adversarial
+from .augmentation import Kind
 from .base import Batch, Gan, Losses, Phase, Player, Progress
 
 
@@ -25,6 +26,7 @@ class AdversarialPair(Gan):
 
     discriminator_name: ClassVar[str] = "discriminator"
     """The second player's name; `critic` in the Wasserstein family. Its module is the attribute of that name."""
+    augmentations: ClassVar[tuple[Kind, ...]] = ("diffaugment", "ada")
     separate_passes: ClassVar[bool] = True
     """Whether the discriminator sees real and generated images in two passes, each with its own batch statistics.
     Without batch norm the result is the same, and a single pass for both is faster."""
@@ -45,7 +47,7 @@ class AdversarialPair(Gan):
 
     def discriminate(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
         """The discriminator's logits for images (under the batch's conditions), (N, ...)."""
-        logits: Tensor = getattr(self, self.discriminator_name)(images_NCHW)
+        logits: Tensor = getattr(self, self.discriminator_name)(self.augmentation(images_NCHW, batch))
         return logits
 
     def players(self) -> dict[str, Player]:
@@ -77,6 +79,7 @@ class AdversarialPair(Gan):
         else:
             both_NCHW = torch.cat([real_NCHW, fake_NCHW.to(real_NCHW.dtype)])
             real_logits, fake_logits = self.discriminate(both_NCHW, batch.doubled(self.given)).chunk(2)
+        self.augmentation.observe(real_logits, batch)
         batch.observe("score_real", self.logged_score(real_logits))
         batch.observe("score_fake", self.logged_score(fake_logits))
         return {"adversarial": self.discriminator_loss(real_logits, fake_logits)}

@@ -82,7 +82,8 @@ class Pix2pix(AdversarialPair):
         return images_NCHW
 
     def discriminate(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
-        logits: Tensor = self.discriminator(torch.cat([batch["source"], images_NCHW.to(batch["source"].dtype)], dim=1))
+        both = torch.cat([batch["source"], images_NCHW.to(batch["source"].dtype)], dim=1)
+        logits: Tensor = self.discriminator(self.augmentation(both, batch))
         return logits
 
     def discriminator_losses(self, batch: Batch, progress: Progress) -> Losses:

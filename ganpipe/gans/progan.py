@@ -43,6 +43,7 @@ class Progan(Gan):
 
     Config = ProganSettings
     config: ProganSettings
+    augmentations = ("diffaugment",)
 
     def __init__(self, config: ProganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -95,6 +96,7 @@ class Progan(Gan):
 
         fake_NCHW = self._generate(batch, progress).detach()
         real_NCHW = progan.faded(batch[self.fields[0]], level, fade)
+        real_NCHW, fake_NCHW = self.augmentation(real_NCHW, batch), self.augmentation(fake_NCHW, batch)
         real_scores, fake_scores = critic(real_NCHW), critic(fake_NCHW)
         batch.observe("score_real", real_scores)
         batch.observe("score_fake", fake_scores)
@@ -110,7 +112,8 @@ class Progan(Gan):
         }
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
-        scores_N = self.critic(self._generate(batch, progress), self.stage(progress), self.fade(progress))
+        fake_NCHW = self.augmentation(self._generate(batch, progress), batch)
+        scores_N = self.critic(fake_NCHW, self.stage(progress), self.fade(progress))
         return {"adversarial": wasserstein_generator(scores_N)}
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:

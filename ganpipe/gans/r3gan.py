@@ -88,8 +88,9 @@ class R3gan(AdversarialPair):
             fake_NCHW = self._generated(batch)
         real_NCHW = batch[self.fields[0]]
         both_NCHW = torch.cat([real_NCHW, fake_NCHW.to(real_NCHW.dtype)])
-        logits, gradient_NCHW = scores_and_gradient(self.discriminator, both_NCHW)
+        logits, gradient_NCHW = scores_and_gradient(self.discriminator, self.augmentation(both_NCHW, batch))
         real_logits, fake_logits = logits.chunk(2)
+        self.augmentation.observe(real_logits, batch)
         batch.observe("score_real", real_logits)
         batch.observe("score_fake", fake_logits)
         weight = self._between(self.config.gamma, self.config.final_gamma, progress) / 2

@@ -43,6 +43,7 @@ class Wgan(AdversarialPair):
     Config = WganSettings
     config: WganSettings
     discriminator_name = "critic"
+    augmentations = ("diffaugment",)
     shares_images = False
     discriminator_loss = staticmethod(wasserstein_critic)
     generator_loss = staticmethod(wasserstein_generator)

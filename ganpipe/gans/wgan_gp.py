@@ -47,6 +47,7 @@ class WganGp(AdversarialPair):
     Config = WganGpSettings
     config: WganGpSettings
     discriminator_name = "critic"
+    augmentations = ("diffaugment",)
     separate_passes = False
     shares_images = False
     discriminator_loss = staticmethod(wasserstein_critic)
@@ -87,10 +88,12 @@ class WganGp(AdversarialPair):
         ]
 
     def discriminator_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
+        losses = super().discriminator_losses_on(fake_NCHW, batch)
         # Both give the same gradient; that of a fully connected critic has a closed form.
         gradient = mlp.input_gradient if self.config.architecture == "mlp" else input_gradient
-        penalty = gradient_penalty(partial(gradient, self.critic), batch["image"], fake_NCHW, batch.mixing())
+        real_NCHW, fake_NCHW = self.augmentation(batch["image"], batch), self.augmentation(fake_NCHW, batch)
+        penalty = gradient_penalty(partial(gradient, self.critic), real_NCHW, fake_NCHW, batch.mixing())
         return {
-            **super().discriminator_losses_on(fake_NCHW, batch),
+            **losses,
             "gradient_penalty": self.config.penalty_weight * penalty,
         }

@@ -132,7 +132,9 @@ def training_job(
     Raises:
         GanpipeError: the GAN cannot train on such data.
     """
-    load(params.train.gan).check(config, data_spec_of(manifest))
+    gan_class = load(params.train.gan)
+    gan_class.check(config, data_spec_of(manifest))
+    gan_class.check_augmentation(params.train.augment.kind)
     shards = shards or ShardSet(str(SHARDS.absolute()), manifest)
     score = QuickFid(shards, params.evaluate)
     return TrainingJob(

@@ -50,7 +50,7 @@ class Loop:
                 seed, kept = derive_seed(self.settings.seed, "step", progress.step, index, update), dict[str, Tensor]()
                 for phase in turn:
                     metrics |= self._update(phase, batches[update], progress, seed, kept)
-        state.gan.adapt(metrics, progress)
+        state.adapt(metrics, num_batches * batch_size)
         images_seen = progress.images_seen + num_batches * batch_size
         state.progress = Progress(images_seen, progress.num_images, progress.step + 1)
         state.ema.update(num_batches * batch_size, images_seen)

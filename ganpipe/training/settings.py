@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from ..gans.augmentation import AugmentSettings
 from ..section import Section
 from .schedules import Schedule
 
@@ -42,6 +43,8 @@ class TrainSettings(Section):
     """Clip each update's gradient to this L2 norm. null: no clipping."""
     schedule: Schedule = Schedule()
     """Learning rates over the course of the training."""
+    augment: AugmentSettings = AugmentSettings()
+    """Augmentation of what the discriminator sees, for every GAN whose discriminator sees images."""
     ema_half_life: float = Field(default=5_000, ge=0)
     """Half-life, in images, of the moving average of the generator's weights from which samples are drawn. 0: off."""
     ema_ramp_up: float = Field(default=0.05, ge=0)

@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor, nn
 
 from ..errors import GanpipeError, UnavailableError
-from ..gans import load
+from ..gans import augmentation, load
 from ..gans.base import DataSpec, Gan, GanConfig, Phase, Progress
 from ..gans.draws import derive_seed
 from ..gans.pools import Pool
@@ -107,6 +107,7 @@ class TrainingState:
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         torch.manual_seed(derive_seed(settings.seed, "weights"))
         self.gan: Gan = load(gan_name)(config, data)
+        self.gan.augmentation = augmentation.build(settings.augment)
         if world.size > 1:
             synchronise_batch_norm(self.gan)
         self.gan.to(self.device, self.dtype)
@@ -158,6 +159,11 @@ class TrainingState:
                 optimizer.state.clear()
             self.stage = stage
         return self.gan.turns(self.progress)
+
+    def adapt(self, observed: dict[str, Tensor], num_images: int) -> None:
+        """What adapts to the observations of a step, which saw `num_images` images."""
+        self.gan.adapt(observed, self.progress)
+        self.gan.augmentation.adapt(observed, num_images)
 
     def optimizer(self, name: str) -> torch.optim.Optimizer:
         """A player's optimiser, with the settings that hold now."""
