@@ -24,7 +24,7 @@ from .metrics.base import PairMetric
 from .needs import label_given
 from .protocol import Protocol
 from .reference import reference_protocol
-from .sampling import quantise
+from .sampling import quantise, resized
 
 METRICS, PROTOCOL, CLASS_FIDS = "metrics.json", "protocol.json", "class_fid.csv"
 
@@ -105,15 +105,17 @@ def _figures(subject: Subject, measured: Measured) -> dict[str, bytes]:
 def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
     """Features of the samples, and the values of metrics of pairs: one part of the images is in memory at a time."""
     gan, settings = subject.gan, subject.settings
-    target = gan.fields[0]
+    target, picture = gan.fields[0], next((name for name in gan.given if gan.conditions[name].kind == "image"), "")
     values = {metric.name(): np.empty(len(subject.seeds)) for metric in pair_metrics}
 
     inputs = SampleInputs(subject.seeds, subject.field_reader([*gan.given, *([target] if pair_metrics else [])]))
     with progress_bar("samples and their features", len(subject.seeds), "image") as bar:
 
         def part_done(rows: slice, images_NCHW: np.ndarray, found: Mapping[str, Tensor]) -> None:
+            targets_NCHW = quantise(found[target]) if pair_metrics else images_NCHW
             for metric in pair_metrics:
-                values[metric.name()][rows] = metric.compare_pairs(images_NCHW, quantise(found[target]))
+                compared = images_NCHW if not metric.of_the_given else resized(quantise(found[picture]), targets_NCHW)
+                values[metric.name()][rows] = metric.compare_pairs(compared, targets_NCHW)
             bar.update(len(images_NCHW))
 
         features_MD = sample_features(gan, subject.progress, subject.extractor, inputs, settings.batch_size, part_done)

@@ -145,6 +145,15 @@ def test_a_gan_that_is_given_an_image_is_compared_with_what_it_should_make(
     of_samples = 10 * np.log10(255**2 / errors)[np.arange(90) % 80]  # the first 10 images are given again
     assert found.metrics["psnr"] == pytest.approx(of_samples.mean(), rel=1e-4)
     assert found.metrics["ssim"] < 1
+    small = dataset_of_pairs().rows(computed.indices_N)["small"]
+    enlarged = np.stack(
+        [np.asarray(Image.fromarray(one[0]).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for one in small]
+    )
+    errors = np.square(clipped[:, 0] - enlarged).mean((1, 2))
+    of_given = 10 * np.log10(255**2 / errors)[np.arange(90) % 80]
+    assert found.metrics["psnr_of_given"] == pytest.approx(of_given.mean(), abs=0.05)
+    assert right.metrics["psnr_of_given"] == found.metrics["psnr_of_given"] < right.metrics["psnr"]
+    assert 0 < found.metrics["ssim_of_given"] < 1
     assert found.metrics["feature_distance_efficientnet_lite0"] > 1e-3
 
 

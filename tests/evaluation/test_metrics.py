@@ -101,8 +101,10 @@ GOOD_AND_BAD = {
     "kid": of_distributions,
     "precision": of_distributions,
     "psnr": lambda: of_pairs("psnr"),
+    "psnr_of_given": lambda: of_pairs("psnr_of_given"),
     "recall": of_collapse,
     "ssim": lambda: of_pairs("ssim"),
+    "ssim_of_given": lambda: of_pairs("ssim_of_given"),
 }
 """Metric -> what a good and what a bad generator made. A new metric has its row here."""
 
@@ -183,7 +185,7 @@ DATA: dict[str, FieldSpec] = {
 }
 OF_FEATURES = {"fid", "kid", "precision", "recall"}
 OF_LABELS = {"fid_intra", "class_accuracy", "class_accuracy_of_real"}
-OF_PAIRS = {"feature_distance", "psnr", "ssim"}
+OF_PAIRS = {"feature_distance", "psnr", "psnr_of_given", "ssim", "ssim_of_given"}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_a_metric_applies_by_the_fields_that_are_there(gan: type[Gan], applying:
 def test_ssim_needs_images_that_half_a_window_fits_into() -> None:
     small = DataSpec({**DATA, "photo": Picture(size=5, channels=3)}, "photo")
     found = {metric.name() for metric in metrics.applying(gan_of(("photo", "sketch")), GanConfig(), small)}
-    assert found == (OF_FEATURES | OF_PAIRS) - {"ssim"}
+    assert found == (OF_FEATURES | OF_PAIRS) - {"ssim", "ssim_of_given"}
 
 
 # -- pairs

@@ -56,6 +56,9 @@ class PairMetric(Metric, ABC):
     """The mean over samples of a number that compares a sample with the image that it should be, pixel by pixel."""
 
     needs = frozenset({"pairs"})
+    of_the_given: ClassVar[bool] = False
+    """Whether, in place of the sample, the image that the generator was given is compared: resized to the sample's size
+    (bicubic). That is what a generator's own value compares with."""
 
     @abstractmethod
     def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
