@@ -16,8 +16,8 @@ class PsnrOfGiven(PairMetric):
 
     better = "higher"
     tells = (
-        "Peak signal-to-noise ratio, in dB, of each given image, resized (bicubic), against the image that should be made "
-        "of it: what psnr compares with"
+        "Peak signal-to-noise ratio, in dB, of each given image, resized (bicubic), against the image that should be "
+        "made of it: what psnr compares with"
     )
     of_the_given = True
     min_side = Psnr.min_side

@@ -16,8 +16,8 @@ class SsimOfGiven(PairMetric):
 
     better = "higher"
     tells = (
-        "Structural similarity of each given image, resized (bicubic), to the image that should be made of it: what ssim "
-        "compares with"
+        "Structural similarity of each given image, resized (bicubic), to the image that should be made of it: what "
+        "ssim compares with"
     )
     of_the_given = True
     min_side = Ssim.min_side
