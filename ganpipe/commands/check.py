@@ -33,6 +33,7 @@ from ..stages.jobs import needs_of
 from ..stages.shared_storage import require_shared
 from ..stages.start import find_weights
 from ..stages.storage import require_writable
+from ..stages.trainable import require_trainable
 from ..tracking.lineage import require_commit
 from ..tracking.runs import Tracker
 from ..training import cluster, hosts, job_api
@@ -127,7 +128,7 @@ def check_gan_and_data(params: Params) -> None:
     for line in class_counts.name_warnings(found.classes):
         print(f"warning: {line}", file=sys.stderr)
     spec = data_spec(found, params)
-    load(params.train.gan).check(params.gan_config, spec)
+    require_trainable(params, spec)
     find_weights(params, spec, Tracker.at(environment.home(), params.register_.experiment))
     space_by_player(params.tune, params.gan_config.players)
     if params.tune.num_trials:

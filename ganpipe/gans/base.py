@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import GanpipeError
-from ..fields import Fields, FieldSpec, Frames, Picture, Tokens
+from ..fields import Fields, FieldSpec, Frames, Label, Picture, Tokens
 from ..section import Section, nearest, parse
 from .augmentation import Augmentation, Kind
 from .draws import Draws
@@ -247,6 +247,11 @@ class Gan(nn.Module, ABC):
                 raise GanpipeError(
                     f"{cls.__name__} needs the words of the field {origin.field!r}, and these shards have no "
                     "vocabulary because an earlier ganpipe made them; run `ganpipe ingest` again"
+                )
+            if isinstance(spec, Label) and spec.num_classes < 2:
+                raise GanpipeError(
+                    f"{cls.__name__} needs images of at least 2 classes, and the field {origin.field!r} has "
+                    f"{spec.num_classes}; choose another train.gan or data.source"
                 )
         origins = cls.origins(config, data)
         if len(made := {kind_of(origins[field], data).text for _, field in cls.directions.values()}) > 1:

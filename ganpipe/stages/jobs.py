@@ -14,7 +14,6 @@ from ..data.shards.shard_set import ShardSet
 from ..evaluation.quick_fid import QuickFid
 from ..evaluation.reference import require_images
 from ..evaluation.sample_grids import SampleGrid
-from ..gans import load
 from ..gans.base import GanConfig
 from ..params import Params, load_params
 from ..tracking import lineage
@@ -26,6 +25,7 @@ from ..training.start import Start
 from ..training.worker import TrainingJob
 from .common import SHARDS, require_no_arguments
 from .shared_storage import shards_for_all
+from .trainable import require_trainable
 
 RunT = TypeVar("RunT")
 ResultT = TypeVar("ResultT")
@@ -130,11 +130,9 @@ def training_job(
         start: weights to start from.
 
     Raises:
-        GanpipeError: the GAN cannot train on such data.
+        GanpipeError: the GAN cannot train in this way, or on such data.
     """
-    gan_class = load(params.train.gan)
-    gan_class.check(config, data_spec_of(manifest))
-    gan_class.check_augmentation(params.train.augment.kind)
+    require_trainable(params, data_spec_of(manifest))
     shards = shards or ShardSet(str(SHARDS.absolute()), manifest)
     score = QuickFid(shards, params.evaluate)
     return TrainingJob(

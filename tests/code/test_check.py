@@ -77,6 +77,32 @@ def test_a_workplace_that_is_ready(workplace: Path, capsys: pytest.CaptureFixtur
     assert "ready" in capsys.readouterr().out
 
 
+def test_a_training_that_is_too_short_for_its_stages(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"train__gan": "progan", "data__image_size": 32, "data__enlarge": "pad", "train__batch_size": 2}
+    write(workplace, **settings, train__num_images=6, tune__num_trials=0)
+    assert "train.num_images: got 6; with train.batch_size 2 these are 3 steps" in error_of("check", capsys)
+    write(workplace, train__num_images=16)
+    assert main(["check"]) == 0
+    capsys.readouterr()
+    write(workplace, tune__num_trials=1, tune__num_images=4)
+    assert "tune.num_images: got 4; " in error_of("check", capsys)
+
+
+def test_an_augmentation_that_the_gan_does_not_have(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(workplace, train__gan="wgan_gp", train__augment={"kind": "ada"})
+    expected = "train.augment.kind: got ada; expected none or diffaugment for WganGp"
+    assert expected in error_of("check", capsys)
+
+
+def test_one_class_is_no_choice(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workplace / "images" / "cats").mkdir()
+    for path in (workplace / "images").glob("*.png"):
+        path.rename(workplace / "images" / "cats" / path.name)
+    write(workplace, train__gan="cgan", sources__folder__labels="subfolders")
+    assert main(["check"]) == 2
+    assert "Cgan needs images of at least 2 classes, and the field 'label' has 1" in capsys.readouterr().err
+
+
 def test_no_commit_to_name_as_the_origin(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -512,7 +538,7 @@ def said_by_train(params: Params, manifest: Manifest) -> str | None:
 
 @pytest.mark.parametrize(("fields", "labels"), [("image", "group"), ("sketch", "none")])
 def test_check_and_training_agree_on_what_a_gan_can_have(workplace: Path, fields: str, labels: str) -> None:
-    settings = {"fields": fields, "labels": labels, "groups": ["activities"], "skin_tones": False}
+    settings = {"fields": fields, "labels": labels, "groups": ["activities", "objects"], "skin_tones": False}
     write(workplace, data__source="openmoji", data__limit=20, sources__openmoji=settings)
     params = load_params()
     manifest = write_shards(params.data, Openmoji(params.source_settings), workplace / "shards")
