@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 # Also without an installed console script on the PATH, `dvc`, `ganpipe` and `python` are those of .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv moved run test test-slow reliability bench bench-notes audit lint ui stop lock
+.PHONY: help venv moved run test test-slow reliability bench bench-notes bench-gans audit lint ui stop lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench: $(INSTALLED) ## measure what docs/performance.md promises, about 40 minut
 
 bench-notes: $(INSTALLED)
 	$(BIN)/python -m benchmarks.notes
+
+bench-gans: $(INSTALLED) ## every GAN on the same data for the same time: the tables of docs/gans.md, about three hours; goes on where it ended
+	$(BIN)/python -m benchmarks.gans
 
 lint: $(INSTALLED) audit ## ruff, mypy and the audit
 	$(BIN)/ruff check .

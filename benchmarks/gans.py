@@ -33,8 +33,11 @@ from ganpipe.data.settings import DataSettings
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.evaluate import Evaluation, evaluate
 from ganpipe.evaluation.extractors import efficientnet_lite0
+from ganpipe.evaluation.grids import grid, png
 from ganpipe.evaluation.measured import Subject
 from ganpipe.evaluation.reference import cached_reference
+from ganpipe.evaluation.sample_grids import classes_in_turn, num_columns
+from ganpipe.evaluation.sampling import sample_images, sample_seeds
 from ganpipe.evaluation.settings import EvaluateSettings
 from ganpipe.gans.base import Gan, GanConfig
 from ganpipe.section import parse
@@ -51,7 +54,7 @@ BEGIN, END = "<!-- table: make bench-gans -->", "<!-- end of table -->"
 SECONDS = 240.0
 _PILOT = 0.08
 """Share of the time that finding the speed may take."""
-_STRIP_SAMPLES = 20
+_NUM_SHOWN, _NUM_COLUMNS = 30, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,13 +160,16 @@ def train_for(trial: Trial, folder: Path, shards_folder: Path) -> tuple[Training
     return run(int(num_images * trial.seconds / taken), "training")
 
 
-def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> Evaluation:
-    """The generator's metrics under the default protocol, and its figures."""
+def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> tuple[Evaluation, bytes]:
+    """The generator's metrics under the default protocol, and a picture of its first samples; a column per class."""
     settings = parse(EvaluateSettings, DATA[trial.data].evaluate, prefix="evaluate")
     extractor = efficientnet_lite0(settings.resize or 224)
     reference = cached_reference(dataset, extractor, settings)
     with state.averaged() as gan:
-        return evaluate(Subject(gan, state.progress, dataset, reference, extractor, settings, averaged=True))
+        subject = Subject(gan, state.progress, dataset, reference, extractor, settings, averaged=True)
+        seeds, classes = sample_seeds(0, _NUM_SHOWN), classes_in_turn(gan, _NUM_SHOWN)
+        shown = grid(sample_images(gan, state.progress, seeds, classes), num_columns(gan) or _NUM_COLUMNS)
+        return evaluate(subject, with_figures=False), png(shown)
 
 
 def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
@@ -172,9 +178,9 @@ def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=root) as folder:
         state, seconds = train_for(trial, Path(folder), shards_folder)
     num_images = state.progress.images_seen
-    found = measured(trial, state, open_dataset(shards_folder, "train"))
+    found, picture = measured(trial, state, open_dataset(shards_folder, "train"))
     pictures.mkdir(parents=True, exist_ok=True)
-    (pictures / f"{trial.gan}-{trial.data}.png").write_bytes(found.figures["samples"])
+    (pictures / f"{trial.gan}-{trial.data}.png").write_bytes(picture)
     players = state.players.values()
     return {
         "gan": trial.gan,

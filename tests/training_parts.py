@@ -94,8 +94,13 @@ class Case:
         return InMemory(self.fields(num_samples, 0))
 
 
+def _adam(lr: float, beta1: float = 0.5, beta2: float = 0.999) -> dict[str, float]:
+    return {"lr": lr, "beta1": beta1, "beta2": beta2}
+
+
 _WIDTHS = {"generator_width": 8, "discriminator_width": 8}
 _FAST_ADAMS = {f"adam_{player}": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.99} for player in ("generator", "critic")}
+_FASTER = {"adam_generator": _adam(1e-3), "adam_discriminator": _adam(5e-4)}
 _CLIPPED = {"num_critic_updates": 2, "clip": 0.05}
 _PAIRS = DataSpec({name: Picture(size=16, channels=1) for name in ("source", "target")}, "target")
 CASES: dict[str, Case] = {
@@ -116,12 +121,20 @@ CASES: dict[str, Case] = {
     ),
     "lsgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=300),
     "wgan": Case({"generator_width": 8, "critic_width": 8, "num_latents": 16, **_CLIPPED}, num_batches=900),
-    "fgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=350),
-    "bgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=450),
+    "fgan": Case({**_WIDTHS, "num_latents": 16, "adam_generator": _adam(5e-4)}, num_batches=250),
+    "bgan": Case({**_WIDTHS, "num_latents": 16, **_FASTER}, num_batches=250),
     "gogan": Case(
-        {"generator_width": 8, "critic_width": 8, "num_latents": 16, "num_stages": 2, **_CLIPPED}, num_batches=900
+        {"generator_width": 8, "critic_width": 8, "num_latents": 16, "num_stages": 2, **_CLIPPED}, num_batches=800
     ),
-    "r3gan": Case({"generator_width": 8, "discriminator_width": 4, "num_latents": 16}, num_batches=150),
+    "r3gan": Case(
+        {
+            **_WIDTHS,
+            "num_latents": 16,
+            "adam_generator": _adam(2e-3, 0.0, 0.9),
+            "adam_discriminator": _adam(2e-3, 0.0, 0.9),
+        },
+        num_batches=120,
+    ),
 }
 """A GAN that is not here is trained on blobs with its own settings."""
 
