@@ -114,6 +114,7 @@ CASES: dict[str, Case] = {
         {**_WIDTHS, "num_blocks": 1, "adam_generator": {"lr": 2e-3, "beta1": 0.9, "beta2": 0.999}}, num_batches=80
     ),
     "ebgan": Case({**_WIDTHS, "num_latents": 16, "num_codes": 8}, num_batches=300, sees_the_batch=True),
+    "vaegan": Case({**_WIDTHS, "encoder_width": 8, "num_latents": 8}),
 }
 """A GAN that is not here is trained on blobs with its own settings."""
 
