@@ -115,6 +115,7 @@ CASES: dict[str, Case] = {
     ),
     "ebgan": Case({**_WIDTHS, "num_latents": 16, "num_codes": 8}, num_batches=300, sees_the_batch=True),
     "vaegan": Case({**_WIDTHS, "encoder_width": 8, "num_latents": 8}),
+    "alphagan": Case({**_WIDTHS, "encoder_width": 8, "num_latents": 8, "code_width": 64}, num_batches=280),
 }
 """A GAN that is not here is trained on blobs with its own settings."""
 
