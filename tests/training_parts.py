@@ -128,6 +128,9 @@ CASES: dict[str, Case] = {
         {"generator_width": 8, "critic_width": 8, "num_latents": 16, "num_stages": 2, **_CLIPPED}, num_batches=800
     ),
     "r3gan": Case({**_WIDTHS, "num_latents": 16, **_FASTER_R3GAN}, num_batches=120),
+    "ebgan": Case({**_WIDTHS, "num_latents": 16, "num_codes": 8}, num_batches=300, sees_the_batch=True),
+    "vaegan": Case({**_WIDTHS, "encoder_width": 8, "num_latents": 8}),
+    "alphagan": Case({**_WIDTHS, "encoder_width": 8, "num_latents": 8, "code_width": 64}, num_batches=280),
 }
 """A GAN that is not here is trained on blobs with its own settings."""
 

@@ -6,7 +6,7 @@ Legend: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -113,6 +113,26 @@ def interpolate(
     return _sample(gan, progress, batch, seeds[0])
 
 
+def reconstruct_images(gan: Gan, progress: Progress, fields: Mapping[str, Tensor], batch_size: int = 64) -> np.ndarray:
+    """What encoder and generator make of images, uint8, (N, C, H, W), computed where the GAN is.
+
+    Args:
+        fields: rows of the GAN's `fields`, pictures in [-1, 1].
+        batch_size: images at once; it changes them by rounding alone.
+
+    Raises:
+        GanpipeError: the GAN has no encoder.
+    """
+    num_images = len(fields[gan.fields[0]])
+    parts = [np.empty((0, *gan.output.row_shape), np.uint8)]
+    for start in range(0, num_images, batch_size):
+        rows = range(start, min(start + batch_size, num_images))
+        chosen = {name: values[start : rows.stop] for name, values in fields.items()}
+        batch = _batch(gan, len(rows), SeededDraws(rows), chosen, truncation=1.0)
+        parts.append(_made(gan.reconstruct, gan, progress, batch, seed=start))
+    return np.concatenate(parts)
+
+
 def conditions_of(gan: Gan, seeds: Sequence[int], given: Given) -> dict[str, Tensor]:
     """What the GAN takes for these seeds, one row each.
 
@@ -152,10 +172,16 @@ def _batch(gan: Gan, num_samples: int, draws: Draws, given: Mapping[str, Tensor]
 
 
 def _sample(gan: Gan, progress: Progress, conditions: Batch, seed: int) -> np.ndarray:
-    device = conditions.device
+    return _made(gan.sample, gan, progress, conditions, seed)
+
+
+def _made(
+    make: Callable[[Batch, Progress], Tensor], gan: Gan, progress: Progress, batch: Batch, seed: int
+) -> np.ndarray:
+    device = batch.device
     with evaluating(gan), torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed("sampling", seed))  # for dropout and noise maps, which no sample's seed decides
-        return quantise(gan.sample(conditions, progress))
+        return quantise(make(batch, progress))
 
 
 @contextlib.contextmanager

@@ -222,6 +222,8 @@ class Gan(nn.Module, ABC):
     `ada`, its `observe` is told the logits of real images, whose sign says real or not."""
     has_latents: ClassVar[bool] = True
     """Whether an image follows from a latent vector, so that there are images between two seeds, and a truncation."""
+    reconstructs: ClassVar[bool] = False
+    """Whether `reconstruct` is there. Its encoder belongs to an averaged player, as the generator does."""
 
     def __init__(self, config: GanConfig, data: DataSpec) -> None:
         super().__init__()
@@ -355,6 +357,17 @@ class Gan(nn.Module, ABC):
         Args:
             conditions: holds what `conditions` names; in another direction than the first, that direction's field.
         """
+
+    def reconstruct(self, batch: Batch, progress: Progress) -> Tensor:
+        """What encoder and generator make of the batch's images, (N, C, H, W) in [-1, 1], where `reconstructs` says so.
+
+        Args:
+            batch: holds `fields`, as in training.
+
+        Raises:
+            GanpipeError: this GAN cannot.
+        """
+        raise GanpipeError(f"{type(self).__name__} has no encoder, so it reconstructs no images")
 
     def adapt(self, observed: Mapping[str, Tensor], progress: Progress) -> None:
         """Adapt to what the phases of a step observed, averaged over workers (ADA's probability, path length)."""

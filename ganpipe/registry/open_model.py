@@ -114,6 +114,8 @@ def load(name: str, folder: Path) -> Generator:
         raise NotUsable(f"{name}: {reason[:1000]}") from error
     if generator.description["format"] == 1:
         _add_field_attributes(generator)
+    if not hasattr(generator.gan, "reconstructs"):  # its code was packaged before GANs could
+        object.__setattr__(generator.gan, "reconstructs", False)
     return generator
 
 

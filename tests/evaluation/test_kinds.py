@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ganpipe.data.loading.cache import Dataset
 from ganpipe.data.shards.manifest import Manifest, Shard
 from ganpipe.errors import GanpipeError
-from ganpipe.evaluation import figures, measuring
+from ganpipe.evaluation import figures, measuring, sampling
 from ganpipe.evaluation.evaluate import Evaluation, evaluate
 from ganpipe.evaluation.extractors import Extractor, efficientnet_lite0
+from ganpipe.evaluation.figures import reconstructions
 from ganpipe.evaluation.measured import Subject
 from ganpipe.evaluation.reference import Reference, compute_reference
 from ganpipe.evaluation.settings import EvaluateSettings
@@ -114,6 +115,19 @@ class WithCodes(Unlearned):
         return images_NCHW
 
 
+class Inverting(Unlearned):
+    """Makes the negative of an image, and black ones of noise."""
+
+    reconstructs = True
+
+    def sample(self, conditions: Batch, progress: Progress) -> Tensor:
+        return torch.full((conditions.num_samples, 1, SIZE, SIZE), -1.0)
+
+    def reconstruct(self, batch: Batch, progress: Progress) -> Tensor:
+        assert not self.training
+        return -batch["image"]
+
+
 @pytest.fixture(scope="module")
 def extractor() -> Extractor:
     return efficientnet_lite0(32)
@@ -192,15 +206,32 @@ def test_a_traversal_changes_one_code_a_row(computed: Reference, extractor: Extr
     assert (cells[0, 0, 0] != cells[1, 0, 0]).any()
 
 
+@pytest.mark.parametrize("at_once", [64, 2])
+def test_reconstructions_stand_beside_their_originals(
+    computed: Reference, extractor: Extractor, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    real_function = sampling.reconstruct_images
+    monkeypatch.setattr(reconstructions, "reconstruct_images", lambda *a: real_function(*a, batch_size=at_once))
+    found = evaluated(Inverting(), computed, extractor)
+    picture = np.asarray(Image.open(io.BytesIO(found.figures["reconstructions"])))
+    originals = dataset_of_pairs().rows(computed.indices_N[:6])["image"][:, 0]  # 12 cells: 6 pairs, one in a row
+    assert picture.shape == (6 * 66 + 2, 2 * 66 + 2)
+    for row, original in enumerate(originals):
+        cells = [picture[2 + 66 * row : 66 + 66 * row, left : left + 64][::4, ::4] for left in (2, 68)]
+        np.testing.assert_array_equal(cells[0], original)
+        np.testing.assert_array_equal(cells[1], 255 - original)
+
+
 def test_a_figure_says_what_it_shows_and_for_whom() -> None:
     applying = {
         gan_class.__name__: {name for name in figures.names() if figures.load(name).applies(gan_class())}
-        for gan_class in (Doubling, BetweenDomains, WithCodes)
+        for gan_class in (Doubling, BetweenDomains, WithCodes, Inverting)
     }
     assert applying == {
         "Doubling": {"nearest", "samples"},
         "BetweenDomains": {"nearest", "samples"},
         "WithCodes": {"interpolation", "nearest", "samples", "traversal"},
+        "Inverting": {"nearest", "reconstructions", "samples"},
     }
     for name in figures.names():
         figure = figures.load(name)
