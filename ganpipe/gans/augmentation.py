@@ -30,6 +30,9 @@ class Batch(Protocol):
     @property
     def draws(self) -> Draws: ...
 
+    @property
+    def dtype(self) -> torch.dtype: ...
+
     def to_device(self, tensor: Tensor) -> Tensor: ...
 
     def observe(self, name: str, value: Tensor) -> None: ...
@@ -65,6 +68,7 @@ class DiffAugment(Augmentation):
     """Differentiable augmentation (Zhao 2020, section 3 and its appendix): colour, translation, cutout."""
 
     def forward(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
+        images_NCHW = images_NCHW.to(batch.dtype)  # autocast returns bf16
         uniform = _Columns(images_NCHW, batch, batch.draws.uniform, 7)
         hidden = images_NCHW + (uniform() - 0.5)
         grey_N1HW = hidden.mean(1, keepdim=True)
@@ -95,6 +99,7 @@ class AdaptiveAugment(Augmentation):
         self.register_buffer("chance", torch.zeros(()))
 
     def forward(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
+        images_NCHW = images_NCHW.to(batch.dtype)  # autocast returns bf16
         uniform = _Columns(images_NCHW, batch, batch.draws.uniform, 19)
         normal = _Columns(images_NCHW, batch, batch.draws.normal, 7)
 

@@ -181,6 +181,15 @@ def test_it_trains_and_goes_on_from_a_checkpoint(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["diffaugment", "ada"])
+def test_it_trains_in_bf16(kind: str) -> None:
+    loop = make_loop("dcgan", settings={"precision": "bf16", "augment": {"kind": kind}})
+    for chance in loop.state.gan.augmentation.buffers():
+        chance.fill_(0.9)
+    metrics = loop.step()
+    assert all(torch.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("kind", ["diffaugment", "ada"])
 def test_no_augmentation_waits_for_a_device(kind: str) -> None:
     settings = {"precision": "fp32", "augment": {"kind": kind, "adapt_images": 100}}
     loop = make_loop("dcgan", World(device=torch.device(pretend_device.DEVICE)), settings)
