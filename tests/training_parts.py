@@ -96,12 +96,17 @@ class Case:
 
 _WIDTHS = {"generator_width": 8, "discriminator_width": 8}
 _FAST_ADAMS = {f"adam_{player}": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.99} for player in ("generator", "critic")}
+_SPECTRAL_ADAMS = {
+    "adam_generator": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.99},
+    "adam_discriminator": {"lr": 2e-3, "beta1": 0.5, "beta2": 0.99},
+}
 _PAIRS = DataSpec({name: Picture(size=16, channels=1) for name in ("source", "target")}, "target")
 CASES: dict[str, Case] = {
     "gan": Case({"generator_width": 64, "discriminator_width": 64, "num_latents": 16}),
     "dcgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=300),
     "cgan": Case({"latent_width": 64, "label_width": 64, "generator_width": 256, "discriminator_width": 100}),
     "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}, num_batches=1000),
+    "sngan": Case({**_WIDTHS, "num_latents": 16, **_SPECTRAL_ADAMS}),
     "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "dense_width": 64, "recognition_width": 16}),
     "progan": Case(
         {"generator_width": 8, "critic_width": 8, "num_latents": 16, "growing": 0.2, **_FAST_ADAMS},

@@ -44,3 +44,14 @@ def least_squares_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Ten
 def least_squares_generator(fake_scores: Tensor) -> Tensor:
     """E[(D(G(z)) - 1)^2] (Mao 2016, eq. 9 without its half)."""
     return (wide(fake_scores) - 1).square().mean()
+
+
+def hinge_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (Lim & Ye 2017, arXiv 1705.02894; Miyato 2018, arXiv 1802.05957,
+    eq. 16): no gradient from images that are already a margin of 1 on their side."""
+    return F.relu(1 - wide(real_scores)).mean() + F.relu(1 + wide(fake_scores)).mean()
+
+
+def hinge_generator(fake_scores: Tensor) -> Tensor:
+    """-E[D(G(z))] (Miyato 2018, eq. 17)."""
+    return -wide(fake_scores).mean()
