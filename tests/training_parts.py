@@ -100,12 +100,14 @@ _SPECTRAL_ADAMS = {
     "adam_generator": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.99},
     "adam_discriminator": {"lr": 2e-3, "beta1": 0.5, "beta2": 0.99},
 }
+_FAST_PAIR = {f"adam_{p}": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.999} for p in ("generator", "discriminator")}
 _PAIRS = DataSpec({name: Picture(size=16, channels=1) for name in ("source", "target")}, "target")
 CASES: dict[str, Case] = {
     "gan": Case({"generator_width": 64, "discriminator_width": 64, "num_latents": 16}),
     "dcgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=300),
     "cgan": Case({"latent_width": 64, "label_width": 64, "generator_width": 256, "discriminator_width": 100}),
     "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}, num_batches=1000),
+    "acgan": Case({**_WIDTHS, "num_latents": 16, **_FAST_PAIR}, num_batches=150),
     "sngan": Case({**_WIDTHS, "num_latents": 16, **_SPECTRAL_ADAMS}),
     "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "dense_width": 64, "recognition_width": 16}),
     "progan": Case(
