@@ -95,6 +95,12 @@ class Case:
 
 
 _WIDTHS = {"generator_width": 8, "discriminator_width": 8}
+_TINY = {
+    "generator_width": 4,
+    "discriminator_width": 4,
+    "adam_generator": {"lr": 2e-3, "beta1": 0.0, "beta2": 0.9},
+    "adam_discriminator": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.9},
+}
 _FAST_ADAMS = {f"adam_{player}": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.99} for player in ("generator", "critic")}
 _SPECTRAL_ADAMS = {
     "adam_generator": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.99},
@@ -109,6 +115,10 @@ CASES: dict[str, Case] = {
     "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}, num_batches=1000),
     "acgan": Case({**_WIDTHS, "num_latents": 16, **_FAST_PAIR}, num_batches=150),
     "sngan": Case({**_WIDTHS, "num_latents": 16, **_SPECTRAL_ADAMS}),
+    "sagan": Case({**_TINY, "num_latents": 16}, num_batches=80),
+    "biggan": Case(
+        {**_TINY, "num_latents_per_layer": 8, "embedding_width": 8, "num_discriminator_updates": 1}, num_batches=80
+    ),
     "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "dense_width": 64, "recognition_width": 16}),
     "progan": Case(
         {"generator_width": 8, "critic_width": 8, "num_latents": 16, "growing": 0.2, **_FAST_ADAMS},

@@ -43,8 +43,8 @@ class SpectralNorm(nn.Module):
         """u^T W v, a scalar; its gradient with respect to W is u v^T (eq. 10)."""
         # In bf16 sigma would have two digits. An average over updates of unit vectors (EMA) is shorter than 1.
         with torch.autocast(weight.device.type, enabled=False):
-            u_R, v_C = F.normalize(self.u, dim=0), F.normalize(self.v, dim=0)
-            return torch.dot(u_R, torch.mv(weight.flatten(1), v_C))
+            lengths = torch.linalg.vector_norm(self.u) * torch.linalg.vector_norm(self.v)
+            return torch.dot(self.u, torch.mv(weight.flatten(1), self.v)) / lengths
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight / self.sigma(weight)
