@@ -99,16 +99,33 @@ def _adam(lr: float, beta1: float = 0.5, beta2: float = 0.999) -> dict[str, floa
 
 
 _WIDTHS = {"generator_width": 8, "discriminator_width": 8}
+_TINY = {
+    "generator_width": 4,
+    "discriminator_width": 4,
+    "adam_generator": {"lr": 2e-3, "beta1": 0.0, "beta2": 0.9},
+    "adam_discriminator": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.9},
+}
 _FAST_ADAMS = {f"adam_{player}": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.99} for player in ("generator", "critic")}
 _FASTER = {"adam_generator": _adam(1e-3), "adam_discriminator": _adam(5e-4)}
 _FASTER_R3GAN = {f"adam_{player}": _adam(2e-3, 0.0, 0.9) for player in ("generator", "discriminator")}
 _CLIPPED = {"num_critic_updates": 2, "clip": 0.05}
+_SPECTRAL_ADAMS = {
+    "adam_generator": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.99},
+    "adam_discriminator": {"lr": 2e-3, "beta1": 0.5, "beta2": 0.99},
+}
+_FAST_PAIR = {f"adam_{p}": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.999} for p in ("generator", "discriminator")}
 _PAIRS = DataSpec({name: Picture(size=16, channels=1) for name in ("source", "target")}, "target")
 CASES: dict[str, Case] = {
     "gan": Case({"generator_width": 64, "discriminator_width": 64, "num_latents": 16}),
     "dcgan": Case({**_WIDTHS, "num_latents": 16}, num_batches=300),
     "cgan": Case({"latent_width": 64, "label_width": 64, "generator_width": 256, "discriminator_width": 100}),
     "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}, num_batches=1000),
+    "acgan": Case({**_WIDTHS, "num_latents": 16, **_FAST_PAIR}, num_batches=150),
+    "sngan": Case({**_WIDTHS, "num_latents": 16, **_SPECTRAL_ADAMS}),
+    "sagan": Case({**_TINY, "num_latents": 16}, num_batches=80),
+    "biggan": Case(
+        {**_TINY, "num_latents_per_layer": 8, "embedding_width": 8, "num_discriminator_updates": 1}, num_batches=80
+    ),
     "infogan": Case({**_WIDTHS, "num_latents": 12, "num_categories": 2, "dense_width": 64, "recognition_width": 16}),
     "progan": Case(
         {"generator_width": 8, "critic_width": 8, "num_latents": 16, "growing": 0.2, **_FAST_ADAMS},

@@ -14,6 +14,7 @@ A GAN asks its batch for numbers (`batch.draws.normal(100)`); where they come fr
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -35,6 +36,17 @@ def seed_networks(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
+
+
+def truncated_normal(normal: Tensor, threshold: float) -> Tensor:
+    """Normal numbers -> numbers from the normal distribution that is truncated to [-threshold, threshold].
+
+    By the inverse distribution function: the distribution is that of drawing again whatever lies outside (Brock 2018,
+    arXiv 1809.11096, section 3.1), and each result is a monotone function of one drawn number, so that a seed's sample
+    changes steadily with the threshold.
+    """
+    within = torch.erf(normal.double() / math.sqrt(2)) * math.erf(threshold / math.sqrt(2))
+    return (math.sqrt(2) * torch.erfinv(within)).to(normal.dtype)
 
 
 class Draws(ABC):

@@ -83,3 +83,14 @@ def relativistic_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tens
     """E[softplus(D(G(z)) - D(x))], in pairs (Jolicoeur-Martineau 2018, arXiv 1807.00734; Huang 2024, arXiv 2501.05441,
     eq. 2)."""
     return F.softplus(wide(fake_logits) - wide(real_logits)).mean()
+
+
+def hinge_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (Lim & Ye 2017, arXiv 1705.02894; Miyato 2018, arXiv 1802.05957,
+    eq. 16): no gradient from images that are already a margin of 1 on their side."""
+    return F.relu(1 - wide(real_scores)).mean() + F.relu(1 + wide(fake_scores)).mean()
+
+
+def hinge_generator(fake_scores: Tensor) -> Tensor:
+    """-E[D(G(z))] (Miyato 2018, eq. 17)."""
+    return -wide(fake_scores).mean()

@@ -1,11 +1,11 @@
-"""Penalties that keep a discriminator or critic smooth.
+"""Penalties that keep a discriminator or critic smooth, or the outputs of a layer different.
 
 Legend: N samples, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -64,3 +64,14 @@ def clip_weights(network: nn.Module, limit: float) -> None:
     parameters: list[Tensor] = list(network.parameters())
     torch._foreach_clamp_min_(parameters, -limit)
     torch._foreach_clamp_max_(parameters, limit)
+
+
+def orthogonality(weights: Iterable[Tensor]) -> Tensor:
+    """The sum over weights of |W W^T * (1 - I)|_F^2 (Brock 2018, arXiv 1809.11096, eq. 3), with one row of W per
+    output: no two outputs shall be alike, while the length of each is free."""
+    total: list[Tensor] = []
+    for weight in weights:
+        with torch.autocast(weight.device.type, enabled=False):  # which would multiply in bf16
+            matrix = wide(weight).flatten(1)
+            total.append(2 * (matrix @ matrix.T).tril(-1).square().sum())
+    return torch.stack(total).sum()

@@ -46,8 +46,10 @@ def _norm_relu(width: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
 
 
-def discriminator(image_size: int, channels: int, width: int, batch_norm: bool = True) -> nn.Sequential:
-    """Images (N, C, H, W) -> logits (N,).
+def discriminator(
+    image_size: int, channels: int, width: int, batch_norm: bool = True, num_outputs: int = 1
+) -> nn.Sequential:
+    """Images (N, C, H, W) -> logits (N,), or (N, num_outputs) where there are several.
 
     Halves the side with strided convolutions down to 4 x 4; LeakyReLU(0.2) everywhere, batch norm everywhere but at the
     input and output. `width` is the number of feature maps after the first layer. Without `batch_norm` it serves as a
@@ -59,7 +61,8 @@ def discriminator(image_size: int, channels: int, width: int, batch_norm: bool =
         layers.append(nn.Conv2d(num_in, num_out, 4, 2, 1, bias=not batch_norm))
         layers += [nn.BatchNorm2d(num_out)] if batch_norm else []
         layers.append(nn.LeakyReLU(0.2, inplace=True))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * 16, 1), nn.Flatten(0))
+    layers += [nn.Flatten(), nn.Linear(widths[-1] * 16, num_outputs)]
+    return nn.Sequential(*layers, *([nn.Flatten(0)] if num_outputs == 1 else []))
 
 
 def initialise(network: nn.Module) -> None:

@@ -1,0 +1,97 @@
+"""AC-GAN: conditional image synthesis with auxiliary classifier GANs (Odena 2016, arXiv 1610.09585).
+
+Legend: N samples, Z latent size, K classes, C channels, H = W image size.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..losses.adversarial import wide
+from ..networks import dcgan
+from .base import Batch, DataSpec, GanConfig, Losses, Progress
+from .optimizers import Adam
+from .pair import AdversarialPair
+
+
+class AcganSettings(GanConfig):
+    """The paper's optimisers (appendix A) with DCGAN's networks, which are wider at the first layers than the paper's
+    and have no dropout."""
+
+    num_latents: int = Field(default=100, ge=1)
+    """Z, the size of the latent vector, standard normal; the class joins it as K further numbers."""
+    generator_width: int = Field(default=64, ge=1)
+    """Feature maps before the generator's last layer; they double towards the latent, up to eightfold."""
+    discriminator_width: int = Field(default=64, ge=1)
+    """Feature maps after the discriminator's first layer; they double towards the logits, up to eightfold."""
+    class_weight: float = Field(default=1.0, ge=0)
+    """Weight of L_C, the classifier's part of what both players minimise; 1 in the paper."""
+    adam_generator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The generator's optimiser."""
+    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The discriminator's optimiser."""
+
+
+class Acgan(AdversarialPair):
+    """The discriminator does not see the label: it tells the class of real and of generated images (section 4).
+
+    The first layer of the generator, on the one-hot label, is an embedding of the classes.
+    """
+
+    Config = AcganSettings
+    config: AcganSettings
+    fields = ("image", "label")
+    given = ("label",)
+
+    def __init__(self, config: AcganSettings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        size, channels, num_inputs = data.image_size, data.channels, config.num_latents + data.num_classes
+        self.generator = dcgan.generator(num_inputs, size, channels, config.generator_width)
+        self.discriminator = dcgan.discriminator(
+            size, channels, config.discriminator_width, num_outputs=1 + data.num_classes
+        )
+        dcgan.initialise(self)
+
+    @classmethod
+    def check(cls, config: GanConfig, data: DataSpec) -> None:
+        super().check(config, data)
+        dcgan.check_image_size(data.image_size, "acgan")
+
+    def generate(self, batch: Batch) -> Tensor:
+        label_NK = F.one_hot(batch["label"], self.data.num_classes).to(batch.dtype)
+        images_NCHW: Tensor = self.generator(torch.cat([batch.latent(self.config.num_latents), label_NK], dim=1))
+        return images_NCHW
+
+    def discriminate(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
+        return self._logits(images_NCHW, batch)[0]
+
+    def _logits(self, images_NCHW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """P(S | X) and P(C | X) as logits: (N,) for real, (N, K) for the classes."""
+        outputs: Tensor = self.discriminator(self.augmentation(images_NCHW, batch))
+        return outputs[:, 0], outputs[:, 1:]
+
+    def _classification(self, logits_NK: Tensor, batch: Batch) -> Tensor:
+        """-L_C of equation 3 for one kind of images, times its weight."""
+        return self.config.class_weight * F.cross_entropy(wide(logits_NK), batch["label"])
+
+    def discriminator_losses_on(self, fake_NCHW: Tensor, batch: Batch) -> Losses:
+        (real_N, real_NK), (fake_N, fake_NK) = (
+            self._logits(images_NCHW, batch) for images_NCHW in (batch["image"], fake_NCHW)
+        )
+        self.augmentation.observe(real_N, batch)
+        batch.observe("score_real", self.logged_score(real_N))
+        batch.observe("score_fake", self.logged_score(fake_N))
+        batch.observe("real_classified", (real_NK.argmax(1) == batch["label"]).float())
+        batch.observe("fake_classified", (fake_NK.argmax(1) == batch["label"]).float())
+        return {
+            "adversarial": self.discriminator_loss(real_N, fake_N),
+            "class_real": self._classification(real_NK, batch),
+            "class_fake": self._classification(fake_NK, batch),
+        }
+
+    def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
+        fake_N, fake_NK = self._logits(self._generated(batch), batch)
+        return {"adversarial": self.generator_loss(fake_N), "class": self._classification(fake_NK, batch)}

@@ -1,0 +1,69 @@
+"""SNGAN: spectral normalization for generative adversarial networks (Miyato 2018, arXiv 1802.05957).
+
+Legend: N samples, Z latent size, C channels, H = W image size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..losses.adversarial import hinge_discriminator, hinge_generator
+from ..networks import dcgan, sngan, spectral
+from .base import Batch, DataSpec, GanConfig, Phase, Progress
+from .optimizers import Adam
+from .pair import AdversarialPair
+
+
+class SnganSettings(GanConfig):
+    """Setting C of table 1 (one discriminator update), with the hinge loss and the standard CNN of table 3."""
+
+    num_latents: int = Field(default=128, ge=1)
+    """Z, the size of the latent vector, standard normal."""
+    generator_width: int = Field(default=64, ge=1)
+    """Feature maps before the generator's last layer; they double towards the latent, up to eightfold."""
+    discriminator_width: int = Field(default=32, ge=1)
+    """Feature maps of the discriminator's first layer (64 in the paper); they double towards the score, up to
+    eightfold."""
+    adam_generator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The generator's optimiser."""
+    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    """The discriminator's optimiser."""
+
+
+class Sngan(AdversarialPair):
+    """Every weight of the discriminator has a spectral norm of 1, which bounds the discriminator's Lipschitz constant.
+
+    Departs from the paper in the generator's kernels: DCGAN's, whose last layer doubles the side, too.
+    """
+
+    Config = SnganSettings
+    config: SnganSettings
+    separate_passes = False
+    discriminator_loss = staticmethod(hinge_discriminator)
+    generator_loss = staticmethod(hinge_generator)
+    logged_score = staticmethod(nn.Identity())
+
+    def __init__(self, config: SnganSettings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        size, channels = data.image_size, data.channels
+        self.generator = dcgan.generator(config.num_latents, size, channels, config.generator_width)
+        dcgan.initialise(self.generator)
+        self.discriminator = sngan.discriminator(size, channels, config.discriminator_width)
+
+    @classmethod
+    def check(cls, config: GanConfig, data: DataSpec) -> None:
+        super().check(config, data)
+        dcgan.check_image_size(data.image_size, "sngan")
+
+    def generate(self, batch: Batch) -> Tensor:
+        images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))
+        return images_NCHW
+
+    def phases(self, progress: Progress) -> list[Phase]:
+        discriminator, generator = super().phases(progress)
+        iterate = partial(spectral.iterate, self.discriminator)
+        return [dataclasses.replace(discriminator, after_update=iterate), generator]
