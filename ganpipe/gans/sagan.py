@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..losses.adversarial import hinge_discriminator, hinge_generator
 from ..networks import dcgan, spectral
-from ..networks.conditional_resnet import Generator, ProjectionDiscriminator
+from ..networks.conditional_resnet import Generator, ProjectionDiscriminator, num_blocks
 from .base import Batch, DataSpec, GanConfig, Phase, Progress
 from .optimizers import Adam
 from .pair import AdversarialPair
@@ -66,7 +66,7 @@ class Sagan(AdversarialPair):
         dcgan.check_image_size(data.image_size, "sagan")
 
     def generate(self, batch: Batch) -> Tensor:
-        conditions = [batch["label"]] * len(self.generator.blocks)
+        conditions = [batch["label"]] * num_blocks(self.data.image_size)
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents), conditions)
         return images_NCHW
 
