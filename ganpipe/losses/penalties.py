@@ -40,3 +40,13 @@ def gradient_penalty(
         gradient_NCHW.flatten(1), dim=1, dtype=torch.promote_types(gradient_NCHW.dtype, torch.float32)
     )
     return (norm_N - 1).square().mean()
+
+
+def squared_gradient_norm(gradient: Tensor) -> Tensor:
+    """E[|grad D(x)|^2]. Half of it, times gamma, is R1 for real images and R2 for generated ones (Mescheder 2018, arXiv
+    1801.04406, eq. 9 and 10).
+
+    Args:
+        gradient: grad D of each image, with samples first; see `input_gradient`.
+    """
+    return wide(gradient).square().flatten(1).sum(1).mean()
