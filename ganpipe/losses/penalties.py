@@ -1,6 +1,6 @@
-"""Penalties that keep a discriminator or critic smooth.
+"""Penalties that keep a discriminator, critic or generator smooth.
 
-Legend: N samples, C channels, H height, W width.
+Legend: N samples, L layers that take a style, D style size, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ def input_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> T
         critic: images (N, C, H, W) -> scores (N,), each of its own image only (no batch norm).
     """
     images_NCHW = images_NCHW.detach().requires_grad_()
-    (gradient_NCHW,) = torch.autograd.grad(wide(critic(images_NCHW)).sum(), images_NCHW, create_graph=True)
+    return score_gradient(critic(images_NCHW), images_NCHW)
+
+
+def score_gradient(scores_N: Tensor, images_NCHW: Tensor) -> Tensor:
+    """The same for scores that are already there, of images that require a gradient."""
+    (gradient_NCHW,) = torch.autograd.grad(wide(scores_N).sum(), images_NCHW, create_graph=True)
     return gradient_NCHW
 
 
@@ -50,3 +55,18 @@ def squared_gradient_norm(gradient: Tensor) -> Tensor:
         gradient: grad D of each image, with samples first; see `input_gradient`.
     """
     return wide(gradient).square().flatten(1).sum(1).mean()
+
+
+def path_lengths(images_NCHW: Tensor, w_NLD: Tensor, directions_NCHW: Tensor) -> Tensor:
+    """|J^T y| of each image, (N,), J the derivative of the image by its styles (Karras 2019, arXiv 1912.04958, eq. 4).
+
+    As in the authors' code, y is divided by the root of H * W, and squares are averaged over the layers.
+
+    Args:
+        images_NCHW: computed from w_NLD.
+        directions_NCHW: y, standard normal.
+    """
+    scale = (images_NCHW.shape[2] * images_NCHW.shape[3]) ** -0.5
+    projected = (wide(images_NCHW) * directions_NCHW).sum() * scale
+    (gradient_NLD,) = torch.autograd.grad(projected, w_NLD, create_graph=True)
+    return wide(gradient_NLD).square().sum(2).mean(1).sqrt()
