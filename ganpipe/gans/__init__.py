@@ -12,7 +12,7 @@ from ..section import nearest
 if TYPE_CHECKING:
     from .base import Gan
 
-_NOT_GANS = {"augmentation", "autoencoding", "base", "draws", "optimizers", "pair", "pools", "spec"}
+_NOT_GANS = {"augmentation", "autoencoding", "base", "draws", "optimizers", "pair", "pools", "spec", "styles"}
 
 
 def names() -> list[str]:

@@ -48,6 +48,7 @@ class Progan(Gan):
     def __init__(self, config: ProganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
         size, channels = data.image_size, data.channels
+        self.growth = progan.Growth(size, config.growing, config.fading)
         self.generator = progan.Generator(config.num_latents, size, channels, config.generator_width)
         self.critic = progan.Discriminator(size, channels, config.critic_width)
 
@@ -58,19 +59,7 @@ class Progan(Gan):
 
     def stage(self, progress: Progress) -> int:
         """The level, from 4 x 4."""
-        last = progan.num_levels(self.data.image_size) - 1
-        if not last or progress.fraction >= self.config.growing:
-            return last
-        return min(last - 1, int(progress.fraction / self.config.growing * last))
-
-    def fade(self, progress: Progress) -> float:
-        """How far the level has replaced the one before, in (0, 1]."""
-        last = progan.num_levels(self.data.image_size) - 1
-        if not self.config.growing:
-            return 1.0
-        time_per_level = self.config.growing / last
-        passed = progress.fraction - self.stage(progress) * time_per_level
-        return min(1.0, max(1e-3, passed / (time_per_level * self.config.fading)))
+        return self.growth.level(progress.fraction)
 
     def players(self) -> dict[str, Player]:
         # Which layers are on changes during the training, and the penalty differentiates the critic twice.
@@ -81,14 +70,14 @@ class Progan(Gan):
 
     def _generate(self, batch: Batch, progress: Progress) -> Tensor:
         z_NZ = batch.latent(self.config.num_latents)
-        images_NCHW: Tensor = self.generator(z_NZ, self.stage(progress), self.fade(progress))
+        images_NCHW: Tensor = self.generator(z_NZ, self.stage(progress), self.growth.fade(progress.fraction))
         return images_NCHW
 
     def phases(self, progress: Progress) -> list[Phase]:
         return [Phase("critic", self.critic_losses), Phase("generator", self.generator_losses)]
 
     def critic_losses(self, batch: Batch, progress: Progress) -> Losses:
-        level, fade = self.stage(progress), self.fade(progress)
+        level, fade = self.stage(progress), self.growth.fade(progress.fraction)
 
         def critic(images_NCHW: Tensor) -> Tensor:
             scores_N: Tensor = self.critic(images_NCHW, level, fade)
@@ -113,7 +102,7 @@ class Progan(Gan):
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         fake_NCHW = self.augmentation(self._generate(batch, progress), batch)
-        scores_N = self.critic(fake_NCHW, self.stage(progress), self.fade(progress))
+        scores_N = self.critic(fake_NCHW, self.stage(progress), self.growth.fade(progress.fraction))
         return {"adversarial": wasserstein_generator(scores_N)}
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:

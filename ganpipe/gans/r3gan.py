@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..losses.adversarial import relativistic_discriminator
-from ..losses.penalties import scores_and_gradient, squared_gradient_norm
+from ..losses.penalties import score_gradient, squared_gradient_norm
 from ..networks import dcgan, r3gan
 from .base import Batch, DataSpec, GanConfig, Losses, Player, Progress
 from .optimizers import Adam, Optimizer
@@ -87,8 +87,9 @@ class R3gan(AdversarialPair):
         with torch.no_grad():
             fake_NCHW = self._generated(batch)
         real_NCHW = batch[self.fields[0]]
-        both_NCHW = torch.cat([real_NCHW, fake_NCHW.to(real_NCHW.dtype)])
-        logits, gradient_NCHW = scores_and_gradient(self.discriminator, self.augmentation(both_NCHW, batch))
+        both_NCHW = self.augmentation(torch.cat([real_NCHW, fake_NCHW.to(real_NCHW.dtype)]), batch).requires_grad_()
+        logits = self.discriminator(both_NCHW)
+        gradient_NCHW = score_gradient(logits, both_NCHW)
         real_logits, fake_logits = logits.chunk(2)
         self.augmentation.observe(real_logits, batch)
         batch.observe("score_real", real_logits)

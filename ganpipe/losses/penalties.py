@@ -1,6 +1,6 @@
-"""Penalties that keep a discriminator or critic smooth, or the outputs of a layer different.
+"""Penalties that keep a discriminator, critic or generator smooth, or the outputs of a layer different.
 
-Legend: N samples, C channels, H height, W width.
+Legend: N samples, L layers that take a style, D style size, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from torch import Tensor, nn
 from .adversarial import wide
 
 
-def scores_and_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Each image's score, and its gradient with respect to the image, (N, C, H, W), which can be differentiated again.
+def input_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> Tensor:
+    """The gradient of each image's score with respect to the image, (N, C, H, W), which can be differentiated again.
 
     Args:
         critic: images (N, C, H, W) -> scores (N,), each of its own image only (no batch norm).
     """
     images_NCHW = images_NCHW.detach().requires_grad_()
-    scores = critic(images_NCHW)
-    (gradient_NCHW,) = torch.autograd.grad(wide(scores).sum(), images_NCHW, create_graph=True)
-    return scores, gradient_NCHW
+    return score_gradient(critic(images_NCHW), images_NCHW)
 
 
-def input_gradient(critic: Callable[[Tensor], Tensor], images_NCHW: Tensor) -> Tensor:
-    """The gradient alone of `scores_and_gradient`."""
-    return scores_and_gradient(critic, images_NCHW)[1]
+def score_gradient(scores_N: Tensor, images_NCHW: Tensor) -> Tensor:
+    """The same for scores that are already there, of images that require a gradient."""
+    (gradient_NCHW,) = torch.autograd.grad(wide(scores_N).sum(), images_NCHW, create_graph=True)
+    return gradient_NCHW
 
 
 def gradient_penalty(
@@ -49,11 +48,11 @@ def gradient_penalty(
 
 
 def squared_gradient_norm(gradient: Tensor) -> Tensor:
-    """E[|grad D(x)|^2]: R1 on real images, R2 on generated ones (Mescheder 2018, arXiv 1801.04406, eq. 9 without its
-    gamma / 2).
+    """E[|grad D(x)|^2]. Half of it, times gamma, is R1 for real images and R2 for generated ones (Mescheder 2018, arXiv
+    1801.04406, eq. 9 and 10).
 
     Args:
-        gradient: of each image's score with respect to the image, samples first; see `input_gradient`.
+        gradient: grad D of each image, with samples first; see `input_gradient`.
     """
     return wide(gradient).square().flatten(1).sum(1).mean()
 
@@ -75,3 +74,18 @@ def orthogonality(weights: Iterable[Tensor]) -> Tensor:
             matrix = wide(weight).flatten(1)
             total.append(2 * (matrix @ matrix.T).tril(-1).square().sum())
     return torch.stack(total).sum()
+
+
+def path_lengths(images_NCHW: Tensor, w_NLD: Tensor, directions_NCHW: Tensor) -> Tensor:
+    """|J^T y| of each image, (N,), J the derivative of the image by its styles (Karras 2019, arXiv 1912.04958, eq. 4).
+
+    As in the authors' code, y is divided by the root of H * W, and squares are averaged over the layers.
+
+    Args:
+        images_NCHW: computed from w_NLD.
+        directions_NCHW: y, standard normal.
+    """
+    scale = (images_NCHW.shape[2] * images_NCHW.shape[3]) ** -0.5
+    projected = (wide(images_NCHW) * directions_NCHW).sum() * scale
+    (gradient_NLD,) = torch.autograd.grad(projected, w_NLD, create_graph=True)
+    return wide(gradient_NLD).square().sum(2).mean(1).sqrt()

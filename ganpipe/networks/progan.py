@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,27 +21,33 @@ START = 4
 class EqualizedConv2d(nn.Module):
     """A convolution whose weights are scaled by He's constant each time it is used (section 4.1)."""
 
-    def __init__(self, num_in: int, num_out: int, kernel: int, gain: float = 2**0.5) -> None:
+    def __init__(self, num_in: int, num_out: int, kernel: int, gain: float = 2**0.5, stride: int = 1) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(num_out, num_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(num_out))
-        self.scale, self.padding = gain / math.sqrt(num_in * kernel**2), kernel // 2
+        self.scale = gain / math.sqrt(num_in * kernel**2)
+        self.stride, self.padding = stride, kernel // 2 if stride == 1 else 0
 
     def forward(self, hidden_NCHW: Tensor) -> Tensor:
-        return F.conv2d(hidden_NCHW, self.weight * self.scale, self.bias, padding=self.padding)
+        return F.conv2d(hidden_NCHW, self.weight * self.scale, self.bias, self.stride, self.padding)
 
 
 class EqualizedLinear(nn.Module):
-    """The same for a fully connected layer."""
+    """The same for a fully connected layer.
 
-    def __init__(self, num_in: int, num_out: int, gain: float = 2**0.5) -> None:
+    Args:
+        learning_rate: times the optimiser's. Adam's steps do not depend on the scale of a gradient, so a weight that is
+            stored larger by its inverse, and scaled back where it is used, changes more slowly (StyleGAN's mapping).
+    """
+
+    def __init__(self, num_in: int, num_out: int, gain: float = 2**0.5, learning_rate: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_out, num_in))
+        self.weight = nn.Parameter(torch.randn(num_out, num_in) / learning_rate)
         self.bias = nn.Parameter(torch.zeros(num_out))
-        self.scale = gain / math.sqrt(num_in)
+        self.scale, self.learning_rate = gain / math.sqrt(num_in) * learning_rate, learning_rate
 
     def forward(self, hidden_ND: Tensor) -> Tensor:
-        return F.linear(hidden_ND, self.weight * self.scale, self.bias)
+        return F.linear(hidden_ND, self.weight * self.scale, self.bias * self.learning_rate)
 
 
 def pixel_norm(hidden: Tensor) -> Tensor:
@@ -48,12 +55,12 @@ def pixel_norm(hidden: Tensor) -> Tensor:
     return hidden * torch.rsqrt(hidden.square().mean(1, keepdim=True) + 1e-8)
 
 
-def _leaky(hidden: Tensor) -> Tensor:
+def leaky(hidden: Tensor) -> Tensor:
     return F.leaky_relu(hidden, 0.2)
 
 
 def _activated(hidden: Tensor) -> Tensor:
-    return pixel_norm(_leaky(hidden))
+    return pixel_norm(leaky(hidden))
 
 
 def num_levels(image_size: int) -> int:
@@ -61,21 +68,62 @@ def num_levels(image_size: int) -> int:
     return int(math.log2(image_size // START)) + 1
 
 
-def _widths(image_size: int, width: int) -> list[int]:
+@dataclass(frozen=True)
+class Growth:
+    """Which level is on at which share of the training, and how far it is faded in (section 2).
+
+    Attributes:
+        image_size: H = W of the last level.
+        growing: share of the training in which the networks grow, equally long at each level; then all are trained.
+        fading: share of a level's time in which it is faded in.
+    """
+
+    image_size: int
+    growing: float
+    fading: float
+
+    def level(self, fraction: float) -> int:
+        """The level, from 0 (4 x 4), when `fraction` of the training is over."""
+        last = num_levels(self.image_size) - 1
+        if not last or fraction >= self.growing:
+            return last
+        return min(last - 1, int(fraction / self.growing * last))
+
+    def fade(self, fraction: float) -> float:
+        """How far that level has replaced the one before, in (0, 1]."""
+        if not self.growing:
+            return 1.0
+        time_per_level = self.growing / (num_levels(self.image_size) - 1)
+        passed = fraction - self.level(fraction) * time_per_level
+        return min(1.0, max(1e-3, passed / (time_per_level * self.fading)))
+
+
+def widths_of(image_size: int, width: int) -> list[int]:
     """Feature maps of each level: `width` at the largest, doubling towards 4 x 4, at most 8 times `width`."""
     levels = num_levels(image_size)
     return [width * min(8, 2 ** (levels - 1 - level)) for level in range(levels)]
 
 
 class _Level(nn.Module):
-    """The two convolutions of a size."""
+    """The generator's two convolutions of a size."""
 
-    def __init__(self, first: EqualizedConv2d, second: EqualizedConv2d) -> None:
+    def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.first, self.second = first, second
+        self.first, self.second = EqualizedConv2d(before, after, 3), EqualizedConv2d(after, after, 3)
 
-    def forward(self, hidden_NCHW: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-        return activation(self.second(activation(self.first(hidden_NCHW))))
+    def forward(self, hidden_NCHW: Tensor) -> Tensor:
+        return _activated(self.second(_activated(self.first(hidden_NCHW))))
+
+
+class _HalvingLevel(nn.Module):
+    """The discriminator's two convolutions of a size; halves the side."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.first, self.second = EqualizedConv2d(before, before, 3), EqualizedConv2d(before, after, 3)
+
+    def forward(self, hidden_NCHW: Tensor) -> Tensor:
+        return F.avg_pool2d(leaky(self.second(leaky(self.first(hidden_NCHW)))), 2)
 
 
 class Generator(nn.Module):
@@ -83,14 +131,11 @@ class Generator(nn.Module):
 
     def __init__(self, num_latents: int, image_size: int, channels: int, width: int) -> None:
         super().__init__()
-        widths = _widths(image_size, width)
+        widths = widths_of(image_size, width)
         self.image_size = image_size
         self.first = EqualizedLinear(num_latents, widths[0] * START**2, gain=2**0.5 / 4)
         self.start = EqualizedConv2d(widths[0], widths[0], 3)
-        self.levels = nn.ModuleList(
-            _Level(EqualizedConv2d(before, after, 3), EqualizedConv2d(after, after, 3))
-            for before, after in itertools.pairwise(widths)
-        )
+        self.levels = nn.ModuleList(_Level(before, after) for before, after in itertools.pairwise(widths))
         self.to_image = nn.ModuleList(EqualizedConv2d(maps, channels, 1, gain=1) for maps in widths)
 
     def forward(self, z_NZ: Tensor, level: int, fade: float) -> Tensor:
@@ -102,39 +147,54 @@ class Generator(nn.Module):
         hidden = before = _activated(self.start(hidden))
         for layers in list(self.levels)[:level]:
             before = _double(hidden)
-            hidden = layers(before, _activated)
+            hidden = layers(before)
         images_NCHW: Tensor = self.to_image[level](hidden)
         if level and fade < 1:
             images_NCHW = torch.lerp(self.to_image[level - 1](before), images_NCHW, fade)
         return F.interpolate(images_NCHW, (self.image_size, self.image_size), mode="nearest")
 
 
-class Discriminator(nn.Module):
-    """Images (N, C, H, W) of the last level's size -> scores (N,)."""
+class Scores(nn.Module):
+    """The last layers of a discriminator: `maps` feature maps of 4 x 4 pixels, (N, maps, 4, 4), -> scores (N,)."""
 
-    def __init__(self, image_size: int, channels: int, width: int) -> None:
+    def __init__(self, maps: int) -> None:
         super().__init__()
-        widths = _widths(image_size, width)
+        self.last = EqualizedConv2d(maps + 1, maps, 3)
+        self.dense = EqualizedLinear(maps * START**2, maps)
+        self.score = EqualizedLinear(maps, 1, gain=1)
+
+    def forward(self, hidden_NCHW: Tensor) -> Tensor:
+        hidden = leaky(self.last(with_deviation(hidden_NCHW)))
+        scores_N: Tensor = self.score(leaky(self.dense(hidden.flatten(1)))).flatten()
+        return scores_N
+
+
+class Discriminator(nn.Module):
+    """Images (N, C, H, W) of the last level's size -> scores (N,).
+
+    Args:
+        level: (maps before, maps after) -> a module that halves the side.
+    """
+
+    def __init__(
+        self, image_size: int, channels: int, width: int, level: Callable[[int, int], nn.Module] = _HalvingLevel
+    ) -> None:
+        super().__init__()
+        widths = widths_of(image_size, width)
         self.from_image = nn.ModuleList(EqualizedConv2d(channels, maps, 1) for maps in widths)
-        self.levels = nn.ModuleList(
-            _Level(EqualizedConv2d(after, after, 3), EqualizedConv2d(after, before, 3))
-            for before, after in itertools.pairwise(widths)
-        )
-        self.last = EqualizedConv2d(widths[0] + 1, widths[0], 3)
-        self.dense = EqualizedLinear(widths[0] * START**2, widths[0])
-        self.score = EqualizedLinear(widths[0], 1, gain=1)
+        self.levels = nn.ModuleList(level(after, before) for before, after in itertools.pairwise(widths))
+        self.scores = Scores(widths[0])
 
     def forward(self, images_NCHW: Tensor, level: int, fade: float) -> Tensor:
         """Args as the generator's."""
         images = F.adaptive_avg_pool2d(images_NCHW, START * 2**level)
-        hidden = _leaky(self.from_image[level](images))
+        hidden = leaky(self.from_image[level](images))
         for number in range(level, 0, -1):
-            hidden = F.avg_pool2d(self.levels[number - 1](hidden, _leaky), 2)
+            hidden = self.levels[number - 1](hidden)
             if number == level and fade < 1:
-                halved = _leaky(self.from_image[level - 1](F.avg_pool2d(images, 2)))
+                halved = leaky(self.from_image[level - 1](F.avg_pool2d(images, 2)))
                 hidden = torch.lerp(halved, hidden, fade)
-        hidden = _leaky(self.last(with_deviation(hidden)))
-        scores_N: Tensor = self.score(_leaky(self.dense(hidden.flatten(1)))).flatten()
+        scores_N: Tensor = self.scores(hidden)
         return scores_N
 
 
@@ -147,7 +207,8 @@ def with_deviation(hidden_NCHW: Tensor, group: int = 4) -> Tensor:
     num = len(hidden_NCHW)
     size = group if num % group == 0 else num
     grouped = hidden_NCHW.float().reshape(size, num // size, *hidden_NCHW.shape[1:])
-    deviation = (grouped.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
+    variance = (grouped - grouped.mean(0)).square().mean(0)  # torch's own `var` is slow over the first axis
+    deviation = (variance + 1e-8).sqrt().mean((1, 2, 3))
     maps = deviation.repeat(size).reshape(num, 1, 1, 1).expand(-1, 1, *hidden_NCHW.shape[2:])
     return torch.cat([hidden_NCHW, maps.to(hidden_NCHW.dtype)], dim=1)
 

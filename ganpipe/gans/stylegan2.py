@@ -1,0 +1,121 @@
+"""StyleGAN2: analyzing and improving the image quality of StyleGAN (Karras 2019, arXiv 1912.04958).
+
+Legend: N samples, L layers that take a style, D style size, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..losses.penalties import input_gradient, path_lengths, squared_gradient_norm
+from ..losses.reconstruction import squared
+from ..networks import dcgan, stylegan2
+from .base import Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
+from .optimizers import Adam
+from .pair import AdversarialPair
+from .styles import StyleBased, StyleSettings
+
+
+class Stylegan2Settings(StyleSettings):
+    """Appendix B."""
+
+    generator_width: int = Field(default=16, ge=1)
+    """Feature maps at the largest size; smaller sizes have up to 8 times as many (512 in the paper, at 1024 pixels)."""
+    discriminator_width: int = Field(default=16, ge=1)
+    """The same of the discriminator."""
+    r1_gamma: float = Field(default=1.0, ge=0)
+    """gamma of R1, the penalty of the discriminator's gradient at real images; 10 in the paper, at 1024 pixels."""
+    r1_every: int = Field(default=16, ge=1)
+    """R1 is minimised in each so many-th step."""
+    path_weight: float = Field(default=2.0, ge=0)
+    """Weight of path length regularisation; divided by the number of pixels and layers, it is the paper's gamma_pl."""
+    path_every: int = Field(default=4, ge=1)
+    """Path lengths are regularised in each so many-th step."""
+    adam_generator: Adam = Adam(lr=2e-3, beta1=0.0, beta2=0.99)
+    """The optimiser of mapping and synthesis, before the correction for lazy regularisation."""
+    adam_discriminator: Adam = Adam(lr=2e-3, beta1=0.0, beta2=0.99)
+    """The discriminator's optimiser, before that correction."""
+
+
+class Stylegan2(StyleBased, AdversarialPair):
+    """Modulated weights in place of AdaIN, nothing grows, and both regularisations are lazy: phases of their own.
+
+    A phase of regularisation steps the same optimiser as the player's main phase, as in the authors' code.
+    """
+
+    Config = Stylegan2Settings
+    config: Stylegan2Settings
+    generator: stylegan2.Generator
+    path_mean: Tensor
+
+    def __init__(self, config: Stylegan2Settings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        size, channels, num_styles = data.image_size, data.channels, config.num_latents
+        self.generator = stylegan2.Generator(size, channels, config.generator_width, self.mapping(), num_styles)
+        self.discriminator = stylegan2.discriminator(size, channels, config.discriminator_width)
+        self.register_buffer("path_mean", torch.zeros(()))
+
+    @classmethod
+    def check(cls, config: GanConfig, data: DataSpec) -> None:
+        super().check(config, data)
+        dcgan.check_image_size(data.image_size, "stylegan2")
+
+    def players(self) -> dict[str, Player]:
+        # Both regularisations differentiate twice.
+        adam_generator = lazily(self.config.adam_generator, self.config.path_every)
+        adam_discriminator = lazily(self.config.adam_discriminator, self.config.r1_every)
+        return {
+            "generator": Player([self.generator], adam_generator, averaged=True, compiled=False),
+            "discriminator": Player([self.discriminator], adam_discriminator, compiled=False),
+        }
+
+    def phases(self, progress: Progress) -> list[Phase]:
+        return [
+            *super().phases(progress),
+            Phase("discriminator", self.r1_losses, every=self.config.r1_every),
+            Phase("generator", self.path_losses, every=self.config.path_every),
+        ]
+
+    def generate(self, batch: Batch) -> Tensor:
+        return self._synthesise(self.mixed_styles(batch, self.generator.num_layers), batch)
+
+    def synthesise(self, w_NLD: Tensor, batch: Batch, progress: Progress) -> Tensor:
+        return self._synthesise(w_NLD, batch)
+
+    def _synthesise(self, w_NLD: Tensor, batch: Batch) -> Tensor:
+        noise = [batch.to_device(batch.draws.normal(*shape)) for shape in self.generator.noise_shapes]
+        images_NCHW: Tensor = self.generator(w_NLD, noise)
+        return images_NCHW
+
+    def r1_losses(self, batch: Batch, progress: Progress) -> Losses:
+        """R1 (Mescheder 2018, arXiv 1801.04406), times the steps for which it stands."""
+        penalty = squared_gradient_norm(
+            input_gradient(self.discriminator, self.augmentation(batch[self.fields[0]], batch))
+        )
+        return {"r1": self.config.r1_every * self.config.r1_gamma / 2 * penalty}
+
+    def path_losses(self, batch: Batch, progress: Progress) -> Losses:
+        """Equation 4, times the steps for which it stands."""
+        w_NLD = self.mixed_styles(batch, self.generator.num_layers)
+        images_NCHW = self._synthesise(w_NLD, batch)
+        lengths_N = path_lengths(images_NCHW, w_NLD, batch.to_device(batch.draws.normal(*images_NCHW.shape[1:])))
+        batch.observe("path_length", lengths_N)
+        distance = squared(lengths_N, self.path_mean.expand(len(lengths_N)))
+        return {"path": self.config.path_every * self.config.path_weight * distance}
+
+    def adapt(self, observed: Mapping[str, Tensor], progress: Progress) -> None:
+        """Moves the mean of the path lengths, a in equation 4."""
+        if "path_length" in observed:
+            self.path_mean.lerp_(observed["path_length"].to(self.path_mean.dtype), 0.01)
+
+
+def lazily(settings: Adam, every: int) -> Adam:
+    """Adam's settings for a player that is regularised in each `every`-th step: every + 1 updates then move and forget
+    as much as `every` would (appendix B)."""
+    share = every / (every + 1)
+    changed = {"lr": settings.lr * share, "beta1": settings.beta1**share, "beta2": settings.beta2**share}
+    return settings.model_copy(update=changed)
