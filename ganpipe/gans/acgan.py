@@ -43,6 +43,7 @@ class Acgan(AdversarialPair):
 
     Config = AcganSettings
     config: AcganSettings
+    needs_power_of_two = True
     fields = ("image", "label")
     given = ("label",)
 
@@ -54,11 +55,6 @@ class Acgan(AdversarialPair):
             size, channels, config.discriminator_width, num_outputs=1 + data.num_classes
         )
         dcgan.initialise(self)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "acgan")
 
     def generate(self, batch: Batch) -> Tensor:
         label_NK = F.one_hot(batch["label"], self.data.num_classes).to(batch.dtype)

@@ -10,8 +10,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ..networks import dcgan
-from .base import Batch, DataSpec, Gan, GanConfig, Player, Progress
+from .base import Batch, Gan, GanConfig, Player, Progress
 
 
 class AutoEncodingGan(Gan):
@@ -22,14 +21,10 @@ class AutoEncodingGan(Gan):
     """
 
     config: GanConfig
+    needs_power_of_two = True
     reconstructs = True
     encoder: nn.Module
     generator: nn.Module
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, cls.__module__.rpartition(".")[2])
 
     def players(self) -> dict[str, Player]:
         """Each has the name of its module, as in the settings."""

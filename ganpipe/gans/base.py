@@ -24,7 +24,7 @@ from .augmentation import Augmentation, Kind
 from .draws import Draws
 from .optimizers import KINDS, Optimizer
 from .pools import Pool, PoolSpec
-from .spec import DataSpec, Derived, Origin, Stored, View, kind_of
+from .spec import DataSpec, Derived, Origin, Stored, View, kind_of, require_power_of_two
 
 __all__ = ["DataSpec", "Derived", "Origin", "Stored", "View"]
 
@@ -217,6 +217,8 @@ class Gan(nn.Module, ABC):
     field that it then makes). `sample` sees the direction by which of these fields it is given; there is exactly one.
     The first direction is that of `given` and `fields`: it is measured. All make images of one size. Empty: one
     direction."""
+    needs_power_of_two: ClassVar[bool] = False
+    """Whether its networks halve and double images down to 4 x 4 pixels, so that sides are powers of two."""
     augmentations: ClassVar[tuple[Kind, ...]] = ()
     """Which augmentations `train.augment` may name: those for which `augmentation` stands before the discriminator. For
     `ada`, its `observe` is told the logits of real images, whose sign says real or not."""
@@ -255,6 +257,8 @@ class Gan(nn.Module, ABC):
                     f"{cls.__name__} needs images of at least 2 classes, and the field {origin.field!r} has "
                     f"{spec.num_classes}; choose another train.gan or data.source"
                 )
+        if cls.needs_power_of_two:
+            require_power_of_two(data.image_size, cls.__module__.rpartition(".")[2])
         origins = cls.origins(config, data)
         if len(made := {kind_of(origins[field], data).text for _, field in cls.directions.values()}) > 1:
             raise GanpipeError(

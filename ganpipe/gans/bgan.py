@@ -51,6 +51,7 @@ class Bgan(AdversarialPair):
 
     Config = BganSettings
     config: BganSettings
+    needs_power_of_two = True
     shares_images = False  # the M samples need draws of their own
     generator_loss = staticmethod(boundary_seeking)
 
@@ -59,11 +60,6 @@ class Bgan(AdversarialPair):
         self.generator = dcgan.generator(config.num_latents, data.image_size, data.channels, config.generator_width)
         self.discriminator = dcgan.discriminator(data.image_size, data.channels, config.discriminator_width)
         dcgan.initialise(self)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "bgan")
 
     @classmethod
     def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..losses.adversarial import hinge_discriminator, hinge_generator
 from ..losses.penalties import orthogonality
-from ..networks import dcgan, spectral
+from ..networks import spectral
 from ..networks.conditional_resnet import Generator, ProjectionDiscriminator, num_blocks
 from .base import Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
 from .draws import truncated_normal
@@ -49,6 +49,7 @@ class Biggan(AdversarialPair):
 
     Config = BigganSettings
     config: BigganSettings
+    needs_power_of_two = True
     fields = ("image", "label")
     given = ("label",)
     separate_passes = False
@@ -66,11 +67,6 @@ class Biggan(AdversarialPair):
         )
         self.embedding = nn.Embedding(data.num_classes, config.embedding_width)
         self.discriminator = ProjectionDiscriminator(data.num_classes, size, channels, config.discriminator_width)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "biggan")
 
     def players(self) -> dict[str, Player]:
         generator = Player([self.generator, self.embedding], self.config.adam_generator, averaged=True)

@@ -55,6 +55,7 @@ class Cyclegan(Gan):
 
     Config = CycleganSettings
     config: CycleganSettings
+    needs_power_of_two = True
     augmentations = ("diffaugment",)
     fields = ("b", "a")
     given = ("a",)
@@ -69,11 +70,6 @@ class Cyclegan(Gan):
         self.discriminator_a = unet.patch_discriminator(size, channels, config.discriminator_width)
         self.discriminator_b = unet.patch_discriminator(size, channels, config.discriminator_width)
         dcgan.initialise(self)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "cyclegan")
 
     @classmethod
     def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:

@@ -38,17 +38,13 @@ class Dcgan(AdversarialPair):
 
     Config = DcganSettings
     config: DcganSettings
+    needs_power_of_two = True
 
     def __init__(self, config: DcganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
         self.generator = networks.generator(config.num_latents, data.image_size, data.channels, config.generator_width)
         self.discriminator = networks.discriminator(data.image_size, data.channels, config.discriminator_width)
         networks.initialise(self)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        networks.check_image_size(data.image_size, "dcgan")
 
     def generate(self, batch: Batch) -> Tensor:
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents, "uniform"))

@@ -50,6 +50,7 @@ class Ebgan(AdversarialPair):
 
     Config = EbganSettings
     config: EbganSettings
+    needs_power_of_two = True
     augmentations = ("diffaugment",)  # an energy has no sign
     generator_loss = staticmethod(energy_generator)
     logged_score = staticmethod(nn.Identity())
@@ -61,11 +62,6 @@ class Ebgan(AdversarialPair):
         self.discriminator = AutoEncoder(size, channels, config.discriminator_width, config.num_codes)
         self.discriminator_loss = functools.partial(margin_discriminator, margin=config.margin)
         dcgan.initialise(self)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "ebgan")
 
     def generate(self, batch: Batch) -> Tensor:
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))

@@ -55,6 +55,7 @@ class Fgan(AdversarialPair):
 
     Config = FganSettings
     config: FganSettings
+    needs_power_of_two = True
 
     def __init__(self, config: FganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -68,11 +69,6 @@ class Fgan(AdversarialPair):
             "non_saturating": divergence.activation,
         }[config.generator_loss]
         self.generator_loss = lambda fake_v: -of_generated(wide(fake_v)).mean()
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "fgan")
 
     def logged_score(self, v: Tensor) -> Tensor:
         """1 where T(x) says real, which is above f'(1), else 0."""

@@ -55,6 +55,7 @@ class Gogan(AdversarialPair):
 
     Config = GoganSettings
     config: GoganSettings
+    needs_power_of_two = True
     discriminator_name = "critic"
     augmentations = ("diffaugment",)
     shares_images = False
@@ -70,11 +71,6 @@ class Gogan(AdversarialPair):
         for slot in (0, 1):
             for name, tensor in self.generator.state_dict().items():
                 self.register_buffer(_buffer_name(slot, name), tensor.clone())
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "gogan")
 
     def stage(self, progress: Progress) -> int:
         return min(self.config.num_stages - 1, int(progress.fraction * self.config.num_stages))

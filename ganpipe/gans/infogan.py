@@ -52,6 +52,7 @@ class Infogan(AdversarialPair):
 
     Config = InfoganSettings
     config: InfoganSettings
+    needs_power_of_two = True
 
     def __init__(self, config: InfoganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -63,11 +64,6 @@ class Infogan(AdversarialPair):
         num_outputs = config.num_categories + 2 * config.num_numbers
         self.recognition = infogan.recognition(dense_width, config.recognition_width, num_outputs)
         dcgan.initialise(self)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "infogan")
 
     @classmethod
     def codes(cls, config: GanConfig) -> Fields:

@@ -46,6 +46,7 @@ class Lsgan(AdversarialPair):
 
     Config = LsganSettings
     config: LsganSettings
+    needs_power_of_two = True
     logged_score = staticmethod(nn.Identity())
 
     def __init__(self, config: LsganSettings, data: DataSpec) -> None:
@@ -55,11 +56,6 @@ class Lsgan(AdversarialPair):
         dcgan.initialise(self)
         self.discriminator_loss = partial(least_squares_discriminator, real_target=config.b, fake_target=config.a)
         self.generator_loss = partial(least_squares_generator, target=config.c)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "lsgan")
 
     def generate(self, batch: Batch) -> Tensor:
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents, "uniform"))

@@ -18,6 +18,7 @@ from ..networks import dcgan, unet
 from .base import Batch, DataSpec, GanConfig, Losses, Player, Progress, linear_decay
 from .optimizers import Adam
 from .pair import AdversarialPair
+from .spec import require_power_of_two
 
 
 class Pix2pixSettings(GanConfig):
@@ -70,7 +71,7 @@ class Pix2pix(AdversarialPair):
         target, source = data.fields["target"], data.fields["source"]
         if not isinstance(target, Picture) or not isinstance(source, Picture) or target.size != source.size:
             raise GanpipeError(f"pix2pix needs source and target of one size, got {source.text} and {target.text}")
-        dcgan.check_image_size(target.size, "pix2pix")
+        require_power_of_two(target.size, "pix2pix")
 
     def players(self) -> dict[str, Player]:
         decay = linear_decay(self.config.decay_from)

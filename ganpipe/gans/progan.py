@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..losses.adversarial import wasserstein_critic, wasserstein_generator, wide
 from ..losses.penalties import gradient_penalty, input_gradient
-from ..networks import dcgan, progan
+from ..networks import progan
 from .base import Batch, DataSpec, Gan, GanConfig, Losses, Phase, Player, Progress
 from .optimizers import Adam
 
@@ -43,6 +43,7 @@ class Progan(Gan):
 
     Config = ProganSettings
     config: ProganSettings
+    needs_power_of_two = True
     augmentations = ("diffaugment",)
 
     def __init__(self, config: ProganSettings, data: DataSpec) -> None:
@@ -51,11 +52,6 @@ class Progan(Gan):
         self.growth = progan.Growth(size, config.growing, config.fading)
         self.generator = progan.Generator(config.num_latents, size, channels, config.generator_width)
         self.critic = progan.Discriminator(size, channels, config.critic_width)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "progan")
 
     def stage(self, progress: Progress) -> int:
         """The level, from 4 x 4."""

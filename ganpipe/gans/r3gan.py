@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..losses.adversarial import relativistic_discriminator
 from ..losses.penalties import score_gradient, squared_gradient_norm
-from ..networks import dcgan, r3gan
+from ..networks import r3gan
 from .base import Batch, DataSpec, GanConfig, Losses, Player, Progress
 from .optimizers import Adam, Optimizer
 from .pair import AdversarialPair
@@ -54,6 +54,7 @@ class R3gan(AdversarialPair):
 
     Config = R3ganSettings
     config: R3ganSettings
+    needs_power_of_two = True
     shares_images = False
 
     def __init__(self, config: R3ganSettings, data: DataSpec) -> None:
@@ -61,11 +62,6 @@ class R3gan(AdversarialPair):
         size, channels, depth = data.image_size, data.channels, (config.blocks_per_level, config.expansion)
         self.generator = r3gan.generator(config.num_latents, size, channels, config.generator_width, *depth)
         self.discriminator = r3gan.discriminator(size, channels, config.discriminator_width, *depth)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "r3gan")
 
     def players(self) -> dict[str, Player]:
         players = {name: dataclasses.replace(p, over_time=self._over_time) for name, p in super().players().items()}

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..losses.adversarial import hinge_discriminator, hinge_generator
-from ..networks import dcgan, spectral
+from ..networks import spectral
 from ..networks.conditional_resnet import Generator, ProjectionDiscriminator, num_blocks
 from .base import Batch, DataSpec, GanConfig, Phase, Progress
 from .optimizers import Adam
@@ -39,6 +39,7 @@ class Sagan(AdversarialPair):
 
     Config = SaganSettings
     config: SaganSettings
+    needs_power_of_two = True
     fields = ("image", "label")
     given = ("label",)
     separate_passes = False
@@ -59,11 +60,6 @@ class Sagan(AdversarialPair):
 
         self.generator = Generator(config.num_latents, size, channels, config.generator_width, of_each_class)
         self.discriminator = ProjectionDiscriminator(num_classes, size, channels, config.discriminator_width)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "sagan")
 
     def generate(self, batch: Batch) -> Tensor:
         conditions = [batch["label"]] * num_blocks(self.data.image_size)

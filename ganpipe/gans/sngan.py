@@ -42,6 +42,7 @@ class Sngan(AdversarialPair):
 
     Config = SnganSettings
     config: SnganSettings
+    needs_power_of_two = True
     separate_passes = False
     discriminator_loss = staticmethod(hinge_discriminator)
     generator_loss = staticmethod(hinge_generator)
@@ -53,11 +54,6 @@ class Sngan(AdversarialPair):
         self.generator = dcgan.generator(config.num_latents, size, channels, config.generator_width)
         dcgan.initialise(self.generator)
         self.discriminator = sngan.discriminator(size, channels, config.discriminator_width)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "sngan")
 
     def generate(self, batch: Batch) -> Tensor:
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))

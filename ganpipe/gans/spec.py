@@ -149,6 +149,18 @@ def to_tensor(rows: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return moved.to(dtype) if moved.dtype.is_floating_point else moved
 
 
+MIN_SIZE, MAX_SIZE = 16, 256
+"""Sides of the images that convolutional GANs here are made for."""
+
+
+def require_power_of_two(image_size: int, who: str) -> None:
+    """Raise GanpipeError unless `image_size` is a power of two in [16, 256]; the message names `who` needs that."""
+    if not (MIN_SIZE <= image_size <= MAX_SIZE and image_size & (image_size - 1) == 0):
+        raise GanpipeError(
+            f"data.image_size: got {image_size}; {who} needs a power of two from {MIN_SIZE} to {MAX_SIZE}"
+        )
+
+
 class Dataset(Protocol):
     """A split of a dataset: rows by index."""
 

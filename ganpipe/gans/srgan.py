@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..fields import Picture
 from ..losses.reconstruction import squared
-from ..networks import dcgan, efficientnet, srgan
+from ..networks import efficientnet, srgan
 from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Phase, Player, Progress, Stored
 from .draws import Draws
 from .optimizers import Adam, Optimizer
@@ -57,6 +57,7 @@ class Srgan(AdversarialPair):
 
     Config = SrganSettings
     config: SrganSettings
+    needs_power_of_two = True
     fields = ("image", "source")
     given = ("source",)
     has_latents = False
@@ -66,11 +67,6 @@ class Srgan(AdversarialPair):
         size, channels = data.image_size, data.channels
         self.generator = srgan.SrResNet(channels, config.factor, config.generator_width, config.num_blocks)
         self.discriminator = srgan.discriminator(size, channels, config.discriminator_width)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "srgan")
 
     @classmethod
     def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:

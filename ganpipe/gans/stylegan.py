@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..losses.adversarial import discriminator_cross_entropy, non_saturating
 from ..losses.penalties import score_gradient, squared_gradient_norm
-from ..networks import dcgan, progan, stylegan
+from ..networks import progan, stylegan
 from ..networks.styles import SmoothHalving
-from .base import Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
+from .base import Batch, DataSpec, Losses, Phase, Player, Progress
 from .optimizers import Adam
 from .styles import StyleBased, StyleSettings
 
@@ -41,6 +41,7 @@ class Stylegan(StyleBased):
 
     Config = StyleganSettings
     config: StyleganSettings
+    needs_power_of_two = True
     augmentations = ("diffaugment", "ada")
 
     def __init__(self, config: StyleganSettings, data: DataSpec) -> None:
@@ -49,11 +50,6 @@ class Stylegan(StyleBased):
         self.growth = progan.Growth(size, config.growing, config.fading)
         self.generator = stylegan.Generator(size, channels, config.generator_width, self.mapping(), num_styles)
         self.discriminator = progan.Discriminator(size, channels, config.discriminator_width, SmoothHalving)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "stylegan")
 
     def stage(self, progress: Progress) -> int:
         """The level, from 4 x 4."""

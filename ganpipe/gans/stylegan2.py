@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..losses.penalties import input_gradient, path_lengths, squared_gradient_norm
 from ..losses.reconstruction import squared
-from ..networks import dcgan, stylegan2
-from .base import Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
+from ..networks import stylegan2
+from .base import Batch, DataSpec, Losses, Phase, Player, Progress
 from .optimizers import Adam
 from .pair import AdversarialPair
 from .styles import StyleBased, StyleSettings
@@ -49,6 +49,7 @@ class Stylegan2(StyleBased, AdversarialPair):
 
     Config = Stylegan2Settings
     config: Stylegan2Settings
+    needs_power_of_two = True
     generator: stylegan2.Generator
     path_mean: Tensor
 
@@ -58,11 +59,6 @@ class Stylegan2(StyleBased, AdversarialPair):
         self.generator = stylegan2.Generator(size, channels, config.generator_width, self.mapping(), num_styles)
         self.discriminator = stylegan2.discriminator(size, channels, config.discriminator_width)
         self.register_buffer("path_mean", torch.zeros(()))
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "stylegan2")
 
     def players(self) -> dict[str, Player]:
         # Both regularisations differentiate twice.

@@ -42,6 +42,7 @@ class Wgan(AdversarialPair):
 
     Config = WganSettings
     config: WganSettings
+    needs_power_of_two = True
     discriminator_name = "critic"
     augmentations = ("diffaugment",)
     shares_images = False
@@ -54,11 +55,6 @@ class Wgan(AdversarialPair):
         self.generator = dcgan.generator(config.num_latents, data.image_size, data.channels, config.generator_width)
         self.critic = dcgan.discriminator(data.image_size, data.channels, config.critic_width)
         dcgan.initialise(self)
-
-    @classmethod
-    def check(cls, config: GanConfig, data: DataSpec) -> None:
-        super().check(config, data)
-        dcgan.check_image_size(data.image_size, "wgan")
 
     def phases(self, progress: Progress) -> list[Phase]:
         clip, num_updates = partial(clip_weights, self.critic, self.config.clip), self.config.num_critic_updates

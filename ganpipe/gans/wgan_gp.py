@@ -18,6 +18,7 @@ from ..networks import dcgan, mlp
 from .base import Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
 from .optimizers import Adam
 from .pair import AdversarialPair
+from .spec import require_power_of_two
 
 
 class WganGpSettings(GanConfig):
@@ -69,7 +70,7 @@ class WganGp(AdversarialPair):
         super().check(config, data)
         assert isinstance(config, WganGpSettings)
         if config.architecture == "convolutional":
-            dcgan.check_image_size(data.image_size, "wgan_gp with architecture: convolutional")
+            require_power_of_two(data.image_size, "wgan_gp with architecture: convolutional")
 
     def players(self) -> dict[str, Player]:
         players = super().players()

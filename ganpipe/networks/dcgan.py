@@ -10,18 +10,6 @@ import math
 
 from torch import nn
 
-from ..errors import GanpipeError
-
-MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 16, 256
-
-
-def check_image_size(image_size: int, who: str) -> None:
-    """Raise GanpipeError unless `image_size` is a power of two in [16, 256]; the message names `who` needs that."""
-    if not (MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE and image_size & (image_size - 1) == 0):
-        raise GanpipeError(
-            f"data.image_size: got {image_size}; {who} needs a power of two from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}"
-        )
-
 
 def _widths(image_size: int, width: int) -> list[int]:
     """Feature maps from the image side inwards to 4 x 4: doubling, at most 8 times `width` as in the paper."""
