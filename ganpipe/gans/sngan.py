@@ -19,8 +19,8 @@ from .pair import AdversarialPair
 
 
 class SnganSettings(GanConfig):
-    """The hinge loss, the standard CNN of table 3, and setting C of table 1 (one discriminator update) but for the learning
-    rates, which are for short trainings: with the paper's 2e-4 for both, the generator falls behind."""
+    """The hinge loss, the standard CNN of table 3, and setting C of table 1 (one discriminator update), but for the
+    learning rates: they suit short trainings, in which the generator fell behind with the paper's 2e-4 for both."""
 
     num_latents: int = Field(default=128, ge=1)
     """Z, the size of the latent vector, standard normal."""
