@@ -20,7 +20,7 @@ from .pair import AdversarialPair
 
 
 class SaganSettings(GanConfig):
-    """Section 4, with widths for two cores."""
+    """Section 5, with widths for two cores."""
 
     num_latents: int = Field(default=128, ge=1)
     """Z, the size of the latent vector, standard normal."""
@@ -31,7 +31,7 @@ class SaganSettings(GanConfig):
     adam_generator: Adam = Adam(lr=1e-4, beta1=0.0, beta2=0.9)
     """The generator's optimiser."""
     adam_discriminator: Adam = Adam(lr=4e-4, beta1=0.0, beta2=0.9)
-    """The discriminator's optimiser, which learns faster than the generator's (section 3.2)."""
+    """The discriminator's optimiser, which learns faster than the generator's (section 4.2)."""
 
 
 class Sagan(AdversarialPair):

@@ -50,7 +50,7 @@ def _doubled(hidden_NMHW: Tensor) -> Tensor:
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch norm whose gain, around 1, and bias follow from a condition (Dumoulin 2016, arXiv 1610.07629, eq. 5)."""
+    """Batch norm whose gain, around 1, and bias follow from a condition (Dumoulin 2016, arXiv 1610.07629)."""
 
     def __init__(self, maps: int, affine: Affine) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class ProjectionDiscriminator(nn.Module):
     """Images (N, C, H, W) and labels (N,) -> scores (N,).
 
     psi(h) + <v(y), h> with the features h summed over positions, psi linear and v an embedding of the classes (Miyato &
-    Koyama 2018, eq. 5).
+    Koyama 2018, section 3 and figure 1d).
     """
 
     def __init__(self, num_classes: int, image_size: int, channels: int, width: int) -> None:

@@ -40,7 +40,7 @@ class SpectralNorm(nn.Module):
         self.u.copy_(F.normalize(matrix_RC @ self.v, dim=0))
 
     def sigma(self, weight: Tensor) -> Tensor:
-        """u^T W v, a scalar; its gradient with respect to W is u v^T (eq. 10)."""
+        """u^T W v, a scalar; its gradient with respect to W is u v^T."""
         # In bf16 sigma would have two digits. An average over updates of unit vectors (EMA) is shorter than 1.
         with torch.autocast(weight.device.type, enabled=False):
             lengths = torch.linalg.vector_norm(self.u) * torch.linalg.vector_norm(self.v)
