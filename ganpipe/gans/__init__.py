@@ -12,7 +12,11 @@ from ..section import nearest
 if TYPE_CHECKING:
     from .base import Gan
 
-_NOT_GANS = {"augmentation", "autoencoding", "base", "draws", "optimizers", "pair", "pools", "spec", "styles"}
+_NOT_GANS = {
+    *("augmentation", "autoencoding", "base", "clipped", "convolutional", "draws", "optimizers", "pair", "pools"),
+    *("spec", "spectral", "styles"),
+}
+"""What GANs have in common."""
 
 
 def names() -> list[str]:

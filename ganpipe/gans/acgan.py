@@ -12,27 +12,17 @@ from torch.nn import functional as F
 
 from ..losses.adversarial import wide
 from ..networks import dcgan
-from .base import Batch, DataSpec, GanConfig, Losses, Progress
-from .optimizers import Adam
+from .base import Batch, DataSpec, Losses, Progress
+from .convolutional import ConvolutionalSettings
 from .pair import AdversarialPair
 
 
-class AcganSettings(GanConfig):
+class AcganSettings(ConvolutionalSettings):
     """The paper's optimisers (appendix A) with DCGAN's networks, which are wider at the first layers than the paper's
-    and have no dropout."""
+    and have no dropout. The class joins the latent, which is standard normal, as K further numbers."""
 
-    num_latents: int = Field(default=100, ge=1)
-    """Z, the size of the latent vector, standard normal; the class joins it as K further numbers."""
-    generator_width: int = Field(default=64, ge=1)
-    """Feature maps before the generator's last layer; they double towards the latent, up to eightfold."""
-    discriminator_width: int = Field(default=64, ge=1)
-    """Feature maps after the discriminator's first layer; they double towards the logits, up to eightfold."""
     class_weight: float = Field(default=1.0, ge=0)
     """Weight of L_C, the classifier's part of what both players minimise; 1 in the paper."""
-    adam_generator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
-    """The generator's optimiser."""
-    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
-    """The discriminator's optimiser."""
 
 
 class Acgan(AdversarialPair):

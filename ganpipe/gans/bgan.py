@@ -12,30 +12,18 @@ from pydantic import Field
 from torch import Tensor
 
 from ..losses.adversarial import boundary_seeking, importance_weighted, wide
-from ..networks import dcgan
 from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Progress
+from .convolutional import ConvolutionalPair, ConvolutionalSettings
 from .draws import Draws
-from .optimizers import Adam
-from .pair import AdversarialPair
 
 
-class BganSettings(GanConfig):
+class BganSettings(ConvolutionalSettings):
     """DCGAN's networks and optimisers."""
 
     pixels: Literal["continuous", "binary"] = "continuous"
     """`binary`: real images are black and white, and the generator puts out each pixel's probability of being white."""
     num_samples: int = Field(default=20, ge=2)
     """M: binary images per latent, from which the generator's gradient is estimated."""
-    num_latents: int = Field(default=100, ge=1)
-    """Z, the size of the latent vector, uniform in [-1, 1]."""
-    generator_width: int = Field(default=64, ge=1)
-    """Feature maps before the generator's last layer; they double towards the latent, up to eightfold."""
-    discriminator_width: int = Field(default=64, ge=1)
-    """Feature maps after the discriminator's first layer; they double towards the logit, up to eightfold."""
-    adam_generator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
-    """The generator's optimiser."""
-    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
-    """The discriminator's optimiser."""
 
 
 def _binarised(images_NCHW: Tensor, draws: Draws) -> Tensor:
@@ -43,7 +31,7 @@ def _binarised(images_NCHW: Tensor, draws: Draws) -> Tensor:
     return torch.where(images_NCHW > 0, 1.0, -1.0).to(images_NCHW.dtype)
 
 
-class Bgan(AdversarialPair):
+class Bgan(ConvolutionalPair):
     """The generator seeks images on the discriminator's decision boundary, D = 1/2.
 
     Binary pixels let no gradient through, so there the generator is trained by importance weights.
@@ -51,15 +39,8 @@ class Bgan(AdversarialPair):
 
     Config = BganSettings
     config: BganSettings
-    needs_power_of_two = True
     shares_images = False  # the M samples need draws of their own
     generator_loss = staticmethod(boundary_seeking)
-
-    def __init__(self, config: BganSettings, data: DataSpec) -> None:
-        super().__init__(config, data)
-        self.generator = dcgan.generator(config.num_latents, data.image_size, data.channels, config.generator_width)
-        self.discriminator = dcgan.discriminator(data.image_size, data.channels, config.discriminator_width)
-        dcgan.initialise(self)
 
     @classmethod
     def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:
@@ -69,7 +50,7 @@ class Bgan(AdversarialPair):
         return {"image": Derived(data.main, _binarised, data.image)}
 
     def generate(self, batch: Batch) -> Tensor:
-        images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents, "uniform"))
+        images_NCHW = super().generate(batch)
         return images_NCHW if self.config.pixels == "continuous" else self._drawn(images_NCHW, batch, 1)[:, 0]
 
     def _drawn(self, means_NCHW: Tensor, batch: Batch, num_samples: int) -> Tensor:
@@ -81,7 +62,7 @@ class Bgan(AdversarialPair):
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         if self.config.pixels == "continuous":
             return super().generator_losses(batch, progress)
-        means_NCHW = wide(self.generator(batch.latent(self.config.num_latents, "uniform")))
+        means_NCHW = wide(super().generate(batch))
         drawn_NMCHW = self._drawn(means_NCHW.detach(), batch, self.config.num_samples)
         with torch.no_grad():
             logits_NM = self.discriminate(drawn_NMCHW.flatten(0, 1), batch).unflatten(0, drawn_NMCHW.shape[:2])

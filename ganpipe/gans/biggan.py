@@ -6,20 +6,19 @@ image size.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..losses.adversarial import hinge_discriminator, hinge_generator
 from ..losses.penalties import orthogonality
-from ..networks import spectral
 from ..networks.conditional_resnet import Generator, ProjectionDiscriminator, num_blocks
 from .base import Batch, DataSpec, GanConfig, Losses, Phase, Player, Progress
 from .draws import truncated_normal
 from .optimizers import Adam
-from .pair import AdversarialPair
+from .spectral import SpectralPair
 
 
 class BigganSettings(GanConfig):
@@ -44,19 +43,14 @@ class BigganSettings(GanConfig):
     """The discriminator's optimiser."""
 
 
-class Biggan(AdversarialPair):
+class Biggan(SpectralPair):
     """SAGAN with latents in every block, one class embedding for all, orthogonal regularisation and truncation."""
 
     Config = BigganSettings
     config: BigganSettings
-    needs_power_of_two = True
     fields = ("image", "label")
     given = ("label",)
-    separate_passes = False
     shares_images = False
-    discriminator_loss = staticmethod(hinge_discriminator)
-    generator_loss = staticmethod(hinge_generator)
-    logged_score = staticmethod(nn.Identity())
 
     def __init__(self, config: BigganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -89,15 +83,9 @@ class Biggan(AdversarialPair):
         return scores_N
 
     def phases(self, progress: Progress) -> list[Phase]:
-        return [
-            Phase(
-                "discriminator",
-                self.discriminator_losses,
-                num_updates=self.config.num_discriminator_updates,
-                after_update=partial(spectral.iterate, self.discriminator),
-            ),
-            Phase("generator", self.generator_losses, after_update=partial(spectral.iterate, self.generator)),
-        ]
+        discriminator, generator = super().phases(progress)
+        num_updates = self.config.num_discriminator_updates
+        return [dataclasses.replace(discriminator, num_updates=num_updates), generator]
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         # The weights before spectral normalisation, as in the authors' code; not the shared embedding.

@@ -5,22 +5,20 @@ Legend: N samples, Z latent size, C channels, H = W image size.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..losses.adversarial import margin_ranking, wasserstein_generator
-from ..losses.penalties import clip_weights
-from ..networks import dcgan
-from .base import Batch, DataSpec, GanConfig, Losses, Phase, Progress
-from .optimizers import RMSprop
-from .pair import AdversarialPair
+from ..losses.adversarial import margin_ranking
+from .base import Batch, DataSpec, Losses, Phase, Progress
+from .clipped import ClippedPair, ClippedSettings
 
 
-class GoganSettings(GanConfig):
+class GoganSettings(ClippedSettings):
     """Margin and stages; networks and clipping are WGAN's."""
 
     num_stages: int = Field(default=3, ge=1)
@@ -30,23 +28,9 @@ class GoganSettings(GanConfig):
     the stage before."""
     ranking_weight: float = Field(default=0.5, ge=0)
     """Weight of the ranking loss beside the margin loss."""
-    clip: float = Field(default=0.01, gt=0)
-    """After each update the critic's weights are put into [-clip, clip]."""
-    num_critic_updates: int = Field(default=5, ge=1)
-    """Critic updates per generator update, each on a fresh batch."""
-    num_latents: int = Field(default=100, ge=1)
-    """Z, the size of the latent vector, standard normal."""
-    generator_width: int = Field(default=64, ge=1)
-    """Feature maps before the generator's last layer; they double towards the latent, up to eightfold."""
-    critic_width: int = Field(default=64, ge=1)
-    """Feature maps after the critic's first layer; they double towards the score, up to eightfold."""
-    rmsprop_generator: RMSprop = RMSprop(lr=5e-4)
-    """The generator's optimiser."""
-    rmsprop_critic: RMSprop = RMSprop(lr=5e-4)
-    """The critic's optimiser."""
 
 
-class Gogan(AdversarialPair):
+class Gogan(ClippedPair):
     """The critic ranks: real images, then those of this stage, then those of the stage before, a margin between them.
 
     A stage goes on with the weights of the one before. Where a stage ends is not known one step ahead, so that two sets
@@ -55,18 +39,9 @@ class Gogan(AdversarialPair):
 
     Config = GoganSettings
     config: GoganSettings
-    needs_power_of_two = True
-    discriminator_name = "critic"
-    augmentations = ("diffaugment",)
-    shares_images = False
-    generator_loss = staticmethod(wasserstein_generator)
-    logged_score = staticmethod(nn.Identity())
 
     def __init__(self, config: GoganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
-        self.generator = dcgan.generator(config.num_latents, data.image_size, data.channels, config.generator_width)
-        self.critic = dcgan.discriminator(data.image_size, data.channels, config.critic_width)
-        dcgan.initialise(self)
         self.discriminator_loss = partial(margin_ranking, margin=config.margin)
         for slot in (0, 1):
             for name, tensor in self.generator.state_dict().items():
@@ -76,11 +51,8 @@ class Gogan(AdversarialPair):
         return min(self.config.num_stages - 1, int(progress.fraction * self.config.num_stages))
 
     def phases(self, progress: Progress) -> list[Phase]:
-        clip, num_updates = partial(clip_weights, self.critic, self.config.clip), self.config.num_critic_updates
-        return [
-            Phase("critic", self.critic_losses, num_updates, after_update=clip),
-            Phase("generator", self.generator_losses),
-        ]
+        critic, generator = super().phases(progress)
+        return [dataclasses.replace(critic, losses=self.critic_losses), generator]
 
     def critic_losses(self, batch: Batch, progress: Progress) -> Losses:
         """Section 3: the margin loss and, after the first stage, the ranking loss."""
@@ -103,10 +75,6 @@ class Gogan(AdversarialPair):
         slot = self.stage(progress) % 2
         for name, tensor in self.generator.state_dict().items():
             getattr(self, _buffer_name(slot, name)).copy_(tensor)
-
-    def generate(self, batch: Batch) -> Tensor:
-        images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))
-        return images_NCHW
 
 
 def _buffer_name(slot: int, name: str) -> str:

@@ -5,18 +5,13 @@ Legend: N samples, Z latent size, M feature maps, C channels, H = W image size.
 
 from __future__ import annotations
 
-import dataclasses
-from functools import partial
-
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..losses.adversarial import hinge_discriminator, hinge_generator
-from ..networks import spectral
 from ..networks.conditional_resnet import Generator, ProjectionDiscriminator, num_blocks
-from .base import Batch, DataSpec, GanConfig, Phase, Progress
+from .base import Batch, DataSpec, GanConfig
 from .optimizers import Adam
-from .pair import AdversarialPair
+from .spectral import SpectralPair
 
 
 class SaganSettings(GanConfig):
@@ -34,18 +29,13 @@ class SaganSettings(GanConfig):
     """The discriminator's optimiser, which learns faster than the generator's (section 4.2)."""
 
 
-class Sagan(AdversarialPair):
+class Sagan(SpectralPair):
     """Self-attention and spectral normalisation in both networks; batch norm and score depend on the class."""
 
     Config = SaganSettings
     config: SaganSettings
-    needs_power_of_two = True
     fields = ("image", "label")
     given = ("label",)
-    separate_passes = False
-    discriminator_loss = staticmethod(hinge_discriminator)
-    generator_loss = staticmethod(hinge_generator)
-    logged_score = staticmethod(nn.Identity())
     generator: Generator
 
     def __init__(self, config: SaganSettings, data: DataSpec) -> None:
@@ -69,9 +59,3 @@ class Sagan(AdversarialPair):
     def discriminate(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
         scores_N: Tensor = self.discriminator(self.augmentation(images_NCHW, batch), batch["label"])
         return scores_N
-
-    def phases(self, progress: Progress) -> list[Phase]:
-        return [
-            dataclasses.replace(phase, after_update=partial(spectral.iterate, getattr(self, phase.player)))
-            for phase in super().phases(progress)
-        ]

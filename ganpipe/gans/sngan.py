@@ -5,17 +5,13 @@ Legend: N samples, Z latent size, C channels, H = W image size.
 
 from __future__ import annotations
 
-import dataclasses
-from functools import partial
-
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..losses.adversarial import hinge_discriminator, hinge_generator
-from ..networks import dcgan, sngan, spectral
-from .base import Batch, DataSpec, GanConfig, Phase, Progress
+from ..networks import dcgan, sngan
+from .base import Batch, DataSpec, GanConfig
 from .optimizers import Adam
-from .pair import AdversarialPair
+from .spectral import SpectralPair
 
 
 class SnganSettings(GanConfig):
@@ -35,7 +31,7 @@ class SnganSettings(GanConfig):
     """The discriminator's optimiser."""
 
 
-class Sngan(AdversarialPair):
+class Sngan(SpectralPair):
     """Every weight of the discriminator has a spectral norm of 1, which bounds the discriminator's Lipschitz constant.
 
     Departs from the paper in the generator's kernels: DCGAN's, whose last layer doubles the side, too.
@@ -43,11 +39,6 @@ class Sngan(AdversarialPair):
 
     Config = SnganSettings
     config: SnganSettings
-    needs_power_of_two = True
-    separate_passes = False
-    discriminator_loss = staticmethod(hinge_discriminator)
-    generator_loss = staticmethod(hinge_generator)
-    logged_score = staticmethod(nn.Identity())
 
     def __init__(self, config: SnganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -59,8 +50,3 @@ class Sngan(AdversarialPair):
     def generate(self, batch: Batch) -> Tensor:
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))
         return images_NCHW
-
-    def phases(self, progress: Progress) -> list[Phase]:
-        discriminator, generator = super().phases(progress)
-        iterate = partial(spectral.iterate, self.discriminator)
-        return [dataclasses.replace(discriminator, after_update=iterate), generator]

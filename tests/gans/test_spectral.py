@@ -125,9 +125,16 @@ def test_it_follows_the_weights_over_updates_and_is_part_of_a_checkpoint() -> No
 
 def test_the_vectors_follow_only_the_discriminators_updates() -> None:
     loop = make_loop("sngan")
-    by_player = {phase.player: phase for phase in loop.state.gan.phases(Progress(0, 1))}
-    assert by_player["discriminator"].after_update is not None
-    assert by_player["generator"].after_update is None
+    discriminator, generator = loop.state.gan.phases(Progress(0, 1))
+
+    def vectors() -> list[torch.Tensor]:
+        return [buffer.clone() for name, buffer in loop.state.gan.named_buffers() if name.endswith((".u", ".v"))]
+
+    for phase, follows in ((generator, False), (discriminator, True)):
+        before = vectors()
+        assert before
+        loop._update(phase, loop.fetch(0, 16), Progress(0, 1), seed=1, kept={})
+        assert any(not torch.equal(*pair) for pair in zip(before, vectors(), strict=True)) == follows
 
 
 def test_hinge_losses() -> None:

@@ -1,0 +1,52 @@
+"""A critic whose weights are clipped after each update (Arjovsky 2017, arXiv 1701.07875, algorithm 1).
+
+Legend: N samples, C channels, H = W image size.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pydantic import Field
+from torch import nn
+
+from ..losses.adversarial import wasserstein_generator
+from ..losses.penalties import clip_weights
+from .base import Phase, Progress
+from .convolutional import ConvolutionalPair, GeneratorSettings
+from .optimizers import RMSprop
+
+
+class ClippedSettings(GeneratorSettings):
+    """Algorithm 1's values, except for the learning rates."""
+
+    critic_width: int = Field(default=64, ge=1)
+    """Feature maps after the critic's first layer; they double towards the score, up to eightfold."""
+    clip: float = Field(default=0.01, gt=0)
+    """c: after each update the critic's weights are put into [-c, c]."""
+    num_critic_updates: int = Field(default=5, ge=1)
+    """n_critic: critic updates per generator update, each on a fresh batch."""
+    rmsprop_generator: RMSprop = RMSprop(lr=5e-4)
+    """The generator's optimiser; 5e-5 in the paper, for many more updates."""
+    rmsprop_critic: RMSprop = RMSprop(lr=5e-4)
+    """The critic's optimiser; 5e-5 in the paper."""
+
+
+class ClippedPair(ConvolutionalPair):
+    """DCGAN's networks, the discriminator as a critic that is Lipschitz because its weights are bounded."""
+
+    config: ClippedSettings
+    latent = "normal"
+    discriminator_name = "critic"
+    augmentations = ("diffaugment",)
+    shares_images = False
+    generator_loss = staticmethod(wasserstein_generator)
+    logged_score = staticmethod(nn.Identity())
+
+    def phases(self, progress: Progress) -> list[Phase]:
+        critic: nn.Module = self.critic  # type: ignore[assignment]
+        clip = partial(clip_weights, critic, self.config.clip)
+        return [
+            Phase("critic", self.discriminator_losses, self.config.num_critic_updates, after_update=clip),
+            Phase("generator", self.generator_losses),
+        ]
