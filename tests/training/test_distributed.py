@@ -38,7 +38,7 @@ def run_workers(size: int, name: str, num_steps: int, folder: Path, settings: di
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 
-@pytest.mark.parametrize(("name", "size", "batch_size"), [("dcgan", 3, 16), ("wgan_gp", 2, 6)])
+@pytest.mark.parametrize(("name", "size", "batch_size"), [("dcgan", 3, 16), ("wgan_gp", 2, 6), ("biggan", 2, 6)])
 def test_workers_with_unequal_shares_train_as_one(name: str, size: int, batch_size: int, tmp_path: Path) -> None:
     settings = {"batch_size": batch_size}
     alone = make_loop(name, settings=settings)
