@@ -69,14 +69,14 @@ class Progan(Gan):
 
     def _generate(self, batch: Batch, progress: Progress) -> Tensor:
         z_NZ = batch.latent(self.config.num_latents)
-        images_NCHW: Tensor = self.generator(z_NZ, self.stage(progress), self.growth.fade(progress.fraction))
+        images_NCHW: Tensor = self.generator(z_NZ, *self.growth.at(progress.fraction))
         return images_NCHW
 
     def phases(self, progress: Progress) -> list[Phase]:
         return [Phase("critic", self.critic_losses), Phase("generator", self.generator_losses)]
 
     def critic_losses(self, batch: Batch, progress: Progress) -> Losses:
-        level, fade = self.stage(progress), self.growth.fade(progress.fraction)
+        level, fade = self.growth.at(progress.fraction)
 
         def critic(images_NCHW: Tensor) -> Tensor:
             scores_N: Tensor = self.critic(images_NCHW, level, fade)
