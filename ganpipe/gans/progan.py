@@ -66,14 +66,14 @@ class Progan(Gan):
 
     def _generate(self, batch: Batch, progress: Progress) -> Tensor:
         z_NZ = batch.latent(self.config.num_latents)
-        images_NCHW: Tensor = self.generator(z_NZ, self.stage(progress), self.growth.fade(progress.fraction))
+        images_NCHW: Tensor = self.generator(z_NZ, *self.growth.at(progress.fraction))
         return images_NCHW
 
     def phases(self, progress: Progress) -> list[Phase]:
         return [Phase("critic", self.critic_losses), Phase("generator", self.generator_losses)]
 
     def critic_losses(self, batch: Batch, progress: Progress) -> Losses:
-        level, fade = self.stage(progress), self.growth.fade(progress.fraction)
+        level, fade = self.growth.at(progress.fraction)
 
         def critic(images_NCHW: Tensor) -> Tensor:
             scores_N: Tensor = self.critic(images_NCHW, level, fade)
@@ -98,7 +98,7 @@ class Progan(Gan):
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         fake_NCHW = self.augmentation(self._generate(batch, progress), batch)
-        scores_N = self.critic(fake_NCHW, self.stage(progress), self.growth.fade(progress.fraction))
+        scores_N = self.critic(fake_NCHW, *self.growth.at(progress.fraction))
         return {"adversarial": wasserstein_generator(scores_N)}
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:

@@ -69,7 +69,7 @@ class Stylegan(StyleBased):
         ]
 
     def synthesise(self, w_NLD: Tensor, batch: Batch, progress: Progress) -> Tensor:
-        level, fade = self.stage(progress), self.growth.fade(progress.fraction)
+        level, fade = self.growth.at(progress.fraction)
         noise = [batch.to_device(batch.draws.normal(*shape)) for shape in stylegan.noise_shapes(level)]
         images_NCHW: Tensor = self.generator(w_NLD, noise, level, fade)
         return images_NCHW
@@ -78,24 +78,17 @@ class Stylegan(StyleBased):
         num_layers = len(stylegan.noise_shapes(self.stage(progress)))
         return batch.once("generated", lambda: self.synthesise(self.mixed_styles(batch, num_layers), batch, progress))
 
-    def _discriminate(self, images_NCHW: Tensor, progress: Progress) -> Tensor:
-        scores_N: Tensor = self.discriminator(images_NCHW, self.stage(progress), self.growth.fade(progress.fraction))
-        return scores_N
-
     def discriminator_losses(self, batch: Batch, progress: Progress) -> Losses:
-        level, fade = self.stage(progress), self.growth.fade(progress.fraction)
+        level, fade = self.growth.at(progress.fraction)
         real_NCHW = self.augmentation(progan.faded(batch[self.fields[0]], level, fade), batch).detach().requires_grad_()
-        real_N = self._discriminate(real_NCHW, progress)
-        fake_N = self._discriminate(self.augmentation(self._generated(batch, progress).detach(), batch), progress)
+        fake_NCHW = self.augmentation(self._generated(batch, progress).detach(), batch)
+        real_N, fake_N = self.discriminator(real_NCHW, level, fade), self.discriminator(fake_NCHW, level, fade)
         self.augmentation.observe(real_N, batch)
         batch.observe("score_real", real_N.sigmoid())
         batch.observe("score_fake", fake_N.sigmoid())
         penalty = squared_gradient_norm(score_gradient(real_N, real_NCHW))
-        return {
-            "adversarial": discriminator_cross_entropy(real_N, fake_N),
-            "r1": self.config.r1_gamma / 2 * penalty,
-        }
+        return {"adversarial": discriminator_cross_entropy(real_N, fake_N), "r1": self.config.r1_gamma / 2 * penalty}
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         fake_NCHW = self.augmentation(self._generated(batch, progress), batch)
-        return {"adversarial": non_saturating(self._discriminate(fake_NCHW, progress))}
+        return {"adversarial": non_saturating(self.discriminator(fake_NCHW, *self.growth.at(progress.fraction)))}

@@ -104,9 +104,14 @@ class Stylegan2(StyleBased, AdversarialPair):
         return {"path": self.config.path_every * self.config.path_weight * distance}
 
     def adapt(self, observed: Mapping[str, Tensor], progress: Progress) -> None:
-        """Moves the mean of the path lengths, a in equation 4."""
+        """Moves the mean of the path lengths, a in equation 4.
+
+        At first it is the mean of all lengths: a moving average that begins at 0, as in the authors' code, would
+        shorten all paths for as long as a short training lasts.
+        """
         if "path_length" in observed:
-            self.path_mean.lerp_(observed["path_length"].to(self.path_mean.dtype), 0.01)
+            weight = max(0.01, 1 / (1 + progress.step // self.config.path_every))
+            self.path_mean.lerp_(observed["path_length"].to(self.path_mean.dtype), weight)
 
 
 def lazily(settings: Adam, every: int) -> Adam:

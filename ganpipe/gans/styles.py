@@ -21,8 +21,8 @@ class StyleSettings(GanConfig):
 
     num_latents: int = Field(default=128, ge=1)
     """Z = D, the size of the latent vector and of a style; 512 in the paper."""
-    mapping_layers: int = Field(default=4, ge=1)
-    """Layers of the mapping network; 8 in the paper."""
+    mapping_layers: int = Field(default=8, ge=1)
+    """Layers of the mapping network."""
     mapping_learning_rate: float = Field(default=0.01, gt=0)
     """The mapping network's learning rate as a multiple of the generator's."""
     mixing: float = Field(default=0.9, ge=0, le=1)

@@ -82,6 +82,10 @@ class Growth:
     growing: float
     fading: float
 
+    def at(self, fraction: float) -> tuple[int, float]:
+        """Level and fade, as the networks take them."""
+        return self.level(fraction), self.fade(fraction)
+
     def level(self, fraction: float) -> int:
         """The level, from 0 (4 x 4), when `fraction` of the training is over."""
         last = num_levels(self.image_size) - 1

@@ -59,7 +59,7 @@ class _Layer(nn.Module):
     def __init__(self, num_styles: int, num_in: int, num_out: int, upsampled: bool) -> None:
         super().__init__()
         self.convolution = ModulatedConv2d(num_styles, num_in, num_out, 3, upsampled=upsampled)
-        self.noise = Noise(num_out)
+        self.noise = Noise()
 
     def forward(self, hidden_NCHW: Tensor, w_ND: Tensor, noise_N1HW: Tensor) -> Tensor:
         hidden = self.noise(self.convolution(hidden_NCHW, w_ND), noise_N1HW)

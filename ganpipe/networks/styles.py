@@ -40,9 +40,13 @@ class StyleGenerator(nn.Module):
 
 
 class Noise(nn.Module):
-    """Adds the same random pixels to each feature map, with a strength per map that is learned (section 2)."""
+    """Adds the same random pixels to each feature map, with a strength that is learned (section 2).
 
-    def __init__(self, maps: int) -> None:
+    Args:
+        maps: how many strengths there are: one per map in StyleGAN, one for all in StyleGAN2.
+    """
+
+    def __init__(self, maps: int = 1) -> None:
         super().__init__()
         self.strength_C11 = nn.Parameter(torch.zeros(maps, 1, 1))
 

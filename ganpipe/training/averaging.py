@@ -79,7 +79,9 @@ class GradientSums:
     def _add(self, key: Key, value: Tensor) -> None:
         self._sums[key] = self._sums[key] + value if key in self._sums else value
 
-    def _send_early(self, number: int, gradient: Tensor) -> None:
+    def _send_early(self, number: int, gradient: Tensor | None) -> None:
+        if gradient is None:  # a bias behind which a penalty of gradients does not look, on every rank
+            return
         self._add(number, gradient)
         self._bucket[number] = self._sums.pop(number)
         if sum(value.nbytes for value in self._bucket.values()) >= _BUCKET_BYTES:

@@ -110,6 +110,17 @@ def test_the_mapping_network_learns_a_hundredth_as_fast(name: str) -> None:
     assert torch.allclose(gan.generator.mapping(z), gan.generator.mapping(3 * z), rtol=1e-6), "z is normalised"
 
 
+@pytest.mark.parametrize("name", STYLED)
+def test_in_bf16_losses_are_about_those_of_float32(name: str) -> None:
+    """Both differentiate twice, under autocast."""
+    found = []
+    for precision in ("fp32", "bf16"):
+        loop = make_loop(name, settings={"precision": precision, "num_images": 64})
+        loop.state.progress = Progress(48, 64)  # the last level of what grows
+        found.append({key: value.item() for key, value in loop.step().items()})
+    assert found[1] == pytest.approx(found[0], rel=0.1, abs=0.02)
+
+
 # --- styles
 
 
@@ -199,14 +210,14 @@ def test_a_path_length_is_the_norm_of_the_gradient_that_finite_differences_find(
             product: Tensor = (gan.generator(w_NLD, noise) * y).sum((1, 2, 3)) / 16
         return product
 
-    gradients, width = torch.zeros_like(w), 1e-5
+    gradients, width = torch.zeros_like(w), 1e-7  # few of LeakyReLU's kinks lie in between
     for layer in range(w.shape[1]):
         for unit in range(w.shape[2]):
             step = torch.zeros_like(w)
             step[:, layer, unit] = width
             gradients[:, layer, unit] = (projected(w + step) - projected(w - step)) / (2 * width)
     expected = (gradients.square().sum(2).mean(1)).sqrt()
-    assert torch.allclose(lengths, expected, rtol=1e-6)
+    assert torch.allclose(lengths, expected, rtol=1e-5)
 
     # It is to be minimised: along a direction in the weights, it changes as its gradient says.
     weight = gan.generator.layers[1].convolution.weight
@@ -221,7 +232,7 @@ def test_a_path_length_is_the_norm_of_the_gradient_that_finite_differences_find(
             weight.sub_(by * direction)
         return found
 
-    difference = (shifted(1e-5) - shifted(-1e-5)) / 2e-5
+    difference = (shifted(1e-7) - shifted(-1e-7)) / 2e-7
     assert torch.allclose((slope * direction).sum(), difference, rtol=1e-5)
 
 
@@ -236,16 +247,17 @@ def test_path_lengths_of_a_linear_generator() -> None:
 def test_the_mean_path_length_follows_what_was_observed_in_lazy_steps_only() -> None:
     loop, seen = make_loop("stylegan2"), []
     gan: Any = loop.state.gan
-    expected = 0.0
     for step in range(9):
         metrics = loop.step()
         assert ("generator_path" in metrics) == (step % 4 == 0)
         assert ("discriminator_r1" in metrics) == (step % 16 == 0)
         if "path_length" in metrics:
             seen.append(metrics["path_length"].item())
-            expected += 0.01 * (seen[-1] - expected)
-        assert gan.path_mean.item() == pytest.approx(expected, rel=1e-6)
+        assert gan.path_mean.item() == pytest.approx(sum(seen) / len(seen), rel=1e-6)
     assert len(seen) == 3
+    gan.adapt({"path_length": torch.tensor(5.0)}, Progress(0, 1, step=40_000))
+    assert gan.path_mean.item() == pytest.approx(0.99 * sum(seen) / 3 + 0.01 * 5, rel=1e-6)
+    gan.adapt({"score_real": torch.tensor(1.0)}, Progress(0, 1, step=40_001))
     assert "path_mean" in loop.state.state_dict()["gan"]
 
 

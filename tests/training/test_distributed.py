@@ -56,6 +56,14 @@ def test_workers_with_unequal_shares_train_as_one(name: str, size: int, batch_si
         assert largest_difference(first["weights"], other["weights"]) == 0, "workers drifted apart"
 
 
+def test_workers_share_what_adapts(tmp_path: Path) -> None:
+    """StyleGAN2's mean path length, which its next updates depend on, is that of all shares."""
+    first, second = run_workers(2, "stylegan2", 5, tmp_path, {})
+    assert first["buffers"]["path_mean"] > 0
+    assert torch.equal(first["buffers"]["path_mean"], second["buffers"]["path_mean"])
+    assert largest_difference(first["weights"], second["weights"]) == 0
+
+
 def lose_a_worker(rank: int, folder: str, operation: str, number: int) -> None:
     """Rank 1 dies as it comes to an exchange for the time numbered `number`; rank 0 notes how it learns of that."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
