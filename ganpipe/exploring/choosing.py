@@ -25,11 +25,11 @@ def class_here(explored: Explored, text: str) -> int:
     """
     manifest = read_manifest(SHARDS)
     if not manifest.classes:
-        raise GanpipeError(f"class:{text[:100]}: the data in {SHARDS} have no classes")
+        raise GanpipeError(f"--expression: class:{text[:100]}: the data in {SHARDS} have no classes")
     try:
         number = class_number(text, len(manifest.classes), manifest.classes)
     except GanpipeError as error:
-        raise GanpipeError(f"class:{error}") from None
+        raise GanpipeError(f"--expression: {error}") from None
     _require_alike(explored, manifest)
     return number
 
@@ -69,6 +69,6 @@ def seeds_of_classes(explored: Explored, wanted: dict[int, int], settings: Evalu
             return {number: found[number][:count] for number, count in wanted.items()}
     number = next(number for number, count in wanted.items() if len(found[number]) < count)
     raise GanpipeError(
-        f"class:{number}: the classifier finds {len(found[number])} such samples among {_MOST_SEEDS:,}; expected "
-        f"{wanted[number]}: lower --members, or choose another class"
+        f"--expression: class:{number}: the classifier finds {len(found[number])} such samples among {_MOST_SEEDS:,}; "
+        f"expected {wanted[number]}: lower --members, or choose another class"
     )

@@ -198,9 +198,7 @@ def _explorations(reader: Reader) -> list[Figure]:
             picture = reader.picture(path.relative_to(reader.root), f"explore {kind}")
             if picture is not None:
                 title = (kind if path.stem == kind else f"{kind}: {path.stem}").capitalize()
-                found.append(
-                    Figure(title, exploring.load(kind).tells, picture, str(about.get("model", "")))
-                )
+                found.append(Figure(title, exploring.load(kind).tells, picture, str(about.get("model", ""))))
     return found
 
 
