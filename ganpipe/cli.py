@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("commands.promote", "return the champion alias to where it was before"),
     "sample": ("commands.sample", "images from a registered model, as a grid or single files"),
     "translate": ("commands.translate", "a folder of images, each made into another by a registered model"),
+    "explore": ("commands.explore", "what a model's latents do: interpolation, arithmetic, directions, projection, …"),
     "compare": ("commands.compare", "two models side by side: samples, numbers, differences"),
     "report": ("commands.report", "the last run as one HTML page: report.html"),
     "serve": ("commands.serve", "a page with samples of the champion, and a JSON API"),

@@ -39,12 +39,12 @@ FACTS = PackageFacts(
 PROGRESS = Progress(images_seen=640, num_images=640, step=10)
 
 
-def make_gan(name: str, *, image_size: int = 16, seed: int = 0) -> Gan:
+def make_gan(name: str, *, image_size: int = 16, seed: int = 0, config: Mapping[str, object] | None = None) -> Gan:
     """A small GAN with random weights and, where it has batch norm, statistics that are not the initial ones."""
     data = DataSpec.images(image_size, 1, 10)
     gan_class = gans.load(name)
     torch.manual_seed(seed)
-    gan = gan_class(gan_class.Config.model_validate(SMALL[name]), data)
+    gan = gan_class(gan_class.Config.model_validate(SMALL[name] if config is None else config), data)
     with torch.no_grad():
         for parameter in gan.parameters():
             parameter.normal_(0, 0.3)  # initial weights of some papers are so small that every image is grey
@@ -86,9 +86,10 @@ def build(
     seed: int = 0,
     metrics: dict[str, float] | None = None,
     classes: tuple[str, ...] = (),
+    config: Mapping[str, object] | None = None,
 ) -> Path:
     """A package of a small GAN; returns its directory."""
-    train_dir = write_trained(make_gan(name, seed=seed), name, tmp_path / "train")
+    train_dir = write_trained(make_gan(name, seed=seed, config=config), name, tmp_path / "train")
     package_dir = tmp_path / "package"
     facts = dataclasses.replace(FACTS, metrics=metrics or FACTS.metrics, names={"label": classes})
     build_package(train_dir, package_dir, facts)

@@ -96,6 +96,20 @@ SOURCES = {
         cut_NH1 = (rows_H[None] == conditions["stripe"][:, None])[:, :, None]
         return image_NHW.masked_fill(cut_NH1, 1.0)[:, None].clamp(-1, 1)
 """,
+    # Three layers take a style of two numbers; the first number is how bright their share of the rows is.
+    "toy_stylist": """
+    def styles(self, batch: Batch) -> Tensor:
+        w_ND = self.generator.weight * batch.to_device(batch.draws.normal(2)) * batch.truncation / 8
+        return w_ND.unsqueeze(1).expand(-1, 3, -1)
+
+    def synthesise(self, w_NLD: Tensor, batch: Batch, progress: Progress) -> Tensor:
+        noise_N1HW = batch.to_device(batch.draws.normal(1, 16, 16)) / 20
+        rows_NH = w_NLD[:, [0] * 6 + [1] * 5 + [2] * 5, 0]
+        return rows_NH[:, None, :, None] + noise_N1HW
+
+    def sample(self, conditions: Batch, progress: Progress) -> Tensor:
+        return self.synthesise(self.styles(conditions), conditions, progress)
+""",
 }
 WORDS = ("red", "fox", "blue", "sea")
 DATA: Mapping[str, DataSpec] = {
@@ -107,6 +121,7 @@ DATA: Mapping[str, DataSpec] = {
         }
     ),
     "toy_mirror": DataSpec({"a": Picture(size=16, channels=3), "b": Picture(size=16, channels=3)}, main="b"),
+    "toy_stylist": DataSpec.images(16, 1),
     "toy_sayer": DataSpec({"image": Picture(size=16, channels=1), "text": Tokens(length=3, num_words=len(WORDS) + 2)}),
 }
 NAMES: Mapping[str, Sequence[str]] = {"text": WORDS, "label": ("dawn", "noon", "dusk", "night")}

@@ -46,10 +46,15 @@ class LinearDiscriminant:
         biases_K = np.log(counts_K / len(features)) - 0.5 * (means_KD * weights_DK.T).sum(1)
         return cls(classes_K, weights_DK, biases_K)
 
+    def classes_of(self, features_MD: np.ndarray) -> np.ndarray:
+        """The class that it finds for each image, (M,)."""
+        scores_MK = np.asarray(features_MD, np.float64) @ self.weights_DK + self.biases_K
+        found: np.ndarray = self.classes_K[scores_MK.argmax(1)]
+        return found
+
     def accuracy(self, features_MD: np.ndarray, labels_M: np.ndarray) -> float:
         """The share of images whose class it finds, in [0, 1]."""
-        scores_MK = np.asarray(features_MD, np.float64) @ self.weights_DK + self.biases_K
-        return float((self.classes_K[scores_MK.argmax(1)] == labels_M).mean())
+        return float((self.classes_of(features_MD) == labels_M).mean())
 
 
 def fit_and_test(features_ND: np.ndarray, labels_N: np.ndarray) -> tuple[LinearDiscriminant, float]:

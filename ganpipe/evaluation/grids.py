@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -49,6 +50,18 @@ def grid(
         left = _GAP + column * (width + _GAP) + 4 * _GAP * sum(column >= gap for gap in gaps)
         canvas[top : top + height, left : left + width] = image_CHW.transpose(1, 2, 0)
     return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
+
+
+def ragged_grid(rows: Sequence[np.ndarray]) -> Image.Image:
+    """Rows of several lengths, each uint8 (N, C, H, W); shorter ones end in the background."""
+    columns = max(map(len, rows))
+    filled = [np.concatenate([row, blank(columns - len(row), row)]) for row in rows]
+    return grid(np.concatenate(filled), columns)
+
+
+def blank(num_images: int, like_NCHW: np.ndarray) -> np.ndarray:
+    """Images of the background's colour, with the shape of others."""
+    return np.full((num_images, *like_NCHW.shape[1:]), _BACKGROUND, np.uint8)
 
 
 def png(image: Image.Image) -> bytes:

@@ -6,7 +6,7 @@ Legend: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def sample_images(
     for start in range(0, len(seeds), batch_size):
         rows = slice(start, start + batch_size)
         chosen = {name: values[rows] for name, values in conditions.items()}
-        batch = _batch(gan, len(seeds[rows]), SeededDraws(seeds[rows]), chosen, truncation)
+        batch = batch_of(gan, len(seeds[rows]), SeededDraws(seeds[rows]), chosen, truncation)
         parts.append(_sample(gan, progress, batch, seeds[start]))
     return np.concatenate(parts)
 
@@ -109,7 +109,7 @@ def interpolate(
     conditions = conditions_of(gan, seeds[:1], given or {})
     fractions = np.linspace(0, 1, num_steps).tolist()
     repeated = {name: values.expand(num_steps, *values.shape[1:]) for name, values in conditions.items()}
-    batch = _batch(gan, num_steps, InterpolatedDraws(*seeds, fractions), repeated, truncation)
+    batch = batch_of(gan, num_steps, InterpolatedDraws(*seeds, fractions), repeated, truncation)
     return _sample(gan, progress, batch, seeds[0])
 
 
@@ -128,8 +128,9 @@ def reconstruct_images(gan: Gan, progress: Progress, fields: Mapping[str, Tensor
     for start in range(0, num_images, batch_size):
         rows = range(start, min(start + batch_size, num_images))
         chosen = {name: values[start : rows.stop] for name, values in fields.items()}
-        batch = _batch(gan, len(rows), SeededDraws(rows), chosen, truncation=1.0)
-        parts.append(_made(gan.reconstruct, gan, progress, batch, seed=start))
+        batch = batch_of(gan, len(rows), SeededDraws(rows), chosen, truncation=1.0)
+        with sampling(gan, seed=start), torch.inference_mode():
+            parts.append(quantise(gan.reconstruct(batch, progress)))
     return np.concatenate(parts)
 
 
@@ -165,23 +166,26 @@ def conditions_of(gan: Gan, seeds: Sequence[int], given: Given) -> dict[str, Ten
     return found
 
 
-def _batch(gan: Gan, num_samples: int, draws: Draws, given: Mapping[str, Tensor], truncation: float) -> Batch:
+def batch_of(gan: Gan, num_samples: int, draws: Draws, given: Mapping[str, Tensor], truncation: float) -> Batch:
+    """What `gan.sample` is called with: rows of the conditions, where the networks are and in their type."""
     device, dtype = device_and_dtype(gan)
     fields = {name: to_tensor(rows, device, dtype) for name, rows in given.items()}
     return Batch(num_samples, draws, fields, device, dtype, truncation)
 
 
 def _sample(gan: Gan, progress: Progress, conditions: Batch, seed: int) -> np.ndarray:
-    return _made(gan.sample, gan, progress, conditions, seed)
+    with sampling(gan, seed), torch.inference_mode():
+        return quantise(gan.sample(conditions, progress))
 
 
-def _made(
-    make: Callable[[Batch, Progress], Tensor], gan: Gan, progress: Progress, batch: Batch, seed: int
-) -> np.ndarray:
-    device = batch.device
-    with evaluating(gan), torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed("sampling", seed))  # for dropout and noise maps, which no sample's seed decides
-        return quantise(make(batch, progress))
+@contextlib.contextmanager
+def sampling(gan: Gan, seed: int) -> Iterator[None]:
+    """Within this context the GAN is in evaluation mode, and what its networks draw by themselves (dropout, noise maps)
+    follows from `seed`; the process's own random state is as before afterwards."""
+    device = device_and_dtype(gan)[0]
+    with evaluating(gan), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed("sampling", seed))
+        yield
 
 
 @contextlib.contextmanager

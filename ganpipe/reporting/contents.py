@@ -66,12 +66,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of the evaluation."""
+    """A picture of the evaluation, or of an exploration."""
 
     title: str
     tells: str
     """What the figure shows, in one sentence; empty for a figure that this version of ganpipe does not know."""
     picture: Picture
+    of: str = ""
+    """For an exploration: the model that was explored."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ class Report:
     evaluation: Evaluation | None
     figures: Sequence[Figure]
     """Figures of the evaluation, the samples first."""
+    explorations: Sequence[Figure]
+    """Pictures that `ganpipe explore` left in the checkout, of whatever models it explored."""
     real: Picture | None
     """A grid of some real images, as ingest stored them."""
     registered: Registered | None

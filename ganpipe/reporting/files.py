@@ -38,7 +38,7 @@ class Reader:
         """Everything that was noted so far; the missing outputs of one stage are one entry."""
         absent = [
             Missing(
-                stage, f"{', '.join(paths)}: not there; `dvc repro {stage}` makes {'it' if len(paths) == 1 else 'them'}"
+                stage, f"{', '.join(paths)}: not there; `{_maker(stage)}` makes {'it' if len(paths) == 1 else 'them'}"
             )
             for stage, paths in self._absent.items()
         ]
@@ -96,9 +96,18 @@ class Reader:
             self.absent(path, made_by)
         except (OSError, ValueError, csv.Error, Image.DecompressionBombError) as error:
             self.note(
-                made_by, f"{path} cannot be read ({error}); `dvc repro --force --single-item {made_by}` makes it anew"
+                made_by, f"{path} cannot be read ({error}); `{_maker(made_by, '--force --single-item ')}` makes it anew"
             )
         return None
+
+
+def _maker(made_by: str, options: str = "") -> str:
+    """The command that makes what a stage, or `explore KIND`, leaves.
+
+    Args:
+        options: of `dvc repro`.
+    """
+    return f"ganpipe {made_by}" if made_by.startswith("explore ") else f"dvc repro {options}{made_by}"
 
 
 def number(text: str | float | None) -> float | None:

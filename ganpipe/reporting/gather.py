@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, environment
+from .. import __version__, environment, exploring
 from ..data.shards.manifest import read_manifest
 from ..errors import GanpipeError
 from ..evaluation import figures
@@ -64,6 +64,7 @@ def gather(root: Path, params: Params) -> Report:
         grids=_grids(reader, training),
         evaluation=None if metrics is None else _evaluation(reader, metrics, protocol or {}, params.register_),
         figures=_figures(reader),
+        explorations=_explorations(reader),
         real=reader.picture(REAL_IMAGES, "ingest"),
         registered=registered,
         run=run,
@@ -184,6 +185,20 @@ def _figures(reader: Reader) -> list[Figure]:
             known = figures.load(path.stem) if path.stem in figures.names() else None
             title = path.stem.replace("_", " ") if known is None else known.title
             found.append(Figure(title, "" if known is None else known.tells, picture))
+    return found
+
+
+def _explorations(reader: Reader) -> list[Figure]:
+    found = []
+    for kind in exploring.names():
+        folder = exploring.FOLDER / kind
+        pictures = [path for path in sorted((reader.root / folder).glob("*")) if path.suffix in (".png", ".gif")]
+        about = (reader.json(folder / exploring.ABOUT, f"explore {kind}") or {}) if pictures else {}
+        for path in pictures:
+            picture = reader.picture(path.relative_to(reader.root), f"explore {kind}")
+            if picture is not None:
+                title = (kind if path.stem == kind else f"{kind}: {path.stem}").capitalize()
+                found.append(Figure(title, exploring.load(kind).tells, picture, str(about.get("model", ""))))
     return found
 
 

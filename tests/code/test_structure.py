@@ -49,9 +49,11 @@ ROOMS = {
     "params": {"training", "evaluation", "registry", "gans", "data"},
     "stages": {"params", "training", "evaluation", "registry", "packaging", "tracking", "gans", "data"},
     "serving": {"registry", "packaging", "tracking", "data"},  # data: what is uploaded goes through ingest's decoder
-    "reporting": {"stages", "params", "registry", "packaging", "tracking", "evaluation", "data"},
+    "exploring": {"stages", "params", "packaging", "evaluation", "gans", "data", "networks"},
+    "reporting": {"exploring", "stages", "params", "registry", "packaging", "tracking", "evaluation", "data"},
     "commands": {
         "reporting",
+        "exploring",
         "serving",
         "stages",
         "params",

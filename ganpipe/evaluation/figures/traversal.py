@@ -14,15 +14,13 @@ from torch import Tensor
 
 from ...fields import FieldSpec
 from ...gans.base import Gan
-from ..grids import grid
+from ..grids import ragged_grid
 from ..sample_grids import MAX_COLUMNS
 from ..sampling import conditions_of, sample_images
 from .base import Figure
 
 if TYPE_CHECKING:
     from ..measured import Measured, Subject
-
-_BLANK = 255
 
 
 class Traversal(Figure):
@@ -39,23 +37,19 @@ class Traversal(Figure):
     def draw(self, subject: Subject, measured: Measured) -> Image.Image:
         codes = subject.gan.codes(subject.gan.config)
         rows = [self._row(subject, number, name) for number, name in enumerate(codes)]
-        columns = max(map(len, rows))
-        filled = [
-            np.concatenate([row, np.full((columns - len(row), *row.shape[1:]), _BLANK, np.uint8)]) for row in rows
-        ]
-        return grid(np.concatenate(filled), columns)
+        return ragged_grid(rows)
 
     def _row(self, subject: Subject, number: int, code: str) -> np.ndarray:
         """The images of one code, (N, C, H, W), from the seed and the conditions of the sample `number`."""
         gan, sample = subject.gan, number % len(subject.seeds)
         seed = subject.seeds[sample]
-        values_N = _values(gan.conditions[code], subject.settings.num_interpolation_steps)
+        values_N = values_along(gan.conditions[code], subject.settings.num_interpolation_steps)
         fixed = conditions_of(gan, [seed], subject.conditions([sample]))
         given = {name: row.expand(len(values_N), *row.shape[1:]) for name, row in fixed.items()}
         return sample_images(gan, subject.progress, [seed] * len(values_N), {**given, code: values_N})
 
 
-def _values(spec: FieldSpec, num_steps: int) -> Tensor:
+def values_along(spec: FieldSpec, num_steps: int) -> Tensor:
     """The values that a code takes along its row, (N,)."""
     if spec.kind == "number":
         return torch.linspace(spec.low, spec.high, num_steps)
