@@ -134,6 +134,6 @@ def _has_weights(module: nn.Module) -> bool:
     """Whether it is a layer of its own, normalised or not."""
     if isinstance(module, parametrize.ParametrizationList):
         return False
-    normalised = module.parametrizations.values() if parametrize.is_parametrized(module) else []  # type: ignore[union-attr,operator]
+    normalised = module.parametrizations.values() if parametrize.is_parametrized(module) else []  # type: ignore[operator]
     weights = [*module.parameters(recurse=False), *[each.original for each in normalised]]
     return any(weight.dim() > 1 and not weight.is_meta for weight in weights)
