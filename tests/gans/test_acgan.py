@@ -69,6 +69,12 @@ def test_one_class_is_an_error() -> None:
         acgan.check(acgan.Config(), DataSpec.images(32, 1, 1))
 
 
+def test_an_image_size_that_it_cannot_do_is_an_error() -> None:
+    acgan = gans.load("acgan")
+    with pytest.raises(Exception, match="data.image_size: got 28; acgan needs a power of two from 16 to 256"):
+        acgan.check(acgan.Config(), DataSpec.images(28, 1, 10))
+
+
 def test_the_accuracy_of_another_classifier_is_measured() -> None:
     """AC-GAN's own classifier would also be pleased with images that only it can tell apart."""
     acgan = gans.load("acgan")

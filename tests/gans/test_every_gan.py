@@ -264,7 +264,13 @@ def test_dcgan_at_every_size(size: int, channels: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "config", "size"),
-    [("dcgan", {}, 28), ("dcgan", {}, 8), ("dcgan", {}, 512), ("wgan_gp", {"architecture": "convolutional"}, 24)],
+    [
+        ("dcgan", {}, 28),
+        ("dcgan", {}, 8),
+        ("dcgan", {}, 512),
+        ("sngan", {}, 28),
+        ("wgan_gp", {"architecture": "convolutional"}, 24),
+    ],
 )
 def test_an_image_size_that_a_gan_cannot_do_is_an_error(name: str, config: dict[str, str], size: int) -> None:
     gan = gans.load(name)
