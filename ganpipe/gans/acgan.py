@@ -20,7 +20,7 @@ from .pair import AdversarialPair
 
 class AcganSettings(ConvolutionalSettings):
     """DCGAN's networks, without the paper's dropout, and the paper's optimisers (appendix A) but for the generator's
-    learning rate: with the paper's 2e-4 it fell behind in short trainings. The class joins the latent, which is standard
+    learning rate: with the paper's 2e-4 it fell behind in short trainings. The class joins the latent, standard
     normal, as K further numbers."""
 
     class_weight: float = Field(default=1.0, ge=0)
