@@ -53,3 +53,9 @@ def test_its_settings_are_valid(name: str, tmp_path: Path) -> None:
     writer.dump(params, tmp_path / "params.yaml")
     loaded = load_params(tmp_path / "params.yaml")
     assert loaded.train.gan == name
+
+
+def test_the_readme_counts_them() -> None:
+    found = re.search(r"one short file: (\d+) of them", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert found is not None
+    assert int(found[1]) == len(gans.names())
