@@ -10,6 +10,7 @@ import argparse
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ..errors import GanpipeError
 from ..evaluation.grids import grid, png
@@ -101,11 +102,7 @@ def _activations(explored: Explored, latents: Latents, given: dict[str, Tensor])
 
     The first whose output depends on the latent, because a layer for the class may come before.
     """
-    layers = [
-        module
-        for module in explored.gan.modules()
-        if any(weight.dim() > 1 and not weight.is_meta for weight in module.parameters(recurse=False))
-    ]
+    layers = [module for module in explored.gan.modules() if _has_weights(module)]
     seen: list[tuple[nn.Module, Tensor]] = []
 
     def note(module: nn.Module, arguments: object, output: object) -> None:
@@ -131,3 +128,13 @@ def _activations(explored: Explored, latents: Latents, given: dict[str, Tensor])
         for handle in handles:
             handle.remove()
     return torch.cat(parts)
+
+
+def _has_weights(module: nn.Module) -> bool:
+    """Whether it is a layer with weights of its own, also where they are parametrised (spectral norm)."""
+    if isinstance(module, parametrize.ParametrizationList):  # makes weights, no activations
+        return False
+    own = [*module.parameters(recurse=False)]
+    if parametrize.is_parametrized(module):
+        own += module.parametrizations.parameters()  # type: ignore[union-attr]
+    return any(weight.dim() > 1 and not weight.is_meta for weight in own)
