@@ -131,9 +131,10 @@ def _activations(explored: Explored, latents: Latents, given: dict[str, Tensor])
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether it is a layer of its own, normalised or not."""
-    if isinstance(module, parametrize.ParametrizationList):
+    """Whether it is a layer with weights of its own, also where they are parametrised (spectral norm)."""
+    if isinstance(module, parametrize.ParametrizationList):  # makes weights, no activations
         return False
-    normalised = module.parametrizations.values() if parametrize.is_parametrized(module) else []  # type: ignore[operator]
-    weights = [*module.parameters(recurse=False), *[each.original for each in normalised]]
-    return any(weight.dim() > 1 and not weight.is_meta for weight in weights)
+    own = [*module.parameters(recurse=False)]
+    if parametrize.is_parametrized(module):
+        own += module.parametrizations.parameters()  # type: ignore[union-attr]
+    return any(weight.dim() > 1 and not weight.is_meta for weight in own)

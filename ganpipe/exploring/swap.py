@@ -85,6 +85,12 @@ def weights_of(gan: Gan) -> dict[str, Tensor]:
 def mixed_weights(first: dict[str, Tensor], second: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     """The first `share` of the layers of one, the others of the other. A layer's weight, bias and statistics stay
     together."""
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in first))
+    layers = list(dict.fromkeys(map(layer_of, first)))
     from_first = set(layers[: round(share * len(layers))])
-    return {name: (first if name.rpartition(".")[0] in from_first else second)[name] for name in first}
+    return {name: (first if layer_of(name) in from_first else second)[name] for name in first}
+
+
+def layer_of(name: str) -> str:
+    """The layer that a weight belongs to, also where it is parametrised: `a.b.parametrizations.weight.original`."""
+    layer, _, rest = name.partition(".parametrizations.")
+    return layer if rest else name.rpartition(".")[0]

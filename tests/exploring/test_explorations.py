@@ -22,7 +22,7 @@ from ganpipe.exploring.arithmetic import Term, sum_of_means, terms_in
 from ganpipe.exploring.directions import directions_of, principal_directions
 from ganpipe.exploring.explored import Explored
 from ganpipe.exploring.projection import Distance, project
-from ganpipe.exploring.swap import mixed_weights, weights_of
+from ganpipe.exploring.swap import layer_of, mixed_weights, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +296,9 @@ def test_layers_are_swapped_whole_and_in_order(subjects: dict[str, Explored], dc
     first, second = weights_of(dcgan.gan), weights_of(subjects["other"].gan)
     assert all(name.startswith("generator.") for name in first)
     mixed = mixed_weights(first, second, 0.5)
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in first))
+    layers = list(dict.fromkeys(map(layer_of, first)))
+    parts = ("parametrizations.weight.original", "parametrizations.weight.0.vector", "bias", "running_mean")
+    assert {layer_of(f"generator.blocks.2.{part}") for part in parts} == {"generator.blocks.2"}
     same = {name: bool(torch.equal(value, first[name])) for name, value in mixed.items() if value.dim()}
     sides = {layer: {same[name] for name in same if name.startswith(f"{layer}.")} for layer in layers}
     assert list(sides.values()) == [{True}] * (len(layers) // 2) + [{False}] * (len(layers) - len(layers) // 2)
