@@ -23,7 +23,7 @@ from .pair import AdversarialPair
 
 
 class BigganSettings(GanConfig):
-    """Section 3 and appendix C, with smaller widths and learning rates for short trainings (5e-5 and 2e-4 in the paper).
+    """Section 3 and appendix C, with smaller widths, and learning rates for short trainings (paper: 5e-5 and 2e-4).
 
     The paper's large batches (2048) are `train.batch_size`; what does not fit into memory is accumulated by
     `train.micro_batch_size`.
