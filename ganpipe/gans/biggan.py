@@ -22,8 +22,11 @@ from .spectral import SpectralPair
 
 
 class BigganSettings(GanConfig):
-    """Section 3 and appendix C, with widths for two cores. Its large batches (2048) are `train.batch_size`; what does
-    not fit into memory at once is accumulated with `train.micro_batch_size`."""
+    """Section 3 and appendix C, with smaller widths, and learning rates for short trainings (paper: 5e-5 and 2e-4).
+
+    The paper's large batches (2048) are `train.batch_size`; what does not fit into memory is accumulated by
+    `train.micro_batch_size`.
+    """
 
     num_latents_per_layer: int = Field(default=20, ge=1)
     """L: the generator's first layer and each block have a chunk of so many latents, standard normal, of their own."""
@@ -37,9 +40,9 @@ class BigganSettings(GanConfig):
     """Discriminator updates per generator update, each on a fresh batch."""
     orthogonality_weight: float = Field(default=1e-4, ge=0)
     """beta, the weight of the orthogonal regularisation of the generator."""
-    adam_generator: Adam = Adam(lr=5e-5, beta1=0.0, beta2=0.999)
+    adam_generator: Adam = Adam(lr=2e-3, beta1=0.0, beta2=0.999)
     """The generator's optimiser."""
-    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.0, beta2=0.999)
+    adam_discriminator: Adam = Adam(lr=1e-3, beta1=0.0, beta2=0.999)
     """The discriminator's optimiser."""
 
 
