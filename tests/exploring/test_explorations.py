@@ -128,6 +128,17 @@ def test_a_traversal_changes_one_code(subjects: dict[str, Explored]) -> None:
         made("traversal", infogan, "--code", "code_9")
 
 
+def test_a_traversal_of_coordinates_changes_one_number_of_the_latent(dcgan: Explored) -> None:
+    content = made("traversal", dcgan, "--coordinates", "2", "--seeds", "3", "--steps", "5")["traversal.png"]
+    assert shape(content) == (2, 5)
+    latents = dcgan.latents([3])
+    vectors = latents.vectors_NK.clone()
+    vectors[0, 1] = -0.5  # uniform numbers end there
+    assert near(cell(content, 1, 0), dcgan.images(latents.at(vectors), {})[0, 0])
+    with pytest.raises(GanpipeError, match="--coordinates: got 50, more than the latent has"):
+        made("traversal", dcgan, "--coordinates", "50")
+
+
 def test_style_mixing_takes_coarse_and_fine_layers(stylist: Explored) -> None:
     content = made("styles", stylist, "--coarse", "4,7", "--fine", "1,2,3", "--at", "1")["styles.png"]
     assert shape(content) == (3, 4)
