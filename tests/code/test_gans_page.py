@@ -17,29 +17,28 @@ PAGE = "gans.md"
 ROOT = Path(__file__).parents[2]
 
 
-def commands() -> dict[str, list[str]]:
-    """Its experiments by GAN, as words; a line that ends in a backslash goes on."""
-    found = {}
+def commands() -> list[tuple[str, list[str]]]:
+    """Its experiments, each a GAN and the words of the command; a line that ends in a backslash goes on."""
+    found = []
     for language, _, text in blocks(PAGE):
         for line in text.replace("\\\n", " ").splitlines() if language == "sh" else []:
-            words = shlex.split(line)
+            words = shlex.split(line, comments=True)
             if words[:3] == ["dvc", "exp", "run"]:
                 settings = dict(word.split("=", 1) for word in words[3:] if "=" in word)
-                found[settings["train.gan"]] = words[3:]
+                found.append((settings["train.gan"], words[3:]))
     return found
 
 
 def test_every_gan_has_a_section() -> None:
     headings = re.findall(r"^## `(\w+)`", (DOCS / PAGE).read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(headings) == gans.names()
-    assert sorted(commands()) == gans.names()
+    assert sorted({name for name, _ in commands()}) == gans.names()
 
 
-@pytest.mark.parametrize("name", gans.names())
-def test_its_settings_are_valid(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "words"), commands())
+def test_its_settings_are_valid(name: str, words: list[str], tmp_path: Path) -> None:
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(ROOT / "params.yaml")
-    words = commands()[name]
     assert words[0::2] == ["-S"] * (len(words) // 2)
     for word in words[1::2]:
         key, _, value = word.partition("=")
