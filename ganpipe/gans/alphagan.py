@@ -21,12 +21,12 @@ from .optimizers import Adam
 class AlphaganSettings(GanConfig):
     """DCGAN's networks, as in the paper, and a fully connected code discriminator."""
 
-    num_latents: int = Field(default=64, ge=1)
-    """Z, the size of the latent vector, standard normal; 50 for small images in the paper, 128 for large ones."""
+    num_latents: int = Field(default=32, ge=1)
+    """Z, the size of the latent vector, standard normal."""
     encoder_width: int = Field(default=32, ge=1)
     """Feature maps after the encoder's first layer; 64 in DCGAN."""
-    generator_width: int = Field(default=64, ge=1)
-    """Feature maps before the generator's last layer; they double towards the latent, up to eightfold."""
+    generator_width: int = Field(default=32, ge=1)
+    """Feature maps before the generator's last layer; 64 in DCGAN."""
     discriminator_width: int = Field(default=32, ge=1)
     """Feature maps after the discriminator's first layer; 64 in DCGAN."""
     code_width: int = Field(default=750, ge=1)

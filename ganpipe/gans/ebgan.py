@@ -19,7 +19,7 @@ from .pair import AdversarialPair
 
 
 class EbganSettings(GanConfig):
-    """Networks as those of section 4.3 and appendix D, with a dense code."""
+    """Convolutional networks, as the paper has for photographs, with a dense code."""
 
     num_latents: int = Field(default=100, ge=1)
     """Z, the size of the latent vector, standard normal."""

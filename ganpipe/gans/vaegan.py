@@ -21,16 +21,17 @@ from .optimizers import Adam
 class VaeganSettings(GanConfig):
     """DCGAN's networks and optimisers in place of the paper's (table 1; RMSprop with a learning rate of 3e-4)."""
 
-    num_latents: int = Field(default=64, ge=1)
+    num_latents: int = Field(default=32, ge=1)
     """Z, the size of the latent vector, standard normal; 128 in the authors' code."""
     encoder_width: int = Field(default=32, ge=1)
     """Feature maps after the encoder's first layer; 64 in the paper."""
-    generator_width: int = Field(default=64, ge=1)
+    generator_width: int = Field(default=32, ge=1)
     """Feature maps before the generator's last layer; 32 in the paper."""
     discriminator_width: int = Field(default=32, ge=1)
     """Feature maps after the discriminator's first layer; 32 in the paper."""
-    likelihood_weight: float = Field(default=1e-3, ge=0)
-    """gamma, the generator's weight of the likelihood of reconstructions beside the adversarial game."""
+    likelihood_weight: float = Field(default=3e-4, ge=0)
+    """gamma, the generator's weight of the likelihood of reconstructions beside the adversarial game. The likelihood is
+    a sum over feature maps, so larger images need a smaller weight; 1e-6 in the authors' code, at 64 pixels."""
     adam_encoder: Adam = Adam(lr=5e-4, beta1=0.5, beta2=0.999)
     """The encoder's optimiser."""
     adam_generator: Adam = Adam(lr=5e-4, beta1=0.5, beta2=0.999)

@@ -24,5 +24,5 @@ def unit_gaussian_likelihood(values: Tensor, means: Tensor) -> Tensor:
 
 def log_ratio(fake_logits: Tensor) -> Tensor:
     """E[-log D + log(1 - D)] with D = sigmoid(logits): the log of a density ratio (Rosca 2017, arXiv 1706.04987,
-    eq. 6), which is the logit, negated."""
+    algorithm 1), which is the logit, negated."""
     return -wide(fake_logits).mean()
