@@ -9,13 +9,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from training_parts import largest_difference, make_loop, weights_of
 
 from ganpipe.errors import GanpipeError, UnavailableError
-from ganpipe.gans.base import Batch, Progress
+from ganpipe.evaluation.sampling import sample_images
+from ganpipe.gans.base import Batch, Gan, Progress
 from ganpipe.gans.draws import SeededDraws
 from ganpipe.training.distributed import World
 from ganpipe.training.ema import Ema
@@ -288,6 +290,28 @@ def test_a_training_that_is_asked_to_stop_ends_at_a_checkpoint_and_goes_on_the_s
     assert largest_difference(weights_of(straight), weights_of(resumed)) == 0
     assert resumed.state.curves.rows == straight.state.curves.rows
     assert resumed.state.scores == straight.state.scores == {160: 1 / 160, 320: 1 / 320}
+
+
+def test_the_best_checkpoint_of_a_staged_training_samples_at_its_own_stage(tmp_path: Path) -> None:
+    """As `select: best` opens it: an earlier checkpoint of ProGAN is of a smaller size."""
+    settings, store = {"num_images": 320, "precision": "fp32"}, CheckpointStore(str(tmp_path), keep=1)
+    loop = make_loop("progan", settings=settings, growing=0.8)
+    seen: dict[int, tuple[int, np.ndarray]] = {}
+
+    def score(gan: Gan, progress: Progress) -> float:
+        seen[progress.images_seen] = gan.stage(progress), sample_images(gan, progress, range(3))
+        return abs(progress.images_seen - 192)
+
+    loop.run([Checkpoints(World(), 64, store, score)])
+    assert [stage for stage, _ in seen.values()] == [0, 1, 1, 2, 2], "a short training goes through all stages"
+    assert store.list() == [192, 320]
+    best = store.best(loop.state.scores)
+    assert best == 192
+    opened = make_loop("progan", settings=settings, growing=0.8).state
+    opened.load_state_dict(store.load(best))
+    with opened.averaged() as gan:
+        assert gan.stage(opened.progress) == 1
+        np.testing.assert_array_equal(sample_images(gan, opened.progress, range(3)), seen[192][1])
 
 
 def test_a_checkpoint_that_holds_code_is_refused(tmp_path: Path) -> None:
