@@ -59,7 +59,8 @@ def normalise(network: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Conv2
         if isinstance(module, kinds):
             weight = module.weight
             assert isinstance(weight, nn.Parameter)
-            parametrize.register_parametrization(module, "weight", SpectralNorm(weight.detach()))
+            # Unsafe: without a trial pass, for which networks on the meta device have no autocast.
+            parametrize.register_parametrization(module, "weight", SpectralNorm(weight.detach()), unsafe=True)
 
 
 def iterate(network: nn.Module) -> None:
