@@ -103,8 +103,8 @@ _TINY = {
 }
 _FAST_ADAMS = {f"adam_{player}": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.99} for player in ("generator", "critic")}
 _SPECTRAL_ADAMS = {
-    "adam_generator": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.99},
-    "adam_discriminator": {"lr": 2e-3, "beta1": 0.5, "beta2": 0.99},
+    "adam_generator": {"lr": 4e-3, "beta1": 0.5, "beta2": 0.99},
+    "adam_discriminator": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.99},
 }
 _FAST_PAIR = {f"adam_{p}": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.999} for p in ("generator", "discriminator")}
 _PAIRS = DataSpec({name: Picture(size=16, channels=1) for name in ("source", "target")}, "target")
