@@ -95,6 +95,10 @@ class Case:
 
 
 _WIDTHS = {"generator_width": 8, "discriminator_width": 8}
+_FAST_GENERATOR = {
+    "adam_generator": {"lr": 2e-3, "beta1": 0.0, "beta2": 0.9},
+    "adam_discriminator": {"lr": 1e-3, "beta1": 0.0, "beta2": 0.9},
+}
 _TINY = {
     "generator_width": 4,
     "discriminator_width": 4,
@@ -115,7 +119,7 @@ CASES: dict[str, Case] = {
     "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}, num_batches=1000),
     "acgan": Case({**_WIDTHS, "num_latents": 16, **_FAST_PAIR}, num_batches=150),
     "sngan": Case({**_WIDTHS, "num_latents": 16, **_SPECTRAL_ADAMS}),
-    "sagan": Case({**_TINY, "num_latents": 16}, num_batches=80),
+    "sagan": Case({**_WIDTHS, "num_latents": 16, **_FAST_GENERATOR}, num_batches=100),
     "biggan": Case(
         {**_TINY, "num_latents_per_layer": 8, "embedding_width": 8, "num_discriminator_updates": 1}, num_batches=80
     ),
