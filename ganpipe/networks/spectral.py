@@ -59,7 +59,8 @@ def normalise(network: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Conv2
         if isinstance(module, kinds):
             weight = module.weight
             assert isinstance(weight, nn.Parameter)
-            parametrize.register_parametrization(module, "weight", SpectralNorm(weight.detach()))
+            # unsafe: without a trial of the forward pass, which networks without weights (on `meta`) cannot make.
+            parametrize.register_parametrization(module, "weight", SpectralNorm(weight.detach()), unsafe=True)
 
 
 def iterate(network: nn.Module) -> None:
