@@ -99,6 +99,10 @@ def _adam(lr: float, beta1: float = 0.5, beta2: float = 0.999) -> dict[str, floa
 
 
 _WIDTHS = {"generator_width": 8, "discriminator_width": 8}
+_FAST_GENERATOR = {
+    "adam_generator": {"lr": 2e-3, "beta1": 0.0, "beta2": 0.9},
+    "adam_discriminator": {"lr": 1e-3, "beta1": 0.0, "beta2": 0.9},
+}
 _TINY = {
     "generator_width": 4,
     "discriminator_width": 4,
@@ -118,7 +122,7 @@ CASES: dict[str, Case] = {
     "wgan_gp": Case({"generator_width": 64, "critic_width": 64, "num_latents": 16}, num_batches=1000),
     "acgan": Case({**_WIDTHS, "num_latents": 16, **_FAST_PAIR}, num_batches=150),
     "sngan": Case({**_WIDTHS, "num_latents": 16}),
-    "sagan": Case({**_TINY, "num_latents": 16}, num_batches=80),
+    "sagan": Case({**_WIDTHS, "num_latents": 16, **_FAST_GENERATOR}, num_batches=100),
     "biggan": Case(
         {**_TINY, "num_latents_per_layer": 8, "embedding_width": 8, "num_discriminator_updates": 1}, num_batches=80
     ),

@@ -145,3 +145,10 @@ def test_hinge_losses() -> None:
     (gradient,) = torch.autograd.grad(adversarial.hinge_discriminator(real, fake), real)
     assert gradient.tolist() == pytest.approx([0, -1 / 3, -1 / 3])
     assert adversarial.hinge_generator(fake.bfloat16()).dtype == torch.float32
+
+
+def test_a_network_without_weights_can_be_made() -> None:
+    """As `ganpipe check` may do, to see what a GAN refuses."""
+    with torch.device("meta"):
+        network = sngan.discriminator(32, 1, 4)
+    assert all(tensor.is_meta for tensor in [*network.parameters(), *network.buffers()])
