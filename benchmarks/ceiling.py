@@ -29,12 +29,12 @@ class Ceiling:
         torch.manual_seed(0)
         network = load(gan)(config, data).to(memory_format=torch.channels_last)
         self.generator: nn.Module = network.generator
-        self.opponent: nn.Module = getattr(network, network.opponent)
-        self.num_latents, self.apart, self.bf16 = config.num_latents, network.apart, bf16
+        self.discriminator: nn.Module = getattr(network, network.discriminator_name)
+        self.num_latents, self.separate_passes, self.bf16 = config.num_latents, network.separate_passes, bf16
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.batch_size = batch_size
-        self.parameters = {"g": list(self.generator.parameters()), "d": list(self.opponent.parameters())}
-        adam = {"g": config.adam_generator, "d": getattr(config, f"adam_{network.opponent}")}
+        self.parameters = {"g": list(self.generator.parameters()), "d": list(self.discriminator.parameters())}
+        adam = {"g": config.adam_generator, "d": getattr(config, f"adam_{network.discriminator_name}")}
         self.optimizers = {
             key: torch.optim.Adam(self.parameters[key], adam[key].lr, (adam[key].beta1, adam[key].beta2), fused=True)
             for key in adam
@@ -55,11 +55,11 @@ class Ceiling:
             images = self.generated()
 
         def discriminator_loss() -> Tensor:
-            real, fake = (logits.float() for logits in self.judged(self.real(), images.detach()))
+            real, fake = (logits.float() for logits in self.logits(self.real(), images.detach()))
             return F.softplus(-real).mean() + F.softplus(fake).mean()
 
         self.update("d", discriminator_loss)
-        self.update("g", lambda: F.softplus(-self.opponent(images).float()).mean())
+        self.update("g", lambda: F.softplus(-self.discriminator(images).float()).mean())
         self.average_weights()
         return self.batch_size
 
@@ -67,15 +67,15 @@ class Ceiling:
         def critic_loss() -> Tensor:
             with torch.no_grad():
                 real_images, fake_images = self.real(), self.generated().float()
-            real, fake = (scores.float() for scores in self.judged(real_images, fake_images))
+            real, fake = (scores.float() for scores in self.logits(real_images, fake_images))
             mixed = torch.lerp(fake_images, real_images, torch.rand(self.batch_size, 1, 1, 1))
-            assert isinstance(self.opponent, nn.Sequential)
-            norm = mlp.input_gradient(self.opponent, mixed).float().norm(dim=1)
+            assert isinstance(self.discriminator, nn.Sequential)
+            norm = mlp.input_gradient(self.discriminator, mixed).float().norm(dim=1)
             return fake.mean() - real.mean() + 10 * (norm - 1).square().mean()
 
         for _ in range(5):
             self.update("d", critic_loss)
-        self.update("g", lambda: -self.opponent(self.generated()).float().mean())
+        self.update("g", lambda: -self.discriminator(self.generated()).float().mean())
         self.average_weights()
         return 5 * self.batch_size
 
@@ -94,10 +94,10 @@ class Ceiling:
     def average_weights(self) -> None:
         torch._foreach_lerp_(self.average, self.live, 0.01)
 
-    def judged(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        if self.apart:
-            return self.opponent(real), self.opponent(fake)
-        real_logits, fake_logits = self.opponent(torch.cat([real, fake.float()])).chunk(2)
+    def logits(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        if self.separate_passes:
+            return self.discriminator(real), self.discriminator(fake)
+        real_logits, fake_logits = self.discriminator(torch.cat([real, fake.float()])).chunk(2)
         return real_logits, fake_logits
 
     def real(self) -> Tensor:

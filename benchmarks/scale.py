@@ -181,7 +181,7 @@ def _fake_manifest(folder: Path, num: int) -> None:
         main="image",
         shards=listed,
     )
-    (folder / "manifest.json").write_text(json.dumps(manifest.stored(), indent=2, sort_keys=True))
+    (folder / "manifest.json").write_text(json.dumps(manifest.to_json(), indent=2, sort_keys=True))
 
 
 def registry() -> str:

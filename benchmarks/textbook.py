@@ -42,12 +42,12 @@ class Textbook:
     def __init__(self, gan: str, config: GanConfig, data: DataSpec, images: Path, batch_size: int, log: TextIO) -> None:
         network = load(gan)(config, data)
         self.generator: nn.Module = network.generator
-        self.opponent: nn.Module = getattr(network, network.opponent)
+        self.discriminator: nn.Module = getattr(network, network.discriminator_name)
         self.num_latents, self.batch_size, self.log = config.num_latents, batch_size, log
-        adam_g, adam_d = config.adam_generator, getattr(config, f"adam_{network.opponent}")
+        adam_g, adam_d = config.adam_generator, getattr(config, f"adam_{network.discriminator_name}")
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), adam_g.lr, (adam_g.beta1, adam_g.beta2))
-        self.optimizer_d = torch.optim.Adam(self.opponent.parameters(), adam_d.lr, (adam_d.beta1, adam_d.beta2))
-        self.step = self.wasserstein_step if network.opponent == "critic" else self.cross_entropy_step
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), adam_d.lr, (adam_d.beta1, adam_d.beta2))
+        self.step = self.wasserstein_step if network.discriminator_name == "critic" else self.cross_entropy_step
         self.num_steps = 0
         self.loader = DataLoader(PngFolder(images), batch_size, shuffle=True, num_workers=2, drop_last=True)
         self.batches = self.endless()
@@ -69,12 +69,12 @@ class Textbook:
         valid, fake = torch.ones(len(real)), torch.zeros(len(real))
         self.optimizer_g.zero_grad()
         images = self.generator(torch.randn(len(real), self.num_latents))
-        loss_g = criterion(torch.sigmoid(self.opponent(images)), valid)
+        loss_g = criterion(torch.sigmoid(self.discriminator(images)), valid)
         loss_g.backward()
         self.optimizer_g.step()
         self.optimizer_d.zero_grad()
-        loss_real = criterion(torch.sigmoid(self.opponent(real)), valid)
-        loss_fake = criterion(torch.sigmoid(self.opponent(images.detach())), fake)
+        loss_real = criterion(torch.sigmoid(self.discriminator(real)), valid)
+        loss_fake = criterion(torch.sigmoid(self.discriminator(images.detach())), fake)
         loss_d = loss_real + loss_fake
         loss_d.backward()
         self.optimizer_d.step()
@@ -85,15 +85,15 @@ class Textbook:
         fake = self.generator(torch.randn(len(real), self.num_latents)).detach()
         mixing = torch.rand(len(real), 1, 1, 1)
         mixed = (mixing * real + (1 - mixing) * fake).requires_grad_(True)
-        score = self.opponent(mixed)
+        score = self.discriminator(mixed)
         gradient = torch.autograd.grad(score, mixed, torch.ones_like(score), create_graph=True, retain_graph=True)[0]
         penalty = ((gradient.view(len(real), -1).norm(2, dim=1) - 1) ** 2).mean()
-        loss_d = -self.opponent(real).mean() + self.opponent(fake).mean() + 10 * penalty
+        loss_d = -self.discriminator(real).mean() + self.discriminator(fake).mean() + 10 * penalty
         loss_d.backward()
         self.optimizer_d.step()
         if self.num_steps % 5 == 4:
             self.optimizer_g.zero_grad()
-            loss_g = -self.opponent(self.generator(torch.randn(len(real), self.num_latents))).mean()
+            loss_g = -self.discriminator(self.generator(torch.randn(len(real), self.num_latents))).mean()
             loss_g.backward()
             self.optimizer_g.step()
             self.report(loss_d, loss_g)

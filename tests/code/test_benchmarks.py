@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from benchmarks import __main__ as bench
+from benchmarks.ceiling import Ceiling
 from benchmarks.measure import Row, alternate, ratio
+from benchmarks.textbook import Textbook
+from benchmarks.training import CASES
+from ganpipe.gans import load
+from ganpipe.gans.base import DataSpec
 
 
 @pytest.mark.parametrize(
@@ -29,6 +38,19 @@ def test_things_take_turns_and_the_first_turn_does_not_count() -> None:
     assert calls == ["a", "b"] * 3
     assert found == {"a": [2, 8], "b": [1, 2]}
     assert ratio(found, "a", "b") == 3, "the median of the ratios within each round"
+
+
+@pytest.mark.parametrize("gan", CASES)
+def test_what_training_is_compared_with_takes_a_step(gan: str, tmp_path: Path) -> None:
+    """The programs beside `ganpipe train` know its networks by name: they must not fall behind its names."""
+    data, config = DataSpec.images(32, 1), load(gan).Config()
+    images = torch.rand(8, 1, 32, 32) * 2 - 1
+    ceiling = Ceiling(gan, config, data, images, batch_size=4, bf16=False)
+    assert ceiling.step() in (4, 5 * 4)
+    Image.new("L", (32, 32)).save(tmp_path / "0.png")
+    textbook = Textbook(gan, config, data, tmp_path, batch_size=4, log=io.StringIO())
+    textbook.step(images[:4])
+    assert textbook.num_steps == 1
 
 
 def test_the_page_shows_the_results_that_are_kept() -> None:

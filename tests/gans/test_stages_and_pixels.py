@@ -50,7 +50,8 @@ def test_binary_pixels_are_black_or_white_and_have_the_generators_probability() 
 
 
 def test_bgan_learns_binary_pixels_without_a_gradient_through_them() -> None:
-    fast = {f"adam_{name}": {"lr": rate, "beta1": 0.5, "beta2": 0.999} for name, rate in (("generator", 5e-3), ("discriminator", 1e-3))}  # fmt: skip
+    rates = {"adam_generator": 5e-3, "adam_discriminator": 1e-3}
+    fast = {name: {"lr": rate, "beta1": 0.5, "beta2": 0.999} for name, rate in rates.items()}
     settings = {"num_images": 32 * 150, "batch_size": 32, "precision": "fp32", "ema_half_life": 200}
     loop = make_loop("bgan", settings=settings, pixels="binary", num_samples=10, **fast)
     real = loop.fetch(0, 256)["image"].flatten(1)
