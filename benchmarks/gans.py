@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of training; default {SECONDS:g}")
     parser.add_argument("--cache", type=Path, default=ROOT / ".ganpipe" / "bench-gans", help="where shards are kept")
     parser.add_argument("--out", type=Path, help="a trial: rows and pictures go here, and not into the page")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     names = [word for word in options.words if "=" not in word]
     overrides = tuple(word for word in options.words if "=" in word)
     results = [] if options.out or not RESULTS.exists() else json.loads(RESULTS.read_text())
