@@ -16,6 +16,8 @@ import argparse
 import dataclasses
 import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -107,7 +109,7 @@ class Trial:
         return parse(config_class, _merged(config_class().model_dump(), self.settings(prefix)), prefix)
 
     def train_settings(self, num_images: int) -> TrainSettings:
-        """As params.yaml has them, without checkpoints."""
+        """The defaults, without checkpoints."""
         values = {"gan": self.gan, "num_images": num_images, "checkpoint_every": 10**9, **self.settings("train")}
         return parse(TrainSettings, values, prefix="train")
 
@@ -259,19 +261,28 @@ def main() -> None:
     overrides = tuple(word for word in options.words if "=" in word)
     results = [] if options.out or not RESULTS.exists() else json.loads(RESULTS.read_text())
     present = {(r["gan"], r["data"]) for r in results}
-    for name in names or gans.names():
-        for data in options.data or DATA:
-            if not applies(name, data, options.cache) or (not names and (name, data) in present):
-                continue
-            trial = Trial(name, data, options.seconds, overrides)
-            found = row(trial, options.cache, options.out or STRIPS)
-            print(json.dumps({key: found[key] for key in ("gan", "data", "images", "seconds", "metrics")}), flush=True)
-            if options.out:
-                with (options.out / "rows.jsonl").open("a") as file:
-                    file.write(json.dumps({**found, "overrides": overrides}) + "\n")
-            else:
-                results = [r for r in results if (r["gan"], r["data"]) != (name, data)] + [found]
-                write(results)
+    wanted = [
+        (name, data)
+        for name in names or gans.names()
+        for data in options.data or DATA
+        if applies(name, data, options.cache) and (names or (name, data) not in present)
+    ]
+    if len(wanted) > 1:
+        # Each in a process of its own: the peak of memory is the process's, over all that it has done.
+        places = [f"--seconds={options.seconds:g}", f"--cache={options.cache}"]
+        places += [f"--out={options.out}"] if options.out else []
+        for name, data in wanted:
+            command = [sys.executable, "-m", "benchmarks.gans", name, *overrides, f"--data={data}", *places]
+            subprocess.run(command, check=True)
+    elif wanted:
+        trial = Trial(*wanted[0], options.seconds, overrides)
+        found = row(trial, options.cache, options.out or STRIPS)
+        print(json.dumps({key: found[key] for key in ("gan", "data", "images", "seconds", "metrics")}), flush=True)
+        if options.out:
+            with (options.out / "rows.jsonl").open("a") as file:
+                file.write(json.dumps({**found, "overrides": overrides}) + "\n")
+        else:
+            write([*[r for r in results if (r["gan"], r["data"]) != wanted[0]], found])
 
 
 if __name__ == "__main__":

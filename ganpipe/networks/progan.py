@@ -191,7 +191,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images_NCHW: Tensor, level: int, fade: float) -> Tensor:
         """Args as the generator's."""
-        images = F.adaptive_avg_pool2d(images_NCHW, START * 2**level)
+        images = _shrunk(images_NCHW, START * 2**level)
         hidden = leaky(self.from_image[level](images))
         for number in range(level, 0, -1):
             hidden = self.levels[number - 1](hidden)
@@ -222,9 +222,14 @@ def faded(images_NCHW: Tensor, level: int, fade: float) -> Tensor:
     if not level or fade >= 1:
         return images_NCHW
     size = START * 2**level
-    sharp = F.adaptive_avg_pool2d(images_NCHW, size)
+    sharp = _shrunk(images_NCHW, size)
     soft = _double(F.avg_pool2d(sharp, 2))
     return F.interpolate(torch.lerp(soft, sharp, fade), images_NCHW.shape[2:], mode="nearest")
+
+
+def _shrunk(images_NCHW: Tensor, size: int) -> Tensor:
+    """Images as means of blocks. Not by adaptive pooling: its backward pass has no deterministic form on a GPU."""
+    return F.avg_pool2d(images_NCHW, images_NCHW.shape[2] // size)
 
 
 def _double(hidden_NCHW: Tensor) -> Tensor:

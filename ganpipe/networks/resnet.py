@@ -5,7 +5,9 @@ Legend: N samples, C channels, H = W image size.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .norms import instance_norm
 
@@ -14,15 +16,34 @@ def _norm_relu(maps: int) -> list[nn.Module]:
     return [instance_norm(maps), nn.ReLU()]
 
 
+class ReflectedConv2d(nn.Conv2d):
+    """A convolution of odd kernel size that keeps an image's size: beyond the border lies its reflection.
+
+    Not by torch's own reflection padding, whose backward pass has no deterministic form on a GPU.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        border = self.kernel_size[0] // 2
+        padded = _reflected(_reflected(input, border, 2), border, 3)
+        return F.conv2d(padded, self.weight, self.bias)
+
+
+def _reflected(images: Tensor, border: int, dim: int) -> Tensor:
+    """With so many rows or columns of its reflection on both sides, without the first and last ones again."""
+    last = images.shape[dim] - 1
+    order = torch.arange(-border, last + border + 1, device=images.device).abs()
+    return images.index_select(dim, last - (last - order).abs())
+
+
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions of `maps` feature maps, with reflected borders."""
 
     def __init__(self, maps: int) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            nn.Conv2d(maps, maps, 3, 1, 1, padding_mode="reflect", bias=False),
+            ReflectedConv2d(maps, maps, 3, bias=False),
             *_norm_relu(maps),
-            nn.Conv2d(maps, maps, 3, 1, 1, padding_mode="reflect", bias=False),
+            ReflectedConv2d(maps, maps, 3, bias=False),
             instance_norm(maps),
         )
 
@@ -38,7 +59,7 @@ def generator(channels: int, width: int, num_blocks: int) -> nn.Sequential:
     because its gradient would be rounding errors alone, and Adam would turn these into full steps.
     """
     return nn.Sequential(
-        nn.Conv2d(channels, width, 7, 1, 3, padding_mode="reflect", bias=False),
+        ReflectedConv2d(channels, width, 7, bias=False),
         *_norm_relu(width),
         nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False),
         *_norm_relu(2 * width),
@@ -49,6 +70,6 @@ def generator(channels: int, width: int, num_blocks: int) -> nn.Sequential:
         *_norm_relu(2 * width),
         nn.ConvTranspose2d(2 * width, width, 3, 2, 1, output_padding=1, bias=False),
         *_norm_relu(width),
-        nn.Conv2d(width, channels, 7, 1, 3, padding_mode="reflect"),
+        ReflectedConv2d(width, channels, 7),
         nn.Tanh(),
     )

@@ -20,7 +20,6 @@ class PsnrOfGiven(PairMetric):
         "made of it: what psnr compares with"
     )
     of_the_given = True
-    min_side = Psnr.min_side
 
     def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
         return Psnr().compare_pairs(samples_NCHW, targets_NCHW)
