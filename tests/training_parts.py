@@ -136,7 +136,7 @@ CASES: dict[str, Case] = {
         {
             **_WIDTHS,
             "num_latents": 16,
-            "mapping_layers": 2,
+            "mixing": 0.5,
             "growing": 0.2,
             "adam_generator": {"lr": 1e-2, "beta1": 0.0, "beta2": 0.99},
             "adam_discriminator": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.99},
@@ -144,7 +144,9 @@ CASES: dict[str, Case] = {
         num_batches=180,
         sees_the_batch=True,
     ),
-    "stylegan2": Case({**_WIDTHS, "num_latents": 16, "mapping_layers": 2}, num_batches=100, sees_the_batch=True),
+    "stylegan2": Case(
+        {**_WIDTHS, "num_latents": 16, "path_weight": 0.1, "mixing": 0.5}, num_batches=100, sees_the_batch=True
+    ),
     "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_batches=150),
     "cyclegan": Case({"generator_width": 4, "discriminator_width": 4, "num_blocks": 1}, inverted_blobs, num_batches=60),
     "srgan": Case(

@@ -247,7 +247,7 @@ def _read(file: _File, settings: DataSettings) -> _Read:
     try:
         source = EncodedFile(file.path)
         image = decoding.flatten(source.decode(source.read(), settings), settings)
-        return file, decoding.encode_png(np.asarray(decoding.fit(image, settings)))
+        return file, decoding.encode_png(decoding.fit(image, settings))
     except UnreadableImage as error:
         return file, error
 

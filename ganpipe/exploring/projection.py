@@ -154,7 +154,7 @@ def _fitted(path: Path, settings: DataSettings) -> np.ndarray:
     try:
         source = EncodedFile(path)
         image = decoding.flatten(source.decode(source.read(), settings), settings)
-        pixels = np.asarray(decoding.fit(image, settings))
+        pixels = decoding.fit(image, settings)
     except UnreadableImage as error:
         raise GanpipeError(f"--image: {path}: {error}") from None
     return np.atleast_3d(pixels).transpose(2, 0, 1)[None].copy()

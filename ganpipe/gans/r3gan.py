@@ -25,17 +25,18 @@ class R3ganSettings(GanConfig):
 
     num_latents: int = Field(default=64, ge=1)
     """Z, the size of the latent vector, standard normal."""
-    generator_width: int = Field(default=32, ge=1)
-    """Feature maps at the largest size; they double towards 4 x 4, up to fourfold. Hundreds in the paper."""
-    discriminator_width: int = Field(default=32, ge=1)
+    generator_width: int = Field(default=8, ge=1)
+    """Feature maps at the largest size; they double towards 4 x 4, up to eightfold. Hundreds in the paper."""
+    discriminator_width: int = Field(default=8, ge=1)
     """The same of the discriminator."""
     blocks_per_level: int = Field(default=1, ge=1)
     """Residual blocks at each size; 2 in the paper."""
     expansion: int = Field(default=2, ge=1)
     """How many times wider a block is inside."""
-    gamma: float = Field(default=0.5, ge=0)
-    """Weight of R1 and R2 at the start; 0.05 in the paper for CIFAR-10."""
-    final_gamma: float = Field(default=0.05, ge=0)
+    gamma: float = Field(default=50.0, ge=0)
+    """Weight of R1 and R2 at the start; 0.05 in the paper for CIFAR-10, with far larger networks and batches. With too
+    little weight the discriminator of a short training is steep, and the generator loses modes."""
+    final_gamma: float = Field(default=10.0, ge=0)
     """The same once the schedules have ended; 0.005 in the paper."""
     burn_in: float = Field(default=0.5, gt=0, le=1)
     """Share of the training in which learning rate, beta2 and gamma go from their first to their last values."""
@@ -43,9 +44,9 @@ class R3ganSettings(GanConfig):
     """The learning rate once the schedules have ended, as a share of the first."""
     final_beta2: float = Field(default=0.99, ge=0, lt=1)
     """Adam's beta2 once the schedules have ended."""
-    adam_generator: Adam = Adam(lr=1e-3, beta1=0.0, beta2=0.9)
+    adam_generator: Adam = Adam(lr=5e-3, beta1=0.0, beta2=0.9)
     """The generator's optimiser at the start; 2e-4 in the paper."""
-    adam_discriminator: Adam = Adam(lr=1e-3, beta1=0.0, beta2=0.9)
+    adam_discriminator: Adam = Adam(lr=5e-3, beta1=0.0, beta2=0.9)
     """The discriminator's optimiser at the start; 2e-4 in the paper."""
 
 

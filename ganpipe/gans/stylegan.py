@@ -28,11 +28,11 @@ class StyleganSettings(StyleSettings):
     """Share of the training in which the networks grow, equally long at each size; then all sizes are trained."""
     fading: float = Field(default=0.5, gt=0, le=1)
     """Share of a size's time in which it is faded in."""
-    r1_gamma: float = Field(default=1.0, ge=0)
-    """gamma of R1, the penalty of the discriminator's gradient at real images; 10 in the paper, at 1024 pixels."""
-    adam_generator: Adam = Adam(lr=2e-3, beta1=0.0, beta2=0.99)
+    r1_gamma: float = Field(default=10.0, ge=0)
+    """gamma of R1, the penalty of the discriminator's gradient at real images."""
+    adam_generator: Adam = Adam(lr=1e-2, beta1=0.0, beta2=0.99)
     """The optimiser of mapping and synthesis; the paper's learning rate is 1e-3 up to 64 pixels."""
-    adam_discriminator: Adam = Adam(lr=2e-3, beta1=0.0, beta2=0.99)
+    adam_discriminator: Adam = Adam(lr=1e-2, beta1=0.0, beta2=0.99)
     """The discriminator's optimiser."""
 
 

@@ -27,17 +27,18 @@ class Stylegan2Settings(StyleSettings):
     """Feature maps at the largest size; smaller sizes have up to 8 times as many (512 in the paper, at 1024 pixels)."""
     discriminator_width: int = Field(default=16, ge=1)
     """The same of the discriminator."""
-    r1_gamma: float = Field(default=1.0, ge=0)
-    """gamma of R1, the penalty of the discriminator's gradient at real images; 10 in the paper, at 1024 pixels."""
-    r1_every: int = Field(default=16, ge=1)
-    """R1 is minimised in each so many-th step."""
-    path_weight: float = Field(default=2.0, ge=0)
-    """Weight of path length regularisation; divided by the number of pixels and layers, it is the paper's gamma_pl."""
+    r1_gamma: float = Field(default=10.0, ge=0)
+    """gamma of R1, the penalty of the discriminator's gradient at real images."""
+    r1_every: int = Field(default=2, ge=1)
+    """R1 is minimised in each so many-th step; 16 in the paper, whose trainings are a thousand times longer."""
+    path_weight: float = Field(default=0.0, ge=0)
+    """Weight of path length regularisation; 2 in the paper, and 0 (off) in the authors' settings for 32 pixels (Karras
+    2020, arXiv 2006.06676). Divided by the number of pixels and layers, it is the paper's gamma_pl."""
     path_every: int = Field(default=4, ge=1)
     """Path lengths are regularised in each so many-th step."""
-    adam_generator: Adam = Adam(lr=2e-3, beta1=0.0, beta2=0.99)
-    """The optimiser of mapping and synthesis, before the correction for lazy regularisation."""
-    adam_discriminator: Adam = Adam(lr=2e-3, beta1=0.0, beta2=0.99)
+    adam_generator: Adam = Adam(lr=1e-2, beta1=0.0, beta2=0.99)
+    """The optimiser of mapping and synthesis, before the correction for lazy regularisation; 2e-3 in the paper."""
+    adam_discriminator: Adam = Adam(lr=1e-2, beta1=0.0, beta2=0.99)
     """The discriminator's optimiser, before that correction."""
 
 
@@ -62,19 +63,23 @@ class Stylegan2(StyleBased, AdversarialPair):
 
     def players(self) -> dict[str, Player]:
         # Both regularisations differentiate twice.
-        adam_generator = lazily(self.config.adam_generator, self.config.path_every)
-        adam_discriminator = lazily(self.config.adam_discriminator, self.config.r1_every)
+        adam_generator, adam_discriminator = self.config.adam_generator, self.config.adam_discriminator
+        if self.config.path_weight:
+            adam_generator = lazily(adam_generator, self.config.path_every)
+        if self.config.r1_gamma:
+            adam_discriminator = lazily(adam_discriminator, self.config.r1_every)
         return {
             "generator": Player([self.generator], adam_generator, averaged=True, compiled=False),
             "discriminator": Player([self.discriminator], adam_discriminator, compiled=False),
         }
 
     def phases(self, progress: Progress) -> list[Phase]:
-        return [
-            *super().phases(progress),
-            Phase("discriminator", self.r1_losses, every=self.config.r1_every),
-            Phase("generator", self.path_losses, every=self.config.path_every),
-        ]
+        phases = super().phases(progress)
+        if self.config.r1_gamma:
+            phases.append(Phase("discriminator", self.r1_losses, every=self.config.r1_every))
+        if self.config.path_weight:
+            phases.append(Phase("generator", self.path_losses, every=self.config.path_every))
+        return phases
 
     def generate(self, batch: Batch) -> Tensor:
         return self._synthesise(self.mixed_styles(batch, self.generator.num_layers), batch)

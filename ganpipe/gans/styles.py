@@ -21,12 +21,13 @@ class StyleSettings(GanConfig):
 
     num_latents: int = Field(default=128, ge=1)
     """Z = D, the size of the latent vector and of a style; 512 in the paper."""
-    mapping_layers: int = Field(default=8, ge=1)
-    """Layers of the mapping network."""
+    mapping_layers: int = Field(default=2, ge=1)
+    """Layers of the mapping network; 8 in the paper, 2 in the authors' settings for 32 pixels (arXiv 2006.06676)."""
     mapping_learning_rate: float = Field(default=0.01, gt=0)
     """The mapping network's learning rate as a multiple of the generator's."""
-    mixing: float = Field(default=0.9, ge=0, le=1)
-    """Share of the generated images in training whose layers take the styles of two latents."""
+    mixing: float = Field(default=0.0, ge=0, le=1)
+    """Share of the generated images in training whose layers take the styles of two latents; 0.9 in the paper, and 0 in
+    the authors' settings for 32 pixels."""
 
 
 class StyleBased(Gan):

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .resampling import Binomial
+
 START = 4
 """Side of the smallest feature maps."""
 _SLOPE = 0.2
@@ -23,9 +25,9 @@ def num_levels(image_size: int) -> int:
 
 
 def _widths(image_size: int, width: int) -> list[int]:
-    """Feature maps of each level from 4 x 4: `width` at the largest size, doubling towards 4 x 4, at most 4 times."""
+    """Feature maps of each level from 4 x 4: `width` at the largest size, doubling towards 4 x 4, at most 8 times."""
     levels = num_levels(image_size)
-    return [width * min(4, 2 ** (levels - 1 - level)) for level in range(levels)]
+    return [width * min(8, 2 ** (levels - 1 - level)) for level in range(levels)]
 
 
 def _scaled(layer: nn.Conv2d | nn.Linear, gain: float) -> nn.Conv2d | nn.Linear:
@@ -48,7 +50,7 @@ class _Residual(nn.Module):
         super().__init__()
         inner = maps * expansion
         groups = max(1, inner // group_width)
-        gain = math.sqrt(2 / (1 + _SLOPE**2)) * num_blocks**-0.5
+        gain = math.sqrt(2 / (1 + _SLOPE**2)) * num_blocks ** (-1 / 4)  # -1 / (2 m - 2) for m = 3 layers
         self.widen = _scaled(nn.Conv2d(maps, inner, 1, bias=False), gain)
         self.bias_1 = nn.Parameter(torch.zeros(inner, 1, 1))
         self.filter = _scaled(nn.Conv2d(inner, inner, 3, padding=1, groups=groups, bias=False), gain)
@@ -63,29 +65,21 @@ class _Residual(nn.Module):
 
 
 class _Resampled(nn.Module):
-    """Twice or half the side, bilinear, and a 1 x 1 convolution where the number of maps changes.
+    """Twice or half the side, smoothed, and a 1 x 1 convolution where the number of maps changes.
 
-    The convolution stands where the maps are smaller. No `interpolate(mode="bilinear")`: its backward pass has no
-    deterministic form on a GPU.
+    The convolution stands where the maps are smaller.
     """
 
     def __init__(self, num_in: int, num_out: int, up: bool) -> None:
         super().__init__()
-        self.up = up
+        self.up, self.filter = up, Binomial()
         self.change = _scaled(nn.Conv2d(num_in, num_out, 1, bias=False), 1.0) if num_in != num_out else nn.Identity()
 
     def forward(self, hidden_NCHW: Tensor) -> Tensor:
         if self.up:
-            doubled = F.interpolate(self.change(hidden_NCHW), scale_factor=2, mode="nearest")
-            return _smoothed(doubled)
-        halved: Tensor = self.change(F.avg_pool2d(_smoothed(hidden_NCHW), 2))
+            return self.filter.upsample(self.change(hidden_NCHW))
+        halved: Tensor = self.change(self.filter.downsample(hidden_NCHW))
         return halved
-
-
-def _smoothed(hidden_NCHW: Tensor) -> Tensor:
-    """Filtered by [1 2 1] / 4 in both directions, as two averages of neighbours; borders are repeated."""
-    padded = F.pad(hidden_NCHW, (1, 1, 1, 1), mode="replicate")
-    return F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1)
 
 
 def _blocks(maps: int, num: int, expansion: int, group_width: int, total: int) -> list[nn.Module]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
@@ -65,4 +64,4 @@ class Uploads:
             }
         )
         image = decoding.decode(content, self.max_pixels, FORMATS, "this server's limit")
-        return decoding.encode_png(np.asarray(decoding.fit(decoding.flatten(image, settings), settings)))
+        return decoding.encode_png(decoding.fit(decoding.flatten(image, settings), settings))

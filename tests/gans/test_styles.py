@@ -137,7 +137,7 @@ def test_the_share_of_mixed_images_and_their_crossovers(name: str) -> None:
     w_NLD = gan.mixed_styles(batch_of(*range(400)), num_layers)
     changes_NL = (w_NLD[:, 1:] != w_NLD[:, :-1]).any(2)
     assert changes_NL.sum(1).max() == 1
-    assert changes_NL.any(1).double().mean() == pytest.approx(0.9, abs=0.05)
+    assert changes_NL.any(1).double().mean() == pytest.approx(gan.config.mixing, abs=0.05)
     shares = changes_NL.double().sum(0) / changes_NL.sum()
     assert torch.allclose(shares, torch.full_like(shares, 1 / 5), rtol=0, atol=0.08)
 
@@ -250,7 +250,7 @@ def test_the_mean_path_length_follows_what_was_observed_in_lazy_steps_only() -> 
     for step in range(9):
         metrics = loop.step()
         assert ("generator_path" in metrics) == (step % 4 == 0)
-        assert ("discriminator_r1" in metrics) == (step % 16 == 0)
+        assert ("discriminator_r1" in metrics) == (step % gan.config.r1_every == 0)
         if "path_length" in metrics:
             seen.append(metrics["path_length"].item())
         assert gan.path_mean.item() == pytest.approx(sum(seen) / len(seen), rel=1e-6)
@@ -262,12 +262,23 @@ def test_the_mean_path_length_follows_what_was_observed_in_lazy_steps_only() -> 
 
 
 def test_adam_is_corrected_for_lazy_regularisation() -> None:
-    """Sixteen updates and one of R1 forget as much as sixteen alone would."""
-    players = make_loop("stylegan2").state.players
-    own = Adam(lr=2e-3, beta1=0.0, beta2=0.99)
-    for player, every in (("discriminator", 16), ("generator", 4)):
-        found = players[player].optimizer
+    """Four updates and one of the paths' lengths forget as much as four alone would."""
+    loop = make_loop("stylegan2")
+    config: Any = loop.state.gan.config
+    own = Adam(lr=1e-2, beta1=0.0, beta2=0.99)
+    for player, every in (("discriminator", config.r1_every), ("generator", config.path_every)):
+        found = loop.state.players[player].optimizer
         assert isinstance(found, Adam)
         assert found.lr * (every + 1) == pytest.approx(own.lr * every)
         assert found.beta2 ** (every + 1) == pytest.approx(own.beta2**every)
         assert found.beta1 == 0
+
+
+def test_a_regularisation_without_weight_has_no_phase_and_corrects_nothing() -> None:
+    data = DataSpec.images(16, 1)
+    gan_class = gans.load("stylegan2")
+    gan = gan_class(gan_class.Config(generator_width=2, discriminator_width=2, path_weight=0.0, r1_gamma=0.0), data)
+    assert [phase.every for phase in gan.phases(LATE)] == [1, 1]
+    for player in gan.players().values():
+        assert isinstance(player.optimizer, Adam)
+        assert player.optimizer.lr == 1e-2

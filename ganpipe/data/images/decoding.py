@@ -236,8 +236,9 @@ def flatten(
         UnreadableImage: it cannot be converted.
     """
     mode = "L" if settings.channels == 1 else "RGB"
-    with _decoding():
-        image = deep_images.to_eight_bit_image(image, settings, decided)
+    if deep_images.has_more_than_eight_bits(image):
+        with _decoding():
+            image = deep_images.to_eight_bit_image(image, settings, decided)
     try:
         if image.has_transparency_data:
             canvas = Image.new("RGBA", image.size, (*settings.background_rgb, 255))
@@ -248,14 +249,9 @@ def flatten(
 
 
 @functools.cache
-def _background(mode: str, rgb: tuple[int, int, int]) -> float | tuple[int, ...] | None:
-    return Image.new("RGB", (1, 1), rgb).convert(mode).getpixel((0, 0))
-
-
-def _paste_centred(image: Image.Image, size: int, settings: DataSettings) -> Image.Image:
-    canvas = Image.new(image.mode, (size, size), _background(image.mode, settings.background_rgb))
-    canvas.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
-    return canvas
+def _background(mode: str, rgb: tuple[int, int, int]) -> np.ndarray:
+    """The colour of the background, uint8: () in mode "L", (3,) in mode "RGB"."""
+    return np.asarray(Image.new("RGB", (1, 1), rgb).convert(mode))[0, 0]
 
 
 def scale(image: Image.Image, settings: DataSettings) -> Image.Image:
@@ -278,14 +274,25 @@ def scale(image: Image.Image, settings: DataSettings) -> Image.Image:
     return image
 
 
-def pad(image: Image.Image, settings: DataSettings) -> Image.Image:
-    """Put a scaled image into the middle of a square with side `settings.image_size`, unless it fills the square."""
+def pad(image: Image.Image, settings: DataSettings) -> np.ndarray:
+    """The pixels of a scaled image in the middle of a square with side `settings.image_size` of the background colour.
+
+    Returns:
+        uint8, (S, S) or (S, S, 3).
+    """
     size = settings.image_size
-    return image if image.size == (size, size) else _paste_centred(image, size, settings)
+    pixels = np.asarray(image)
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
+        return pixels
+    top, left = (size - height) // 2, (size - width) // 2
+    square = np.full((size, size, *pixels.shape[2:]), _background(image.mode, settings.background_rgb))
+    square[top : top + height, left : left + width] = pixels
+    return square
 
 
-def fit(image: Image.Image, settings: DataSettings) -> Image.Image:
-    """Make a flattened image square with side `settings.image_size`: `scale`, then `pad`."""
+def fit(image: Image.Image, settings: DataSettings) -> np.ndarray:
+    """The pixels of a flattened image, made square with side `settings.image_size`: `scale`, then `pad`."""
     return pad(scale(image, settings), settings)
 
 
@@ -293,9 +300,10 @@ def blank_kind(image: Image.Image) -> str | None:
     """ "nearly black", "nearly white" or "flat" if a person would see nothing in a flattened image; else None."""
     extrema = image.getextrema()
     bands: Any = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    if max(high for _, high in bands) <= _DARKEST:
+    lows, highs = zip(*bands, strict=True)
+    if max(highs) <= _DARKEST:
         return "nearly black"
-    if min(low for low, _ in bands) >= _BRIGHTEST:
+    if min(lows) >= _BRIGHTEST:
         return "nearly white"
     return "flat" if all(high - low <= _FLATTEST for low, high in bands) else None
 

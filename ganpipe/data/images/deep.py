@@ -128,6 +128,11 @@ def _deep_image_of(image: Image.Image) -> DeepImage | None:
     return None if kind is None else DeepImage(kind)
 
 
+def has_more_than_eight_bits(image: Image.Image) -> bool:
+    """Whether a decoded image has more than 8 bits per channel."""
+    return _deep_image_of(image) is not None
+
+
 def _pixels_of(image: Image.Image, deep: DeepImage) -> _Pixels:
     if deep.content:
         return _colour_pixels(deep, image.size)

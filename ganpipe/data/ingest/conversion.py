@@ -21,7 +21,7 @@ from ..images.decoding import UnreadableImage, blank_kind, encode_png, extent, f
 from ..images.value_range import FULL_RANGES, Extent, Kind, Range
 from ..settings import DataSettings
 from ..shards.manifest import Split
-from ..sources.base import Classes, Description, ImageReference, Item, Pictures, Texts, files_kept_open
+from ..sources.base import Classes, Description, ImageReference, Item, Pictures, files_kept_open
 
 DIGEST_BYTES = 16
 
@@ -91,11 +91,14 @@ def check_values(item: Item, description: Description, settings: DataSettings) -
     Raises:
         GanpipeError: a label is not a class, or a text has too few or too many words; names the item.
     """
-    return tuple(
-        _class_member(item, name, field) if isinstance(field, Classes) else _text_member(item, name, settings)
-        for name, field in description.fields.items()
-        if isinstance(field, Classes | Texts)
-    )
+    contents = []
+    for name in description.value_fields:
+        field = description.fields[name]
+        if isinstance(field, Classes):
+            contents.append(_class_member(item, name, field))
+        else:
+            contents.append(_text_member(item, name, settings))
+    return tuple(contents)
 
 
 def _class_member(item: Item, name: str, field: Classes) -> bytes:
@@ -144,7 +147,7 @@ def _convert_one(
 ) -> Converted:
     values = check_values(item, description, settings)
     groups = [item.references(name) for name in description.picture_fields]
-    references = [reference for group in groups for reference in group]
+    references = groups[0] if len(groups) == 1 else tuple(itertools.chain.from_iterable(groups))
     images: list[bytes] = []
     blank: str | None = None
     try:
@@ -163,16 +166,16 @@ def _convert_one(
         )
         digest = _sample_digest(digests, tuple(decodings))
         if digest not in known_digests:
-            waiting = iter(pairs)
+            waiting = iter(contents)
             for name, group in zip(description.picture_fields, groups, strict=True):
                 field_settings = _field_settings(description.fields[name], settings)
                 fitted = []
-                for reference, content in itertools.islice(waiting, len(group)):
+                for reference, content in zip(group, waiting, strict=False):
                     flattened = flatten(reference.decode(content, field_settings), field_settings, decided)
                     scaled = scale(flattened, field_settings)
                     blank = blank or blank_kind(scaled)
-                    fitted.append(np.asarray(pad(scaled, field_settings)))
-                images.append(encode_png(np.concatenate(fitted)))
+                    fitted.append(pad(scaled, field_settings))
+                images.append(encode_png(np.concatenate(fitted) if len(fitted) > 1 else fitted[0]))
     except UnreadableImage as error:
         return Converted(item.name, unreadable=str(error))
     return Converted(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import sqlite3
 import struct
 from collections.abc import Iterator
@@ -10,11 +12,16 @@ from typing import NamedTuple
 from ..shards.manifest import Split
 from .previous import ImageRange
 
-_IMAGE_RANGE = struct.Struct("<IQI")
+_IMAGE_RANGE, _LENGTH = "IQI", "I"
 _ROWS_HELD = 1024
 _CACHE_KIB = 4096
-_LENGTH = struct.Struct("<I")
 _COLUMNS = "digest, label, contents, lengths, images"
+
+
+@functools.cache
+def _packing(code: str, number: int) -> struct.Struct:
+    """So many records, little-endian and without gaps; `code` is a record in the module struct's notation."""
+    return struct.Struct("<" + number * code)
 
 
 class Sample(NamedTuple):
@@ -51,7 +58,7 @@ class SampleIndex:
             "CREATE TABLE samples (split TEXT, digest BLOB, label INTEGER, contents BLOB, lengths BLOB, images BLOB, "
             "given INTEGER)"
         )
-        self._waiting: list[tuple[str, bytes, int, bytes, bytes, bytes, bool]] = []
+        self._waiting: list[tuple[str, bytes, int, bytes, bytes, bytes, int]] = []
         self._counts: dict[str, int] = {}
 
     def add(self, split: Split, sample: Sample, split_is_given: bool = False) -> None:
@@ -60,10 +67,11 @@ class SampleIndex:
         Args:
             split_is_given: whether the source chose the split; then `ensure_label_is_trained` does not change it.
         """
-        images = b"".join(_IMAGE_RANGE.pack(*place) for place in sample.images)
-        lengths = b"".join(_LENGTH.pack(len(value)) for value in sample.values)
-        contents = b"".join(sample.values)
-        self._waiting.append((split, sample.digest, sample.label, contents, lengths, images, split_is_given))
+        digest, label, values, ranges = sample
+        images = _packing(_IMAGE_RANGE, len(ranges)).pack(*itertools.chain.from_iterable(ranges))
+        lengths = _packing(_LENGTH, len(values)).pack(*map(len, values))
+        row = (split, digest, label, b"".join(values), lengths, images, int(split_is_given))
+        self._waiting.append(row)  # sqlite3 takes an int faster than a bool
         self._counts[split] = self.num_samples(split) + 1
         if len(self._waiting) == _ROWS_HELD:
             self._insert()
@@ -111,10 +119,10 @@ class SampleIndex:
         rows = self._database.execute(f"SELECT {_COLUMNS} FROM samples WHERE split = ? ORDER BY {_COLUMNS}", (split,))
         for digest, label, contents, lengths, images in rows:
             values, start = [], 0
-            for (length,) in _LENGTH.iter_unpack(lengths):
+            for (length,) in _packing(_LENGTH, 1).iter_unpack(lengths):
                 values.append(contents[start : start + length])
                 start += length
-            yield Sample(digest, label, tuple(values), tuple(_IMAGE_RANGE.iter_unpack(images)))
+            yield Sample(digest, label, tuple(values), tuple(_packing(_IMAGE_RANGE, 1).iter_unpack(images)))
 
     def digests(self) -> Iterator[tuple[bytes, int]]:
         """Every digest, and how many samples have it."""

@@ -41,7 +41,7 @@ from ..shards.manifest import (
     verify,
     write_manifest,
 )
-from ..sources.base import Classes, Description, Item, Items, Source, Texts
+from ..sources.base import Classes, Description, Item, Items, Source
 from . import class_counts
 from .conversion import Converted, check_values, conversion_key, convert, split_of
 from .previous import IngestHistory, Layout, NotedShard, PreviousIngest, find_previous, write_note
@@ -405,7 +405,7 @@ def write_shards(
 
 def _label_position(description: Description) -> int | None:
     """Index of the main label among a sample's values; None if there are no labels."""
-    values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
+    values = description.value_fields
     label = main_label(name for name in values if isinstance(description.fields[name], Classes))
     return None if label is None else values.index(label)
 
@@ -420,7 +420,7 @@ def _final_fields(
 ) -> tuple[Fields, dict[str, tuple[str, ...]]]:
     """The fields with the real length of the texts, and the names of classes and words by field."""
     found, names = dict(fields), dict[str, tuple[str, ...]]()
-    values = [name for name, field in description.fields.items() if isinstance(field, Classes | Texts)]
+    values = description.value_fields
     for number, name in enumerate(values):
         field = description.fields[name]
         if isinstance(field, Classes):

@@ -309,10 +309,15 @@ class Description:
         """The typed fields of the manifest under these settings, by name."""
         return {name: field.spec(settings) for name, field in self.fields.items()}
 
-    @property
+    @functools.cached_property
     def picture_fields(self) -> tuple[str, ...]:
         """Names of the fields of images and frames, in order."""
         return tuple(name for name, field in self.fields.items() if isinstance(field, Pictures | Films))
+
+    @functools.cached_property
+    def value_fields(self) -> tuple[str, ...]:
+        """Names of the fields of labels and texts, in order."""
+        return tuple(name for name, field in self.fields.items() if isinstance(field, Classes | Texts))
 
     @property
     def classes(self) -> tuple[str, ...]:

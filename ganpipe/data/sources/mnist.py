@@ -279,9 +279,9 @@ class Mnist(Source):
             for part in self._settings.parts:
                 path = paths[part, "images"].absolute()
                 header = _checked_header(path, "images")
-                _, height, width = header.sizes
+                start, (_, height, width) = header.num_bytes, header.sizes
                 for number, label in enumerate(labels[part]):
-                    reference = RawGrey(path, header.num_bytes + number * height * width, height, width)
+                    reference = RawGrey(path, start + number * height * width, height, width)
                     yield Item(f"{part}/{number:05d}", {"image": reference}, {"label": label})
 
         return Items(sum(map(len, labels.values())), make)
