@@ -211,15 +211,22 @@ def given_to(gan: Gan, name: str, num_samples: int) -> dict[str, Tensor]:
     return read_rows(reader, 0, num_samples)
 
 
-def make_loop(name: str, world: World | None = None, settings: dict[str, Any] | None = None, **config: Any) -> Loop:
-    """A training of the GAN `name` on its dataset, in fp64 unless `settings` say otherwise."""
+def make_loop(
+    name: str,
+    world: World | None = None,
+    settings: dict[str, Any] | None = None,
+    fields: dict[str, Tensor] | None = None,
+    **config: Any,
+) -> Loop:
+    """A training of the GAN `name` on its own dataset or on `fields`, in fp64 unless `settings` say otherwise."""
     case = case_of(name)
     values = {"gan": name, "num_images": 10**6, "batch_size": 16, "precision": "fp64", "seed": 3, **(settings or {})}
     train_settings = TrainSettings.model_validate(values)
     world = world or World()
     gan_config = load(name).Config.model_validate({**case.config, **config})
     state = TrainingState(name, gan_config, case.spec, train_settings, world)
-    return Loop(state, fetch_of(state.gan, case.fields(512, 0), state.dtype), train_settings, world)
+    fetch = fetch_of(state.gan, fields or case.fields(512, 0), state.dtype)
+    return Loop(state, fetch, train_settings, world)
 
 
 def weights_of(loop: Loop) -> dict[str, Tensor]:

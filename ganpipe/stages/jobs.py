@@ -24,6 +24,7 @@ from ..training.feed import data_spec_of
 from ..training.start import Start
 from ..training.worker import TrainingJob
 from .common import SHARDS, require_no_arguments
+from .domains import require_domains
 from .shared_storage import shards_for_all
 from .trainable import require_trainable
 
@@ -36,7 +37,7 @@ def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manif
 
     Raises:
         GanpipeError: there are arguments, params.yaml is wrong, there is no commit, a shard is damaged, or there are
-            too few images to measure a generator with.
+            too few images, in one domain or in all, to measure a generator with.
     """
     require_no_arguments(argv, stage, about)
     params = load_params()
@@ -44,6 +45,7 @@ def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manif
         lineage.require_commit(Path.cwd())
     manifest = verify(SHARDS)
     require_images(manifest, params.evaluate)
+    require_domains(params, manifest, SHARDS)
     return params, manifest
 
 

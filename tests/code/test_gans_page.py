@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from page_parts import DOCS, blocks
 from ruamel.yaml import YAML
 
+from benchmarks import gans as bench_gans
 from ganpipe import gans
 from ganpipe.params import load_params
 
@@ -52,6 +54,19 @@ def test_its_settings_are_valid(name: str, words: list[str], tmp_path: Path) -> 
     writer.dump(params, tmp_path / "params.yaml")
     loaded = load_params(tmp_path / "params.yaml")
     assert loaded.train.gan == name
+
+
+def test_its_tables_are_those_of_the_measurements() -> None:
+    """`make bench-gans` writes both files; nobody edits the page's tables, or forgets to commit one of the two."""
+    text = (DOCS / PAGE).read_text(encoding="utf-8")
+    shown = text.partition(bench_gans.BEGIN)[2].partition(bench_gans.END)[0]
+    results = json.loads(bench_gans.RESULTS.read_text(encoding="utf-8"))
+    assert shown == f"\n{bench_gans.table(results)}\n"
+    pairs = [(row["gan"], row["data"]) for row in results]
+    assert len(set(pairs)) == len(pairs) > 0
+    for name, data in pairs:
+        assert name in gans.names()
+        assert (bench_gans.STRIPS / f"{name}-{data}.png").is_file()
 
 
 def test_the_readme_counts_them() -> None:
