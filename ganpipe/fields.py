@@ -106,6 +106,11 @@ class Picture(_Kind):
         return self.channels, self.size, self.size
 
     @property
+    def file_size(self) -> tuple[int, int]:
+        """(height, width) of a row as one image, in pixels: as in a shard, a request or an answer."""
+        return self.size, self.size
+
+    @property
     def text(self) -> str:
         return f"{self.size} px, {_channels(self.channels)}"
 
@@ -131,6 +136,11 @@ class Frames(_Kind):
     @property
     def row_shape(self) -> tuple[int, ...]:
         return self.num_frames, self.channels, self.size, self.size
+
+    @property
+    def file_size(self) -> tuple[int, int]:
+        """(height, width) of a row as one image, in pixels: its frames from top to bottom."""
+        return self.num_frames * self.size, self.size
 
     @property
     def text(self) -> str:

@@ -15,7 +15,7 @@ import torch
 from registry_parts import FACTS, write_trained
 
 from ganpipe import gans
-from ganpipe.fields import Label, Picture, Tokens
+from ganpipe.fields import Frames, Label, Picture, Tokens
 from ganpipe.gans.base import DataSpec, Gan
 from ganpipe.packaging.package import build_package
 
@@ -96,6 +96,17 @@ SOURCES = {
         cut_NH1 = (rows_H[None] == conditions["stripe"][:, None])[:, :, None]
         return image_NHW.masked_fill(cut_NH1, 1.0)[:, None].clamp(-1, 1)
 """,
+    # Three frames that follow two others: the last of them as its negative, as it is, and as its negative again.
+    "toy_forecaster": """
+    fields = ("future", "past")
+    given = ("past",)
+    makes = "frames"
+    has_latents = False
+
+    def sample(self, conditions: Batch, progress: Progress) -> Tensor:
+        last_NCHW = conditions["past"][:, -1]
+        return torch.stack([self.generator.weight * last_NCHW, last_NCHW, -last_NCHW], dim=1)
+""",
     # Three layers take a style of two numbers; the first number is how bright their share of the rows is.
     "toy_stylist": """
     def styles(self, batch: Batch) -> Tensor:
@@ -121,6 +132,10 @@ DATA: Mapping[str, DataSpec] = {
         }
     ),
     "toy_mirror": DataSpec({"a": Picture(size=16, channels=3), "b": Picture(size=16, channels=3)}, main="b"),
+    "toy_forecaster": DataSpec(
+        {"past": Frames(num_frames=2, size=16, channels=1), "future": Frames(num_frames=3, size=16, channels=1)},
+        main="future",
+    ),
     "toy_stylist": DataSpec.images(16, 1),
     "toy_sayer": DataSpec({"image": Picture(size=16, channels=1), "text": Tokens(length=3, num_words=len(WORDS) + 2)}),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import GanpipeError
 from ..packaging.class_names import class_names, class_number
-from ..packaging.served_model import Generator
+from ..packaging.served_model import PICTURES, Generator
 from ..registry.open_model import OpenedGenerator
 from ..section import nearest
 from ..words import words_of
@@ -35,8 +35,8 @@ def add_options(parser: argparse.ArgumentParser, without_label: str) -> None:
 
 
 def pictures_of(model: OpenedGenerator) -> list[str]:
-    """Names of the conditions that are images."""
-    return [name for name, spec in model.generator.conditions.items() if spec["kind"] == "image"]
+    """Names of the conditions that are images or frames."""
+    return [name for name, spec in model.generator.conditions.items() if spec["kind"] in PICTURES]
 
 
 def values_of(model: OpenedGenerator, options: argparse.Namespace) -> dict[str, Any]:

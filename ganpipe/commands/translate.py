@@ -1,4 +1,7 @@
-"""translate: writes, for each image in a folder, the image that a generator makes of it."""
+"""translate: writes, for each image in a folder, the image that a generator makes of it.
+
+For a generator that is given frames, an image holds them one below another.
+"""
 
 from __future__ import annotations
 
@@ -207,7 +210,8 @@ def _translate(
     """
     num_made = 0
     with progress("translate", len(found), "img") as bar:
-        for batch in _read_ahead(found, settings):
+        num_frames = model.generator.conditions[name].get("num_frames", 1)
+        for batch in _read_ahead(found, settings, num_frames):
             sound: list[tuple[_File, bytes]] = []
             for file, content in batch:
                 if isinstance(content, UnreadableImage):
@@ -230,24 +234,24 @@ def _translate(
 _Read = tuple[_File, bytes | UnreadableImage]
 
 
-def _read_ahead(found: list[_File], settings: DataSettings) -> Iterator[list[_Read]]:
+def _read_ahead(found: list[_File], settings: DataSettings, num_frames: int) -> Iterator[list[_Read]]:
     """The files in batches, each as a PNG of the model's size. The next batch is read while the caller uses one."""
     with ThreadPoolExecutor(min(4, usable_cpus())) as pool:
         waiting: list[Future[_Read]] = []
         for start in range(0, len(found), IMAGES_AT_ONCE):
             batch = found[start : start + IMAGES_AT_ONCE]
-            coming = [pool.submit(partial(_read, file, settings)) for file in batch]
+            coming = [pool.submit(partial(_read, file, settings, num_frames)) for file in batch]
             if waiting:
                 yield [future.result() for future in waiting]
             waiting = coming
         yield [future.result() for future in waiting]
 
 
-def _read(file: _File, settings: DataSettings) -> _Read:
+def _read(file: _File, settings: DataSettings, num_frames: int) -> _Read:
     try:
         source = EncodedFile(file.path)
         image = decoding.flatten(source.decode(source.read(), settings), settings)
-        return file, decoding.encode_png(decoding.fit(image, settings))
+        return file, decoding.encode_png(decoding.fit_frames(image, settings, num_frames))
     except UnreadableImage as error:
         return file, error
 

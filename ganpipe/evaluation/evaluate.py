@@ -17,6 +17,7 @@ from ..data.parallel import progress as progress_bar
 from ..errors import GanpipeError
 from . import figures, metrics
 from .class_fids import ClassFid
+from .frames import like_targets, mean_over_frames
 from .grids import png
 from .measured import Measured, Subject
 from .measuring import SampleInputs, protocol_of, rounded, sample_features
@@ -24,7 +25,7 @@ from .metrics.base import PairMetric
 from .needs import label_given
 from .protocol import Protocol
 from .reference import reference_protocol
-from .sampling import quantise, resized
+from .sampling import quantise
 
 METRICS, PROTOCOL, CLASS_FIDS = "metrics.json", "protocol.json", "class_fid.csv"
 
@@ -105,18 +106,19 @@ def _figures(subject: Subject, measured: Measured) -> dict[str, bytes]:
 def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
     """Features of the samples, and the values of metrics of pairs: one part of the images is in memory at a time."""
     gan, settings = subject.gan, subject.settings
-    target, picture = gan.fields[0], next((name for name in gan.given if gan.conditions[name].kind == "image"), "")
+    target, picture = gan.fields[0], next((name for name in gan.given if gan.conditions[name].is_picture), "")
     values = {metric.name(): np.empty(len(subject.seeds)) for metric in pair_metrics}
 
-    inputs = SampleInputs(subject.seeds, subject.field_reader([*gan.given, *([target] if pair_metrics else [])]))
+    fields = subject.field_reader([*gan.given, *([target] if pair_metrics else [])])
+    inputs = SampleInputs(subject.seeds, fields, len(subject.reference.features_ND))
     with progress_bar("samples and their features", len(subject.seeds), "image") as bar:
 
-        def part_done(rows: slice, images_NCHW: np.ndarray, found: Mapping[str, Tensor]) -> None:
-            targets_NCHW = quantise(found[target]) if pair_metrics else images_NCHW
+        def part_done(rows: slice, images: np.ndarray, found: Mapping[str, Tensor]) -> None:
+            targets = quantise(found[target]) if pair_metrics else images
             for metric in pair_metrics:
-                compared = images_NCHW if not metric.of_the_given else resized(quantise(found[picture]), targets_NCHW)
-                values[metric.name()][rows] = metric.compare_pairs(compared, targets_NCHW)
-            bar.update(len(images_NCHW))
+                compared = images if not metric.of_the_given else like_targets(quantise(found[picture]), targets)
+                values[metric.name()][rows] = mean_over_frames(metric.compare_pairs, compared, targets)
+            bar.update(len(images))
 
         features_MD = sample_features(gan, subject.progress, subject.extractor, inputs, settings.batch_size, part_done)
     is_labelled = label_given(gan, gan.config, gan.data) is not None

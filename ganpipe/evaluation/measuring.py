@@ -15,6 +15,7 @@ from torch import Tensor
 from ..gans.base import Gan, Progress
 from ..gans.spec import FieldReader
 from .extractors import Extractor
+from .frames import one_frame_each
 from .given import read_rows
 from .protocol import Protocol
 from .reference import Reference
@@ -25,7 +26,8 @@ _SIGNIFICANT_DIGITS = 6
 _PART = 512
 
 Part = Callable[[slice, np.ndarray, dict[str, Tensor]], object]
-"""(rows, images (N, C, H, W), the fields that were read for them); called for one part of the samples at a time."""
+"""(rows, images (N, C, H, W) or frames (N, T, C, H, W), the fields that were read for them); called for one part of the
+samples at a time."""
 
 
 def rounded(value: float) -> float:
@@ -60,10 +62,12 @@ class SampleInputs:
         seeds: one per sample, N.
         fields: reads what the GAN is given, and whatever else `part_done` of `sample_features` needs: row i belongs to
             sample i.
+        num_real: of the reference. Sample i is compared with its image i; after the last, the first follows again.
     """
 
     seeds: Sequence[int]
     fields: FieldReader
+    num_real: int
 
 
 def sample_features(
@@ -74,7 +78,8 @@ def sample_features(
     batch_size: int,
     part_done: Part | None = None,
 ) -> np.ndarray:
-    """Features of generated images, (N, D), float32; only a part of the images is in memory at a time.
+    """Features of generated images, or of one frame each, (N, D), float32; only a part of the images is in memory at
+    a time.
 
     Args:
         batch_size: images that the generator makes at once.
@@ -87,8 +92,9 @@ def sample_features(
         rows = slice(start, min(start + size, len(seeds)))
         found = read_rows(inputs.fields, rows.start, rows.stop)
         conditions = {name: found[name] for name in gan.given}
-        images_NCHW = sample_images(gan, progress, seeds[rows], conditions, batch_size=batch_size)
-        features_ND[rows] = extractor.features(images_NCHW)
+        images = sample_images(gan, progress, seeds[rows], conditions, batch_size=batch_size)
+        numbers_N = np.arange(rows.start, rows.stop) % inputs.num_real
+        features_ND[rows] = extractor.features(one_frame_each(images, numbers_N))
         if part_done is not None:
-            part_done(rows, images_NCHW, found)
+            part_done(rows, images, found)
     return features_ND

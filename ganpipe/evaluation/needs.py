@@ -12,8 +12,9 @@ from ..gans.base import Gan, GanConfig
 from ..gans.spec import DataSpec, Stored, is_view, kind_of
 
 Need = Literal["features", "pairs", "labels", "tokens", "frames"]
-"""What a metric needs: features of real and of generated images; for each sample the image that it should be; the class
-that a sample is given; the words that it is given; images in their order in time."""
+"""What a metric needs: features of real and of generated images (of a sequence: of one frame); for each sample the
+image or the frames that it should be; the class that a sample is given; the words that it is given; images in their
+order in time."""
 
 
 def provided(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> frozenset[Need]:
@@ -21,11 +22,9 @@ def provided(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> frozens
     origins = gan.origins(config, data)
     given: Fields = {name: kind_of(origins[name], data) for name in gan.given}
     output = gan.output_for(config, data)
-    found: set[Need] = set()
-    if output.kind == "image":
-        found.add("features")
-        if is_paired(gan, config, data):
-            found.add("pairs")
+    found: set[Need] = {"features"}
+    if is_paired(gan, config, data):
+        found.add("pairs")
     if label_given(gan, config, data) is not None:
         found.add("labels")
     if any(spec.kind == "tokens" for spec in given.values()):
@@ -36,11 +35,11 @@ def provided(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> frozens
 
 
 def is_paired(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
-    """Whether the GAN is given an image, and the dataset has what should be made of that image."""
+    """Whether the GAN is given images or frames, and the dataset has what should be made of them."""
     origins = gan.origins(config, data)
-    is_given_image = any(kind_of(origins[name], data).kind == "image" for name in gan.given)
+    is_given_picture = any(kind_of(origins[name], data).is_picture for name in gan.given)
     has_views = any(is_view(origins[name]) for name in (gan.fields[0], *gan.given))
-    return is_given_image and not has_views and origins[gan.fields[0]].kind == Stored.kind
+    return is_given_picture and not has_views and origins[gan.fields[0]].kind == Stored.kind
 
 
 def label_given(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> str | None:

@@ -61,6 +61,6 @@ class QuickFid:
         quick = self._settings.quick
         seeds = sample_seeds(quick.seed, quick.num_samples)
         given = field_reader(gan, dataset, reference.indices_N, quick.seed, gan.given)
-        inputs = SampleInputs(seeds, given)
+        inputs = SampleInputs(seeds, given, len(reference.features_ND))
         features_ND = sample_features(gan, progress, extractor, inputs, self._settings.batch_size)
         return rounded(gaussian_distance(reference_for(gan, reference).gaussian, Gaussian.fit(features_ND)))

@@ -27,6 +27,7 @@ from ..data.shards.manifest import Manifest
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
 from .extractors import Extractor
+from .frames import one_frame_each
 from .frechet import Gaussian
 from .protocol import ReferenceProtocol
 from .settings import EvaluateSettings
@@ -109,7 +110,8 @@ def reference_protocol(
 def compute_reference(
     dataset: Dataset, extractor: Extractor, settings: EvaluateSettings, quick: bool = False
 ) -> Reference:
-    """Features of at most `num_real` images of `dataset`'s main field; `dataset` is the split that `settings` name.
+    """Features of at most `num_real` images of `dataset`'s main field, or of one frame each; `dataset` is the split
+    that `settings` name.
 
     Args:
         quick: with `settings.quick`'s number of images and seed.
@@ -123,7 +125,8 @@ def compute_reference(
     with progress_bar(f"features of real images ({dataset.split})", len(indices_N), "image") as bar:
         for start in range(0, len(indices_N), _BATCH):
             rows = dataset.rows(indices_N[start : start + _BATCH], wanted)
-            features_ND[start : start + _BATCH] = extractor.features(rows[main])
+            images = one_frame_each(rows[main], np.arange(start, start + len(rows[main])))
+            features_ND[start : start + _BATCH] = extractor.features(images)
             labels += [rows[label]] if label in rows else []
             bar.update(len(rows[main]))
     return Reference(protocol, features_ND, indices_N, np.concatenate(labels) if labels else None)

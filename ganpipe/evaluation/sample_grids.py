@@ -6,6 +6,7 @@ Legend: N images, C channels (1 or 3), H height, W width.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,10 @@ from PIL import Image
 
 from ..data.loading.cache import Dataset, ShardSet, open_dataset
 from ..errors import GanpipeError
+from ..fields import FieldSpec
 from ..gans.base import Gan, Progress
 from ..gans.spec import is_view
+from .frames import side_by_side
 from .given import field_reader, read_rows
 from .grids import grid, png
 from .reference import choose
@@ -43,6 +46,7 @@ def sample_grid(
     """Samples in a square; for a GAN with labels (at most 32 of them) a column per class.
 
     For a GAN that is given pictures: each picture, what is made of it and, where the dataset has it, what it should be.
+    The frames of a sequence stand from left to right.
 
     Args:
         dataset: where rows of what the GAN is given come from; not needed for labels alone.
@@ -51,7 +55,8 @@ def sample_grid(
         GanpipeError: a dataset is needed, and there is none.
     """
     if (given := classes_in_turn(gan, num_samples)) is not None:
-        return grid(sample_images(gan, progress, sample_seeds(seed, num_samples), given), num_columns(gan))
+        images = sample_images(gan, progress, sample_seeds(seed, num_samples), given)
+        return grid(side_by_side(images), num_columns(gan))
     if dataset is None:
         raise GanpipeError(
             f"{type(gan).__name__} is given {', '.join(gan.given)}; a grid of its samples needs a dataset"
@@ -61,18 +66,48 @@ def sample_grid(
 
 def _example_grid(gan: Gan, progress: Progress, num_pictures: int, seed: int, dataset: Dataset) -> Image.Image:
     origins = gan.origins(gan.config, gan.data)
-    pictures = [name for name in gan.given if gan.conditions[name].kind == "image"]
+    pictures = [name for name in gan.given if gan.conditions[name].is_picture]
     is_paired = not any(is_view(origin) for origin in origins.values())
-    num_cells = len(pictures) + 1 + is_paired
+    num_cells = sum(map(_num_frames, [*(gan.conditions[n] for n in pictures), *[gan.output] * (1 + is_paired)]))
     num_examples = max(1, num_pictures // num_cells)
     names = [*gan.given, *([gan.fields[0]] if is_paired else [])]
     rows = read_rows(field_reader(gan, dataset, choose(len(dataset), len(dataset), seed), seed, names), 0, num_examples)
     made = sample_images(gan, progress, sample_seeds(seed, num_examples), {name: rows[name] for name in gan.given})
     shown = [quantise(rows[name]) for name in pictures]
-    cells = [*shown, made, *([quantise(rows[gan.fields[0]])] if is_paired else [])]
-    alike = np.stack([_resized_like(cell, made) for cell in cells], axis=1)
+    true = [quantise(rows[gan.fields[0]])] if is_paired else []
+    if any(images.ndim == 5 for images in [made, *shown]):
+        return _grid_of_sequences(shown, made, true)
+    alike = np.stack([_resized_like(cell, made) for cell in [*shown, made, *true]], axis=1)
     per_row = max(1, math.isqrt(num_pictures) // num_cells)
     return grid(alike.reshape(-1, *made.shape[1:]), num_cells * per_row, wide_gap_every=num_cells)
+
+
+def _num_frames(spec: FieldSpec) -> int:
+    """Cells that a picture takes in a grid."""
+    return spec.num_frames if spec.kind == "frames" else 1
+
+
+def _grid_of_sequences(shown: Sequence[np.ndarray], made: np.ndarray, true: Sequence[np.ndarray]) -> Image.Image:
+    """For each example a row of what is given and, behind a wide gap, what is made of it; and below, if it is known, a
+    row with what should be made of it."""
+    like_NCHW = _as_frames(made)[:, 0]
+
+    def sized(images: np.ndarray) -> np.ndarray:
+        frames = _as_frames(images)
+        merged = _resized_like(frames.reshape(-1, *frames.shape[2:]), like_NCHW)
+        return merged.reshape(*frames.shape[:2], *merged.shape[1:])
+
+    before = [sized(images) for images in shown]
+    rows = [np.concatenate([*before, sized(ends)], axis=1) for ends in (made, *true)]
+    examples = np.stack(rows, axis=1)  # (N, rows of an example, frames of a row, C, H, W)
+    return grid(
+        examples.reshape(-1, *examples.shape[3:]), examples.shape[2], wide_gap_after=sum(one.shape[1] for one in before)
+    )
+
+
+def _as_frames(images: np.ndarray) -> np.ndarray:
+    """(N, T, C, H, W); an image is a sequence of one frame."""
+    return images if images.ndim == 5 else images[:, None]
 
 
 def _resized_like(images_NCHW: np.ndarray, others_NCHW: np.ndarray) -> np.ndarray:

@@ -36,16 +36,6 @@ def quantise(images_NCHW: Tensor) -> np.ndarray:
     return scaled.round().to(torch.uint8).cpu().numpy()
 
 
-def resized(images_NCHW: np.ndarray, others_NCHW: np.ndarray) -> np.ndarray:
-    """uint8 images with the size (bicubic) and the channels (grey repeated, colours averaged) of others."""
-    images = torch.from_numpy(images_NCHW).float()
-    if images.shape[2:] != others_NCHW.shape[2:]:
-        images = torch.nn.functional.interpolate(images, others_NCHW.shape[2:], mode="bicubic", antialias=True)
-    if images.shape[1] != others_NCHW.shape[1]:
-        images = images.mean(1, keepdim=True).expand(-1, others_NCHW.shape[1], -1, -1)
-    return images.round().clamp(0, 255).to(torch.uint8).numpy()
-
-
 def device_and_dtype(gan: Gan) -> tuple[torch.device, torch.dtype]:
     """Where the networks are, and the type in which they compute.
 

@@ -41,7 +41,9 @@ class Exploration(ABC):
         By default it needs latents, and a GAN that makes its images of nothing but them, of classes, codes and words.
         """
         gan = explored.gan
-        if pictures := [name for name, spec in gan.conditions.items() if spec.kind == "image"]:
+        if gan.output.kind != "image":
+            raise GanpipeError(f"{explored.text} makes {gan.output.text}; only images are explored")
+        if pictures := [name for name, spec in gan.conditions.items() if spec.is_picture]:
             raise GanpipeError(
                 f"{explored.text} makes images of other images ({', '.join(pictures)}), not of latents: there is "
                 "nothing to explore; `ganpipe translate` gives it your images"

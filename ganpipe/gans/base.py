@@ -217,6 +217,8 @@ class Gan(nn.Module, ABC):
     field that it then makes). `sample` sees the direction by which of these fields it is given; there is exactly one.
     The first direction is that of `given` and `fields`: it is measured. All make images of one size. Empty: one
     direction."""
+    makes: ClassVar[Literal["image", "frames"]] = "image"
+    """Whether `sample` makes images (N, C, H, W), or sequences of T frames (N, T, C, H, W)."""
     needs_power_of_two: ClassVar[bool] = False
     """Whether its networks halve and double images down to 4 x 4 pixels, so that sides are powers of two."""
     augmentations: ClassVar[tuple[Kind, ...]] = ()
@@ -257,13 +259,19 @@ class Gan(nn.Module, ABC):
                     f"{cls.__name__} needs images of at least 2 classes, and the field {origin.field!r} has "
                     f"{spec.num_classes}; choose another train.gan or data.source"
                 )
+        made = kind_of(cls.origins(config, data)[cls.fields[0]], data)
+        if made.kind != cls.makes:
+            raise GanpipeError(
+                f"{cls.__name__} makes {cls.makes if cls.makes == 'frames' else 'images'}, and its field "
+                f"{cls.fields[0]!r} holds {made.text}; choose another train.gan or data.source"
+            )
         if cls.needs_power_of_two:
             require_power_of_two(data.image_size, cls.__module__.rpartition(".")[2])
         origins = cls.origins(config, data)
-        if len(made := {kind_of(origins[field], data).text for _, field in cls.directions.values()}) > 1:
+        if len(kinds := {kind_of(origins[field], data).text for _, field in cls.directions.values()}) > 1:
             raise GanpipeError(
                 f"{cls.__name__} makes images of one size and number of channels in all its directions, and these "
-                f"fields have several: {', '.join(sorted(made))}"
+                f"fields have several: {', '.join(sorted(kinds))}"
             )
 
     @classmethod

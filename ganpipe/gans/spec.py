@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import GanpipeError
-from ..fields import Fields, FieldSpec, Label, Picture, fields_of_format_1, main_label, parse_fields
+from ..fields import Fields, FieldSpec, Frames, Label, Picture, fields_of_format_1, main_label, parse_fields
 from .draws import Draws, SeededDraws, derive_seed
 
 
@@ -24,7 +24,7 @@ class DataSpec:
 
     Attributes:
         fields: what a sample has, by name.
-        main: the field with the images that generators make unless they say otherwise.
+        main: the field with the images (or frames) that generators make unless they say otherwise.
     """
 
     fields: Fields
@@ -53,15 +53,15 @@ class DataSpec:
         return {"fields": {name: spec.model_dump(mode="json") for name, spec in self.fields.items()}, "main": self.main}
 
     @property
-    def image(self) -> Picture:
+    def image(self) -> Picture | Frames:
         """What the main field holds."""
         spec = self.fields[self.main]
-        assert isinstance(spec, Picture)
+        assert isinstance(spec, Picture | Frames)
         return spec
 
     @property
     def image_size(self) -> int:
-        """H and W of the main field."""
+        """H and W of the main field's images or frames."""
         return self.image.size
 
     @property

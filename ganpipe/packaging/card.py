@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import gans
 from ..evaluation.metrics import direction_of, meaning_of
-from ..fields import FieldSpec, Label, Number, Picture
+from ..fields import FieldSpec, Frames, Label, Number, Picture
 from ..gans.spec import DataSpec
 from ..tracking.run_log import flatten
 
@@ -81,7 +81,8 @@ def _summary(
 
 def _shape(trained: Mapping[str, Any]) -> str:
     image = DataSpec.from_json(trained["data"]).image
-    return f"{image.size} x {image.size} {'grey' if image.channels == 1 else 'RGB'}"
+    frames = f"{image.num_frames} frames of " if isinstance(image, Frames) else ""
+    return f"{frames}{image.size} x {image.size} {'grey' if image.channels == 1 else 'RGB'}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -156,6 +157,8 @@ def _column(kind: FieldSpec) -> str:
         return f"the class, 0 to {kind.num_classes - 1}; drawn from the seed where left out"
     if isinstance(kind, Number):
         return f"{kind.text}; drawn from the seed where left out"
+    if isinstance(kind, Frames):
+        return f"a PNG, {kind.text}, one below another"
     return f"a PNG, {kind.text}" if isinstance(kind, Picture) else f"a text, {kind.text}"
 
 

@@ -24,10 +24,11 @@ class Shape:
     """The images that a generator makes.
 
     Attributes:
-        image_size: height and width, pixels.
+        image_size: height and width, pixels; of a frame, if sequences are made.
         num_classes: number of classes in the data that the generator was trained on.
         conditional: the generator takes conditions, so that it can only be measured on data with the same classes.
         class_names: digest of the classes' names in order; empty if they are not known.
+        num_frames: of a sequence; 1 for images.
     """
 
     image_size: int
@@ -35,13 +36,15 @@ class Shape:
     num_classes: int
     conditional: bool
     class_names: str = ""
+    num_frames: int = 1
 
     @property
     def text(self) -> str:
         """Size, channels and number of classes, for people."""
         channels = "1 channel" if self.channels == 1 else f"{self.channels} channels"
         classes = {0: "no classes", 1: "1 class"}.get(self.num_classes, f"{self.num_classes} classes")
-        return f"{self.image_size} px, {channels}, {classes}"
+        frames = f"{self.num_frames} frames of " if self.num_frames > 1 else ""
+        return f"{frames}{self.image_size} px, {channels}, {classes}"
 
     @property
     def tag(self) -> dict[str, str]:
@@ -65,7 +68,8 @@ def shape_of_package(description: Mapping[str, Any], classes: Sequence[str] = ()
 
     output, data = output_of(description), DataSpec.from_json(description["data"])
     conditional = bool(conditions_of(description))
-    return Shape(output["size"], output["channels"], data.num_classes, conditional, digest_of_names(classes))
+    names, num_frames = digest_of_names(classes), output.get("num_frames", 1)
+    return Shape(output["size"], output["channels"], data.num_classes, conditional, names, num_frames)
 
 
 def shape_of(tracker: Tracker, version: ModelVersion) -> Shape | None:
@@ -95,7 +99,7 @@ def incompatibility(champion: Shape, other: Shape, name: str) -> str:
         champion, other: the shapes of the two generators.
         name: name of the other generator in the message.
     """
-    sizes = [(shape.image_size, shape.channels) for shape in (champion, other)]
+    sizes = [(shape.image_size, shape.channels, shape.num_frames) for shape in (champion, other)]
     if sizes[0] != sizes[1] or (champion.conditional and champion.num_classes != other.num_classes):
         return f"the champion makes {champion.text}; {name} makes {other.text}"
     known = champion.class_names and other.class_names

@@ -220,12 +220,13 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
     from mlflow.types.schema import AnyType
 
-    from .served_model import conditions_of, directions_of, output_of
+    from .served_model import conditions_of, directions_of, file_size_of, output_of
 
     kinds: dict[str, tuple[AnyType | DataType, bool]] = {
         "label": (AnyType(), False),
         "number": (DataType.double, False),
         "image": (DataType.binary, True),
+        "frames": (DataType.binary, True),
         "tokens": (DataType.string, True),
     }
     has_latents, output = description.get("has_latents", True), output_of(description)
@@ -237,7 +238,7 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
     if has_latents:
         columns.append(ColSpec(DataType.double, "truncation", required=False))
         columns += [ColSpec(AnyType(), "to_seed", required=False), ColSpec(DataType.double, "mix", required=False)]
-    shape = (-1, output["size"], output["size"], output["channels"])
+    shape = (-1, *file_size_of(output), output["channels"])
     return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.uint8), shape)]))
 
 
@@ -265,12 +266,14 @@ def input_example(description: Mapping[str, Any], direction: str | None = None) 
 
 def _example_values(spec: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     """Two valid values of a condition."""
+    from .served_model import PICTURES, file_size_of
+
     if spec["kind"] == "label":
         return [0, spec["num_classes"] - 1]
     if spec["kind"] == "number":
         return [spec["low"], spec["high"]]
-    if spec["kind"] == "image":
-        shape = (spec["size"], spec["size"], 3)[: 2 if spec["channels"] == 1 else 3]
+    if spec["kind"] in PICTURES:
+        shape = (*file_size_of(spec), 3)[: 2 if spec["channels"] == 1 else 3]
         return [_grey_png(shape, level) for level in (0, 255)]
     return [names[0], " ".join(names[:2])]
 

@@ -6,15 +6,16 @@ of another version does not interfere, and one process can load models of differ
 are safetensors, settings are JSON.
 
 Input rows have the column `seed` (integer >= 0) and one column for each condition of the GAN, by its name: a label
-(integer) or a number, each drawn from the seed if left out; an image (the content of a PNG file, also in base64); a
-text. For a GAN with several directions, a row has the image of exactly one of them. For a GAN with latents there are
-also `truncation` (in (0, 1], default 1), and `to_seed` with `mix` (an integer >= 0 and a number in [0, 1]; both or
-neither): the image between two latents, at mix 0 exactly that of `seed`, at mix 1 exactly that of `to_seed`.
+(integer) or a number, each drawn from the seed if left out; an image (the content of a PNG file, also in base64);
+frames (a PNG with one frame below another); a text. For a GAN with several directions, a row has the image of exactly
+one of them. For a GAN with latents there are also `truncation` (in (0, 1], default 1), and `to_seed` with `mix` (an
+integer >= 0 and a number in [0, 1]; both or neither): the image between two latents, at mix 0 exactly that of `seed`,
+at mix 1 exactly that of `to_seed`.
 
-Output images are uint8, (N, H, W, C). Image i depends on row i alone (up to the rounding of matrix products of
-different sizes, at most one grey level).
+Output images are uint8, (N, H, W, C); frames stand one below another, so that H is their number times their height.
+Image i depends on row i alone (up to the rounding of matrix products of different sizes, at most one grey level).
 
-Legend: N rows, C channels, H height, W width.
+Legend: N rows, T frames, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ _PNG_IN_BASE64 = b"iVBORw0KGgo"
 _PNG_HEADER = struct.Struct(">8s4x4sIIB")
 """Signature, the first chunk's type, width, height, bits per channel."""
 MAX_TEXT_CHARACTERS = 10_000
+PICTURES = ("image", "frames")
+"""Kinds of conditions that a row has as a PNG."""
 FORMAT = 2
 """Format of model.json. In format 1, all images had one size, and labels were the only conditions."""
 
@@ -268,7 +271,7 @@ class Generator:
     def images(
         self, seeds: Sequence[int], given: Mapping[str, Sequence[Any]] | None = None, truncation: float = 1.0
     ) -> torch.Tensor:
-        """One image per seed, float in [-1, 1], (N, C, H, W), on the CPU.
+        """One image per seed, float in [-1, 1], (N, C, H, W), on the CPU; frames one below another.
 
         Args:
             given: values of conditions, one per seed: numbers, or arrays in the shape of the field's rows.
@@ -317,7 +320,7 @@ class Generator:
             rows = slice(start, min(start + ROWS_AT_ONCE, len(seeds)))
             fields = {name: self._tensor(found[rows]) for name, found in values.items()}
             conditions = self._batch(rows.stop - start, draws(rows), fields, device=self.device, truncation=truncation)
-            parts.append(self.gan.sample(conditions, self.progress).float().cpu())
+            parts.append(_stacked(self.gan.sample(conditions, self.progress).float().cpu()))
         return torch.cat(parts) if parts else torch.empty(0, *self.image_shape)
 
     def _tensor(self, values: Sequence[Any]) -> torch.Tensor:
@@ -330,7 +333,7 @@ class Generator:
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the output images."""
         output = output_of(self.description)
-        return output["channels"], output["size"], output["size"]
+        return output["channels"], *file_size_of(output)
 
     def rows(self, frame: pd.DataFrame) -> np.ndarray:
         """One image per row of `frame`, whose columns are described at the top of this file. uint8, (N, H, W, C).
@@ -396,10 +399,10 @@ class Generator:
             low, high = spec["low"], spec["high"]
             return _numbers(frame, name, lambda value: low <= value <= high, f"a number from {low:g} to {high:g}")
         values = [_plain(value) for value in frame[name]]
-        if spec["kind"] == "image":
+        if spec["kind"] in PICTURES:
             may_lack = name in self.choices.values()
             return [
-                None if may_lack and _is_empty(value) else _image_CHW(name, row, value, spec["size"], spec["channels"])
+                None if may_lack and _is_empty(value) else _picture(name, row, value, spec)
                 for row, value in enumerate(values)
             ]
         return [self._tokens(name, row, value) for row, value in enumerate(values)]
@@ -443,15 +446,27 @@ def output_of(description: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": "image", "size": data["image_size"], "channels": data["channels"]}
 
 
-def _image_CHW(name: str, row: int, value: Any, size: int, channels: int) -> np.ndarray:
-    """The image of a row, uint8, (C, H, W).
+def file_size_of(spec: Mapping[str, Any]) -> tuple[int, int]:
+    """(height, width) in pixels of an image, or of frames one below another."""
+    return spec.get("num_frames", 1) * spec["size"], spec["size"]
+
+
+def _stacked(images: torch.Tensor) -> torch.Tensor:
+    """(N, T, C, H, W) -> (N, C, T H, W), the frames one below another; images as they are."""
+    return images.transpose(1, 2).flatten(2, 3) if images.dim() == 5 else images
+
+
+def _picture(name: str, row: int, value: Any, spec: Mapping[str, Any]) -> np.ndarray:
+    """The image of a row, uint8, (C, H, W), or its frames, (T, C, H, W).
 
     Its pixels must be exactly what the network takes. A palette, grey values for an RGB network and full opacity are
     other ways to write the same pixels, so they are accepted. More than 8 bits, transparency, or colours for a network
     that takes grey are refused, because something would be lost; several frames are refused, because it is not clear
     which one is meant.
     """
-    expected = f"a PNG of {size} x {size} pixels, 8 bits, {'grey' if channels == 1 else 'RGB'}"
+    (high, wide), channels = file_size_of(spec), spec["channels"]
+    frames = f" ({spec['num_frames']} frames, one below another)" if spec["kind"] == "frames" else ""
+    expected = f"a PNG of {wide} x {high} pixels{frames}, 8 bits, {'grey' if channels == 1 else 'RGB'}"
     if isinstance(value, bytes) and value.startswith(
         _PNG_IN_BASE64
     ):  # what MLflow's server passes for a request with "inputs"
@@ -470,15 +485,17 @@ def _image_CHW(name: str, row: int, value: Any, size: int, channels: int) -> np.
     if found[:2] != (_PNG_SIGNATURE, b"IHDR"):
         raise invalid(f"row {row}: {name} is no PNG, expected {expected}")
     width, height, depth = found[2:]
-    if (width, height) != (size, size) or depth > 8:  # known from the header: nothing large is decoded
+    if (width, height) != (wide, high) or depth > 8:  # known from the header: nothing large is decoded
         raise invalid(f"row {row}: {name} has {width} x {height} pixels of {depth} bits, expected {expected}")
     try:
         with Image.open(io.BytesIO(value), formats=("PNG",)) as image:
-            pixels_HWC, lost = _pixels_HWC(image, (size, size), channels)
+            pixels_HWC, lost = _pixels_HWC(image, (wide, high), channels)
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, … on bad files
         raise invalid(f"row {row}: {name} is no sound PNG ({str(error)[:100]}), expected {expected}") from None
     if lost:
         raise invalid(f"row {row}: {name} {lost}, expected {expected}")
+    if spec["kind"] == "frames":
+        return pixels_HWC.reshape(-1, wide, wide, channels).transpose(0, 3, 1, 2)
     return pixels_HWC.transpose(2, 0, 1)
 
 
@@ -582,8 +599,8 @@ class ServedGan(PythonModel):
             raise invalid("the model is not loaded yet")
         if not isinstance(model_input, pd.DataFrame):
             model_input = pd.DataFrame(_columns(model_input))
-        pictures = [spec for spec in self.generator.conditions.values() if spec["kind"] == "image"]
-        brought = sum(spec["channels"] * spec["size"] ** 2 for spec in pictures)
+        pictures = [spec for spec in self.generator.conditions.values() if spec["kind"] in PICTURES]
+        brought = sum(spec["channels"] * math.prod(file_size_of(spec)) for spec in pictures)
         most = max(1, MAX_BYTES // max(brought, math.prod(self.generator.image_shape)))
         if not 1 <= len(model_input) <= most:
             raise invalid(f"there are {len(model_input)} rows; expected 1 to {most}: ask for more in several requests")

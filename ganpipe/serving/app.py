@@ -26,6 +26,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from ..fields import Label
+from ..packaging.served_model import file_size_of
 from .batching import Batcher, QueueFull
 from .follower import Follower
 from .limits import UPLOAD_PATH, Guard, RateLimit, client_of, refusal
@@ -221,7 +222,7 @@ def page_row(items: list[tuple[str, str]], capabilities: Capabilities) -> Row:
 
 def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[str, Any]:
     """The values for the page's template."""
-    state, size = follower.state, version.output["size"]
+    state, (height, width) = follower.state, file_size_of(version.output)
     return {
         "version": version,
         "word": subject_noun(version.name, version.description["gan"]),
@@ -233,8 +234,9 @@ def page_content(follower: Follower, version: ServedVersion, row: Row) -> dict[s
         "seeds": [seed for seed in range(row.seed + 1, row.seed + 1 + NUM_SHOWN) if seed <= MAX_SEED],
         "given": dict(row.given),
         "gan": version.description["gan"].upper().replace("_", "-"),
-        "size": size,
-        "crisp": size < CRISP_BELOW,
+        "height": height,
+        "width": width,
+        "crisp": width < CRISP_BELOW,
     }
 
 
@@ -243,7 +245,7 @@ def model_content(follower: Follower, max_images: int, uploads: Uploads) -> dict
     state = follower.state
     version = state.version
     assert version is not None
-    output = version.output
+    height, width = file_size_of(version.output)
     return {
         "name": version.name,
         "version": version.number,
@@ -252,7 +254,7 @@ def model_content(follower: Follower, max_images: int, uploads: Uploads) -> dict
         "replaced": state.replaced,
         "notes": state.notes,
         "gan": version.description["gan"],
-        "image": {"height": output["size"], "width": output["size"], "channels": output["channels"]},
+        "image": {"height": height, "width": width, "channels": version.output["channels"]},
         "parameters": list(version.capabilities.columns),
         **_conditions_content(version.capabilities, uploads),
         "metrics": version.description["metrics"],
@@ -271,7 +273,7 @@ def _conditions_content(capabilities: Capabilities, uploads: Uploads) -> dict[st
         conditions[name]["names"] = list(capabilities.names.get(name, ()))
     pictures = {
         "directions": capabilities.directions,
-        "images": [{"size": kind.size, "channels": kind.channels} for _, kind in capabilities.pictures.values()],
+        "images": [kind.model_dump(mode="json", exclude={"kind"}) for _, kind in capabilities.pictures.values()],
         "formats": list(FORMATS),
         "max_bytes": uploads.max_bytes,
         "max_pixels": uploads.max_pixels,

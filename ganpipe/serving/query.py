@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import GanpipeError
-from ..fields import Fields, Label, Number, Picture, Tokens
+from ..fields import Fields, Frames, Label, Number, Picture, Tokens
 from ..packaging.class_names import class_number
 from ..section import nearest
 from ..words import words_of
@@ -38,7 +38,7 @@ class Capabilities:
     interpolation: bool
     conditions: Fields = field(default_factory=dict)
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    pictures: Mapping[str, tuple[str, Picture]] = field(default_factory=dict)
+    pictures: Mapping[str, tuple[str, Picture | Frames]] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:

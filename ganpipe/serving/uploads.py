@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from ..data.images import decoding
 from ..data.images.decoding import UnreadableImage
 from ..data.settings import DataSettings
-from ..fields import Picture
+from ..fields import Frames, Picture
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Accepted formats, by Pillow's names: those that every browser shows. The content decides, not the file name."""
@@ -33,7 +33,7 @@ class Uploads:
         self.max_bytes, self.max_pixels = max_bytes, max_pixels
         self._pool = ThreadPoolExecutor(_DECODERS, "decoder")
 
-    async def read_fitted(self, request: Request, kind: Picture) -> bytes:
+    async def read_fitted(self, request: Request, kind: Picture | Frames) -> bytes:
         """Read the picture in a request's body, and make a PNG of it that fits a field of `kind`.
 
         Raises:
@@ -51,7 +51,7 @@ class Uploads:
         except UnreadableImage as error:
             raise HTTPException(400, f"the picture: {error}; expected PNG, JPEG or WebP") from None
 
-    def _fit(self, content: bytes, kind: Picture) -> bytes:
+    def _fit(self, content: bytes, kind: Picture | Frames) -> bytes:
         if content.startswith(b"\xff\xd8") and content.count(_SCAN) > _MAX_SCANS:
             raise UnreadableImage(f"a JPEG of more than {_MAX_SCANS} scans")
         settings = DataSettings.model_validate(
@@ -64,4 +64,5 @@ class Uploads:
             }
         )
         image = decoding.decode(content, self.max_pixels, FORMATS, "this server's limit")
-        return decoding.encode_png(decoding.fit(decoding.flatten(image, settings), settings))
+        num_frames = kind.num_frames if isinstance(kind, Frames) else 1
+        return decoding.encode_png(decoding.fit_frames(decoding.flatten(image, settings), settings, num_frames))

@@ -25,7 +25,7 @@ from ..fields import Frames, Label, Picture, parse_fields
 from ..packaging.class_names import class_names
 from ..packaging.fetching import NotUsable
 from ..packaging.package import download_package
-from ..packaging.served_model import conditions_of, directions_of, output_of
+from ..packaging.served_model import conditions_of, directions_of, file_size_of, output_of
 from ..tracking.runs import Tracker
 from . import card
 from .query import RESERVED, Capabilities, Row
@@ -78,7 +78,7 @@ class ServedVersion:
 
     @property
     def output(self) -> dict[str, Any]:
-        """The images that the version makes: kind, size (pixels) and channels."""
+        """What the version makes: kind, size (pixels) and channels, and the number of frames of sequences."""
         return output_of(self.description)
 
     def group(self, row: Row) -> tuple[Any, ...]:
@@ -161,7 +161,7 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
     for name, kind in capabilities.pictures.values() or [(None, None)]:
         picture = None if name is None or kind is None else (name, _grey(kind))
         shape = served.images([Row(0, tuple(capabilities.example().items()), picture=picture)]).shape
-        if shape != (1, output["size"], output["size"], output["channels"]):
+        if shape != (1, *file_size_of(output), output["channels"]):
             raise NotServable(f"a row gave an array of the shape {shape}")
     return served
 
@@ -176,9 +176,9 @@ def _capabilities(description: Mapping[str, Any], columns: Collection[str]) -> C
         NotServable: the version has a condition that the page cannot ask for.
     """
     conditions = parse_fields(conditions_of(description, "label" in columns))
-    others = {name: spec for name, spec in conditions.items() if not isinstance(spec, Picture)}
-    pictures = {name: spec for name, spec in conditions.items() if isinstance(spec, Picture)}
-    strange = [name for name, spec in others.items() if isinstance(spec, Frames) or name in RESERVED]
+    pictures = {name: spec for name, spec in conditions.items() if isinstance(spec, Picture | Frames)}
+    others = {name: spec for name, spec in conditions.items() if name not in pictures}
+    strange = [name for name in others if name in RESERVED]
     directions = directions_of(description)
     if strange or len(pictures) > max(1, len(directions)):
         raise NotServable(f"it takes {', '.join(conditions)}, which the page cannot ask for")
@@ -199,8 +199,8 @@ def _capabilities(description: Mapping[str, Any], columns: Collection[str]) -> C
     )
 
 
-def _grey(spec: Picture) -> bytes:
+def _grey(spec: Picture | Frames) -> bytes:
     """A grey picture as a PNG file, with which a version is tried."""
     buffer = io.BytesIO()
-    Image.new("L" if spec.channels == 1 else "RGB", (spec.size, spec.size), "grey").save(buffer, "PNG")
+    Image.new("L" if spec.channels == 1 else "RGB", spec.file_size[::-1], "grey").save(buffer, "PNG")
     return buffer.getvalue()

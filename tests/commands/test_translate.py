@@ -15,7 +15,7 @@ from toy_gans import build_toy, toys
 from ganpipe.cli import main
 
 Capture = pytest.CaptureFixture[str]
-NAMES = ("toy_painter", "toy_mirror", "toy_sayer")
+NAMES = ("toy_painter", "toy_mirror", "toy_sayer", "toy_forecaster")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,18 @@ def made(folder: Path, name: str) -> np.ndarray:
 
 
 EXACT = ("--label", "0", "--set", "light=0")
+
+
+def test_frames_stand_one_below_another(folder: Path, capsys: Capture) -> None:
+    strip = Image.new("L", (32, 64), 10)
+    strip.paste(90, (0, 32, 32, 64))
+    put(folder, "film.png", strip)
+    put(folder, "odd.png", Image.new("L", (5, 5)))
+    assert run(folder, model="toy_forecaster") == 0
+    assert "odd.png: 5 x 5 pixels; expected 2 frames, one below another" in capsys.readouterr().err
+    found = made(folder, "film.png")
+    assert found.shape == (48, 16)
+    assert [np.unique(found[top : top + 16]).tolist() for top in (0, 16, 32)] == [[165], [90], [165]]
 
 
 def test_every_image_of_a_folder_is_translated(folder: Path, capsys: Capture) -> None:

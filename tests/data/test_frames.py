@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.ingest.preview import preview
+from ganpipe.data.ingest.shards import read_manifest, write_shards
 from ganpipe.data.loading.cache import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.sources.base import Classes, Description, Films, ImageInMemory, Item, Pictures, Source, SourceSettings
@@ -85,6 +86,28 @@ def test_frames_come_back_exactly(tmp_path: Path, channels: int) -> None:
     assert {frames.tobytes() for frames in found} == expected
     again = write_shards(settings(channels, validation_fraction=0.3), source, tmp_path / "again", num_processes=2)
     assert again == manifest
+
+
+class OnlyFilms(Clips):
+    """Frames, and no field of images."""
+
+    def describe(self) -> Description:
+        return Description({"frames": Films(T), "label": Classes(("even", "odd"))}, "Clips of noise.", "CC0")
+
+    def items(self) -> Sequence[Item]:
+        return [item._replace(images={"frames": item.images["frames"]}) for item in super().items()]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_frames_are_the_main_field_where_there_are_no_images(tmp_path: Path, channels: int) -> None:
+    manifest = write_shards(settings(channels, validation_fraction=0), OnlyFilms(SourceSettings(), channels), tmp_path)
+    assert (manifest.main, read_manifest(tmp_path)) == ("frames", manifest)
+    assert manifest.image == Frames(num_frames=T, size=SIZE, channels=channels)
+    images_NCHW, columns = preview(tmp_path, manifest)
+    assert columns == 2
+    first = {pixels_of(number, channels)[0].tobytes() for number in range(NUM)}
+    shown = {image_CHW.tobytes() for image_CHW in images_NCHW} - {np.full_like(images_NCHW[0], 255).tobytes()}
+    assert shown == first  # the first frame of each
 
 
 def test_a_clip_with_an_unreadable_frame_is_skipped_whole(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from toy_gans import build_toy, toys
 from ganpipe.fields import Picture
 from ganpipe.serving import uploads
 
-VERSIONS = {"toy_painter": 1, "toy_mirror": 2, "toy_sayer": 3}
+VERSIONS = {"toy_painter": 1, "toy_mirror": 2, "toy_sayer": 3, "toy_forecaster": 4}
 FLAGS = ("--model", f"models:/{NAME}@champion", "--max-upload-bytes", "200000", "--max-upload-pixels", "40000")
 EXACT = "label=0&light=0"
 
@@ -80,6 +80,12 @@ def sayer(registry: Registry, server: Served) -> Served:
     return server
 
 
+@pytest.fixture
+def forecaster(registry: Registry, server: Served) -> Served:
+    show(registry, server, "toy_forecaster")
+    return server
+
+
 def post(server: Served, body: bytes, query: str = EXACT, kind: str = "image/png", **headers: str) -> Answer:
     return server.get(f"/api/translate?{query}", "POST", body, Content_Type=kind, **headers)
 
@@ -113,6 +119,27 @@ def test_a_picture_of_any_size_is_translated(
     assert answer.pixels.shape == (16, 16, 3)
     assert np.abs(answer.pixels.astype(int) - (55, 155, 255)).max() <= 1
     assert (answer.headers["cache-control"], answer.headers["x-model-version"]) == ("no-store", "1")
+
+
+def test_frames_are_sent_and_answered_one_below_another(forecaster: Served) -> None:
+    """Each is scaled by itself, so that nothing of one reaches another."""
+    strip = Image.new("RGB", (40, 80))
+    strip.paste((200, 200, 200), (0, 40, 40, 80))
+    file = io.BytesIO()
+    strip.save(file, "PNG")
+    answer = post(forecaster, file.getvalue(), "seed=0")
+    assert answer.status == 200, answer.body
+    assert answer.pixels.shape[:2] == (48, 16)
+    assert np.unique(answer.pixels[:16]).tolist() == np.unique(answer.pixels[32:]).tolist() == [55]
+    assert np.unique(answer.pixels[16:32]).tolist() == [200]
+    model = forecaster.get("/api/model").json
+    assert model["image"] == {"height": 48, "width": 16, "channels": 1}
+    assert model["translate"]["images"] == [{"num_frames": 2, "size": 16, "channels": 1}]
+    refused = post(forecaster, picture((9, 9, 9), (8, 9)), "seed=0")
+    assert (refused.status, refused.json["error"]) == (
+        400,
+        "the picture: 8 x 9 pixels; expected 2 frames, one below another; expected PNG, JPEG or WebP",
+    )
 
 
 def test_what_is_transparent_lies_on_white_and_the_middle_is_taken(painter: Served) -> None:

@@ -296,6 +296,26 @@ def fit(image: Image.Image, settings: DataSettings) -> np.ndarray:
     return pad(scale(image, settings), settings)
 
 
+def fit_frames(image: Image.Image, settings: DataSettings, num_frames: int) -> np.ndarray:
+    """The pixels of a flattened image that holds frames from top to bottom, each made square as `fit` does.
+
+    Args:
+        num_frames: T; 1 for an image.
+
+    Returns:
+        uint8, (T S, S) or (T S, S, 3), S = `settings.image_size`.
+
+    Raises:
+        UnreadableImage: its height is no multiple of T.
+    """
+    width, height = image.size
+    if height % num_frames:
+        raise UnreadableImage(f"{width} x {height} pixels; expected {num_frames} frames, one below another")
+    side = height // num_frames
+    parts = [image.crop((0, top, width, top + side)) for top in range(0, height, side)] if num_frames > 1 else [image]
+    return np.concatenate([fit(part, settings) for part in parts])
+
+
 def blank_kind(image: Image.Image) -> str | None:
     """ "nearly black", "nearly white" or "flat" if a person would see nothing in a flattened image; else None."""
     extrema = image.getextrema()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...fields import Picture
+from ...fields import Frames, Picture
 from ..images.decoding import decode_png_CHW
 from ..shards.manifest import Manifest
 from ..shards.tar import find_members
@@ -31,7 +31,8 @@ _MOST_SEARCHED = 50_000
 
 
 def preview(folder: Path, manifest: Manifest) -> tuple[np.ndarray, int]:
-    """The first training images in the shards: a random choice, because samples are ordered by digest.
+    """The first training images in the shards: a random choice, because samples are ordered by digest. Of a sequence of
+    frames the first one is shown.
 
     With labels of at most MOST_COLUMNS classes, each column shows one class; it ends in white images if the class has
     too few.
@@ -76,8 +77,8 @@ def _samples(folder: Path, manifest: Manifest) -> Iterator[tuple[int, bytes]]:
                     yield label, content[start:stop]
 
 
-def _shown(content: bytes, spec: Picture, side: int) -> np.ndarray:
-    image_CHW = decode_png_CHW(content, spec.size, spec.size, spec.channels)
+def _shown(content: bytes, spec: Picture | Frames, side: int) -> np.ndarray:
+    image_CHW = decode_png_CHW(content, *spec.file_size, spec.channels)[:, : spec.size]
     if side == spec.size:
         return image_CHW
     image = Image.fromarray(image_CHW[0] if spec.channels == 1 else image_CHW.transpose(1, 2, 0))

@@ -143,7 +143,7 @@ def _decode_member(name: str, content: bytes, where: str, manifest: Manifest) ->
         if isinstance(spec, Picture):
             return decode_png_CHW(content, spec.size, spec.size, spec.channels)
         if isinstance(spec, Frames):
-            strip_CHW = decode_png_CHW(content, spec.num_frames * spec.size, spec.size, spec.channels)
+            strip_CHW = decode_png_CHW(content, *spec.file_size, spec.channels)
             return strip_CHW.reshape(spec.channels, spec.num_frames, spec.size, spec.size).swapaxes(0, 1)
         found: np.ndarray | int = spec.parse(content.decode("utf-8"), manifest.names.get(name, ()))
         return found

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from ...cpus import usable_cpus
 from ...documents import parse_json, read_bounded
 from ...errors import GanpipeError
-from ...fields import NAME_PATTERN, FieldSpec, Label, Picture, Tokens, fields_of_format_1, main_label
+from ...fields import NAME_PATTERN, FieldSpec, Frames, Label, Picture, Tokens, fields_of_format_1, main_label
 from ...section import Section, explain
 
 MANIFEST = "manifest.json"
@@ -113,8 +113,8 @@ class Manifest(Section):
     def _is_consistent(self) -> Manifest:
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise ValueError("a shard is listed twice")
-        if not isinstance(self.fields.get(self.main), Picture):
-            raise ValueError(f"main is {self.main!r}; expected one of the fields that are images")
+        if not isinstance(self.fields.get(self.main), Picture | Frames):
+            raise ValueError(f"main is {self.main!r}; expected one of the fields that are images or frames")
         for name, names in self.names.items():
             spec = self.fields.get(name)
             if spec is None or (isinstance(spec, Label) and len(names) != spec.num_classes):
@@ -140,10 +140,10 @@ class Manifest(Section):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
-    def image(self) -> Picture:
-        """Size and channels of the images in the main field."""
+    def image(self) -> Picture | Frames:
+        """Size and channels of the images (or frames) in the main field."""
         spec = self.fields[self.main]
-        assert isinstance(spec, Picture)
+        assert isinstance(spec, Picture | Frames)
         return spec
 
     @property

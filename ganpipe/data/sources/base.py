@@ -291,7 +291,7 @@ class Description:
         licence: under which terms the images may be used.
         homepage: URL of a page about the source.
         num_images: the number of items, or an upper bound of it; None if it is not known.
-        main: the field with the images that generators make; by default the first field of images.
+        main: the field with what generators make; by default the first field of images, else the first of frames.
     """
 
     fields: Mapping[str, Pictures | Films | Classes | Texts]
@@ -302,8 +302,8 @@ class Description:
     main: str = ""
 
     def __post_init__(self) -> None:
-        first = next(name for name, field in self.fields.items() if isinstance(field, Pictures))
-        object.__setattr__(self, "main", self.main or first)
+        images = [name for name, field in self.fields.items() if isinstance(field, Pictures)]
+        object.__setattr__(self, "main", self.main or (images or self.picture_fields)[0])
 
     def specs(self, settings: DataSettings) -> dict[str, Picture | Frames | Label | Tokens]:
         """The typed fields of the manifest under these settings, by name."""

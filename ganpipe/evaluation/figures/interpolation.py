@@ -28,8 +28,8 @@ class Interpolation(Figure):
 
     @classmethod
     def applies(cls, gan: Gan) -> bool:
-        """Only with latents, and where nothing but labels is given."""
-        return gan.has_latents and classes_in_turn(gan, 1) is not None
+        """Only with latents, where nothing but labels is given, and images are made."""
+        return gan.has_latents and classes_in_turn(gan, 1) is not None and gan.output.kind == "image"
 
     def draw(self, subject: Subject, measured: Measured) -> Image.Image:
         settings = subject.settings

@@ -29,7 +29,7 @@ class Reconstructions(Figure):
 
     @classmethod
     def applies(cls, gan: Gan) -> bool:
-        return gan.reconstructs
+        return gan.reconstructs and gan.output.kind == "image"
 
     def draw(self, subject: Subject, measured: Measured) -> Image.Image:
         gan, num_cells = subject.gan, subject.settings.num_grid_samples

@@ -32,7 +32,7 @@ class Traversal(Figure):
 
     @classmethod
     def applies(cls, gan: Gan) -> bool:
-        return bool(gan.codes(gan.config))
+        return bool(gan.codes(gan.config)) and gan.output.kind == "image"
 
     def draw(self, subject: Subject, measured: Measured) -> Image.Image:
         codes = subject.gan.codes(subject.gan.config)

@@ -58,11 +58,12 @@ class PairMetric(Metric, ABC):
     needs = frozenset({"pairs"})
     of_the_given: ClassVar[bool] = False
     """Whether, in place of the sample, the image that the generator was given is compared: resized to the sample's size
-    (bicubic). That is what a generator's own value compares with."""
+    (bicubic); of given frames the last, standing still. That is what a generator's own value compares with."""
 
     @abstractmethod
     def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
-        """A finite number for each pair of uint8 images, (N,); called for one part of the samples at a time."""
+        """A finite number for each pair of uint8 images, (N,); called for one part of the samples at a time. The number
+        of a pair of sequences is the mean over their frames."""
 
     def compute(self, measured: Measured) -> float:
         return float(measured.pair_values[self.name()].mean())

@@ -1,0 +1,151 @@
+"""The whole evaluation of a GAN that is given frames and makes frames."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from evaluation_parts import PROGRESS, SIZE, digits
+from PIL import Image
+from torch import Tensor, nn
+
+from ganpipe.data.loading.cache import Dataset
+from ganpipe.data.shards.manifest import Manifest, Shard
+from ganpipe.errors import GanpipeError
+from ganpipe.evaluation.evaluate import Evaluation, evaluate
+from ganpipe.evaluation.extractors import Extractor, efficientnet_lite0
+from ganpipe.evaluation.frames import like_targets, mean_over_frames, one_frame_each, side_by_side
+from ganpipe.evaluation.measured import Subject
+from ganpipe.evaluation.metrics.psnr import Psnr
+from ganpipe.evaluation.reference import Reference, compute_reference
+from ganpipe.evaluation.settings import EvaluateSettings
+from ganpipe.fields import Fields, Frames
+from ganpipe.gans.base import Batch, DataSpec, Gan, GanConfig, Phase, Player, Progress
+
+NUM, PAST, FUTURE = 80, 2, 3
+SETTINGS = EvaluateSettings(
+    resize=32, num_samples=100, batch_size=8, num_real=NUM, kid_subsets=2, kid_subset_size=20, num_grid_samples=16
+)
+FIELDS: Fields = {
+    "past": Frames(num_frames=PAST, size=SIZE, channels=1),
+    "future": Frames(num_frames=FUTURE, size=SIZE, channels=1),
+}
+DATA = DataSpec(FIELDS, main="future")
+
+
+def films() -> np.ndarray:
+    """Digits that move to the right, uint8, (N, PAST + FUTURE, 1, H, W)."""
+    images_NCHW = digits()[0][:NUM]
+    return np.stack([np.roll(images_NCHW, step, axis=3) for step in range(PAST + FUTURE)], axis=1)
+
+
+def dataset() -> Dataset:
+    arrays = {"past": films()[:, :PAST].copy(), "future": films()[:, PAST:].copy()}
+    shard = Shard(name="train-000000.tar", sha256="0" * 64, num_bytes=1024 * NUM, num_samples=NUM, split="train")
+    manifest = Manifest(source="films", description="", licence="", shards=(shard,), fields=FIELDS, main="future")
+    return Dataset(manifest, "train", arrays)
+
+
+class Forecasting(Gan):
+    """Moves the last frame on, as it should, or lets it stand still."""
+
+    Config = GanConfig
+    fields = ("future", "past")
+    given = ("past",)
+    makes = "frames"
+    has_latents = False
+    speed = 1
+
+    def __init__(self) -> None:
+        super().__init__(GanConfig(), DATA)
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def players(self) -> dict[str, Player]:
+        return {}
+
+    def phases(self, progress: Progress) -> list[Phase]:
+        return []
+
+    def sample(self, conditions: Batch, progress: Progress) -> Tensor:
+        last_NCHW = conditions["past"][:, -1]
+        return torch.stack([last_NCHW.roll(self.speed * (step + 1), 3) for step in range(FUTURE)], dim=1)
+
+
+class Images(Forecasting):
+    makes = "image"
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    return efficientnet_lite0(32)
+
+
+@pytest.fixture(scope="module")
+def computed(extractor: Extractor) -> Reference:
+    return compute_reference(dataset(), extractor, SETTINGS)
+
+
+def evaluated(gan: Gan, computed: Reference, extractor: Extractor) -> Evaluation:
+    return evaluate(Subject(gan, PROGRESS, dataset(), computed, extractor, SETTINGS))
+
+
+def test_a_sequence_is_one_frame_in_feature_space_and_moments_take_turns(
+    computed: Reference, extractor: Extractor
+) -> None:
+    future = dataset().rows(computed.indices_N[:6])["future"]
+    frames = np.stack([future[number, number % FUTURE] for number in range(6)])
+    np.testing.assert_allclose(extractor.features(frames), computed.features_ND[:6], atol=1e-4)
+
+
+def test_exact_frames_are_at_the_best_values_and_standing_frames_at_those_of_the_given(
+    computed: Reference, extractor: Extractor
+) -> None:
+    exact = evaluated(Forecasting(), computed, extractor)
+    assert exact.metrics["ssim"] == 1
+    # Also behind the last real sequence, where the first follows again: 100 samples against 80.
+    assert exact.metrics["feature_distance_efficientnet_lite0"] == pytest.approx(0, abs=1e-5)
+    still = Forecasting()
+    still.speed = 0
+    found = evaluated(still, computed, extractor)
+    for name in ("psnr", "ssim"):
+        assert found.metrics[name] == pytest.approx(found.metrics[f"{name}_of_given"], rel=1e-6)
+        assert exact.metrics[f"{name}_of_given"] == found.metrics[f"{name}_of_given"] < exact.metrics[name]
+    films_N = films()[computed.indices_N].astype(float)
+    errors_NT = np.square(films_N[:, PAST:] - films_N[:, PAST - 1 : PAST]).mean((2, 3, 4))
+    psnr_N = (10 * np.log10(255**2 / errors_NT)).mean(1)[np.arange(100) % NUM]
+    assert found.metrics["psnr"] == pytest.approx(psnr_N.mean(), rel=1e-4)
+
+
+def test_the_grid_shows_the_past_what_was_made_and_what_came(computed: Reference, extractor: Extractor) -> None:
+    found = evaluated(Forecasting(), computed, extractor)
+    assert set(found.figures) == {"samples"}
+    picture = np.asarray(Image.open(io.BytesIO(found.figures["samples"])))
+    num_examples = 16 // (PAST + 2 * FUTURE)
+    assert picture.shape == (2 * num_examples * 66 + 2, 5 * 66 + 2 + 8)
+    shown = films()[computed.indices_N[0], :, 0]
+    for row in (0, 1):
+        for column, frame in enumerate(shown):
+            left = 2 + 66 * column + (8 if column >= PAST else 0)
+            cell = picture[2 + 66 * row : 66 + 66 * row, left : left + 64]
+            np.testing.assert_array_equal(cell[::4, ::4], frame)
+
+
+def test_a_gan_says_whether_it_makes_images_or_frames() -> None:
+    with pytest.raises(GanpipeError, match="Images makes images, and its field 'future' holds 3 frames of 16 px, 1 ch"):
+        Images()
+
+
+def test_images_pass_and_frames_are_brought_into_their_shape() -> None:
+    images = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
+    for function in (side_by_side, lambda given: one_frame_each(given, np.arange(2))):
+        assert function(images) is images
+    frames = np.stack([images, images + 1], axis=1)
+    np.testing.assert_array_equal(side_by_side(frames), np.concatenate([images, images + 1], axis=3))
+    np.testing.assert_array_equal(one_frame_each(frames, np.array([3, 4])), np.stack([images[0] + 1, images[1]]))
+    np.testing.assert_array_equal(like_targets(frames, frames), np.stack([images + 1, images + 1], axis=1))
+    np.testing.assert_array_equal(like_targets(frames, images), images + 1)
+    compare = Psnr().compare_pairs
+    both = [compare(images, images + 1), compare(images + 1, images)]
+    np.testing.assert_allclose(mean_over_frames(compare, frames, frames[:, ::-1]), np.mean(both, axis=0), rtol=1e-6)
