@@ -60,7 +60,8 @@ def test_frames_come_and_go_one_below_another(forecaster: Generator, past: np.nd
 
 def test_a_strip_of_another_size_is_refused(forecaster: Generator, past: np.ndarray) -> None:
     wanted = r"expected a PNG of 16 x 32 pixels \(2 frames, one below another\), 8 bits, grey"
-    for content in (strip(past[:1]), strip(np.concatenate([past, past])), strip(past.swapaxes(0, 1).copy())):
+    beside = png(Image.fromarray(np.concatenate(list(past), axis=1)))
+    for content in (strip(past[:1]), strip(np.concatenate([past, past])), beside):
         with pytest.raises(MlflowException, match=rf"row 0: past has .*{wanted}"):
             forecaster.rows(pd.DataFrame({"past": [content]}))
     with pytest.raises(MlflowException, match="the column 'past' is missing"):

@@ -29,6 +29,9 @@ from ganpipe.packaging.package import save_model, signature
 from ganpipe.packaging.served_model import Generator, ServedGan, package_files
 
 
+GREY = {"kind": "image", "size": 8, "channels": 1}
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     root = tmp_path_factory.mktemp("toys")
@@ -79,7 +82,7 @@ def test_other_ways_to_write_the_same_pixels_are_the_same(painter: Generator, mo
 
 def test_grey_in_an_rgb_png_is_grey() -> None:
     image = sketch("L")
-    found = served_model._image_CHW("sketch", 0, png(image.convert("RGB")), 8, 1)
+    found = served_model._picture("sketch", 0, png(image.convert("RGB")), GREY)
     np.testing.assert_array_equal(found[0], np.asarray(image))
 
 
@@ -159,7 +162,7 @@ def test_colour_for_a_network_that_takes_grey_is_refused() -> None:
     with pytest.raises(
         MlflowException, match="^row 2: sketch has colours, expected a PNG of 8 x 8 pixels, 8 bits, grey"
     ):
-        served_model._image_CHW("sketch", 2, png(sketch()), 8, 1)
+        served_model._picture("sketch", 2, png(sketch()), GREY)
 
 
 def test_spoilt_pngs_are_images_or_refused(painter: Generator) -> None:
