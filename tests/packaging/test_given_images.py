@@ -28,7 +28,6 @@ from ganpipe.packaging import served_model
 from ganpipe.packaging.package import save_model, signature
 from ganpipe.packaging.served_model import Generator, ServedGan, package_files
 
-
 GREY = {"kind": "image", "size": 8, "channels": 1}
 
 
