@@ -145,7 +145,7 @@ CASES: dict[str, Case] = {
         sees_the_batch=True,
     ),
     "stylegan2": Case(
-        {**_WIDTHS, "num_latents": 16, "path_weight": 0.1, "mixing": 0.5}, num_batches=100, sees_the_batch=True
+        {**_WIDTHS, "num_latents": 16, "path_weight": 0.1, "mixing": 0.5}, num_batches=70, sees_the_batch=True
     ),
     "pix2pix": Case(_WIDTHS, outlined_blobs, _PAIRS, num_batches=150),
     "cyclegan": Case({"generator_width": 4, "discriminator_width": 4, "num_blocks": 1}, inverted_blobs, num_batches=60),
@@ -159,7 +159,7 @@ CASES: dict[str, Case] = {
     "gogan": Case(
         {"generator_width": 8, "critic_width": 8, "num_latents": 16, "num_stages": 2, **_CLIPPED}, num_batches=800
     ),
-    "r3gan": Case({**_WIDTHS, "num_latents": 16, **_FASTER_R3GAN}, num_batches=120),
+    "r3gan": Case({**_WIDTHS, "num_latents": 16, **_FASTER_R3GAN}, num_batches=80),
     "ebgan": Case({**_WIDTHS, "num_latents": 16, "num_codes": 8}, num_batches=300, sees_the_batch=True),
     "vaegan": Case({**_WIDTHS, "encoder_width": 8, "num_latents": 8}),
     "alphagan": Case({**_WIDTHS, "encoder_width": 8, "num_latents": 8, "code_width": 64}, num_batches=280),

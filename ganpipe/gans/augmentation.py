@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -53,6 +53,9 @@ class AugmentSettings(Section):
 class Augmentation(nn.Module):
     """No augmentation: images pass as they are."""
 
+    is_active: ClassVar[bool] = False
+    """Whether images are changed."""
+
     def forward(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
         """Images (k * N, C, H, W) augmented; each sample of the batch has draws of its own in each of the k parts."""
         return images_NCHW
@@ -66,6 +69,8 @@ class Augmentation(nn.Module):
 
 class DiffAugment(Augmentation):
     """Differentiable augmentation (Zhao 2020, section 3 and its appendix): colour, translation, cutout."""
+
+    is_active = True
 
     def forward(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
         images_NCHW = images_NCHW.to(batch.dtype)  # autocast returns bf16
@@ -90,6 +95,7 @@ class AdaptiveAugment(Augmentation):
     Departs from the paper in that it turns by quarters only, and resamples linearly.
     """
 
+    is_active = True
     chance: Tensor
     """p, the probability of each of the changes, in [0, 1]."""
 

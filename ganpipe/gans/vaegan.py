@@ -44,10 +44,13 @@ class Vaegan(AutoEncodingGan):
     """A variational auto-encoder that compares images by an inner layer of a discriminator; its decoder generates.
 
     Algorithm 1, with one update after the other. The generator minimises -log D instead of log(1 - D), as usual.
+    Augmentation stands before the adversarial game only: features of reconstructions are compared with features of the
+    images themselves.
     """
 
     Config = VaeganSettings
     config: VaeganSettings
+    augmentations = ("diffaugment", "ada")
 
     def __init__(self, config: VaeganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -84,10 +87,16 @@ class Vaegan(AutoEncodingGan):
             wanted = batch.once("features", lambda: self.discriminator(batch["image"])[0])
         return unit_gaussian_likelihood(wanted, features)
 
+    def _logits(self, images_NCHW: Tensor, batch: Batch) -> Tensor:
+        """The discriminator's logits for augmented images, (N,)."""
+        logits_N: Tensor = self.discriminator(self.augmentation(images_NCHW, batch))[1]
+        return logits_N
+
     def discriminator_losses(self, batch: Batch, progress: Progress) -> Losses:
         """-L_GAN: real images against samples from the prior and against reconstructions."""
-        logits = [self.discriminator(i.detach())[1] for i in (batch["image"], *self.images(batch))]
+        logits = [self._logits(images.detach(), batch) for images in (batch["image"], *self.images(batch))]
         real_N, reconstructed_N, sampled_N = logits
+        self.augmentation.observe(real_N, batch)
         self.observe_scores(batch, real_N, reconstructed_N, sampled_N)
         return {
             "adversarial": discriminator_cross_entropy(real_N, sampled_N),
@@ -98,9 +107,11 @@ class Vaegan(AutoEncodingGan):
         """gamma L_llike - L_GAN."""
         reconstructed_NCHW, sampled_NCHW = self.images(batch)
         features, reconstructed_N = self.discriminator(reconstructed_NCHW)
+        if self.augmentation.is_active:
+            reconstructed_N = self._logits(reconstructed_NCHW, batch)
         return {
             "likelihood": self.config.likelihood_weight * self._likelihood(batch, features),
-            "adversarial": non_saturating(self.discriminator(sampled_NCHW)[1]),
+            "adversarial": non_saturating(self._logits(sampled_NCHW, batch)),
             "reconstructed": non_saturating(reconstructed_N),
         }
 
