@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from .. import environment
 from ..params import load_params
@@ -21,8 +22,11 @@ def _parser() -> argparse.ArgumentParser:
         "other machines, put it behind a proxy with a login.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    model_help = "models:/NAME@ALIAS, or models:/NAME/VERSION for a fixed version (default: params.yaml's champion)"
-    parser.add_argument("--model", default=argparse.SUPPRESS, help=model_help)
+    model_help = (
+        "models:/NAME@ALIAS, or models:/NAME/VERSION for a fixed version; or only the @ALIAS or the VERSION, then of "
+        "register.model_name"
+    )
+    parser.add_argument("--model", default=f"@{CHAMPION}", help=model_help)
     parser.add_argument("--host", default=own.host, help="address to listen on")
     parser.add_argument("--port", type=int, default=own.port, help="port; 0 for any free port")
     parser.add_argument(
@@ -56,9 +60,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def address_of(asked: str) -> str:
+    """The model's whole address: an alias or a number alone is one of `register.model_name`."""
+    if re.fullmatch(r"@[^/@:]+", asked):
+        return f"models:/{load_params().register_.model_name}{asked}"
+    if asked.isdecimal():
+        return f"models:/{load_params().register_.model_name}/{asked}"
+    return asked
+
+
 def main(argv: list[str]) -> int:
     options = vars(_parser().parse_args(argv))
-    if "model" not in options:
-        options["model"] = f"models:/{load_params().register_.model_name}@{CHAMPION}"
+    options["model"] = address_of(options["model"])
     run(ServeSettings(**options), Tracker.at(environment.home(), "serve"))
     return 0

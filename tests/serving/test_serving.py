@@ -22,7 +22,7 @@ from registry_parts import DIGITS, make_gan, own_samples
 from serving_parts import NAME, Answer, Registry, Served, served
 
 from ganpipe import cli, processes
-from ganpipe.commands.serve import _parser
+from ganpipe.commands.serve import _parser, address_of
 from ganpipe.serving.server import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -289,6 +289,21 @@ def test_what_cannot_be_served_is_said_at_once(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert message in said[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "address"),
+    [
+        ("@challenger", "models:/ganpipe-mnist@challenger"),
+        ("3", "models:/ganpipe-mnist/3"),
+        ("models:/other@champion", "models:/other@champion"),
+    ],
+)
+def test_an_alias_or_a_number_alone_is_one_of_the_settings_model(
+    monkeypatch: pytest.MonkeyPatch, asked: str, address: str
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert address_of(asked) == address
 
 
 def test_a_database_that_is_not_there_is_not_made(
