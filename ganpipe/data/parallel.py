@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -9,7 +11,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -17,6 +19,8 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from ..errors import GanpipeError
+
+_OBJECTS_PER_COLLECTION = 100_000
 
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
@@ -29,7 +33,22 @@ def _leave_when_parent_dies() -> None:
         os._exit(1)
 
 
+@contextlib.contextmanager
+def rare_collections() -> Iterator[None]:
+    """Inside this context, Python looks for cycles of garbage after 100,000 new objects instead of after 700.
+
+    Work on many small items makes short-lived objects without cycles, and looking at them takes a tenth of its time.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS_PER_COLLECTION, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 def _start_worker() -> None:
+    gc.set_threshold(_OBJECTS_PER_COLLECTION)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
     # When the parent is killed, a pool's workers would wait for work for ever.
     threading.Thread(target=_leave_when_parent_dies, daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import signal
@@ -21,6 +22,7 @@ from PIL import Image
 
 from ganpipe.data.images.decoding import fit
 from ganpipe.data.ingest.shards import read_manifest, split_of, verify, write_shards
+from ganpipe.data.parallel import rare_collections
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import MANIFEST, Manifest, write_manifest
 from ganpipe.data.sources.base import Description, EncodedFile, Item, Pictures, Source, SourceSettings
@@ -245,6 +247,7 @@ def test_a_disk_that_cannot_be_written(
 KILLED = """
 import sys
 from pathlib import Path
+from ganpipe.data.parallel import rare_collections
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.sources.mnist import Mnist, MnistSettings
@@ -395,3 +398,12 @@ def test_write_manifest_is_what_read_manifest_reads(shards: Path, tmp_path: Path
     write_manifest(tmp_path / "copy", manifest)
     assert (tmp_path / "copy" / MANIFEST).read_bytes() == (shards / MANIFEST).read_bytes()
     assert isinstance(read_manifest(tmp_path / "copy"), Manifest)
+
+
+def test_garbage_is_collected_as_before_once_ingest_has_ended() -> None:
+    before = gc.get_threshold()
+    with rare_collections():
+        assert gc.get_threshold()[0] > before[0]
+    with pytest.raises(GanpipeError), rare_collections():
+        raise GanpipeError("an error")
+    assert gc.get_threshold() == before

@@ -27,7 +27,7 @@ from ...errors import GanpipeError
 from ...fields import Fields, Tokens, main_label
 from ...words import NUM_RESERVED, vocabulary, words_of
 from ..images import value_range
-from ..parallel import ordered_map, progress
+from ..parallel import ordered_map, progress, rare_collections
 from ..settings import DataSettings
 from ..shards.left_out import summary_lines
 from ..shards.manifest import (
@@ -334,6 +334,7 @@ def _change_summary(previous: PreviousIngest, gathered: _Gathered, written: _Wri
     return f"{num_added:,} image{plural} added, {num_removed:,} removed: {rewritten}"
 
 
+@rare_collections()
 def write_shards(
     settings: DataSettings,
     source: Source,

@@ -190,7 +190,7 @@ class RawGrey(ImageReference):
 
     def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
         check_size(self.width, self.height, settings.max_pixels)
-        return Image.frombytes("L", (self.width, self.height), content)
+        return Image.frombuffer("L", (self.width, self.height), content, "raw", "L", 0, 1)  # without a copy
 
     @property
     def decoding(self) -> str:
