@@ -147,6 +147,32 @@ class Frames(_Kind):
         return f"{self.num_frames} frames of {self.size} px, {_channels(self.channels)}"
 
 
+class Mask(_Kind):
+    """Which part of an image is missing, uint8, (1, H, W): white where it is, black where the image is known. No
+    dataset has such a field."""
+
+    kind: Literal["mask"] = "mask"
+    size: int = Field(ge=1, le=MAX_SIDE)
+    """Height and width in pixels."""
+    channels: Literal[1] = 1
+    suffix = "png"
+    rank = 1
+    is_picture = True
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return 1, self.size, self.size
+
+    @property
+    def file_size(self) -> tuple[int, int]:
+        """(height, width) of a row as an image, in pixels."""
+        return self.size, self.size
+
+    @property
+    def text(self) -> str:
+        return f"a mask of {self.size} px"
+
+
 class Label(_Kind):
     """The number of a class."""
 
@@ -269,7 +295,8 @@ FieldSpec = Annotated[
     | Annotated[Frames, Tag("frames")]
     | Annotated[Label, Tag("label")]
     | Annotated[Tokens, Tag("tokens")]
-    | Annotated[Number, Tag("number")],
+    | Annotated[Number, Tag("number")]
+    | Annotated[Mask, Tag("mask")],
     Discriminator(_kind_of),
 ]
 Fields = Mapping[str, FieldSpec]

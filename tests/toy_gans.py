@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..fields import Label, Number
-from .base import Batch, Gan, GanConfig, Phase, Player, Progress, Stored
+from ..fields import Label, Mask, Number
+from .base import Batch, Derived, Gan, GanConfig, Phase, Player, Progress, Stored
 from .optimizers import Adam
 
 
@@ -107,6 +107,26 @@ SOURCES = {
         last_NCHW = conditions["past"][:, -1]
         return torch.stack([self.generator.weight * last_NCHW, last_NCHW, -last_NCHW], dim=1)
 """,
+    # What is missing of an image becomes black; the rest stays.
+    "toy_mender": """
+    fields = ("image", "source", "mask")
+    given = ("source", "mask")
+    has_latents = False
+
+    @classmethod
+    def origins(cls, config, data):
+        def same(images_NCHW, draws):
+            return images_NCHW
+
+        def half(images_NCHW, draws):
+            return torch.ones_like(images_NCHW[:, :1])
+
+        mask = Derived("image", half, Mask(size=data.image_size))
+        return {"image": Stored("image"), "source": Derived("image", same, data.image), "mask": mask}
+
+    def sample(self, conditions: Batch, progress: Progress) -> Tensor:
+        return torch.where(conditions["mask"] > 0, self.generator.weight, conditions["source"])
+""",
     # Three layers take a style of two numbers; the first number is how bright their share of the rows is.
     "toy_stylist": """
     def styles(self, batch: Batch) -> Tensor:
@@ -136,6 +156,7 @@ DATA: Mapping[str, DataSpec] = {
         {"past": Frames(num_frames=2, size=16, channels=1), "future": Frames(num_frames=3, size=16, channels=1)},
         main="future",
     ),
+    "toy_mender": DataSpec.images(16, 3),
     "toy_stylist": DataSpec.images(16, 1),
     "toy_sayer": DataSpec({"image": Picture(size=16, channels=1), "text": Tokens(length=3, num_words=len(WORDS) + 2)}),
 }

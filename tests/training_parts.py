@@ -17,7 +17,7 @@ from torch import Tensor
 from ganpipe.evaluation.given import field_reader, read_rows
 from ganpipe.evaluation.grids import png
 from ganpipe.evaluation.sample_grids import sample_grid
-from ganpipe.fields import Picture
+from ganpipe.fields import Frames, Label, Picture, Tokens
 from ganpipe.gans import load
 from ganpipe.gans.base import DataSpec, Gan
 from ganpipe.gans.spec import FieldReader, Order, to_tensor
@@ -26,6 +26,7 @@ from ganpipe.training.distributed import World
 from ganpipe.training.loop import Fetch, Loop
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.state import TrainingState
+from ganpipe.words import NUM_RESERVED, PADDING
 
 SPEC = DataSpec.images(16, 1, 2)
 
@@ -52,6 +53,39 @@ def outlined_blobs(num_images: int, seed: int = 0) -> dict[str, Tensor]:
     """Soft spots (target), and where they are brighter than half (source)."""
     target = blobs(num_images, seed)["image"]
     return {"source": torch.where(target > 0, 1.0, -1.0).to(target.dtype), "target": target}
+
+
+def worded_blobs(num_images: int, seed: int = 0) -> dict[str, Tensor]:
+    """Soft spots, and a text of one word for the half in which they are."""
+    fields = blobs(num_images, seed)
+    word = fields["label"] + NUM_RESERVED
+    return {"image": fields["image"], "text": torch.stack([word, torch.full_like(word, PADDING)], dim=1)}
+
+
+def large_worded_blobs(num_images: int, seed: int = 0) -> dict[str, Tensor]:
+    """The same at 32 pixels."""
+    fields = worded_blobs(num_images, seed)
+    return {**fields, "image": torch.nn.functional.interpolate(fields["image"], scale_factor=2, mode="bilinear")}
+
+
+def styled_blobs(num_images: int, seed: int = 0) -> dict[str, Tensor]:
+    """Soft spots of two brightnesses (the style), with two examples of the same brightness at other places."""
+    generator = np.random.default_rng(seed)
+    levels = torch.from_numpy(generator.choice([0.6, 1.0], num_images)).reshape(-1, 1, 1, 1)
+    fields, others = blobs(num_images, seed + 1), [blobs(num_images, seed + 2 + number)["image"] for number in (0, 1)]
+    dimmed = [(image + 1) * levels - 1 for image in (fields["image"], *others)]
+    return {"image": dimmed[0], "examples": torch.stack(dimmed[1:], dim=1), "label": fields["label"]}
+
+
+def moving_blobs(num_films: int, seed: int = 0) -> dict[str, Tensor]:
+    """Soft spots that move to the right, two pixels from frame to frame: two frames of the past, two of the future."""
+    generator = np.random.default_rng(seed)
+    columns, rows = generator.uniform(2, 6, num_films), generator.uniform(4, 12, num_films)
+    y, x = np.mgrid[0:16, 0:16]
+    moved = columns[:, None] + 2 * np.arange(4)
+    squares = (x - moved[:, :, None, None]) ** 2 + (y - rows[:, None, None, None]) ** 2
+    frames = torch.from_numpy(2 * np.exp(-squares / 12) - 1).unsqueeze(2)
+    return {"past": frames[:, :2], "future": frames[:, 2:]}
 
 
 class InMemory:
@@ -114,6 +148,8 @@ _FASTER = {"adam_generator": _adam(1e-3), "adam_discriminator": _adam(5e-4)}
 _FASTER_R3GAN = {f"adam_{player}": _adam(2e-3, 0.0, 0.9) for player in ("generator", "discriminator")}
 _CLIPPED = {"num_critic_updates": 2, "clip": 0.05}
 _FAST_PAIR = {f"adam_{p}": {"lr": 1e-3, "beta1": 0.5, "beta2": 0.999} for p in ("generator", "discriminator")}
+_WORDS = Tokens(length=2, num_words=NUM_RESERVED + 2)
+_FRAMES = Frames(num_frames=2, size=16, channels=1)
 _PAIRS = DataSpec({name: Picture(size=16, channels=1) for name in ("source", "target")}, "target")
 CASES: dict[str, Case] = {
     "gan": Case({"generator_width": 64, "discriminator_width": 64, "num_latents": 16}),
@@ -163,6 +199,77 @@ CASES: dict[str, Case] = {
     "ebgan": Case({**_WIDTHS, "num_latents": 16, "num_codes": 8}, num_batches=300, sees_the_batch=True),
     "vaegan": Case({**_WIDTHS, "encoder_width": 8, "num_latents": 8}),
     "alphagan": Case({**_WIDTHS, "encoder_width": 8, "num_latents": 8, "code_width": 64}, num_batches=280),
+    "pix2pixhd": Case(
+        {"generator_width": 4, "critic_width": 8, "num_blocks": 1, "num_scales": 1},
+        outlined_blobs,
+        _PAIRS,
+        num_batches=80,
+    ),
+    "discogan": Case({**_WIDTHS, "num_codes": 16}, inverted_blobs, num_batches=150),
+    "dualgan": Case(
+        {
+            "generator_width": 4,
+            "critic_width": 4,
+            "num_critic_updates": 1,
+            "clip": 0.5,
+            "reconstruction_weight": 1.0,
+            **{f"rmsprop_{player}": {"lr": 2e-3, "alpha": 0.9} for player in ("generators", "critic_a", "critic_b")},
+        },
+        inverted_blobs,
+        num_batches=60,
+    ),
+    "stargan": Case(
+        {
+            "generator_width": 4,
+            "critic_width": 8,
+            "num_blocks": 1,
+            "num_critic_updates": 1,
+            "adam_generator": _adam(1e-3, 0.5, 0.9),
+            "adam_critic": _adam(2e-3, 0.5, 0.9),
+        },
+        inverted_blobs,
+        num_batches=150,
+    ),
+    "ageing": Case(
+        {**_WIDTHS, "encoder_width": 8, "num_latents": 8, "code_width": 16}, inverted_blobs, num_batches=150
+    ),
+    "prosr": Case({"generator_width": 8, "discriminator_width": 4, "num_units": 1}, num_batches=80),
+    "deblurgan": Case({"generator_width": 4, "critic_width": 4, "num_blocks": 1}, num_batches=80),
+    "context_encoder": Case({**_WIDTHS, **_FAST_PAIR}, num_batches=120),
+    "glcic": Case({**_WIDTHS, "num_features": 16, **_FAST_PAIR}, num_batches=100),
+    "text_to_image": Case(
+        {**_WIDTHS, "num_latents": 8, "embedding_width": 8},
+        worded_blobs,
+        DataSpec({"image": Picture(size=16, channels=1), "text": _WORDS}),
+        num_batches=250,
+    ),
+    "stackgan": Case(
+        {
+            "num_latents": 8,
+            "embedding_width": 8,
+            "num_conditions": 4,
+            "first_width": 8,
+            "second_width": 4,
+            "num_blocks": 1,
+            "first_stage": 0.3,
+        },
+        large_worded_blobs,
+        DataSpec({"image": Picture(size=32, channels=1), "text": _WORDS}),
+        num_batches=260,
+    ),
+    "video_prediction": Case(
+        {"generator_width": 8, "discriminator_width": 4, "num_scales": 2},
+        moving_blobs,
+        DataSpec({"past": _FRAMES, "future": _FRAMES}, "future"),
+        num_batches=100,
+    ),
+    "vgsn": Case(
+        {**_WIDTHS, "encoder_width": 8, "num_latents": 4},
+        styled_blobs,
+        DataSpec({"image": Picture(size=16, channels=1), "examples": _FRAMES, "label": Label(num_classes=2)}),
+        num_batches=150,
+    ),
+    "distillation": Case({**_WIDTHS, "teacher_width": 8, "num_latents": 8, "teaching": 0.5}, num_batches=360),
 }
 """A GAN that is not here is trained on blobs with its own settings."""
 
@@ -258,6 +365,7 @@ def packaged(loop: Loop, folder: Path, **more: Any) -> Path:
     save_file(state.generator_state(), train / "generator.safetensors")
     dataset: Any = case_of(loop.settings.gan).dataset()
     (folder / "samples.png").write_bytes(png(sample_grid(state.gan, state.progress, 4, dataset=dataset)))
-    facts = PackageFacts({}, {}, licence="none", card="# A card\n", samples_png=folder / "samples.png")
+    names = {"text": ["left", "right"]}
+    facts = PackageFacts({}, {}, licence="none", card="# A card\n", samples_png=folder / "samples.png", names=names)
     build_package(train, folder / "package", facts)
     return folder / "package"

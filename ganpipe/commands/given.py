@@ -39,6 +39,11 @@ def pictures_of(model: OpenedGenerator) -> list[str]:
     return [name for name, spec in model.generator.conditions.items() if spec["kind"] in PICTURES]
 
 
+def mask_of(model: OpenedGenerator) -> str | None:
+    """Name of the condition that is a mask; None if there is none."""
+    return next((name for name, spec in model.generator.conditions.items() if spec["kind"] == "mask"), None)
+
+
 def values_of(model: OpenedGenerator, options: argparse.Namespace) -> dict[str, Any]:
     """The values of conditions that the options give for all rows, by name: numbers of classes, codes, texts.
 
@@ -57,7 +62,7 @@ def values_of(model: OpenedGenerator, options: argparse.Namespace) -> dict[str, 
         if not texts:
             raise GanpipeError(f"--text: {gan} takes no words; leave --text out")
         asked.append(("--text", texts[0], options.text))
-    settable = [name for name, spec in generator.conditions.items() if spec["kind"] != "image"]
+    settable = [name for name, spec in generator.conditions.items() if spec["kind"] not in PICTURES]
     for setting in options.settings:
         name, equals, text = setting.partition("=")
         if not equals:

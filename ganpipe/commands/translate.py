@@ -1,6 +1,7 @@
 """translate: writes, for each image in a folder, the image that a generator makes of it.
 
-For a generator that is given frames, an image holds them one below another.
+For a generator that is given frames, an image holds them one below another. For a generator that completes images, what
+is transparent in an image is missing.
 """
 
 from __future__ import annotations
@@ -185,6 +186,8 @@ def _picture(model: OpenedGenerator, direction: str | None) -> str:
         raise GanpipeError(f"--direction: got {direction[:100]!r}; {hint}")
     if choices:
         return choices[direction] if direction is not None else next(iter(choices.values()))
+    if (name := given.mask_of(model)) is not None:
+        pictures.remove(name)
     if len(pictures) > 1:
         raise GanpipeError(f"{gan} takes several images at once ({', '.join(pictures)}), but a file is one image")
     return pictures[0]
@@ -210,16 +213,18 @@ def _translate(
     """
     num_made = 0
     with progress("translate", len(found), "img") as bar:
-        num_frames = model.generator.conditions[name].get("num_frames", 1)
-        for batch in _read_ahead(found, settings, num_frames):
-            sound: list[tuple[_File, bytes]] = []
+        fitting = _Fitting(settings, model.generator.conditions[name].get("num_frames", 1), given.mask_of(model))
+        for batch in _read_ahead(found, fitting):
+            sound: list[tuple[_File, list[bytes]]] = []
             for file, content in batch:
                 if isinstance(content, UnreadableImage):
                     bar.write(f"{file.shown}: {content}", file=sys.stderr)
                 else:
                     sound.append((file, content))
             if sound:
-                frame = pd.DataFrame({name: [content for _, content in sound], **columns})
+                names = [name] if fitting.mask is None else [name, fitting.mask]
+                pictures = {each: [content[number] for _, content in sound] for number, each in enumerate(names)}
+                frame = pd.DataFrame({**pictures, **columns})
                 try:
                     made_NHWC = model.generator.rows(frame)
                 except MlflowException as error:
@@ -231,27 +236,44 @@ def _translate(
     return num_made
 
 
-_Read = tuple[_File, bytes | UnreadableImage]
+@dataclass(frozen=True)
+class _Fitting:
+    """How files become what the model takes.
+
+    Attributes:
+        mask: name of the condition that says what is missing: the transparent pixels of a file; None if there is none.
+    """
+
+    settings: DataSettings
+    num_frames: int
+    mask: str | None
 
 
-def _read_ahead(found: list[_File], settings: DataSettings, num_frames: int) -> Iterator[list[_Read]]:
-    """The files in batches, each as a PNG of the model's size. The next batch is read while the caller uses one."""
+_Read = tuple[_File, list[bytes] | UnreadableImage]
+
+
+def _read_ahead(found: list[_File], fitting: _Fitting) -> Iterator[list[_Read]]:
+    """The files in batches, each as a PNG of the model's size, and one of its mask if there is one. The next batch is
+    read while the caller uses one."""
     with ThreadPoolExecutor(min(4, usable_cpus())) as pool:
         waiting: list[Future[_Read]] = []
         for start in range(0, len(found), IMAGES_AT_ONCE):
             batch = found[start : start + IMAGES_AT_ONCE]
-            coming = [pool.submit(partial(_read, file, settings, num_frames)) for file in batch]
+            coming = [pool.submit(partial(_read, file, fitting)) for file in batch]
             if waiting:
                 yield [future.result() for future in waiting]
             waiting = coming
         yield [future.result() for future in waiting]
 
 
-def _read(file: _File, settings: DataSettings, num_frames: int) -> _Read:
+def _read(file: _File, fitting: _Fitting) -> _Read:
     try:
-        source = EncodedFile(file.path)
-        image = decoding.flatten(source.decode(source.read(), settings), settings)
-        return file, decoding.encode_png(decoding.fit_frames(image, settings, num_frames))
+        source, settings = EncodedFile(file.path), fitting.settings
+        image = source.decode(source.read(), settings)
+        fitted = [decoding.fit_frames(decoding.flatten(image, settings), settings, fitting.num_frames)]
+        if fitting.mask is not None:
+            fitted.append(decoding.fit_hole(image, settings))
+        return file, [decoding.encode_png(each) for each in fitted]
     except UnreadableImage as error:
         return file, error
 

@@ -108,6 +108,9 @@ def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
     gan, settings = subject.gan, subject.settings
     target, picture = gan.fields[0], next((name for name in gan.given if gan.conditions[name].is_picture), "")
     values = {metric.name(): np.empty(len(subject.seeds)) for metric in pair_metrics}
+    label = label_given(gan, gan.config, gan.data)
+    words = next((name for name in gan.given if gan.conditions[name].kind == "tokens"), None)
+    numbers: dict[str, list[np.ndarray]] = {name: [] for name in (label, words) if name is not None}
 
     fields = subject.field_reader([*gan.given, *([target] if pair_metrics else [])])
     inputs = SampleInputs(subject.seeds, fields, len(subject.reference.features_ND))
@@ -118,15 +121,18 @@ def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
             for metric in pair_metrics:
                 compared = images if not metric.of_the_given else like_targets(quantise(found[picture]), targets)
                 values[metric.name()][rows] = mean_over_frames(metric.compare_pairs, compared, targets)
+            for name, parts in numbers.items():
+                parts.append(found[name].numpy())
             bar.update(len(images))
 
         features_MD = sample_features(gan, subject.progress, subject.extractor, inputs, settings.batch_size, part_done)
-    is_labelled = label_given(gan, gan.config, gan.data) is not None
     return Measured(
         real=subject.real,
         features_MD=features_MD,
         settings=settings,
-        labels_M=subject.reference.labels_for(settings.num_samples) if is_labelled else None,
+        labels_M=None if label is None else np.concatenate(numbers[label]),
         num_classes=len(subject.dataset.manifest.classes),
+        tokens_ML=None if words is None else np.concatenate(numbers[words]),
+        num_words=0 if words is None else gan.conditions[words].num_words,  # type: ignore[union-attr]
         pair_values=values,
     )

@@ -21,6 +21,7 @@ from .classifier import fit_and_test
 from .extractors import Extractor
 from .given import field_reader, read_rows, reference_for
 from .reference import Reference
+from .retrieval import precisions
 from .sampling import sample_images, sample_seeds
 from .settings import EvaluateSettings
 
@@ -83,6 +84,8 @@ class Measured:
         labels_M: the classes that the samples were given; None for a GAN without labels.
         num_classes: of the dataset.
         pair_values: metric -> its value for each sample and the image that it should be, (M,).
+        tokens_ML: the words that the samples were given; None for a GAN without words.
+        num_words: of the vocabulary.
     """
 
     real: Reference
@@ -91,6 +94,8 @@ class Measured:
     labels_M: np.ndarray | None = None
     num_classes: int = 0
     pair_values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tokens_ML: np.ndarray | None = None
+    num_words: int = 0
 
     @cached_property
     def class_fids(self) -> list[ClassFid]:
@@ -98,6 +103,14 @@ class Measured:
         if self.labels_M is None or self.real.labels_N is None:
             return []
         return class_fids(self.real.features_ND, self.real.labels_N, self.features_MD, self.labels_M, self.num_classes)
+
+    @cached_property
+    def r_precisions(self) -> tuple[float, float] | None:
+        """R-precision of the samples, and of real images; None without words."""
+        if self.tokens_ML is None:
+            return None
+        features = self.real.features_ND, self.features_MD
+        return precisions(*features, self.tokens_ML, self.num_words, self.settings.seed)
 
     @cached_property
     def class_accuracies(self) -> tuple[float, float] | None:

@@ -35,18 +35,19 @@ def provided(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> frozens
 
 
 def is_paired(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
-    """Whether the GAN is given images or frames, and the dataset has what should be made of them."""
+    """Whether the GAN is given images or frames, and the dataset has what should be made of them: not the same image,
+    which shall become another one."""
     origins = gan.origins(config, data)
-    is_given_picture = any(kind_of(origins[name], data).is_picture for name in gan.given)
+    made, pictures = origins[gan.fields[0]], [name for name in gan.given if kind_of(origins[name], data).is_picture]
     has_views = any(is_view(origins[name]) for name in (gan.fields[0], *gan.given))
-    return is_given_picture and not has_views and origins[gan.fields[0]].kind == Stored.kind
+    return bool(pictures) and gan.fields[0] not in pictures and not has_views and made.kind == Stored.kind
 
 
 def label_given(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> str | None:
-    """The name in `given` under which the GAN takes the dataset's class; None where it does not take the class, or
-    makes images of a single domain only."""
+    """The name in `given` under which the GAN takes one of the dataset's classes, which the images that it makes then
+    have: each sample's own class, or one that is drawn. None where it takes none, or makes images of a single domain
+    only."""
     origins = gan.origins(config, data)
     if is_view(origins[gan.fields[0]]):
         return None
-    stored = [name for name in gan.given if origins[name].kind == Stored.kind]
-    return next((name for name in stored if origins[name].field == data.label), None)
+    return next((name for name in gan.given if origins[name].field == data.label), None)

@@ -58,10 +58,6 @@ class Reference:
         """Fitted to the features."""
         return Gaussian.fit(self.features_ND)
 
-    def labels_for(self, num_samples: int) -> np.ndarray | None:
-        """Labels for generated images: those of the real images in turn, (num_samples,); None without labels."""
-        return None if self.labels_N is None else self.labels_N[np.arange(num_samples) % len(self.labels_N)]
-
 
 def choose(num_images: int, num_chosen: int, seed: int) -> np.ndarray:
     """Indices of the images that are taken, in random order, int64; a larger choice begins with a smaller one's."""

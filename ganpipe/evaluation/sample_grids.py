@@ -67,7 +67,7 @@ def sample_grid(
 def _example_grid(gan: Gan, progress: Progress, num_pictures: int, seed: int, dataset: Dataset) -> Image.Image:
     origins = gan.origins(gan.config, gan.data)
     pictures = [name for name in gan.given if gan.conditions[name].is_picture]
-    is_paired = not any(is_view(origin) for origin in origins.values())
+    is_paired = not is_view(origins[gan.fields[0]]) and gan.fields[0] not in gan.given
     num_cells = sum(map(_num_frames, [*(gan.conditions[n] for n in pictures), *[gan.output] * (1 + is_paired)]))
     num_examples = max(1, num_pictures // num_cells)
     names = [*gan.given, *([gan.fields[0]] if is_paired else [])]

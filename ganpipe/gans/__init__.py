@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .base import Gan
 
 _NOT_GANS = {
-    *("augmentation", "autoencoding", "base", "clipped", "convolutional", "draws", "optimizers", "pair", "pools"),
-    *("spec", "spectral", "styles"),
+    *("augmentation", "autoencoding", "base", "clipped", "completing", "convolutional", "degradations", "draws"),
+    *("optimizers", "pair", "perceptual", "pools", "relabelled", "spec", "spectral", "styles", "unpaired"),
 }
 """What GANs have in common."""
 

@@ -24,9 +24,9 @@ from .augmentation import Augmentation, Kind
 from .draws import Draws
 from .optimizers import KINDS, Optimizer
 from .pools import Pool, PoolSpec
-from .spec import DataSpec, Derived, Origin, Stored, View, kind_of, require_power_of_two
+from .spec import DataSpec, Derived, Origin, Shuffled, Stored, View, kind_of, require_power_of_two
 
-__all__ = ["DataSpec", "Derived", "Origin", "Stored", "View"]
+__all__ = ["DataSpec", "Derived", "Origin", "Shuffled", "Stored", "View"]
 
 Losses = dict[str, Tensor]
 

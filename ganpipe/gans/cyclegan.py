@@ -5,28 +5,22 @@ Legend: N samples, C channels, H height, W width. a and b are two domains, whose
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+import dataclasses
 
 from pydantic import Field
-from torch import Tensor, nn
 
-from ..errors import GanpipeError
 from ..losses.adversarial import least_squares_discriminator, least_squares_generator
 from ..losses.reconstruction import l1
 from ..networks import dcgan, resnet, unet
-from .base import Batch, DataSpec, Gan, GanConfig, Losses, Origin, Phase, Player, Progress, View, linear_decay
+from .base import Batch, DataSpec, Losses, Player, Progress, linear_decay
 from .optimizers import Adam
 from .pools import PoolSpec
+from .unpaired import UnpairedGan, UnpairedSettings
 
 
-class CycleganSettings(GanConfig):
+class CycleganSettings(UnpairedSettings):
     """Section 4 and appendix 7."""
 
-    class_a: int = Field(default=0, ge=0)
-    """Number of the class whose images are domain a."""
-    class_b: int = Field(default=1, ge=0)
-    """Number of the class whose images are domain b; evaluation measures what is made from a against these."""
     generator_width: int = Field(default=16, ge=1)
     """Feature maps of both generators' first layer; 64 in the paper, with which two CPU cores take seconds per step."""
     num_blocks: int = Field(default=4, ge=0)
@@ -50,17 +44,11 @@ class CycleganSettings(GanConfig):
     """The optimiser of the discriminator of domain b."""
 
 
-class Cyclegan(Gan):
-    """Two generators, one per direction; an image that is translated there and back has to be the original again."""
+class Cyclegan(UnpairedGan):
+    """An image that is translated there and back has to be the original again."""
 
     Config = CycleganSettings
     config: CycleganSettings
-    needs_power_of_two = True
-    augmentations = ("diffaugment",)
-    fields = ("b", "a")
-    given = ("a",)
-    has_latents = False
-    directions: ClassVar[Mapping[str, tuple[str, str]]] = {"a_to_b": ("a", "b"), "b_to_a": ("b", "a")}
 
     def __init__(self, config: CycleganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
@@ -71,80 +59,29 @@ class Cyclegan(Gan):
         self.discriminator_b = unet.patch_discriminator(size, channels, config.discriminator_width)
         dcgan.initialise(self)
 
-    @classmethod
-    def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:
-        assert isinstance(config, CycleganSettings)
-        for key, number in (("class_a", config.class_a), ("class_b", config.class_b)):
-            if data.label is None or number >= data.num_classes:
-                raise GanpipeError(
-                    f"gans.cyclegan.{key}: got {number}, and the dataset has {data.num_classes} classes; cyclegan "
-                    "takes the images of two classes as its domains"
-                )
-        if config.class_a == config.class_b:
-            raise GanpipeError(f"gans.cyclegan.class_b: got {config.class_b}, as class_a; expected another class")
-        assert data.label is not None
-        numbers = {"b": config.class_b, "a": config.class_a}
-        return {name: View(data.main, data.label, number) for name, number in numbers.items()}
-
     def replay_pools(self) -> dict[str, PoolSpec]:
         spec = PoolSpec(self.config.pool_size, self.data.image_shape)
         return {"a": spec, "b": spec}
 
     def players(self) -> dict[str, Player]:
         decay = linear_decay(self.config.decay_from)
-
-        def player(modules: list[nn.Module], name: str, averaged: bool = False) -> Player:
-            return Player(modules, self.config.optimizer_of(name), averaged, over_time=decay)
-
-        return {
-            "generators": player([self.a_to_b, self.b_to_a], "generators", averaged=True),
-            "discriminator_a": player([self.discriminator_a], "discriminator_a"),
-            "discriminator_b": player([self.discriminator_b], "discriminator_b"),
-        }
-
-    def phases(self, progress: Progress) -> list[Phase]:
-        return [
-            Phase("discriminator_a", lambda batch, _: self._discriminator_losses("a", batch)),
-            Phase("discriminator_b", lambda batch, _: self._discriminator_losses("b", batch), shares_batch=True),
-            Phase("generators", self.generators_losses, shares_batch=True),
-        ]
-
-    def _made(self, domain: str, batch: Batch) -> Tensor:
-        """Images of `domain`, made from those of the other domain."""
-        if domain == "b":
-            return batch.once("b", lambda: self.a_to_b(batch["a"]))
-        return batch.once("a", lambda: self.b_to_a(batch["b"]))
-
-    def _scores(self, domain: str, images_NCHW: Tensor, batch: Batch) -> Tensor:
-        discriminator = self.discriminator_a if domain == "a" else self.discriminator_b
-        scores: Tensor = discriminator(self.augmentation(images_NCHW, batch))
-        return scores
+        return {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
 
     def generators_losses(self, batch: Batch, progress: Progress) -> Losses:
         """Equation 3, and the identity loss of section 5.2."""
         a, b = batch["a"], batch["b"]
-        made_a, made_b = self._made("a", batch), self._made("b", batch)
-        cycle = l1(self.b_to_a(made_b), a) + l1(self.a_to_b(made_a), b)
         losses = {
-            "adversarial_a": least_squares_generator(self._scores("a", made_a, batch)),
-            "adversarial_b": least_squares_generator(self._scores("b", made_b, batch)),
-            "cycle": self.config.cycle_weight * cycle,
+            f"adversarial_{domain}": least_squares_generator(self.scores(domain, self.made(domain, batch), batch))
+            for domain in ("a", "b")
         }
+        losses["cycle"] = self.config.cycle_weight * (l1(self.cycled("a", batch), a) + l1(self.cycled("b", batch), b))
         if weight := self.config.cycle_weight * self.config.identity_weight:
             losses["identity"] = weight * (l1(self.b_to_a(a), a) + l1(self.a_to_b(b), b))
         return losses
 
-    def _discriminator_losses(self, domain: str, batch: Batch) -> Losses:
-        made_NCHW = self._made(domain, batch).detach()
+    def discriminator_losses(self, domain: str, batch: Batch) -> Losses:
+        made_NCHW = self.made(domain, batch).detach()
         if domain in self.pools:
             made_NCHW = self.pools[domain].exchange(made_NCHW, batch.draws, batch.first_row)
-        real_scores = self._scores(domain, batch[domain], batch)
-        fake_scores = self._scores(domain, made_NCHW.to(batch[domain].dtype), batch)
-        batch.observe(f"score_real_{domain}", real_scores)
-        batch.observe(f"score_fake_{domain}", fake_scores)
         # Halved, which slows the discriminators down (appendix 7.1).
-        return {"adversarial": least_squares_discriminator(real_scores, fake_scores) / 2}
-
-    def sample(self, conditions: Batch, progress: Progress) -> Tensor:
-        images_NCHW: Tensor = self.b_to_a(conditions["b"]) if "b" in conditions.fields else self.a_to_b(conditions["a"])
-        return images_NCHW
+        return {"adversarial": least_squares_discriminator(*self.real_and_fake_scores(domain, made_NCHW, batch)) / 2}

@@ -123,7 +123,16 @@ class Derived:
     kind: ClassVar[str] = "derived"
 
 
-Origin = Stored | View | Derived
+@dataclass(frozen=True)
+class Shuffled:
+    """The dataset's field `field` of other samples, in an order of its own: what does not belong to the rest of a
+    batch, such as the words of another image. No sample that is generated is given such a field."""
+
+    field: str
+    kind: ClassVar[str] = "shuffled"
+
+
+Origin = Stored | View | Derived | Shuffled
 
 
 def is_view(origin: Origin) -> TypeGuard[View]:
@@ -181,7 +190,8 @@ class FieldReader:
     ) -> None:
         """Args:
         origins: of the fields that are read.
-        order: (number of samples, group) -> their order. The group is '' for the whole dataset, else names the class.
+        order: (number of samples, group) -> their order. The group is '' for samples as they are, else names the class
+            of a view, or says that the samples are shuffled.
         seed: of the draws for derived fields.
 
         Raises:
@@ -192,6 +202,7 @@ class FieldReader:
         self._origins: dict[str, dict[str, Origin]] = {}
         for name, origin in origins.items():
             group = f"{origin.label} {origin.number}" if is_view(origin) else ""
+            group = Shuffled.kind if origin.kind == Shuffled.kind else group
             self._origins.setdefault(group, {})[name] = origin
             if group not in self._groups:
                 members = _members(dataset, origin) if is_view(origin) else None

@@ -9,17 +9,18 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ..fields import Picture
 from ..losses.reconstruction import squared
-from ..networks import efficientnet, srgan
+from ..networks import srgan
+from . import perceptual
 from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Phase, Player, Progress, Stored
-from .draws import Draws
+from .degradations import Smaller
 from .optimizers import Adam, Optimizer
 from .pair import AdversarialPair
+from .perceptual import content_distance
 
 
 class SrganSettings(GanConfig):
@@ -72,10 +73,10 @@ class Srgan(AdversarialPair):
     def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:
         assert isinstance(config, SrganSettings)
         small = Picture.model_validate({"size": data.image_size // config.factor, "channels": data.channels})
-        return {"image": Stored(data.main), "source": Derived(data.main, _Reduced(config.factor), small)}
+        return {"image": Stored(data.main), "source": Derived(data.main, Smaller(config.factor), small)}
 
     def frozen_networks(self) -> dict[str, Callable[[], nn.Module]]:
-        return {"classifier": efficientnet.published}
+        return perceptual.classifier()
 
     def stage(self, progress: Progress) -> int:
         return int(progress.fraction >= self.config.pretraining)
@@ -105,31 +106,10 @@ class Srgan(AdversarialPair):
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         """Equation 3."""
-        made = self._generated(batch)
-        with torch.no_grad():
-            wanted = self._content(batch["image"])
+        made, wanted = self._generated(batch), batch["image"]
         adversarial = super().generator_losses(batch, progress)["adversarial"]
         return {
-            "content": self.config.content_weight * squared(self._content(made), wanted),
-            "pixels": self.config.pixel_weight * squared(made, batch["image"]),
+            "content": self.config.content_weight * content_distance(self.frozen, made, wanted),
+            "pixels": self.config.pixel_weight * squared(made, wanted),
             "adversarial": self.config.adversarial_weight * adversarial,
         }
-
-    def _content(self, images_NCHW: Tensor) -> Tensor:
-        classifier = self.frozen["classifier"]
-        assert isinstance(classifier, efficientnet.EfficientNetLite0)
-        return classifier.inner_features(images_NCHW.expand(-1, 3, -1, -1))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reduced:
-    """Images made smaller by `factor`, bicubic, as bytes hold them."""
-
-    factor: int
-
-    def __call__(self, images_NCHW: Tensor, draws: Draws) -> Tensor:
-        small = nn.functional.interpolate(
-            images_NCHW.float(), scale_factor=1 / self.factor, mode="bicubic", antialias=True
-        ).clamp(-1, 1)
-        # The registered model is given a PNG: training sees the same 256 levels.
-        return (((small + 1) * 127.5).round() / 127.5 - 1).to(images_NCHW.dtype)

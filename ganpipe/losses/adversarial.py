@@ -94,3 +94,10 @@ def hinge_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 def hinge_generator(fake_scores: Tensor) -> Tensor:
     """-E[D(G(z))] (Miyato 2018, eq. 17)."""
     return -wide(fake_scores).mean()
+
+
+def matching_aware_discriminator(real_logits: Tensor, mismatched_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E[log D(x, t)] - (E[log(1 - D(x, t'))] + E[log(1 - D(G(z, t), t))]) / 2 (Reed 2016, arXiv 1605.05396, algorithm
+    1): a real image with the words t' of another image is as false as a generated image."""
+    false = F.softplus(wide(mismatched_logits)).mean() + F.softplus(wide(fake_logits)).mean()
+    return F.softplus(-wide(real_logits)).mean() + false / 2

@@ -17,6 +17,13 @@ def encoder(image_size: int, channels: int, width: int, num_outputs: int) -> nn.
     return nn.Sequential(*layers, nn.Linear(logit.in_features, num_outputs))
 
 
+def translator(image_size: int, channels: int, width: int, num_codes: int) -> nn.Sequential:
+    """Images (N, C, H, W) -> images in [-1, 1], (N, C, H, W), through a code (N, num_codes)."""
+    return nn.Sequential(
+        encoder(image_size, channels, width, num_codes), dcgan.generator(num_codes, image_size, channels, width)
+    )
+
+
 class AutoEncoder(nn.Module):
     """Images (N, C, H, W) -> their reconstructions in [-1, 1], (N, C, H, W), and their codes (N, D).
 

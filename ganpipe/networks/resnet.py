@@ -52,15 +52,36 @@ class ResidualBlock(nn.Module):
         return hidden_NCHW + added
 
 
-def generator(channels: int, width: int, num_blocks: int) -> nn.Sequential:
+def _first(channels: int, num_more: int, width: int) -> list[nn.Module]:
+    if num_more:
+        return [ReflectedConv2d(channels + num_more, width, 7), nn.ReLU()]
+    return [ReflectedConv2d(channels, width, 7, bias=False), *_norm_relu(width)]
+
+
+class Corrected(nn.Module):
+    """What a network of images adds to them, kept in [-1, 1] (Kupyn 2017, arXiv 1711.07064, section 3.2)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        return (images_NCHW + self.network(images_NCHW)).clamp(-1, 1)
+
+
+def generator(channels: int, width: int, num_blocks: int, num_more: int = 0, is_correction: bool = False) -> nn.Module:
     """Images (N, C, H, W) -> images in [-1, 1], (N, C, H, W); H is a multiple of 4.
 
     The paper's c7s1-64, d128, d256, residual blocks, u128, u64, c7s1-3, with `width` for 64. No bias before a norm,
     because its gradient would be rounding errors alone, and Adam would turn these into full steps.
+
+    Args:
+        num_more: further channels of what it is given, beside the image's. They may be the same everywhere, as a class
+            is. A norm behind the first convolution would take away what is the same everywhere, so there is none then.
+        is_correction: what comes out is added to the image, and begins near zero.
     """
-    return nn.Sequential(
-        ReflectedConv2d(channels, width, 7, bias=False),
-        *_norm_relu(width),
+    network = nn.Sequential(
+        *_first(channels, num_more, width),
         nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False),
         *_norm_relu(2 * width),
         nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=False),
@@ -73,3 +94,9 @@ def generator(channels: int, width: int, num_blocks: int) -> nn.Sequential:
         ReflectedConv2d(width, channels, 7),
         nn.Tanh(),
     )
+    if not is_correction:
+        return network
+    last = network[-2]
+    assert isinstance(last, ReflectedConv2d)
+    nn.init.normal_(last.weight, 0.0, 1e-3)
+    return Corrected(network)

@@ -75,19 +75,20 @@ class UNet(nn.Module):
         return images_NCHW
 
 
-def patch_discriminator(image_size: int, num_in: int, width: int, num_halvings: int = 3) -> nn.Sequential:
+def patch_discriminator(
+    image_size: int, num_in: int, width: int, num_halvings: int = 3, has_norm: bool = True
+) -> nn.Sequential:
     """Images (N, C, H, W) -> logits of overlapping patches (N, 1, H', W').
 
-    With three halvings a patch has 70 x 70 pixels, as in the paper; smaller images have fewer.
+    With three halvings a patch has 70 x 70 pixels, as in the paper; smaller images have fewer. Without a norm it serves
+    as a critic under a gradient penalty.
     """
     num_halvings = min(num_halvings, max(1, int(math.log2(image_size)) - 3))
     layers: list[nn.Module] = [nn.Conv2d(num_in, width, 4, 2, 1), nn.LeakyReLU(0.2)]
     for level in range(1, num_halvings + 1):
         before, maps = width * min(8, 2 ** (level - 1)), width * min(8, 2**level)
         stride = 2 if level < num_halvings else 1
-        layers += [
-            nn.Conv2d(before, maps, 4, stride, 1, bias=False),
-            instance_norm(maps),
-            nn.LeakyReLU(0.2),
-        ]
+        layers.append(nn.Conv2d(before, maps, 4, stride, 1, bias=not has_norm))
+        layers += [instance_norm(maps)] if has_norm else []
+        layers.append(nn.LeakyReLU(0.2))
     return nn.Sequential(*layers, nn.Conv2d(width * min(8, 2**num_halvings), 1, 4, 1, 1))

@@ -33,6 +33,7 @@ from .card import CARD_FILE, SAMPLES_FILE
 from .fetching import NotUsable, fetch_files
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities.logged_model import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
@@ -152,7 +153,7 @@ def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -
     """The generator's inputs and outputs, for programs that read the package without running its code."""
     gan_class = gans.load(trained["gan"])
     config, data = gan_class.Config.model_validate(trained["config"]), DataSpec.from_json(trained["data"])
-    conditions = gan_class.inputs_for(config, data)
+    conditions, origins = gan_class.inputs_for(config, data), gan_class.origins(config, data)
     return {
         "conditions": {name: spec.model_dump(mode="json") for name, spec in conditions.items()},
         "directions": [
@@ -160,7 +161,7 @@ def _interface(trained: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -
         ],
         "output": gan_class.output_for(config, data).model_dump(mode="json"),
         "has_latents": gan_class.has_latents,
-        "names": {name: list(names.get(name, ())) for name in gan_class.given},
+        "names": {name: list(names.get(origins[name].field, ())) for name in gan_class.given},
     }
 
 
@@ -227,6 +228,7 @@ def signature(description: Mapping[str, Any]) -> ModelSignature:
         "number": (DataType.double, False),
         "image": (DataType.binary, True),
         "frames": (DataType.binary, True),
+        "mask": (DataType.binary, True),
         "tokens": (DataType.string, True),
     }
     has_latents, output = description.get("has_latents", True), output_of(description)
@@ -274,16 +276,31 @@ def _example_values(spec: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
         return [spec["low"], spec["high"]]
     if spec["kind"] in PICTURES:
         shape = (*file_size_of(spec), 3)[: 2 if spec["channels"] == 1 else 3]
+        if spec["kind"] == "mask":
+            return [_half_white_png(shape)] * 2
         return [_grey_png(shape, level) for level in (0, 255)]
     return [names[0], " ".join(names[:2])]
 
 
 def _grey_png(shape: tuple[int, ...], level: int) -> bytes:
     import numpy as np
+
+    return _png(np.full(shape, level, np.uint8))
+
+
+def _half_white_png(shape: tuple[int, ...]) -> bytes:
+    import numpy as np
+
+    image = np.zeros(shape, np.uint8)
+    image[: shape[0] // 2] = 255
+    return _png(image)
+
+
+def _png(image: np.ndarray) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(np.full(shape, level, np.uint8)).save(file, "PNG")
+    Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
 
 

@@ -7,10 +7,10 @@ are safetensors, settings are JSON.
 
 Input rows have the column `seed` (integer >= 0) and one column for each condition of the GAN, by its name: a label
 (integer) or a number, each drawn from the seed if left out; an image (the content of a PNG file, also in base64);
-frames (a PNG with one frame below another); a text. For a GAN with several directions, a row has the image of exactly
-one of them. For a GAN with latents there are also `truncation` (in (0, 1], default 1), and `to_seed` with `mix` (an
-integer >= 0 and a number in [0, 1]; both or neither): the image between two latents, at mix 0 exactly that of `seed`,
-at mix 1 exactly that of `to_seed`.
+frames (a PNG with one frame below another); a mask (a PNG, white where an image is missing, black elsewhere); a text.
+For a GAN with several directions, a row has the image of exactly one of them. For a GAN with latents there are also
+`truncation` (in (0, 1], default 1), and `to_seed` with `mix` (an integer >= 0 and a number in [0, 1]; both or neither):
+the image between two latents, at mix 0 exactly that of `seed`, at mix 1 exactly that of `to_seed`.
 
 Output images are uint8, (N, H, W, C); frames stand one below another, so that H is their number times their height.
 Image i depends on row i alone (up to the rounding of matrix products of different sizes, at most one grey level).
@@ -64,7 +64,7 @@ _PNG_IN_BASE64 = b"iVBORw0KGgo"
 _PNG_HEADER = struct.Struct(">8s4x4sIIB")
 """Signature, the first chunk's type, width, height, bits per channel."""
 MAX_TEXT_CHARACTERS = 10_000
-PICTURES = ("image", "frames")
+PICTURES = ("image", "frames", "mask")
 """Kinds of conditions that a row has as a PNG."""
 FORMAT = 2
 """Format of model.json. In format 1, all images had one size, and labels were the only conditions."""
@@ -496,6 +496,11 @@ def _picture(name: str, row: int, value: Any, spec: Mapping[str, Any]) -> np.nda
         raise invalid(f"row {row}: {name} {lost}, expected {expected}")
     if spec["kind"] == "frames":
         return pixels_HWC.reshape(-1, wide, wide, channels).transpose(0, 3, 1, 2)
+    if spec["kind"] == "mask":
+        covers = (pixels_HWC == 255).mean()
+        if not np.isin(pixels_HWC, (0, 255)).all() or not 0 < covers < 1:
+            what = {0.0: "covers nothing", 1.0: "covers all of the image"}.get(float(covers), "has grey pixels")
+            raise invalid(f"row {row}: {name} {what}, expected white where the image is missing, and black elsewhere")
     return pixels_HWC.transpose(2, 0, 1)
 
 

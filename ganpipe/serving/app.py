@@ -136,7 +136,9 @@ class Page:
             raise HTTPException(503, "too many pictures are under way; try again in 2 s", {"Retry-After": "2"})
         self._num_uploads += 1
         try:
-            row = replace(query.row, picture=(name, await self.uploads.read_fitted(request, kind)))
+            mask = version.capabilities.mask
+            found = await self.uploads.read_fitted(request, kind, with_hole=bool(mask))
+            row = replace(query.row, pictures=tuple(zip((name, mask), found, strict=False)))
             (future,) = self.batcher.submit(version, [row])
             image = await asyncio.wrap_future(future)
         finally:
@@ -273,6 +275,7 @@ def _conditions_content(capabilities: Capabilities, uploads: Uploads) -> dict[st
         conditions[name]["names"] = list(capabilities.names.get(name, ()))
     pictures = {
         "directions": capabilities.directions,
+        "hole": bool(capabilities.mask),
         "images": [kind.model_dump(mode="json", exclude={"kind"}) for _, kind in capabilities.pictures.values()],
         "formats": list(FORMATS),
         "max_bytes": uploads.max_bytes,

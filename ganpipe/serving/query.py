@@ -32,6 +32,8 @@ class Capabilities:
         names: names of classes and words, by condition and number; empty if the version does not hold them.
         pictures: direction -> name and kind of the condition that takes the picture. Empty for a GAN that takes no
             picture; a single direction has the name ''.
+        mask: name of the condition that says which part of the picture is missing; empty if there is none. What is
+            transparent in the picture that is sent is missing.
     """
 
     truncation: bool
@@ -39,6 +41,7 @@ class Capabilities:
     conditions: Fields = field(default_factory=dict)
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     pictures: Mapping[str, tuple[str, Picture | Frames]] = field(default_factory=dict)
+    mask: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -70,7 +73,8 @@ class Row:
         given: (name, value) of conditions, in the order of the version's conditions; the others are drawn from the
             seed.
         to_seed, mix: for an image between two seeds; None and 0 for an image of `seed`.
-        picture: name of the condition that takes the picture, and the picture as a PNG file.
+        pictures: of the picture that was sent, and its mask if the version takes one: the condition's name, and a PNG
+            file.
     """
 
     seed: int
@@ -78,7 +82,7 @@ class Row:
     truncation: float = 1.0
     to_seed: int | None = None
     mix: float = 0.0
-    picture: tuple[str, bytes] | None = field(default=None, repr=False)
+    pictures: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

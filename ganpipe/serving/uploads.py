@@ -33,8 +33,11 @@ class Uploads:
         self.max_bytes, self.max_pixels = max_bytes, max_pixels
         self._pool = ThreadPoolExecutor(_DECODERS, "decoder")
 
-    async def read_fitted(self, request: Request, kind: Picture | Frames) -> bytes:
+    async def read_fitted(self, request: Request, kind: Picture | Frames, with_hole: bool) -> list[bytes]:
         """Read the picture in a request's body, and make a PNG of it that fits a field of `kind`.
+
+        Args:
+            with_hole: whether the picture has a hole, which is transparent: its mask is a second PNG.
 
         Raises:
             HTTPException: the body is not a picture, or too large, or it arrived too slowly.
@@ -47,11 +50,11 @@ class Uploads:
             raise HTTPException(400, "the picture ended too early") from None
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, self._fit, content, kind)
+            return await loop.run_in_executor(self._pool, self._fit, content, kind, with_hole)
         except UnreadableImage as error:
             raise HTTPException(400, f"the picture: {error}; expected PNG, JPEG or WebP") from None
 
-    def _fit(self, content: bytes, kind: Picture | Frames) -> bytes:
+    def _fit(self, content: bytes, kind: Picture | Frames, with_hole: bool) -> list[bytes]:
         if content.startswith(b"\xff\xd8") and content.count(_SCAN) > _MAX_SCANS:
             raise UnreadableImage(f"a JPEG of more than {_MAX_SCANS} scans")
         settings = DataSettings.model_validate(
@@ -65,4 +68,7 @@ class Uploads:
         )
         image = decoding.decode(content, self.max_pixels, FORMATS, "this server's limit")
         num_frames = kind.num_frames if isinstance(kind, Frames) else 1
-        return decoding.encode_png(decoding.fit_frames(decoding.flatten(image, settings), settings, num_frames))
+        fitted = [decoding.fit_frames(decoding.flatten(image, settings), settings, num_frames)]
+        if with_hole:
+            fitted.append(decoding.fit_hole(image, settings))
+        return [decoding.encode_png(each) for each in fitted]

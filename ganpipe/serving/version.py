@@ -21,7 +21,7 @@ import pandas as pd
 from PIL import Image
 
 from ..errors import GanpipeError
-from ..fields import Frames, Label, Picture, parse_fields
+from ..fields import Frames, Label, Mask, Picture, parse_fields
 from ..packaging.class_names import class_names
 from ..packaging.fetching import NotUsable
 from ..packaging.package import download_package
@@ -85,7 +85,7 @@ class ServedVersion:
         """Key of the row's group: rows of equal keys can share a forward pass."""
         way = None if row.to_seed is None else (row.seed, row.to_seed)
         names = tuple(name for name, _ in row.given)
-        return names, row.picture and row.picture[0], row.truncation, way
+        return names, tuple(name for name, _ in row.pictures), row.truncation, way
 
     def images(self, rows: Sequence[Row]) -> np.ndarray:
         """Images of up to `ROWS_PER_PASS` rows of one group: uint8, (len(rows), H, W, C)."""
@@ -93,8 +93,8 @@ class ServedVersion:
         columns: dict[str, Any] = {"seed": np.array([row.seed for row in filled], np.int64)}
         for position, (name, _) in enumerate(rows[0].given):
             columns[name] = [row.given[position][1] for row in filled]
-        if rows[0].picture is not None:
-            columns[rows[0].picture[0]] = [row.picture[1] for row in filled if row.picture is not None]
+        for position, (name, _) in enumerate(rows[0].pictures):
+            columns[name] = [row.pictures[position][1] for row in filled]
         if self.capabilities.truncation:
             columns["truncation"] = np.array([row.truncation for row in filled], np.float64)
         if rows[0].to_seed is not None:
@@ -158,9 +158,9 @@ def _load(package: Path, version: ModelVersion, device: str) -> ServedVersion:
         since=datetime.now(UTC),
         _model=model,
     )
-    for name, kind in capabilities.pictures.values() or [(None, None)]:
-        picture = None if name is None or kind is None else (name, _grey(kind))
-        shape = served.images([Row(0, tuple(capabilities.example().items()), picture=picture)]).shape
+    for taken in capabilities.pictures.values() or [None]:
+        pictures_of_row = () if taken is None else _example_pictures(*taken, capabilities.mask)
+        shape = served.images([Row(0, tuple(capabilities.example().items()), pictures=pictures_of_row)]).shape
         if shape != (1, *file_size_of(output), output["channels"]):
             raise NotServable(f"a row gave an array of the shape {shape}")
     return served
@@ -177,10 +177,11 @@ def _capabilities(description: Mapping[str, Any], columns: Collection[str]) -> C
     """
     conditions = parse_fields(conditions_of(description, "label" in columns))
     pictures = {name: spec for name, spec in conditions.items() if isinstance(spec, Picture | Frames)}
-    others = {name: spec for name, spec in conditions.items() if name not in pictures}
+    masks = [name for name, spec in conditions.items() if isinstance(spec, Mask)]
+    others = {name: spec for name, spec in conditions.items() if name not in pictures and name not in masks}
     strange = [name for name in others if name in RESERVED]
     directions = directions_of(description)
-    if strange or len(pictures) > max(1, len(directions)):
+    if strange or len(pictures) > max(1, len(directions)) or len(masks) > len(pictures):
         raise NotServable(f"it takes {', '.join(conditions)}, which the page cannot ask for")
     names = {
         name: class_names(description, name) if isinstance(spec, Label) else description.get("names", {}).get(name, ())
@@ -196,11 +197,20 @@ def _capabilities(description: Mapping[str, Any], columns: Collection[str]) -> C
         conditions=others,
         names=names,
         pictures=by_direction,
+        mask=next(iter(masks), ""),
     )
 
 
-def _grey(spec: Picture | Frames) -> bytes:
-    """A grey picture as a PNG file, with which a version is tried."""
+def _example_pictures(name: str, spec: Picture | Frames, mask: str) -> tuple[tuple[str, bytes], ...]:
+    """A grey picture as a PNG file, and a mask of its upper half if there is one: a version is tried with them."""
+    width, height = spec.file_size[::-1]
+    picture = Image.new("L" if spec.channels == 1 else "RGB", (width, height), "grey")
+    half = Image.new("L", (width, height))
+    half.paste(255, (0, 0, width, height // 2))
+    return (name, _png(picture)), *(((mask, _png(half)),) if mask else ())
+
+
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.new("L" if spec.channels == 1 else "RGB", spec.file_size[::-1], "grey").save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

@@ -15,7 +15,7 @@ from toy_gans import build_toy, toys
 from ganpipe.cli import main
 
 Capture = pytest.CaptureFixture[str]
-NAMES = ("toy_painter", "toy_mirror", "toy_sayer", "toy_forecaster")
+NAMES = ("toy_painter", "toy_mirror", "toy_sayer", "toy_forecaster", "toy_mender")
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,21 @@ def test_frames_stand_one_below_another(folder: Path, capsys: Capture) -> None:
     found = made(folder, "film.png")
     assert found.shape == (48, 16)
     assert [np.unique(found[top : top + 16]).tolist() for top in (0, 16, 32)] == [[165], [90], [165]]
+
+
+def test_what_is_transparent_is_completed(folder: Path, capsys: Capture) -> None:
+    image = plain((200, 0, 0, 255), (32, 32))
+    image.paste((0, 0, 0, 0), (8, 8, 24, 24))
+    put(folder, "hole.png", image)
+    put(folder, "whole.png", plain((9, 9, 9)))
+    put(folder, "nothing.png", plain((0, 0, 0, 0)))
+    assert run(folder, model="toy_mender") == 0
+    said = capsys.readouterr().err
+    assert "whole.png: no pixel is transparent; expected transparent pixels where the image is missing" in said
+    assert "nothing.png: all of the image is transparent" in said
+    found = made(folder, "hole.png")
+    assert (found[4:12, 4:12] == 0).all()
+    assert found[0].tolist() == [[200, 0, 0]] * 16
 
 
 def test_every_image_of_a_folder_is_translated(folder: Path, capsys: Capture) -> None:

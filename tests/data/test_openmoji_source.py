@@ -109,7 +109,7 @@ def test_groups_skin_tones_and_blocks_can_be_chosen() -> None:
         ({"groups": ["flag"]}, "sources.openmoji.groups: got .*there is no group 'flag'; did you mean 'flags'?"),
         ({"groups": ["flags", "flags"]}, "a group is named twice"),
         ({"groups": []}, "at least 1 item"),
-        ({"labels": "subgroup"}, "'group', 'block' or 'none'"),
+        ({"labels": "subgroup"}, "'group', 'block', 'skin_tone' or 'none'"),
     ],
 )
 def test_bad_settings(values: dict[str, object], message: str) -> None:
@@ -254,3 +254,22 @@ def test_ingest_by_the_command(
     monkeypatch.chdir(tmp_path)
     assert main(["ingest"]) == 0
     assert "images of 16 pixels, image, text" in capsys.readouterr().out
+
+
+def test_one_person_in_six_skin_tones() -> None:
+    source = source_of(labels="skin_tone", groups=["people-body"])
+    description, items = source.describe(), list(source.items())
+    assert description.classes == ("none", "light", "medium-light", "medium", "medium-dark", "dark")
+    assert len(items) > 1000
+    by_person: dict[str, set[object]] = {}
+    for item in items:
+        person = re.sub(r", (medium-light|medium-dark|light|medium|dark) skin tone", "", str(item.values["text"]))
+        by_person.setdefault(person, set()).add(item.values["label"])
+    assert all(labels == set(range(6)) for labels in by_person.values())
+    waving = {
+        item.values["text"]: item.values["label"] for item in items if "waving hand sign" in str(item.values["text"])
+    }
+    assert waving["waving hand sign"] == 0
+    assert waving["waving hand sign, medium skin tone"] == 3
+    with pytest.raises(GanpipeError, match="no drawing of flags in six skin tones"):
+        source_of(labels="skin_tone", groups=["flags"]).check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import math
 from collections.abc import Mapping
@@ -92,6 +93,19 @@ def of_features() -> tuple[Measured, Measured]:
     return measured(real, real + 0.1 * normal(50)), measured(real, real[::-1].copy())
 
 
+def of_words() -> tuple[Measured, Measured]:
+    """Each word has a direction in feature space; bad samples show other words than they were given."""
+    tokens = np.stack([RANDOM.permutation(np.arange(2, 40))[:3] for _ in range(400)])
+    real = (normal(40, 64)[tokens].sum(1) + 0.3 * normal(400, 64)).astype(np.float32)
+    found = measured(real, real + 0.1 * normal(400, 64)), measured(real, real[::-1].copy())
+    return tuple(dataclasses.replace(one, tokens_ML=tokens, num_words=40) for one in found)  # type: ignore[return-value]
+
+
+def of_real_words() -> tuple[Measured, Measured]:
+    good, _ = of_words()
+    return good, dataclasses.replace(good, tokens_ML=good.tokens_ML[::-1])  # type: ignore[index]
+
+
 GOOD_AND_BAD = {
     "class_accuracy": of_classes,
     "class_accuracy_of_real": of_real_images,
@@ -102,6 +116,8 @@ GOOD_AND_BAD = {
     "precision": of_distributions,
     "psnr": lambda: of_pairs("psnr"),
     "psnr_of_given": lambda: of_pairs("psnr_of_given"),
+    "r_precision": of_words,
+    "r_precision_of_real": of_real_words,
     "recall": of_collapse,
     "ssim": lambda: of_pairs("ssim"),
     "ssim_of_given": lambda: of_pairs("ssim_of_given"),
@@ -185,6 +201,7 @@ DATA: dict[str, FieldSpec] = {
 }
 OF_FEATURES = {"fid", "kid", "precision", "recall"}
 OF_LABELS = {"fid_intra", "class_accuracy", "class_accuracy_of_real"}
+OF_WORDS = {"r_precision", "r_precision_of_real"}
 OF_PAIRS = {"feature_distance", "psnr", "psnr_of_given", "ssim", "ssim_of_given"}
 
 
@@ -192,7 +209,7 @@ OF_PAIRS = {"feature_distance", "psnr", "psnr_of_given", "ssim", "ssim_of_given"
     ("gan", "applying"),
     [
         (gan_of(("photo",)), OF_FEATURES),
-        (gan_of(("photo", "words")), OF_FEATURES),
+        (gan_of(("photo", "words")), OF_FEATURES | OF_WORDS),
         (gan_of(("photo", "kind")), OF_FEATURES | OF_LABELS),
         (gan_of(("photo", "sketch")), OF_FEATURES | OF_PAIRS),
         (gan_of(("photo", "sketch", "kind")), OF_FEATURES | OF_PAIRS | OF_LABELS),

@@ -24,7 +24,7 @@ from toy_gans import build_toy, toys
 from ganpipe.fields import Picture
 from ganpipe.serving import uploads
 
-VERSIONS = {"toy_painter": 1, "toy_mirror": 2, "toy_sayer": 3, "toy_forecaster": 4}
+VERSIONS = {"toy_painter": 1, "toy_mirror": 2, "toy_sayer": 3, "toy_forecaster": 4, "toy_mender": 5}
 FLAGS = ("--model", f"models:/{NAME}@champion", "--max-upload-bytes", "200000", "--max-upload-pixels", "40000")
 EXACT = "label=0&light=0"
 
@@ -83,6 +83,12 @@ def sayer(registry: Registry, server: Served) -> Served:
 @pytest.fixture
 def forecaster(registry: Registry, server: Served) -> Served:
     show(registry, server, "toy_forecaster")
+    return server
+
+
+@pytest.fixture
+def mender(registry: Registry, server: Served) -> Served:
+    show(registry, server, "toy_mender")
     return server
 
 
@@ -146,6 +152,36 @@ def test_what_is_transparent_lies_on_white_and_the_middle_is_taken(painter: Serv
     image = Image.new("RGBA", (24, 8), (255, 0, 0, 255))
     image.paste((0, 0, 0, 0), (8, 0, 16, 8))
     assert (post(painter, png(image)).pixels == 0).all()
+
+
+def with_hole(box: tuple[int, int, int, int] | None, size: tuple[int, int] = (32, 32)) -> bytes:
+    """A red picture that is transparent within `box`."""
+    image = Image.new("RGBA", size, (200, 0, 0, 255))
+    if box is not None:
+        image.paste((0, 0, 0, 0), box)
+    return png(image)
+
+
+def test_what_is_transparent_is_a_hole_that_is_filled(mender: Served) -> None:
+    pixels = post(mender, with_hole((8, 8, 24, 24)), "seed=0").pixels
+    assert pixels.shape == (16, 16, 3)
+    assert (pixels[4:12, 4:12] == 0).all()
+    assert np.abs(pixels[:3].astype(int) - (200, 0, 0)).max() <= 2  # what is smoothed at the hole's border
+    assert mender.get("/api/model").json["translate"]["hole"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (with_hole(None), "nothing of it is transparent"),
+        (picture((9, 9, 9)), "no pixel is transparent"),
+        (with_hole((0, 0, 32, 32)), "all of the image is transparent"),
+    ],
+)
+def test_a_hole_that_covers_all_or_nothing_is_refused(mender: Served, body: bytes, said: str) -> None:
+    answer = post(mender, body, "seed=0")
+    expected = "expected transparent pixels where the image is missing; expected PNG, JPEG or WebP"
+    assert (answer.status, answer.json["error"]) == (400, f"the picture: {said}; {expected}")
 
 
 def test_labels_codes_and_the_seed_are_parameters(painter: Served) -> None:
@@ -327,7 +363,7 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(uploads, "BODY_SECONDS", 0.05)
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
     with pytest.raises(HTTPException, match="the picture did not arrive within 0.05 s") as caught:
-        asyncio.run(uploads.Uploads(1000, 1000).read_fitted(request, Picture(size=8, channels=3)))
+        asyncio.run(uploads.Uploads(1000, 1000).read_fitted(request, Picture(size=8, channels=3), False))
     assert caught.value.status_code == 408
 
 
@@ -380,6 +416,7 @@ def test_the_model_says_what_it_is_given(registry: Registry, server: Served) -> 
     model = server.get("/api/model").json
     assert model["translate"] == {
         "directions": ["there", "back"],
+        "hole": False,
         "images": [{"size": 16, "channels": 3}] * 2,
         "formats": ["PNG", "JPEG", "WEBP"],
         "max_bytes": 200_000,
@@ -458,13 +495,66 @@ def test_the_keyboard_reaches_all_of_it(page: Page, mirror: Served) -> None:
         reached.append(page.evaluate("document.activeElement.id"))
         if reached[-1] == "direction":
             break
-    assert [name for name in reached if name] == ["version", "file", "direction"]
+    assert [name for name in reached if name] == ["version", "file", "draw", "direction"]
     named = "e.labels?.length || e.alt || e.ariaLabel || e.textContent.trim()"
     unnamed = f"[...document.querySelectorAll('input, select, button, img')].filter(e => !({named})).length"
     assert page.evaluate(unnamed) == 0
     page.resize(375, 800)
     page.goto(f"{mirror.url}/?seed=1")
     assert page.evaluate("document.documentElement.scrollWidth") == 375
+
+
+def drag(page: Page, selector: str, way: list[tuple[float, float]]) -> None:
+    """Paint with the mouse along points of an element, given as shares of its width and height."""
+    page.move_to(selector)
+    box = f"document.querySelector('{selector}').getBoundingClientRect()"
+    left, top, width, height = page.evaluate(f"(r => [r.x, r.y, r.width, r.height])({box})")
+    points = [(left + x * width, top + y * height) for x, y in way]
+    page.mouse("mousePressed", *points[0])
+    for point in points[1:]:
+        page.mouse("mouseMoved", *point)
+    page.mouse("mouseReleased", *points[-1])
+
+
+def test_a_brush_makes_the_hole(page: Page, mender: Served, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture((200, 0, 0), (60, 40)))
+    page.goto(f"{mender.url}/?seed=1")
+    choose(page, tmp_path / "red.png")
+    page.wait_for("!document.querySelector('#canvas').hidden")
+    assert page.evaluate("document.querySelector('#upload-error').textContent") == "Paint over what is to be made anew."
+    assert page.evaluate("document.querySelector('#made').hidden") is True
+    drag(page, "#canvas", [(0.3, 0.5), (0.5, 0.5), (0.7, 0.5)])
+    assert shown(page, "#made") == [0, 0, 0]
+    page.click("#again")
+    page.wait_for("document.querySelector('#made').hidden")
+    page.click("#middle")
+    assert shown(page, "#made") == [0, 0, 0]
+    page.resize(375, 800)
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+    page.screenshot(tmp_path / "hole.png")
+
+
+def test_a_picture_with_a_hole_needs_no_brush(page: Page, mender: Served, tmp_path: Path) -> None:
+    (tmp_path / "hole.png").write_bytes(with_hole((8, 8, 24, 24)))
+    page.goto(f"{mender.url}/?seed=1")
+    choose(page, tmp_path / "hole.png")
+    assert shown(page, "#made") == [0, 0, 0]
+
+
+def test_a_drawing_is_translated(page: Page, mirror: Served, tmp_path: Path) -> None:
+    page.goto(f"{mirror.url}/?seed=1")
+    page.click("#draw")
+    drag(page, "#canvas", [(0.1, 0.5), (0.5, 0.5), (0.9, 0.5)])
+    # The negative of a black line on white: light in its middle, dark elsewhere.
+    middle = shown(page, "#made")
+    assert min(middle) > 20
+    page.screenshot(tmp_path / "drawing.png")
+    page.click("#again")
+    page.wait_for("document.querySelector('#made').hidden")
+    (tmp_path / "red.png").write_bytes(picture((200, 0, 0)))
+    choose(page, tmp_path / "red.png")
+    assert shown(page, "#made") == [55, 255, 255]
+    assert page.evaluate("document.querySelector('#canvas').hidden") is True
 
 
 def test_sliders_for_codes(page: Page, sayer: Served) -> None:

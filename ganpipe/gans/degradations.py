@@ -1,0 +1,194 @@
+"""Degraded images, for GANs that restore them: functions of the image and of draws, which depend on seed and sample.
+
+Legend: N samples, C channels, H = W image size, T steps of a movement, K = W size of a kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .draws import Draws
+
+HoleKind = Literal["centre", "block", "blocks", "strokes"]
+_GREY = 1 / 255
+"""The value of the byte 128."""
+
+
+def as_bytes_hold_them(images_NCHW: Tensor) -> Tensor:
+    """Images in [-1, 1] at the 256 levels of a PNG, which is what a registered model is given."""
+    return ((images_NCHW.float().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """Images made smaller by `factor`, bicubic."""
+
+    factor: int
+
+    def __call__(self, images_NCHW: Tensor, draws: Draws) -> Tensor:
+        small = F.interpolate(images_NCHW.float(), scale_factor=1 / self.factor, mode="bicubic", antialias=True)
+        return as_bytes_hold_them(small).to(images_NCHW.dtype)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Images with Gaussian noise of the standard deviation `noise`, as a share of the range of values."""
+
+    noise: float
+
+    def __call__(self, images_NCHW: Tensor, draws: Draws) -> Tensor:
+        noise_NCHW = draws.normal(*images_NCHW.shape[1:]).to(images_NCHW.device, non_blocking=True)
+        return as_bytes_hold_them(images_NCHW.float() + 2 * self.noise * noise_NCHW).to(images_NCHW.dtype)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Images blurred by a camera that moves along a random path (Kupyn 2017, arXiv 1711.07064, algorithm 1).
+
+    Attributes:
+        length: of the longest path, as a share of an image's side.
+    """
+
+    length: float
+
+    def __call__(self, images_NCHW: Tensor, draws: Draws) -> Tensor:
+        num_images, channels, side, _ = images_NCHW.shape
+        size = 2 * math.ceil(self.length * side / 2) + 1
+        kernels_NKK = motion_kernels(draws, self.length * side, size).to(images_NCHW.device, non_blocking=True)
+        wide_NCHW = images_NCHW.float()
+        kernels = kernels_NKK.repeat_interleave(channels, 0).unsqueeze(1)
+        border = size // 2
+        padded = F.pad(wide_NCHW, [border] * 4, mode="replicate").reshape(1, -1, side + 2 * border, side + 2 * border)
+        blurred = F.conv2d(padded, kernels, groups=num_images * channels)
+        return as_bytes_hold_them(blurred.reshape(wide_NCHW.shape)).to(images_NCHW.dtype)
+
+
+_NUM_STEPS = 96
+"""Of a path; 2,000 in the paper, at up to 60 pixels."""
+_CHANCE_OF_SHAKE = 0.001 * 2000 / _NUM_STEPS
+"""p_s, for as many shakes in fewer steps."""
+
+
+def motion_paths(draws: Draws, length: float) -> Tensor:
+    """Where the camera is at each step, complex numbers, (N, T), in pixels.
+
+    Args:
+        length: of the path, in pixels.
+    """
+    chances_N6 = draws.uniform(6)
+    inertia_N, big_N, gaussian_N = 0.7 * chances_N6[:, 0], 0.2 * chances_N6[:, 1], 0.7 * chances_N6[:, 2]
+    step = length / (_NUM_STEPS - 1)
+    velocity_N = torch.polar(torch.full_like(inertia_N, step), 2 * math.pi * chances_N6[:, 3])
+    shakes_NT, turns_NT = draws.uniform(_NUM_STEPS), draws.uniform(_NUM_STEPS) - 0.5
+    random_NT = torch.view_as_complex(draws.normal(_NUM_STEPS, 2).contiguous())
+    places = [torch.zeros_like(velocity_N)]
+    for number in range(1, _NUM_STEPS):
+        is_shaken_N = shakes_NT[:, number] < big_N * _CHANCE_OF_SHAKE
+        shake_N = 2 * velocity_N * torch.polar(torch.ones_like(inertia_N), math.pi + turns_NT[:, number])
+        change_N = torch.where(is_shaken_N, shake_N, 0)
+        change_N = change_N + (gaussian_N * random_NT[:, number] - inertia_N * places[-1]) * step
+        velocity_N = velocity_N + change_N
+        velocity_N = velocity_N / velocity_N.abs().clamp(min=1e-8) * step
+        places.append(places[-1] + velocity_N)
+    return torch.stack(places, dim=1)
+
+
+def motion_kernels(draws: Draws, length: float, size: int) -> Tensor:
+    """How long the camera was at each pixel, (N, K, K), with a sum of 1; the path's middle lies in the kernel's.
+
+    Args:
+        length: of the paths, in pixels.
+        size: K, odd.
+    """
+    path_NT2 = torch.view_as_real(motion_paths(draws, length))
+    middle_N12 = (path_NT2.amax(1, keepdim=True) + path_NT2.amin(1, keepdim=True)) / 2
+    offsets_K = torch.arange(size) - size // 2
+    # Each step's time is shared by the nearest pixels: (N, T, K) is how near a pixel's row or column is, in [0, 1].
+    rows_NTK, columns_NTK = (
+        (1 - (path_NT2[:, :, axis, None] - middle_N12[:, :, axis, None] - offsets_K).abs()).clamp(min=0)
+        for axis in (1, 0)
+    )
+    kernels_NKK = rows_NTK.transpose(1, 2) @ columns_NTK
+    return kernels_NKK / kernels_NKK.sum((1, 2), keepdim=True)
+
+
+def hole_masks(kind: HoleKind, size: int, draws: Draws) -> Tensor:
+    """1 where an image is missing, else 0, (N, 1, H, W).
+
+    Args:
+        kind: `centre`: the middle quarter of the image's area. `blocks`: two to four blocks of 1/6 to 1/3 of the
+            image's side at random places. `block`: one block, a quarter to half of the side, at a random place.
+            `strokes`: a broad line of random bends.
+    """
+    if kind == "centre":
+        mask_1HW = torch.zeros(1, size, size)
+        mask_1HW[:, size // 4 : size - size // 4, size // 4 : size - size // 4] = 1
+        return mask_1HW.expand(len(draws.uniform()), 1, size, size)
+    if kind == "strokes":
+        return _strokes(size, draws)
+    count, smallest, largest = (4, size / 6, size / 3) if kind == "blocks" else (1, size / 4, size / 2)
+    drawn_NB5 = draws.uniform(count, 5)
+    sides_NB2 = smallest + (largest - smallest) * drawn_NB5[..., :2]
+    starts_NB2 = ((size - sides_NB2) * drawn_NB5[..., 2:4]).round()
+    places_H = torch.arange(size)
+    inside_NB2H = (places_H >= starts_NB2[..., None]) & (places_H < (starts_NB2 + sides_NB2.round())[..., None])
+    is_there_NB = (torch.arange(count) < 2) | (drawn_NB5[..., 4] < 0.5)
+    masks_NBHW = inside_NB2H[:, :, 0, :, None] & inside_NB2H[:, :, 1, None, :] & is_there_NB[..., None, None]
+    return masks_NBHW.any(1, keepdim=True).float()
+
+
+_NUM_BENDS = 6
+
+
+def _strokes(size: int, draws: Draws) -> Tensor:
+    """A line with random bends, as broad as 1/12 to 1/6 of the image's side (after Yu 2018, arXiv 1806.03589)."""
+    drawn_N = draws.uniform(2 * _NUM_BENDS + 4)
+    lengths_NB = size * (0.1 + 0.25 * drawn_N[:, :_NUM_BENDS])
+    turns_NB = (drawn_N[:, _NUM_BENDS : 2 * _NUM_BENDS] - 0.5) * math.pi * 1.2
+    start_N12 = size * (0.2 + 0.6 * drawn_N[:, None, -4:-2])
+    angles_NB = 2 * math.pi * drawn_N[:, -2, None] + turns_NB.cumsum(1)
+    steps_NB2 = torch.stack([lengths_NB * angles_NB.sin(), lengths_NB * angles_NB.cos()], dim=2)
+    ends_NB2 = (start_N12 + steps_NB2.cumsum(1)).clamp(0, size - 1)
+    begins_NB2 = torch.cat([start_N12, ends_NB2[:, :-1]], dim=1)
+    axis = torch.arange(size, dtype=torch.float32)
+    pixels_P2 = torch.cartesian_prod(axis, axis)
+    nearest_NP = torch.full((len(drawn_N), size * size), math.inf)
+    for begin_N12, end_N12 in zip(begins_NB2.split(1, 1), ends_NB2.split(1, 1), strict=True):
+        along_N12 = end_N12 - begin_N12
+        share_NP = ((pixels_P2 - begin_N12) * along_N12).sum(2) / along_N12.square().sum(2).clamp(min=1e-6)
+        distance_NP = (pixels_P2 - begin_N12 - share_NP.clamp(0, 1)[..., None] * along_N12).norm(dim=2)
+        nearest_NP = torch.minimum(nearest_NP, distance_NP)
+    radius_N1 = size * (1 + drawn_N[:, -1, None]) / 24
+    return (nearest_NP <= radius_N1).float().reshape(-1, 1, size, size)
+
+
+@dataclass(frozen=True)
+class Hole:
+    """The mask of a hole as an image: -1 where the image is known, 1 where it is missing, (N, 1, H, W)."""
+
+    kind: HoleKind
+
+    def __call__(self, images_NCHW: Tensor, draws: Draws) -> Tensor:
+        mask_N1HW = hole_masks(self.kind, images_NCHW.shape[-1], draws)
+        return (2 * mask_N1HW - 1).to(images_NCHW.device, images_NCHW.dtype, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class WithHole:
+    """Images that are grey where `Hole` of the same kind, with the same draws, says that they are missing."""
+
+    kind: HoleKind
+
+    def __call__(self, images_NCHW: Tensor, draws: Draws) -> Tensor:
+        return with_hole(images_NCHW, Hole(self.kind)(images_NCHW, draws))
+
+
+def with_hole(images_NCHW: Tensor, mask_N1HW: Tensor) -> Tensor:
+    """Images that are grey where the mask is above zero."""
+    return torch.where(mask_N1HW > 0, _GREY, images_NCHW)
