@@ -131,7 +131,12 @@ class _HalvingLevel(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents (N, Z) -> images in about [-1, 1], (N, C, H, W), of the size of the last level whatever level is on."""
+    """Latents (N, Z) -> images in [-1, 1], (N, C, H, W), of the size of the last level whatever level is on.
+
+    Images end in tanh, which the paper does not have. Without it a background that is black or white everywhere is made
+    only by weights that agree exactly, and a short training leaves it grey and noisy
+    (docs/decisions/0069-images-end-in-tanh.md).
+    """
 
     def __init__(self, num_latents: int, image_size: int, channels: int, width: int) -> None:
         super().__init__()
@@ -155,7 +160,7 @@ class Generator(nn.Module):
         images_NCHW: Tensor = self.to_image[level](hidden)
         if level and fade < 1:
             images_NCHW = torch.lerp(self.to_image[level - 1](before), images_NCHW, fade)
-        return F.interpolate(images_NCHW, (self.image_size, self.image_size), mode="nearest")
+        return F.interpolate(torch.tanh(images_NCHW), (self.image_size, self.image_size), mode="nearest")
 
 
 class Scores(nn.Module):

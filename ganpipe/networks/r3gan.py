@@ -89,7 +89,10 @@ def _blocks(maps: int, num: int, expansion: int, group_width: int, total: int) -
 def generator(
     num_latents: int, image_size: int, channels: int, width: int, blocks_per_level: int, expansion: int
 ) -> nn.Sequential:
-    """(N, Z) -> images of about [-1, 1], (N, C, H, W): residual blocks at each size, from 4 x 4 on."""
+    """(N, Z) -> images in [-1, 1], (N, C, H, W): residual blocks at each size, from 4 x 4 on.
+
+    They end in tanh, which the paper does not have: see `progan.Generator`.
+    """
     widths = _widths(image_size, width)
     total = blocks_per_level * len(widths)
     layers: list[nn.Module] = [_Basis(num_latents, widths[0])]
@@ -97,7 +100,7 @@ def generator(
     for before, after in itertools.pairwise(widths):
         layers += [_Resampled(before, after, up=True)]
         layers += _blocks(after, blocks_per_level, expansion, _group_width(width), total)
-    return nn.Sequential(*layers, _scaled(nn.Conv2d(widths[-1], channels, 1, bias=False), 1.0))
+    return nn.Sequential(*layers, _scaled(nn.Conv2d(widths[-1], channels, 1, bias=False), 1.0), nn.Tanh())
 
 
 def discriminator(image_size: int, channels: int, width: int, blocks_per_level: int, expansion: int) -> nn.Sequential:

@@ -58,7 +58,10 @@ class UpsamplingConv2d(nn.Module):
 
 
 class Generator(StyleGenerator):
-    """A mapping network, and a synthesis network whose input is learned and constant."""
+    """A mapping network, and a synthesis network whose input is learned and constant.
+
+    Images end in tanh, which the paper does not have: see `progan.Generator`.
+    """
 
     def __init__(self, image_size: int, channels: int, width: int, mapping: Mapping, num_styles: int) -> None:
         widths = widths_of(image_size, width)
@@ -73,7 +76,7 @@ class Generator(StyleGenerator):
         self.to_image = nn.ModuleList(EqualizedConv2d(maps, channels, 1, gain=1) for maps in widths)
 
     def forward(self, w_NLD: Tensor, noise: Sequence[Tensor], level: int, fade: float) -> Tensor:
-        """Images in about [-1, 1], (N, C, H, W), of the size of the last level whatever level is on.
+        """Images in [-1, 1], (N, C, H, W), of the size of the last level whatever level is on.
 
         Args:
             noise: of each layer that is on, as `noise_shapes`.
@@ -91,7 +94,7 @@ class Generator(StyleGenerator):
         if level and fade < 1:
             softer = F.interpolate(self.to_image[level - 1](before), scale_factor=2, mode="nearest")
             images_NCHW = torch.lerp(softer, images_NCHW, fade)
-        return F.interpolate(images_NCHW, (self.image_size, self.image_size), mode="nearest")
+        return F.interpolate(torch.tanh(images_NCHW), (self.image_size, self.image_size), mode="nearest")
 
 
 def noise_shapes(level: int) -> list[tuple[int, int, int]]:

@@ -68,7 +68,10 @@ class _Layer(nn.Module):
 
 
 class Generator(StyleGenerator):
-    """The image is the sum of what each size adds to the upsampled image of the size before (figure 7b)."""
+    """The image is the sum of what each size adds to the upsampled image of the size before (figure 7b).
+
+    It ends in tanh, which the paper does not have: see `progan.Generator`.
+    """
 
     def __init__(self, image_size: int, channels: int, width: int, mapping: Mapping, num_styles: int) -> None:
         widths = widths_of(image_size, width)
@@ -84,7 +87,7 @@ class Generator(StyleGenerator):
         self.filter = Binomial()
 
     def forward(self, w_NLD: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        """Images in about [-1, 1], (N, C, H, W).
+        """Images in [-1, 1], (N, C, H, W).
 
         Args:
             noise: of each layer, as `noise_shapes`.
@@ -98,7 +101,7 @@ class Generator(StyleGenerator):
                 hidden = self.layers[number](hidden, styles[number], noise[number])
             # As in the authors' code, it shares its style with the convolution behind it.
             images_NCHW = self.filter.upsample(images_NCHW) + self._image(level, hidden, styles[2 * level + 1])
-        return images_NCHW
+        return torch.tanh(images_NCHW)
 
     def _image(self, level: int, hidden_NCHW: Tensor, w_ND: Tensor) -> Tensor:
         to_image = self.to_image[level]
