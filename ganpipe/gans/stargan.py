@@ -49,7 +49,11 @@ class StarganSettings(GanConfig):
 
 
 class Stargan(AdversarialPair):
-    """One generator for all domains: it is given an image and the domain that it shall have."""
+    """One generator for all domains: it is given an image and the domain that it shall have.
+
+    Departs from the paper in that the generator makes a correction of the image, as in DeblurGAN: a training of minutes
+    then begins where the paper's is after many epochs, at images that are whole.
+    """
 
     Config = StarganSettings
     config: StarganSettings
@@ -65,7 +69,9 @@ class Stargan(AdversarialPair):
     def __init__(self, config: StarganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
         size, channels, num_domains = data.image_size, data.channels, data.num_classes
-        self.generator = resnet.generator(channels, config.generator_width, config.num_blocks, num_more=num_domains)
+        self.generator = resnet.generator(
+            channels, config.generator_width, config.num_blocks, num_more=num_domains, is_correction=True
+        )
         self.critic = Critic(size, channels, config.critic_width, num_domains)
 
     @classmethod

@@ -5,6 +5,8 @@ Legend: N samples, P frames of the past, T frames of the future, C channels, H h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -94,44 +96,42 @@ class VideoPrediction(AdversarialPair):
         )
 
     def _predicted(self, batch: Batch) -> list[Tensor]:
-        """The future at each scale, as feature maps (N, T C, h, h)."""
-        past_NDHW = batch["past"].flatten(1, 2)
-        scales = self.generator(past_NDHW, batch.latent(self.config.num_latents))
-        for number, frames in enumerate(scales):
-            batch.kept[f"scale {number}"] = frames
-        return scales
+        """The future at each scale, from the coarsest to the whole size, as feature maps (N, T C, h, h)."""
+        names = [f"scale {number}" for number in range(self.config.num_scales)]
+        if names[0] not in batch.kept:
+            scales = self.generator(batch["past"].flatten(1, 2), batch.latent(self.config.num_latents))
+            batch.kept.update(zip(names, scales, strict=True))
+        return [batch.kept[name] for name in names]
+
+    def _scaled(self, frames_NTCHW: Tensor) -> list[Tensor]:
+        """Frames of the dataset at each scale, as feature maps."""
+        maps_NDHW = frames_NTCHW.flatten(1, 2)
+        return [scaled(maps_NDHW, number) for number in reversed(range(self.config.num_scales))]
 
     def generate(self, batch: Batch) -> Tensor:
-        return self._as_frames(self._predicted(batch)[-1])
+        return self._predicted(batch)[-1].unflatten(1, (-1, self.data.channels))
 
-    def _as_frames(self, maps_NDHW: Tensor) -> Tensor:
-        return maps_NDHW.unflatten(1, (-1, self.data.channels))
-
-    def _all_scales(self, future_NTCHW: Tensor | None, batch: Batch) -> list[Tensor]:
-        """Past and future together at each scale; without a future that which is predicted."""
-        numbers = range(self.config.num_scales)
-        past = [scaled(batch["past"].flatten(1, 2), self.config.num_scales - 1 - number) for number in numbers]
-        if future_NTCHW is None:
-            self._generated(batch)
-            future = [batch.kept[f"scale {number}"] for number in numbers]
-        else:
-            flat = future_NTCHW.flatten(1, 2)
-            future = [scaled(flat, self.config.num_scales - 1 - number) for number in numbers]
-        return [torch.cat([before, after.to(before.dtype)], dim=1) for before, after in zip(past, future, strict=True)]
+    def _logits(self, future: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Of past and future together, (N, number of scales)."""
+        past = self._scaled(batch["past"])
+        both = [torch.cat([before, after.to(before.dtype)], dim=1) for before, after in zip(past, future, strict=True)]
+        logits_NS: Tensor = self.discriminator(both)
+        return logits_NS
 
     def discriminator_losses(self, batch: Batch, progress: Progress) -> Losses:
-        real = self.discriminator(self._all_scales(batch["future"], batch))
-        fake = self.discriminator([frames.detach() for frames in self._all_scales(None, batch)])
+        real = self._logits(self._scaled(batch["future"]), batch)
+        fake = self._logits([frames.detach() for frames in self._predicted(batch)], batch)
         batch.observe("score_real", self.logged_score(real))
         batch.observe("score_fake", self.logged_score(fake))
         return {"adversarial": discriminator_cross_entropy(real, fake)}
 
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
-        """Equation 7."""
-        made, wanted = self._generated(batch), batch["future"]
-        losses = {"squared": self.config.squared_weight * squared(made, wanted)}
+        """Equation 7, with the mean over scales of each comparison."""
+        made = self._predicted(batch)
+        pairs = list(zip(made, self._scaled(batch["future"]), strict=True))
+        losses = {"squared": self.config.squared_weight * torch.stack([squared(*pair) for pair in pairs]).mean()}
         if weight := self.config.gradient_weight:
-            losses["gradient"] = weight * gradient_difference(made, wanted)
+            losses["gradient"] = weight * torch.stack([gradient_difference(*pair) for pair in pairs]).mean()
         if weight := self.config.adversarial_weight:
-            losses["adversarial"] = weight * non_saturating(self.discriminator(self._all_scales(None, batch)))
+            losses["adversarial"] = weight * non_saturating(self._logits(made, batch))
         return losses

@@ -61,12 +61,15 @@ def _first(channels: int, num_more: int, width: int) -> list[nn.Module]:
 class Corrected(nn.Module):
     """What a network of images adds to them, kept in [-1, 1] (Kupyn 2017, arXiv 1711.07064, section 3.2)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, channels: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.channels = network, channels
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        return (images_NCHW + self.network(images_NCHW)).clamp(-1, 1)
+        """Args:
+        images_NCHW: images, and whatever else the network is given behind their channels.
+        """
+        return (images_NCHW[:, : self.channels] + self.network(images_NCHW)).clamp(-1, 1)
 
 
 def generator(channels: int, width: int, num_blocks: int, num_more: int = 0, is_correction: bool = False) -> nn.Module:
@@ -99,4 +102,4 @@ def generator(channels: int, width: int, num_blocks: int, num_more: int = 0, is_
     last = network[-2]
     assert isinstance(last, ReflectedConv2d)
     nn.init.normal_(last.weight, 0.0, 1e-3)
-    return Corrected(network)
+    return Corrected(network, channels)
