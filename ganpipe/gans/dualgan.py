@@ -45,10 +45,7 @@ class DualganSettings(UnpairedSettings):
 
 
 class Dualgan(UnpairedGan):
-    """Two Wasserstein GANs, each of which undoes what the other has done.
-
-    The critics have no norm within: with instance norm they do not see how bright an image is.
-    """
+    """Two Wasserstein GANs, each of which undoes what the other has done."""
 
     Config = DualganSettings
     config: DualganSettings
@@ -59,8 +56,8 @@ class Dualgan(UnpairedGan):
         size, channels, width = data.image_size, data.channels, config.generator_width
         self.a_to_b = unet.UNet(size, channels, channels, width, config.dropout)
         self.b_to_a = unet.UNet(size, channels, channels, width, config.dropout)
-        self.critic_a = unet.patch_discriminator(size, channels, config.critic_width, has_norm=False)
-        self.critic_b = unet.patch_discriminator(size, channels, config.critic_width, has_norm=False)
+        self.critic_a = unet.patch_discriminator(size, channels, config.critic_width)
+        self.critic_b = unet.patch_discriminator(size, channels, config.critic_width)
         dcgan.initialise(self)
 
     def translate(self, images_NCHW: Tensor, direction: str, batch: Batch) -> Tensor:

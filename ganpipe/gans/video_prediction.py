@@ -109,7 +109,7 @@ class VideoPrediction(AdversarialPair):
         return [scaled(maps_NDHW, number) for number in reversed(range(self.config.num_scales))]
 
     def generate(self, batch: Batch) -> Tensor:
-        return self._predicted(batch)[-1].unflatten(1, (-1, self.data.channels))
+        return self._predicted(batch)[-1].clamp(-1, 1).unflatten(1, (-1, self.data.channels))
 
     def _logits(self, future: Sequence[Tensor], batch: Batch) -> Tensor:
         """Of past and future together, (N, number of scales)."""

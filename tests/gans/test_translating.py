@@ -133,11 +133,11 @@ def test_the_future_is_corrected_from_scale_to_scale() -> None:
     network = MultiScalePredictor(num_past=2, num_future=3, num_noise=1, width=4, num_scales=3)
     found = network(torch.randn(2, 2, 16, 16), torch.randn(2, 1))
     assert [frames.shape for frames in found] == [(2, 3, 4, 4), (2, 3, 8, 8), (2, 3, 16, 16)]
-    for scale in network.scales[1:]:  # a network that adds nothing leaves the coarse frames nearly as they are
+    for scale in network.scales[1:]:  # a network that adds nothing leaves the coarse frames as they are
         torch.nn.init.zeros_(scale[-1].weight)  # type: ignore[index, arg-type]
         torch.nn.init.zeros_(scale[-1].bias)  # type: ignore[index, arg-type]
     found = network(torch.randn(2, 2, 16, 16), torch.randn(2, 1))
-    assert torch.allclose(found[2], found[0].repeat_interleave(4, 2).repeat_interleave(4, 3) * 0.95**2, atol=1e-4)
+    assert torch.allclose(found[2], found[0].repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
 def test_without_its_adversary_a_network_learns_alone() -> None:
