@@ -72,7 +72,7 @@ bench: $(INSTALLED) ## measure what docs/performance.md promises, about 40 minut
 bench-notes: $(INSTALLED)
 	$(BIN)/python -m benchmarks.notes
 
-bench-gans: $(INSTALLED) ## every GAN on the same data for the same time: the tables of docs/gans.md, about three hours; goes on where it ended
+bench-gans: $(INSTALLED) ## every GAN on the same data for the same time: the tables of docs/gans.md, some five hours; goes on where it ended
 	$(BIN)/python -m benchmarks.gans
 
 lint: $(INSTALLED) audit ## ruff, mypy and the audit

@@ -38,10 +38,11 @@ from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.grids import grid, png
 from ganpipe.evaluation.measured import Subject
 from ganpipe.evaluation.reference import cached_reference
-from ganpipe.evaluation.sample_grids import classes_in_turn, num_columns
+from ganpipe.evaluation.sample_grids import classes_in_turn, num_columns, sample_grid
 from ganpipe.evaluation.sampling import sample_images, sample_seeds
 from ganpipe.evaluation.settings import EvaluateSettings
 from ganpipe.gans.base import Gan, GanConfig
+from ganpipe.gans.spec import DataSpec, kind_of
 from ganpipe.section import parse
 from ganpipe.training.feed import data_spec_of
 from ganpipe.training.settings import TrainSettings
@@ -65,20 +66,67 @@ class Data:
 
     Attributes:
         settings, source: `data:` and the section of its source.
+        given: what GANs of this dataset may be given, as `given_to` says it.
         evaluate: how many images are compared.
+        train: `train:`, where it is not the default.
     """
 
     settings: dict[str, Any]
     source: dict[str, Any] = dataclasses.field(default_factory=dict)
+    given: tuple[frozenset[str], ...] = (frozenset(), frozenset({"stored label"}))
     evaluate: dict[str, Any] = dataclasses.field(default_factory=dict)
+    train: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 _COLOUR = {"image_size": 32, "channels": 3, "background": "white", "validation_fraction": 0.1}
+_LARGE = {**_COLOUR, "image_size": 64}
 _FEW = {"num_samples": 4000, "num_real": 4000, "kid_subset_size": 500}
+_FEWER = {"num_samples": 2000, "num_real": 2000, "kid_subset_size": 300}
+_SMALL_BATCHES = {"batch_size": 16}
+
+
+def _one(*kinds: str) -> tuple[frozenset[str], ...]:
+    return (frozenset(kinds),)
+
+
 DATA = {
     "mnist": Data({"source": "mnist", "image_size": 32, "channels": 1}),
     "openmoji": Data({"source": "openmoji", **_COLOUR}, evaluate=_FEW),
+    "words": Data({"source": "openmoji", **_LARGE}, {}, _one("stored tokens"), _FEWER, {"batch_size": 32}),
+    "sketches": Data(
+        {"source": "openmoji", **_LARGE}, {"fields": "sketch"}, _one("stored image"), _FEWER, _SMALL_BATCHES
+    ),
+    "degraded": Data(
+        {"source": "openmoji", **_LARGE},
+        {},
+        (frozenset({"derived image"}), frozenset({"derived image", "derived mask"})),
+        _FEWER,
+        _SMALL_BATCHES,
+    ),
+    "styles": Data({"source": "emoji_styles", **_COLOUR}, {}, _one("view image"), _FEWER, _SMALL_BATCHES),
+    "skin_tones": Data(
+        {"source": "openmoji", **_COLOUR},
+        {"labels": "skin_tone", "groups": ["people-body"]},
+        _one("stored image", "derived label"),
+        _FEWER,
+        _SMALL_BATCHES,
+    ),
+    "films": Data(
+        {"source": "moving_digits", "image_size": 64, "channels": 1}, {}, _one("stored frames"), _FEWER, _SMALL_BATCHES
+    ),
+    "glyphs": Data(
+        {"source": "glyphs", "image_size": 32, "channels": 1},
+        {"fields": "style"},
+        _one("stored frames", "stored label"),
+        _FEWER,
+    ),
 }
+
+
+def given_to(gan: type[Gan], config: GanConfig, spec: DataSpec) -> frozenset[str]:
+    """What a GAN is given, each field by where it comes from and its kind: `stored label`, `derived image`, ..."""
+    origins = gan.origins(config, spec)
+    return frozenset(f"{origins[name].kind} {kind_of(origins[name], spec).kind}" for name in gan.given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +158,8 @@ class Trial:
 
     def train_settings(self, num_images: int) -> TrainSettings:
         """The defaults, without checkpoints."""
-        values = {"gan": self.gan, "num_images": num_images, "checkpoint_every": 10**9, **self.settings("train")}
+        own = {"gan": self.gan, "num_images": num_images, "checkpoint_every": 10**9}
+        values = {**own, **DATA[self.data].train, **self.settings("train")}
         return parse(TrainSettings, values, prefix="train")
 
     def command(self, num_images: int) -> str:
@@ -118,9 +167,16 @@ class Trial:
         data = DATA[self.data]
         values = {"train.gan": self.gan, "train.num_images": num_images, "tune.num_trials": 0}
         values |= {f"data.{key}": value for key, value in data.settings.items() if self.data != "mnist"}
+        values |= {f"sources.{data.settings['source']}.{key}": value for key, value in data.source.items()}
+        values |= {f"train.{key}": value for key, value in data.train.items()}
         values |= {f"evaluate.{key}": value for key, value in data.evaluate.items()}
-        words = [f"{key}={value}" for key, value in values.items()] + list(self.overrides)
+        words = [f"{key}={_as_word(value)}" for key, value in values.items()] + list(self.overrides)
         return " ".join(["dvc exp run", *[f"-S {word}" for word in words]])
+
+
+def _as_word(value: Any) -> str:
+    """As the shell and DVC take it."""
+    return f"'{json.dumps(value)}'" if isinstance(value, list) else str(value)
 
 
 def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
@@ -169,8 +225,12 @@ def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> tuple[Eval
     reference = cached_reference(dataset, extractor, settings)
     with state.averaged() as gan:
         subject = Subject(gan, state.progress, dataset, reference, extractor, settings, averaged=True)
-        seeds, classes = sample_seeds(0, _NUM_SHOWN), classes_in_turn(gan, _NUM_SHOWN)
-        shown = grid(sample_images(gan, state.progress, seeds, classes), num_columns(gan) or _NUM_COLUMNS)
+        classes = classes_in_turn(gan, _NUM_SHOWN)
+        if classes is None:
+            shown = sample_grid(gan, state.progress, _NUM_SHOWN, dataset=dataset)
+        else:
+            images = sample_images(gan, state.progress, sample_seeds(0, _NUM_SHOWN), classes)
+            shown = grid(images, num_columns(gan) or _NUM_COLUMNS)
         return evaluate(subject, with_figures=False), png(shown)
 
 
@@ -201,14 +261,12 @@ def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
 
 
 def applies(name: str, data: str, root: Path) -> bool:
-    """Whether this GAN makes images of this dataset from noise (and labels): others need data of their own."""
+    """Whether this GAN is compared with others on this dataset: it can learn from it, and is given what they are."""
     gan: type[Gan] = gans.load(name)
     try:
         spec = data_spec_of(open_dataset(shards(data, root), "train").manifest)
         gan.check(gan.Config(), spec)
-        return (
-            all(kind.kind == "label" for kind in gan.conditions_for(gan.Config(), spec).values()) and not gan.directions
-        )
+        return given_to(gan, gan.Config(), spec) in DATA[data].given
     except GanpipeError:
         return False
 
@@ -222,15 +280,15 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             continue
         parts.append(f"\n### {data}\n")
         parts.append(
-            "| GAN | FID | KID | precision | recall | images seen | images/s | parameters | memory |\n"
-            "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+            "| GAN | FID | KID | precision | recall | images seen | images/s | parameters | memory | further |\n"
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"
         )
         for r in rows:
             found = {key.removesuffix("_efficientnet_lite0"): value for key, value in r["metrics"].items()}
             parts.append(
                 f"| [`{r['gan']}`](#{r['gan']}) | {found['fid']:.1f} | {found['kid']:.3g} | {found['precision']:.2f} "
                 f"| {found['recall']:.2f} | {r['images']:,} | {r['images_per_second']:,.0f} | {r['parameters']:,} "
-                f"| {r['peak_mib']:,} MiB |"
+                f"| {r['peak_mib']:,} MiB | {_further(found)} |"
             )
         where = rows[0]["machine"]
         parts.append(
@@ -239,6 +297,12 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         )
         parts += [f"`{r['gan']}`: `{r['command']}`\n\n![{r['gan']}](images/gans/{r['gan']}-{data}.png)\n" for r in rows]
     return "\n".join(parts)
+
+
+def _further(metrics: dict[str, float]) -> str:
+    """The metrics that only some GANs have."""
+    known = ("fid", "kid", "precision", "recall")
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in metrics.items() if name not in known)
 
 
 def write(results: Sequence[dict[str, Any]]) -> None:
