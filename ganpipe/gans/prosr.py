@@ -107,8 +107,15 @@ class Prosr(Gan):
             return [generator]
         return [Phase("discriminators", self.discriminator_losses), generator]
 
+    def _enlarged(self, small_NChh: Tensor, num_levels: int) -> Tensor:
+        """Images of 2 ** num_levels times the size, in [-1, 1]: the bicubic image and its correction."""
+        size = small_NChh.shape[-1] * 2**num_levels
+        bicubic = F.interpolate(small_NChh.float(), (size, size), mode="bicubic", align_corners=False)
+        correction: Tensor = self.generator(small_NChh, num_levels)
+        return (bicubic.to(correction.dtype) + correction).clamp(-1, 1)
+
     def _made(self, batch: Batch, progress: Progress) -> Tensor:
-        return batch.once("made", lambda: self.generator(batch["source"], self.stage(progress) + 1))
+        return batch.once("made", lambda: self._enlarged(batch["source"], self.stage(progress) + 1))
 
     def _wanted(self, batch: Batch, progress: Progress) -> Tensor:
         """The images at this stage's size."""
@@ -138,6 +145,6 @@ class Prosr(Gan):
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:
         num_levels = self.stage(progress) + 1
-        images_NCHW: Tensor = self.generator(conditions["source"], num_levels)
+        images_NCHW = self._enlarged(conditions["source"], num_levels)
         factor = 2 ** (self.num_levels - num_levels)
         return images_NCHW.repeat_interleave(factor, 2).repeat_interleave(factor, 3)

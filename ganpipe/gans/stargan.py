@@ -30,6 +30,9 @@ class StarganSettings(GanConfig):
     """Feature maps of the generator's first layer; 64 in the paper."""
     num_blocks: int = Field(default=3, ge=0)
     """Residual blocks of the generator; 6 in the paper, at 128 pixels."""
+    is_correction: bool = True
+    """Whether the generator makes a correction of the image, as in DeblurGAN, and not the image itself, as in the
+    paper: a training of minutes then begins at images that are whole."""
     critic_width: int = Field(default=32, ge=1)
     """Feature maps of the critic's first layer; 64 in the paper."""
     class_weight: float = Field(default=1.0, ge=0)
@@ -49,11 +52,7 @@ class StarganSettings(GanConfig):
 
 
 class Stargan(AdversarialPair):
-    """One generator for all domains: it is given an image and the domain that it shall have.
-
-    Departs from the paper in that the generator makes a correction of the image, as in DeblurGAN: a training of minutes
-    then begins where the paper's is after many epochs, at images that are whole.
-    """
+    """One generator for all domains: it is given an image and the domain that it shall have."""
 
     Config = StarganSettings
     config: StarganSettings
@@ -70,7 +69,7 @@ class Stargan(AdversarialPair):
         super().__init__(config, data)
         size, channels, num_domains = data.image_size, data.channels, data.num_classes
         self.generator = resnet.generator(
-            channels, config.generator_width, config.num_blocks, num_more=num_domains, is_correction=True
+            channels, config.generator_width, config.num_blocks, num_domains, config.is_correction
         )
         self.critic = Critic(size, channels, config.critic_width, num_domains)
 

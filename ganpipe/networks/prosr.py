@@ -9,7 +9,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class _DenseCompression(nn.Module):
@@ -47,7 +46,7 @@ class _Level(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Small images (N, C, h, h) -> images of 2 h, 4 h, ... in [-1, 1], each a correction of the bicubic image."""
+    """Small images (N, C, h, h) -> what has to be added to bicubic images of 2 h, 4 h, ..."""
 
     def __init__(self, channels: int, factor: int, width: int, num_units: int) -> None:
         super().__init__()
@@ -55,12 +54,10 @@ class Pyramid(nn.Module):
         self.levels = nn.ModuleList(_Level(channels, width, num_units) for _ in range(int(math.log2(factor))))
 
     def forward(self, small_NChh: Tensor, num_levels: int) -> Tensor:
-        """Images of 2 ** num_levels times the size."""
+        """The correction of images of 2 ** num_levels times the size, (N, C, H, W)."""
         hidden = self.head(small_NChh)
         levels = list(self.levels)[:num_levels]
         for level in levels:
             hidden = level(hidden)
-        size = small_NChh.shape[-1] * 2**num_levels
-        bicubic = F.interpolate(small_NChh.float(), (size, size), mode="bicubic", align_corners=False)
         correction: Tensor = levels[-1].to_image(hidden)  # type: ignore[operator, union-attr]
-        return (bicubic.to(correction.dtype) + correction).clamp(-1, 1)
+        return correction

@@ -69,7 +69,9 @@ class Corrected(nn.Module):
         """Args:
         images_NCHW: images, and whatever else the network is given behind their channels.
         """
-        return (images_NCHW[:, : self.channels] + self.network(images_NCHW)).clamp(-1, 1)
+        has_more = images_NCHW.shape[1] > self.channels
+        own_NCHW = images_NCHW[:, : self.channels] if has_more else images_NCHW
+        return (own_NCHW + self.network(images_NCHW)).clamp(-1, 1)
 
 
 def generator(channels: int, width: int, num_blocks: int, num_more: int = 0, is_correction: bool = False) -> nn.Module:

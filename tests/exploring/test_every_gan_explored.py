@@ -21,10 +21,12 @@ SEEDS = [0, 1, 2]
 @pytest.mark.parametrize("name", gans.names())
 def test_its_latents_are_all_that_its_samples_depend_on(name: str) -> None:
     loop = make_loop(name, settings={"precision": "fp32"})
-    subject = Explored("its training", name, loop.state.gan, loop.state.progress)
+    words = {key: np.ones(spec.row_shape) for key, spec in loop.state.gan.conditions.items() if spec.kind == "tokens"}
+    given = {key: row.astype(np.int64) for key, row in words.items()}
+    subject = Explored("its training", name, loop.state.gan, loop.state.progress, given)
     options = argparse.Namespace(seeds="0,1", steps=4, space=subject.best_space)
     exploration = Interpolation(options, Params())
-    if not subject.gan.has_latents or any(spec.kind == "image" for spec in subject.gan.conditions.values()):
+    if not subject.gan.has_latents or any(spec.is_picture for spec in subject.gan.conditions.values()):
         with pytest.raises(GanpipeError, match=f"the GAN '{name}' of its training "):
             exploration.require(subject)
         return

@@ -94,9 +94,11 @@ def test_it_begins_with_the_packages_images(name: str, tmp_path: Path) -> None:
     expected = quantise(generator.images(range(8), {key: list(values.numpy()) for key, values in given.items()}))
     with loop.state.averaged() as gan:
         images = sample_images(gan, loop.state.progress, range(8), given)
+    if images.ndim == 5:  # a package makes frames one below another
+        images, before = (frames.transpose(0, 2, 1, 3, 4).reshape(expected.shape) for frames in (images, before))
     # Convolutions round otherwise in the memory format of training.
     assert np.abs(images.astype(int) - expected).max() <= (0 if name in ("gan", "cgan", "wgan_gp") else 1)
-    assert (before != expected).mean() > 0.5
+    assert (before != expected).mean() > 0.1  # a GAN that completes images changes their holes only
     safe = safetensors.torch.load_file(package / "generator.safetensors")
     state = loop.state.gan.state_dict()
     assert all(torch.equal(state[key], tensor) for key, tensor in safe.items()), "live weights"

@@ -27,6 +27,7 @@ from .base import Classes, Description, Films, ImageReference, Item, Pictures, S
 
 _KEY = "sources.glyphs"
 _SUFFIXES = (".ttf", ".otf", ".ttc")
+_SYSTEM_FONTS = "/usr/share/fonts"
 _SIDE = 128
 """Height and width in pixels at which a glyph is drawn before it is scaled."""
 _BASELINE = 2 * _SIDE
@@ -39,8 +40,8 @@ _NO_CHARACTER = "\U0010fffe"
 class GlyphsSettings(SourceSettings):
     """Characters of fonts."""
 
-    path: str = "/usr/share/fonts"
-    """A folder with fonts (.ttf, .otf, .ttc), its subfolders included."""
+    path: str | None = None
+    """A folder with fonts (.ttf, .otf, .ttc), its subfolders included. Null: /usr/share/fonts."""
     fonts: tuple[str, ...] = ("*.ttf", "*.otf", "*.ttc")
     """Which files to take, as patterns of names such as `DejaVu*.ttf`."""
     characters: str = Field("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", min_length=1)
@@ -154,14 +155,14 @@ class Glyphs(Source):
 
     @property
     def _folder(self) -> Path:
-        return Path(self._settings.path).expanduser()
+        return Path(self._settings.path or _SYSTEM_FONTS).expanduser()
 
     def _paths(self) -> list[Path]:
         """The font files that the settings choose, by name; never empty."""
         if not self._folder.is_dir():
             raise GanpipeError(
                 f"{_KEY}.path: {self._folder} is not a folder; on Debian `apt-get install fonts-dejavu` puts fonts "
-                "into /usr/share/fonts"
+                f"into {_SYSTEM_FONTS}"
             )
         found = sorted(
             Path(folder, name)
