@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..fields import Mask
 from .base import Batch, DataSpec, Derived, GanConfig, Origin, Stored
-from .degradations import Hole, HoleKind, WithHole, with_hole
+from .holes import Hole, HoleKind, WithHole, with_hole
 from .pair import AdversarialPair
 
 

@@ -12,7 +12,7 @@ from ..losses.reconstruction import weighted_squared
 from ..networks import inpainting
 from .base import Batch, DataSpec, Losses, Phase, Progress
 from .completing import CompletingGan, CompletingSettings
-from .degradations import HoleKind
+from .holes import HoleKind
 from .optimizers import Adam
 
 

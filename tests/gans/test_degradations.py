@@ -9,19 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganpipe.gans.degradations import (
-    Hole,
-    HoleKind,
-    Moved,
-    Noisy,
-    Smaller,
-    WithHole,
-    hole_masks,
-    motion_kernels,
-    motion_paths,
-    with_hole,
-)
+from ganpipe.gans.degradations import Moved, Noisy, Smaller, motion_kernels, motion_paths
 from ganpipe.gans.draws import SeededDraws
+from ganpipe.gans.holes import Hole, HoleKind, WithHole, hole_masks, with_hole
 
 KINDS: tuple[HoleKind, ...] = ("centre", "block", "blocks", "strokes")
 DEGRADATIONS = [Smaller(2), Smaller(4), Noisy(0.1), Moved(0.3), *(WithHole(kind) for kind in KINDS)]
