@@ -12,10 +12,10 @@ from ..section import nearest
 if TYPE_CHECKING:
     from .base import Gan
 
-_NOT_GANS = set(
-    "augmentation autoencoding base clipped completing convolutional degradations draws holes optimizers pair perceptual "
-    "pools relabelled spec spectral styles unpaired".split()
-)
+_NOT_GANS = {
+    *("augmentation", "autoencoding", "base", "clipped", "completing", "convolutional", "degradations", "draws"),
+    *("holes", "optimizers", "pair", "perceptual", "pools", "relabelled", "spec", "spectral", "styles", "unpaired"),
+}
 """What GANs have in common."""
 
 
