@@ -62,6 +62,7 @@ class Dualgan(UnpairedGan):
 
     def translate(self, images_NCHW: Tensor, direction: str, batch: Batch) -> Tensor:
         network = self.a_to_b if direction == "a_to_b" else self.b_to_a
+        assert isinstance(network, unet.UNet)
         noise = [batch.to_device(batch.draws.uniform(*shape)) for shape in network.mask_shapes]
         made_NCHW: Tensor = network(images_NCHW, noise)
         return made_NCHW

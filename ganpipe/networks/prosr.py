@@ -59,5 +59,5 @@ class Pyramid(nn.Module):
         levels = list(self.levels)[:num_levels]
         for level in levels:
             hidden = level(hidden)
-        correction: Tensor = levels[-1].to_image(hidden)  # type: ignore[operator, union-attr]
+        correction: Tensor = levels[-1].to_image(hidden)  # type: ignore[operator]
         return correction

@@ -68,7 +68,7 @@ CASES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "r3gan": (
         300,
         32,
-        {"gamma": 20.0, "final_gamma": 2.0},
+        {"gamma": 20.0, "final_gamma": 2.0, **_adams("generator", "discriminator", lr=5e-3, beta1=0.0, beta2=0.9)},
     ),
 }
 """GAN -> number of batches, their size, settings under which it trains quickly."""
