@@ -19,6 +19,7 @@ from ganpipe.evaluation.extractors import Extractor, efficientnet_lite0
 from ganpipe.evaluation.frames import like_targets, mean_over_frames, one_frame_each, side_by_side
 from ganpipe.evaluation.measured import Subject
 from ganpipe.evaluation.metrics.psnr import Psnr
+from ganpipe.evaluation.metrics.sharpness_difference import SharpnessDifference
 from ganpipe.evaluation.reference import Reference, compute_reference
 from ganpipe.evaluation.settings import EvaluateSettings
 from ganpipe.fields import Fields, Frames
@@ -149,3 +150,20 @@ def test_images_pass_and_frames_are_brought_into_their_shape() -> None:
     compare = Psnr().compare_pairs
     both = [compare(images, images + 1), compare(images + 1, images)]
     np.testing.assert_allclose(mean_over_frames(compare, frames, frames[:, ::-1]), np.mean(both, axis=0), rtol=1e-6)
+
+
+def test_blur_and_noise_both_lower_sharpness() -> None:
+    target = np.zeros((1, 1, 8, 8), np.uint8)
+    target[..., 4:] = 200
+    blurred, noisy = target.copy(), target.copy()
+    blurred[..., 3:5] = 100
+    noisy[..., ::2, 1] = 60
+
+    def value(images: np.ndarray) -> float:
+        return float(SharpnessDifference().compare_pairs(images, target)[0])
+
+    # Of 49 steps, those at the edge fall from 200 to 0 in one column and rise to 100 in two others: a mean of 400 / 7.
+    assert value(blurred) == pytest.approx(10 * np.log10(255**2 / (400 / 7)))
+    assert value(noisy) < value(target)
+    assert value(target) == pytest.approx(10 * np.log10(255**2 * 64))
+    assert value(target + np.uint8(5)) == value(target)

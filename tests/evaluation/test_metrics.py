@@ -119,6 +119,7 @@ GOOD_AND_BAD = {
     "r_precision": of_words,
     "r_precision_of_real": of_real_words,
     "recall": of_collapse,
+    "sharpness_difference": lambda: of_pairs("sharpness_difference"),
     "ssim": lambda: of_pairs("ssim"),
     "ssim_of_given": lambda: of_pairs("ssim_of_given"),
 }
