@@ -461,8 +461,9 @@ def test_a_picture_is_uploaded_and_what_is_made_of_it_shown(page: Page, painter:
     assert shown(page, "#made") == [55, 255, 255]
     assert page.evaluate("document.querySelector('#save').hidden") is False
     page.evaluate("document.querySelector('#given-label').value = '3'")
-    page.evaluate("document.querySelector('#given-label').dispatchEvent(new Event('change', {bubbles: true}))")
-    page.wait_for("document.querySelector('#pane').ariaBusy === 'false' && location.search.includes('label=3')")
+    page.evaluate("document.querySelector('#given-label').dispatchEvent(new Event('input', {bubbles: true}))")
+    page.wait_for("document.querySelector('#pane').ariaBusy === 'false'")
+    assert page.evaluate("document.querySelector('#given-label-value').textContent") == "night"
     deadline = time.monotonic() + 20
     while shown(page, "#made") != [17, 217, 217]:
         assert time.monotonic() < deadline, shown(page, "#made")

@@ -103,7 +103,9 @@ function keep(push) {
 
 // A slider that was not moved adds no parameter, so that its code is drawn from the seed.
 function showNumber(slider) {
-  const text = slider.dataset.given ? String(Number(Number(slider.value).toPrecision(3))) : "any";
+  const number = Number(Number(slider.value).toPrecision(3));
+  const names = slider.dataset.names ? JSON.parse(slider.dataset.names) : null; // of the classes, for a label
+  const text = slider.dataset.given ? names?.[number] ?? String(number) : "any";
   byId(`${slider.id}-value`).textContent = text;
   slider.setAttribute("aria-valuetext", text);
   document.querySelector(`[data-any="${slider.id}"]`).hidden = !slider.dataset.given;
