@@ -33,6 +33,11 @@ def token_numbers(words: Sequence[str]) -> dict[str, int]:
     return {word: number + NUM_RESERVED for number, word in enumerate(words)}
 
 
+def knows_a_word(text: str, words: Sequence[str]) -> bool:
+    """Whether a text has a word of the vocabulary; without a vocabulary nobody knows, and the answer is yes."""
+    return not words or not set(words_of(text)).isdisjoint(words)
+
+
 def tokenise(text: str, numbers: Mapping[str, int], length: int) -> list[int]:
     """The token numbers of a text's words: exactly `length` numbers, cut or filled up with PADDING.
 

@@ -12,7 +12,7 @@ from ..errors import GanpipeError
 from ..fields import Fields, Frames, Label, Number, Picture, Tokens
 from ..packaging.class_names import class_number
 from ..section import nearest
-from ..words import words_of
+from ..words import knows_a_word, words_of
 
 MAX_SEED = 2**53 - 1
 """The largest integer that every JSON client represents exactly; the registered model itself accepts larger seeds."""
@@ -162,7 +162,7 @@ def _given(values: dict[str, str], capabilities: Capabilities) -> tuple[tuple[st
     for name, spec in capabilities.conditions.items():
         text = values.get(name)
         if isinstance(spec, Tokens):
-            found.append((name, _text(name, text, spec)))
+            found.append((name, _text(name, text, spec, capabilities.names.get(name, ()))))
         elif text is not None and isinstance(spec, Label):
             found.append((name, _class(name, text, spec, capabilities.names.get(name, ()))))
         elif text is not None and isinstance(spec, Number):
@@ -182,12 +182,16 @@ def _class(name: str, text: str, spec: Label, names: Sequence[str]) -> int:
     return number
 
 
-def _text(name: str, text: str | None, spec: Tokens) -> str:
+def _text(name: str, text: str | None, spec: Tokens, known: Sequence[str]) -> str:
     expected = f"expected 1 to {spec.length} words"
     if text is None:
         raise BadQuery(f"{name} is missing, {expected}")
     if not 1 <= len(words_of(text)) <= spec.length:
         raise BadQuery(f"{name} is {_short(text)}, {expected}")
+    if not knows_a_word(text, known):
+        raise BadQuery(
+            f"{name} is {_short(text)}, of which the model knows no word; {nearest(words_of(text)[0], known)}"
+        )
     return text
 
 

@@ -254,6 +254,7 @@ def test_sample_takes_words_and_codes(folder: Path, capsys: Capture) -> None:
     for arguments, says in (
         ((), "--text is missing: the GAN 'toy_sayer' of toy_sayer/package makes images of words"),
         (("--text", "."), "--text: got 0 words; expected 1 to 3"),
+        (("--text", "sae"), "--text: the model knows no word of 'sae'; did you mean 'sea'?"),
         (("--text", "one fox in the sea"), "--text: got 5 words; expected 1 to 3"),
     ):
         assert main(["sample", "--model", "toy_sayer/package", "--out", str(folder / "no.png"), *arguments]) == 2

@@ -390,13 +390,14 @@ def test_codes_are_parameters_of_images(sayer: Served) -> None:
 
 
 def test_words_are_a_parameter(sayer: Served) -> None:
-    texts = ("red%20fox", "sea", "gnu")
+    texts = ("red%20fox", "sea", "a%20blue%20gnu")
     bodies = [sayer.get(f"/api/images?seed=1&tilt=0&stripe=0&text={text}").body for text in texts]
     assert len(set(bodies)) == 3
     for query, found in (
         ("", "text is missing, expected 1 to 3 words"),
         ("&text=", "text is '', expected 1 to 3 words"),
         ("&text=a+b+c+d", "text is 'a b c d', expected 1 to 3 words"),
+        ("&text=foxx", "text is 'foxx', of which the model knows no word; did you mean 'fox'?"),
     ):
         answer = sayer.get(f"/api/images?seed=1{query}")
         assert (answer.status, answer.json) == (400, {"error": found})
