@@ -18,17 +18,17 @@ from .optimizers import RMSprop
 
 
 class ClippedSettings(GeneratorSettings):
-    """Algorithm 1's values, except for the learning rates and n_critic, which are for trainings of minutes."""
+    """Algorithm 1's values, except for the learning rates."""
 
     critic_width: int = Field(default=64, ge=1)
     """Feature maps after the critic's first layer; they double towards the score, up to eightfold."""
     clip: float = Field(default=0.01, gt=0)
     """c: after each update the critic's weights are put into [-c, c]."""
-    num_critic_updates: int = Field(default=2, ge=1)
-    """n_critic: critic updates per generator update, each on a fresh batch; 5 in the paper."""
-    rmsprop_generator: RMSprop = RMSprop(lr=1e-3)
+    num_critic_updates: int = Field(default=5, ge=1)
+    """n_critic: critic updates per generator update, each on a fresh batch."""
+    rmsprop_generator: RMSprop = RMSprop(lr=5e-4)
     """The generator's optimiser; 5e-5 in the paper, for many more updates."""
-    rmsprop_critic: RMSprop = RMSprop(lr=1e-3)
+    rmsprop_critic: RMSprop = RMSprop(lr=5e-4)
     """The critic's optimiser; 5e-5 in the paper."""
 
 
