@@ -38,6 +38,17 @@ def knows_a_word(text: str, words: Sequence[str]) -> bool:
     return not words or not set(words_of(text)).isdisjoint(words)
 
 
+def words_like(text: str, words: Sequence[str], most: int = 50) -> Sequence[str]:
+    """Words of the vocabulary for a hint: the most frequent of those that begin as the text's first word does, or, if
+    no word does, of all.
+
+    Args:
+        text: has at least one word.
+    """
+    first = words_of(text)[0][0]
+    return [word for word in words if word.startswith(first)][:most] or words[:most]
+
+
 def tokenise(text: str, numbers: Mapping[str, int], length: int) -> list[int]:
     """The token numbers of a text's words: exactly `length` numbers, cut or filled up with PADDING.
 

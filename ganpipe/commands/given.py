@@ -11,7 +11,7 @@ from ..packaging.class_names import class_names, class_number
 from ..packaging.served_model import PICTURES, Generator
 from ..registry.open_model import OpenedGenerator
 from ..section import nearest
-from ..words import knows_a_word, words_of
+from ..words import knows_a_word, words_like, words_of
 
 
 def add_options(parser: argparse.ArgumentParser, without_label: str) -> None:
@@ -90,9 +90,8 @@ def _value(generator: Generator, option: str, name: str, text: str) -> Any:
             raise GanpipeError(f"{option}: got {len(words_of(text))} words; expected 1 to {spec['length']}")
         known = generator.description.get("names", {}).get(name, ())
         if not knows_a_word(text, known):
-            raise GanpipeError(
-                f"{option}: the model knows no word of {text[:100]!r}; {nearest(words_of(text)[0], known)}"
-            )
+            hint = nearest(words_of(text)[0], words_like(text, known))
+            raise GanpipeError(f"{option}: the model knows no word of {text[:100]!r}; {hint}")
         return text
     try:
         number = float(text)

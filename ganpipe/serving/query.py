@@ -12,7 +12,7 @@ from ..errors import GanpipeError
 from ..fields import Fields, Frames, Label, Number, Picture, Tokens
 from ..packaging.class_names import class_number
 from ..section import nearest
-from ..words import knows_a_word, words_of
+from ..words import knows_a_word, words_like, words_of
 
 MAX_SEED = 2**53 - 1
 """The largest integer that every JSON client represents exactly; the registered model itself accepts larger seeds."""
@@ -189,9 +189,8 @@ def _text(name: str, text: str | None, spec: Tokens, known: Sequence[str]) -> st
     if not 1 <= len(words_of(text)) <= spec.length:
         raise BadQuery(f"{name} is {_short(text)}, {expected}")
     if not knows_a_word(text, known):
-        raise BadQuery(
-            f"{name} is {_short(text)}, of which the model knows no word; {nearest(words_of(text)[0], known)}"
-        )
+        hint = nearest(words_of(text)[0], words_like(text, known))
+        raise BadQuery(f"{name} is {_short(text)}, of which the model knows no word; {hint}")
     return text
 
 

@@ -15,6 +15,7 @@ from ganpipe.gans.base import DataSpec
 from ganpipe.gans.spec import FieldReader, Order, Shuffled, Stored
 from ganpipe.losses.adversarial import matching_aware_discriminator
 from ganpipe.networks.words import WordDiscriminator, WordEncoder
+from ganpipe.words import knows_a_word, words_like
 
 
 def test_padding_says_nothing() -> None:
@@ -102,3 +103,12 @@ def test_stackgan_says_how_large_images_must_be() -> None:
     spec = DataSpec({**case_of("text_to_image").spec.fields})
     with pytest.raises(GanpipeError, match="data.image_size: got 16; stackgan needs 32 or more"):
         stackgan.check(stackgan.Config(), spec)
+
+
+def test_hints_are_words_that_begin_alike_the_most_frequent_first() -> None:
+    words = [*(f"a{number:04d}" for number in range(300)), "smiling", "sea"]
+    assert words_like("smilign face", words) == ["smiling", "sea"]
+    assert words_like("Xylophone", words) == words[:50]
+    assert knows_a_word("a SEA view", words)
+    assert not knows_a_word("smilign", words)
+    assert knows_a_word("smilign", [])
