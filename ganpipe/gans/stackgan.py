@@ -66,14 +66,9 @@ class Stackgan(Gan):
 
     def __init__(self, config: StackganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
-        size, channels, tokens, num_conditions = (
-            data.image_size,
-            data.channels,
-            data.fields["text"],
-            config.num_conditions,
-        )
+        size, channels, tokens = data.image_size, data.channels, data.fields["text"]
         assert isinstance(tokens, Tokens)
-        words = tokens.num_words, config.embedding_width
+        words, num_conditions = (tokens.num_words, config.embedding_width), config.num_conditions
         self.first_generator = stackgan.FirstGenerator(
             words, num_conditions, config.num_latents, size // 4, channels, config.first_width
         )

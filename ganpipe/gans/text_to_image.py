@@ -32,8 +32,7 @@ class TextToImageSettings(ConvolutionalSettings):
 class TextToImage(AdversarialPair):
     """GAN-INT-CLS: right images with wrong words are false, and the generator also learns between texts.
 
-    Both networks learn encoders of words of their own. The optimum of the discriminator cannot tell real from generated
-    pairs of an image and its words, so that the words of a sample show.
+    Each network learns an encoder of words of its own.
     """
 
     Config = TextToImageSettings

@@ -328,7 +328,7 @@ def fit_hole(image: Image.Image, settings: DataSettings) -> np.ndarray:
     if alpha is None:
         raise UnreadableImage("no pixel is transparent; expected transparent pixels where the image is missing")
     grey = settings.model_copy(update={"channels": 1, "background": "black"})
-    is_missing = fit(Image.eval(alpha, lambda value: 255 - value), grey) >= _HALF
+    is_missing = fit(ImageOps.invert(alpha), grey) >= _HALF
     if is_missing.all() or not is_missing.any():
         which = "all of the image is" if is_missing.all() else "nothing of it is"
         raise UnreadableImage(f"{which} transparent; expected transparent pixels where the image is missing")

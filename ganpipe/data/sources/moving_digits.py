@@ -1,5 +1,5 @@
 """Moving digits: MNIST's digits that move through a dark square and bounce at its border, as past and future frames
-(Srivastava 2015, arXiv 1502.04681, section 4.1). Each film is computed from a seed and its number; nothing is stored.
+(Srivastava 2015, arXiv 1502.04681, section 4.1). Each film is computed from a seed and its number.
 """
 
 from __future__ import annotations
