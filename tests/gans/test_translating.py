@@ -96,8 +96,10 @@ def test_prosr_and_video_prediction_say_how_large_images_must_be() -> None:
 
 
 def test_a_correction_begins_near_the_image() -> None:
-    images = torch.rand(2, 3, 16, 16) * 2 - 1
-    made = generator(3, 4, 1, is_correction=True)(images)
+    with torch.random.fork_rng():  # its last bias is drawn
+        torch.manual_seed(0)
+        images = torch.rand(2, 3, 16, 16) * 2 - 1
+        made = generator(3, 4, 1, is_correction=True)(images)
     assert (made - images).abs().mean() < 0.05
     assert made.abs().max() <= 1
 
