@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from manifest_parts import of_images
 from sklearn.datasets import load_digits
+from torch import nn
 
 from ganpipe import gans
 from ganpipe.data.loading.cache import Dataset
 from ganpipe.data.shards.manifest import Manifest, Shard
-from ganpipe.gans.base import DataSpec, Gan, Progress
+from ganpipe.gans.base import DataSpec, Gan, GanConfig, Phase, Player, Progress
 
 SIZE = 16
 PROGRESS = Progress(0, 1)
+
+
+class Unlearned(Gan):
+    """A GAN that has nothing to learn: with weights, of which nothing depends."""
+
+    Config = GanConfig
+    has_latents = False
+
+    def __init__(self, data: DataSpec) -> None:
+        super().__init__(GanConfig(), data)
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def players(self) -> dict[str, Player]:
+        return {}
+
+    def phases(self, progress: Progress) -> list[Phase]:
+        return []
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

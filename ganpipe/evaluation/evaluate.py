@@ -17,17 +17,19 @@ from ..data.parallel import progress as progress_bar
 from ..errors import GanpipeError
 from . import figures, metrics
 from .class_fids import ClassFid
-from .frames import like_targets, mean_over_frames
-from .grids import png
+from .frames import compare_frames
 from .measured import Measured, Subject
-from .measuring import SampleInputs, protocol_of, rounded, sample_features
-from .metrics.base import PairMetric
+from .measuring import Part, SampleInputs, protocol_of, rounded, sample_features
+from .metrics.base import Metric, PairMetric
 from .needs import label_given
 from .protocol import Protocol
-from .reference import reference_protocol
-from .sampling import quantise
+from .reference import Reference, reference_protocol
+from .sampling import sample_seeds
+from .sides import Sides
 
 METRICS, PROTOCOL, CLASS_FIDS = "metrics.json", "protocol.json", "class_fid.csv"
+_NUM_AGAIN = 500
+"""Samples that are made again from other latents, for `variety`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Evaluation:
         metrics: by full name; 6 significant digits, so that rounding in another order of threads does not show.
         protocol: under which they were measured.
         class_fids: by class name; empty for a GAN without labels.
-        figures: PNG files' contents, by the figure's name.
+        figures: files' contents, by the figure's name.
     """
 
     metrics: Mapping[str, float]
@@ -61,7 +63,7 @@ class Evaluation:
         shutil.rmtree(folder / figures.FOLDER, ignore_errors=True)  # of an earlier GAN, where this runs without DVC
         (folder / figures.FOLDER).mkdir()
         for name, content in self.figures.items():
-            (folder / figures.FOLDER / f"{name}.png").write_bytes(content)
+            (folder / figures.FOLDER / f"{name}.{figures.load(name).suffix}").write_bytes(content)
 
 
 def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
@@ -77,14 +79,16 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
             f"the reference has protocol {subject.reference.protocol.hash}, but dataset, extractor and settings say "
             f"{expected.hash}; run `ganpipe reference` again"
         )
-    gan, num_real = subject.gan, len(subject.real.features_ND)
-    if num_real < settings.min_real:  # of one domain; `require_images` has counted those of the split
-        raise GanpipeError(
-            f"{type(gan).__name__} is compared with {num_real} real images, and evaluate.num_neighbours "
-            f"{settings.num_neighbours} needs {settings.min_real}; raise evaluate.num_real"
-        )
+    gan = subject.gan
+    for real in (subject.real, *([subject.real_backward] if len(gan.directions) > 1 else [])):
+        # Of one domain; `require_images` has counted those of the split.
+        if (num_real := len(real.features_ND)) < settings.min_real:
+            raise GanpipeError(
+                f"{type(gan).__name__} is compared with {num_real} real images, and evaluate.num_neighbours "
+                f"{settings.num_neighbours} needs {settings.min_real}; raise evaluate.num_real"
+            )
     applying = metrics.applying(gan, gan.config, gan.data)
-    measured = _measured(subject, [metric for metric in applying if isinstance(metric, PairMetric)])
+    measured = _measured(subject, applying)
     values = {metric.full_name(extractor.name): metric.compute(measured) for metric in applying}
     class_fids = [dataclasses.replace(found, fid=rounded(found.fid)) for found in measured.class_fids]
     names = subject.dataset.manifest.classes
@@ -97,35 +101,38 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
 
 
 def _figures(subject: Subject, measured: Measured) -> dict[str, bytes]:
-    chosen = {name: figures.load(name) for name in figures.names()}
-    return {
-        name: png(figure().draw(subject, measured)) for name, figure in chosen.items() if figure.applies(subject.gan)
-    }
+    chosen = {name: figures.load(name)() for name in figures.names()}
+    return {name: figure.content(subject, measured) for name, figure in chosen.items() if figure.applies(subject.gan)}
 
 
-def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
+def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
     """Features of the samples, and the values of metrics of pairs: one part of the images is in memory at a time."""
     gan, settings = subject.gan, subject.settings
-    target, picture = gan.fields[0], next((name for name in gan.given if gan.conditions[name].is_picture), "")
-    values = {metric.name(): np.empty(len(subject.seeds)) for metric in pair_metrics}
+    pair_metrics = [metric for metric in applying if isinstance(metric, PairMetric)]
+    sides = Sides(subject, {side for metric in pair_metrics for side in metric.compared})
+    num_frames = gan.output.num_frames if gan.output.kind == "frames" else 1
+    values = {metric.name(): np.empty((len(subject.seeds), num_frames)) for metric in pair_metrics}
     label = label_given(gan, gan.config, gan.data)
     words = next((name for name in gan.given if gan.conditions[name].kind == "tokens"), None)
     numbers: dict[str, list[np.ndarray]] = {name: [] for name in (label, words) if name is not None}
 
-    fields = subject.field_reader([*gan.given, *([target] if pair_metrics else [])])
+    fields = subject.field_reader(sides.fields, sides.others)
     inputs = SampleInputs(subject.seeds, fields, len(subject.reference.features_ND))
     with progress_bar("samples and their features", len(subject.seeds), "image") as bar:
 
         def part_done(rows: slice, images: np.ndarray, found: Mapping[str, Tensor]) -> None:
-            targets = quantise(found[target]) if pair_metrics else images
+            pictures, has_counterpart_N = sides.of(rows, images, found)
             for metric in pair_metrics:
-                compared = images if not metric.of_the_given else like_targets(quantise(found[picture]), targets)
-                values[metric.name()][rows] = mean_over_frames(metric.compare_pairs, compared, targets)
+                first, second = (pictures[side] for side in metric.compared)
+                values[metric.name()][rows] = compare_frames(metric.compare_pairs, first, second)
+                if "counterparts" in metric.compared:
+                    values[metric.name()][rows][~has_counterpart_N] = np.nan
             for name, parts in numbers.items():
                 parts.append(found[name].numpy())
             bar.update(len(images))
 
-        features_MD = sample_features(gan, subject.progress, subject.extractor, inputs, settings.batch_size, part_done)
+        features_MD = _features(subject, inputs, part_done)
+    needs = frozenset().union(*(metric.needs for metric in applying))
     return Measured(
         real=subject.real,
         features_MD=features_MD,
@@ -134,5 +141,29 @@ def _measured(subject: Subject, pair_metrics: Sequence[PairMetric]) -> Measured:
         num_classes=len(subject.dataset.manifest.classes),
         tokens_ML=None if words is None else np.concatenate(numbers[words]),
         num_words=0 if words is None else gan.conditions[words].num_words,  # type: ignore[union-attr]
-        pair_values=values,
+        pair_values={name: found_MT.mean(1) for name, found_MT in values.items()},
+        frame_values={name: found_MT.mean(0) for name, found_MT in values.items()} if num_frames > 1 else {},
+        backward=_backward(subject) if "directions" in needs else None,
+        again_VD=_again(subject) if "variety" in needs else None,
     )
+
+
+def _features(subject: Subject, inputs: SampleInputs, part_done: Part | None = None) -> np.ndarray:
+    batch_size = subject.settings.batch_size
+    return sample_features(subject.gan, subject.progress, subject.extractor, inputs, batch_size, part_done)
+
+
+def _backward(subject: Subject) -> tuple[Reference, np.ndarray]:
+    """Real images of the first domain, and features of images that were translated to it."""
+    direction, real = list(subject.gan.directions)[1], subject.real_backward
+    taken, _ = subject.gan.directions[direction]
+    inputs = SampleInputs(subject.seeds, subject.field_reader([taken]), len(real.features_ND), direction)
+    return real, _features(subject, inputs)
+
+
+def _again(subject: Subject) -> np.ndarray:
+    """Features of the first samples' images from other latents."""
+    num_samples = len(subject.seeds)
+    seeds = sample_seeds(subject.settings.seed, num_samples + min(num_samples, _NUM_AGAIN))[num_samples:]
+    fields = subject.field_reader(subject.gan.given)
+    return _features(subject, SampleInputs(seeds, fields, len(subject.reference.features_ND)))

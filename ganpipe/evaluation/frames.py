@@ -25,20 +25,20 @@ def one_frame_each(images: np.ndarray, numbers_N: np.ndarray) -> np.ndarray:
     return images[np.arange(len(images)), numbers_N % images.shape[1]] if images.ndim == 5 else images
 
 
-def mean_over_frames(
+def compare_frames(
     compare_pairs: Callable[[np.ndarray, np.ndarray], np.ndarray], samples: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
-    """A metric of pairs of images for pairs of sequences, (N,): the mean over their frames.
+    """A metric of pairs of images for each frame of pairs of sequences, (N, T); T is 1 for images.
 
     Args:
         compare_pairs: images (M, C, H, W) of both kinds -> values (M,).
         samples, targets: (N, T, C, H, W), or images.
     """
     if samples.ndim == 4:
-        return compare_pairs(samples, targets)
+        return compare_pairs(samples, targets)[:, None]
     num_samples, num_frames = samples.shape[:2]
     merged = (num_samples * num_frames, *samples.shape[2:])
-    return compare_pairs(samples.reshape(merged), targets.reshape(merged)).reshape(num_samples, num_frames).mean(1)
+    return compare_pairs(samples.reshape(merged), targets.reshape(merged)).reshape(num_samples, num_frames)
 
 
 def side_by_side(images: np.ndarray) -> np.ndarray:

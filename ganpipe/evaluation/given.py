@@ -5,7 +5,7 @@ Legend: N samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,11 +14,18 @@ from torch import Tensor
 from ..data.loading.cache import Dataset
 from ..errors import GanpipeError
 from ..gans.base import Gan
-from ..gans.spec import FieldReader, Order, is_view, to_tensor
+from ..gans.spec import FieldReader, Order, Origin, is_view, to_tensor
 from .reference import Reference, choose
 
 
-def field_reader(gan: Gan, dataset: Dataset, indices_N: np.ndarray, seed: int, names: Sequence[str]) -> FieldReader:
+def field_reader(
+    gan: Gan,
+    dataset: Dataset,
+    indices_N: np.ndarray,
+    seed: int,
+    names: Sequence[str],
+    others: Mapping[str, Origin] | None = None,
+) -> FieldReader:
     """Reads fields of `gan` from the evaluation's split: row i belongs to sample i.
 
     Args:
@@ -26,6 +33,7 @@ def field_reader(gan: Gan, dataset: Dataset, indices_N: np.ndarray, seed: int, n
             follows again. The images of a view come in a random order of their own.
         seed: of the reference.
         names: of the fields that are read.
+        others: further fields, which are none of the GAN's.
     """
     origins = gan.origins(gan.config, gan.data)
 
@@ -33,7 +41,7 @@ def field_reader(gan: Gan, dataset: Dataset, indices_N: np.ndarray, seed: int, n
         chosen = choose(num_samples, num_samples, seed) if group else indices_N
         return lambda start, stop: chosen[np.arange(start, stop) % len(chosen)]
 
-    return FieldReader({name: origins[name] for name in names}, dataset, order, seed)
+    return FieldReader({**{name: origins[name] for name in names}, **(others or {})}, dataset, order, seed)
 
 
 def read_rows(reader: FieldReader, start: int, stop: int) -> dict[str, Tensor]:
@@ -41,13 +49,16 @@ def read_rows(reader: FieldReader, start: int, stop: int) -> dict[str, Tensor]:
     return reader.read(start, stop, lambda rows: to_tensor(rows, torch.device("cpu"), torch.float32))
 
 
-def reference_for(gan: Gan, reference: Reference) -> Reference:
+def reference_for(gan: Gan, reference: Reference, field: str | None = None) -> Reference:
     """The real images with which `gan`'s are compared: all, or those of the domain that it makes.
+
+    Args:
+        field: which of the GAN's fields it makes, for a GAN with several directions; by default the first.
 
     Raises:
         GanpipeError: it makes images of a field that is not the dataset's main one, or of a domain without images.
     """
-    origin = gan.origins(gan.config, gan.data)[gan.fields[0]]
+    origin = gan.origins(gan.config, gan.data)[field or gan.fields[0]]
     if origin.field != gan.data.main:
         raise GanpipeError(
             f"{type(gan).__name__} makes images of the field {origin.field!r}; they are measured against the dataset's "

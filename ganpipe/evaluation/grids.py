@@ -64,6 +64,17 @@ def blank(num_images: int, like_NCHW: np.ndarray) -> np.ndarray:
     return np.full((num_images, *like_NCHW.shape[1:]), _BACKGROUND, np.uint8)
 
 
+def gif(frames: Sequence[Image.Image], milliseconds: int) -> bytes:
+    """A film as a file's content; it begins again at its end.
+
+    Args:
+        milliseconds: how long each frame is shown, a multiple of 10.
+    """
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=list(frames[1:]), duration=milliseconds, loop=0)
+    return buffer.getvalue()
+
+
 def png(image: Image.Image) -> bytes:
     """The image as a file's content."""
     buffer = io.BytesIO()

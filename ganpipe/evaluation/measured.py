@@ -1,6 +1,6 @@
 """What is measured, and what metrics and figures are made from.
 
-Legend: N real images, M samples, D features.
+Legend: N real images, M samples, V samples that are made again, T frames, D features.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data.loading.cache import Dataset
 from ..gans.base import Gan, Progress
-from ..gans.spec import FieldReader
+from ..gans.spec import FieldReader, Origin
 from .class_fids import ClassFid, class_fids
 from .classifier import fit_and_test
 from .extractors import Extractor
@@ -53,13 +53,19 @@ class Subject:
         return reference_for(self.gan, self.reference)
 
     @cached_property
+    def real_backward(self) -> Reference:
+        """The real images that those of the second direction are compared with, for a GAN with two directions."""
+        _, made = list(self.gan.directions.values())[1]
+        return reference_for(self.gan, self.reference, made)
+
+    @cached_property
     def seeds(self) -> Sequence[int]:
         """Seeds of the samples, M of them."""
         return sample_seeds(self.settings.seed, self.settings.num_samples)
 
-    def field_reader(self, names: Sequence[str]) -> FieldReader:
-        """Reads fields of the GAN: row i belongs to sample i."""
-        return field_reader(self.gan, self.dataset, self.reference.indices_N, self.settings.seed, names)
+    def field_reader(self, names: Sequence[str], others: Mapping[str, Origin] | None = None) -> FieldReader:
+        """Reads fields of the GAN, and of `others`: row i belongs to sample i."""
+        return field_reader(self.gan, self.dataset, self.reference.indices_N, self.settings.seed, names, others)
 
     def conditions(self, samples: Sequence[int]) -> dict[str, Tensor]:
         """What the samples of these numbers are given."""
@@ -83,7 +89,11 @@ class Measured:
         settings: how metrics are computed.
         labels_M: the classes that the samples were given; None for a GAN without labels.
         num_classes: of the dataset.
-        pair_values: metric -> its value for each sample and the image that it should be, (M,).
+        pair_values: metric of pairs -> its value for each sample, (M,); not a number where a sample has no counterpart.
+        frame_values: metric of pairs -> its mean at each frame, (T,); empty where images are made.
+        backward: real images of the domain that the GAN translates from, and features of images that it made for this
+            domain; None for a GAN with one direction.
+        again_VD: features of the first samples' images from other latents; None where `variety` does not apply.
         tokens_ML: the words that the samples were given; None for a GAN without words.
         num_words: of the vocabulary.
     """
@@ -94,6 +104,9 @@ class Measured:
     labels_M: np.ndarray | None = None
     num_classes: int = 0
     pair_values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    frame_values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    backward: tuple[Reference, np.ndarray] | None = None
+    again_VD: np.ndarray | None = None
     tokens_ML: np.ndarray | None = None
     num_words: int = 0
 

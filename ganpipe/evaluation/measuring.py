@@ -19,7 +19,7 @@ from .frames import one_frame_each
 from .given import read_rows
 from .protocol import Protocol
 from .reference import Reference
-from .sampling import sample_images
+from .sampling import sample_images, translate_images
 from .settings import EvaluateSettings
 
 _SIGNIFICANT_DIGITS = 6
@@ -63,11 +63,13 @@ class SampleInputs:
         fields: reads what the GAN is given, and whatever else `part_done` of `sample_features` needs: row i belongs to
             sample i.
         num_real: of the reference. Sample i is compared with its image i; after the last, the first follows again.
+        direction: for a GAN with several directions; None for the first.
     """
 
     seeds: Sequence[int]
     fields: FieldReader
     num_real: int
+    direction: str | None = None
 
 
 def sample_features(
@@ -91,8 +93,12 @@ def sample_features(
     for start in range(0, len(seeds), size):
         rows = slice(start, min(start + size, len(seeds)))
         found = read_rows(inputs.fields, rows.start, rows.stop)
-        conditions = {name: found[name] for name in gan.given}
-        images = sample_images(gan, progress, seeds[rows], conditions, batch_size=batch_size)
+        if inputs.direction is None:
+            conditions = {name: found[name] for name in gan.given}
+            images = sample_images(gan, progress, seeds[rows], conditions, batch_size=batch_size)
+        else:
+            taken = found[gan.directions[inputs.direction][0]]
+            images = translate_images(gan, progress, seeds[rows], inputs.direction, taken, batch_size)
         numbers_N = np.arange(rows.start, rows.stop) % inputs.num_real
         features_ND[rows] = extractor.features(one_frame_each(images, numbers_N))
         if part_done is not None:

@@ -11,10 +11,11 @@ from ..fields import Fields
 from ..gans.base import Gan, GanConfig
 from ..gans.spec import DataSpec, Stored, is_view, kind_of
 
-Need = Literal["features", "pairs", "labels", "tokens", "frames"]
+Need = Literal["features", "pairs", "labels", "tokens", "frames", "directions", "counterparts", "variety"]
 """What a metric needs: features of real and of generated images (of a sequence: of one frame); for each sample the
 image or the frames that it should be; the class that a sample is given; the words that it is given; images in their
-order in time."""
+order in time; translation there and back; images of the same thing in several domains; several samples of what is given
+once."""
 
 
 def provided(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> frozenset[Need]:
@@ -31,6 +32,12 @@ def provided(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> frozens
         found.add("tokens")
     if any(spec.kind == "frames" for spec in [output, *given.values()]):
         found.add("frames")
+    if len(gan.directions) == 2:
+        found.add("directions")
+    if counterpart_labels(gan, config, data):
+        found.add("counterparts")
+    if gan.has_latents and any(spec.kind != "label" for spec in given.values()):
+        found.add("variety")
     return frozenset(found)
 
 
@@ -51,3 +58,22 @@ def label_given(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> str 
     if is_view(origins[gan.fields[0]]):
         return None
     return next((name for name in gan.given if origins[name].field == data.label), None)
+
+
+def counterpart_labels(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> tuple[str, ...]:
+    """The labels by which an image finds its counterpart in another domain: all but the one that tells domains apart.
+
+    Empty for a GAN that does not bring images from domain to domain, and where the dataset has no such labels.
+    """
+    origins = gan.origins(config, data)
+    made, pictures = origins[gan.fields[0]], [n for n in gan.given if kind_of(origins[n], data).kind == "image"]
+    if len(pictures) != 1:
+        return ()
+    given = origins[pictures[0]]
+    if is_view(made) and is_view(given):
+        domains: str | None = made.label
+    elif gan.fields[0] in pictures and label_given(gan, config, data) is not None:
+        domains = data.label
+    else:
+        return ()
+    return tuple(name for name, spec in data.fields.items() if spec.kind == "label" and name != domains)

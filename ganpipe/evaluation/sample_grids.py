@@ -77,7 +77,7 @@ def _example_grid(gan: Gan, progress: Progress, num_pictures: int, seed: int, da
     true = [quantise(rows[gan.fields[0]])] if is_paired else []
     if any(images.ndim == 5 for images in [made, *shown]):
         return _grid_of_sequences(shown, made, true)
-    alike = np.stack([_resized_like(cell, made) for cell in [*shown, made, *true]], axis=1)
+    alike = np.stack([resized_like(cell, made) for cell in [*shown, made, *true]], axis=1)
     per_row = max(1, math.isqrt(num_pictures) // num_cells)
     return grid(alike.reshape(-1, *made.shape[1:]), num_cells * per_row, wide_gap_every=num_cells)
 
@@ -90,11 +90,11 @@ def _num_frames(spec: FieldSpec) -> int:
 def _grid_of_sequences(shown: Sequence[np.ndarray], made: np.ndarray, true: Sequence[np.ndarray]) -> Image.Image:
     """For each example a row of what is given and, behind a wide gap, what is made of it; and below, if it is known, a
     row with what should be made of it."""
-    like_NCHW = _as_frames(made)[:, 0]
+    like_NCHW = as_frames(made)[:, 0]
 
     def sized(images: np.ndarray) -> np.ndarray:
-        frames = _as_frames(images)
-        merged = _resized_like(frames.reshape(-1, *frames.shape[2:]), like_NCHW)
+        frames = as_frames(images)
+        merged = resized_like(frames.reshape(-1, *frames.shape[2:]), like_NCHW)
         return merged.reshape(*frames.shape[:2], *merged.shape[1:])
 
     before = [sized(images) for images in shown]
@@ -105,12 +105,12 @@ def _grid_of_sequences(shown: Sequence[np.ndarray], made: np.ndarray, true: Sequ
     )
 
 
-def _as_frames(images: np.ndarray) -> np.ndarray:
+def as_frames(images: np.ndarray) -> np.ndarray:
     """(N, T, C, H, W); an image is a sequence of one frame."""
     return images if images.ndim == 5 else images[:, None]
 
 
-def _resized_like(images_NCHW: np.ndarray, others_NCHW: np.ndarray) -> np.ndarray:
+def resized_like(images_NCHW: np.ndarray, others_NCHW: np.ndarray) -> np.ndarray:
     """`images_NCHW` with the size and channels of `others_NCHW`: pixels are repeated or left out."""
     channels, side = others_NCHW.shape[1], others_NCHW.shape[2]
     positions = np.arange(side) * images_NCHW.shape[2] // side

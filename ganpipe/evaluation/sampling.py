@@ -78,6 +78,24 @@ def sample_images(
     return np.concatenate(parts)
 
 
+def translate_images(
+    gan: Gan, progress: Progress, seeds: Sequence[int], direction: str, images: Tensor, batch_size: int = 64
+) -> np.ndarray:
+    """What the GAN makes of images in one of its `directions`, uint8, (N, C, H, W), one seed per image.
+
+    Args:
+        images: (N, C, H, W), as bytes or in [-1, 1].
+        batch_size: see `sample_images`.
+    """
+    taken = gan.directions[direction][0]
+    parts = [np.empty((0, *gan.output.row_shape), np.uint8)]
+    for start in range(0, len(seeds), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = batch_of(gan, len(seeds[rows]), SeededDraws(seeds[rows]), {taken: images[rows]}, truncation=1.0)
+        parts.append(_sample(gan, progress, batch, seeds[start]))
+    return np.concatenate(parts)
+
+
 def interpolate(
     gan: Gan,
     progress: Progress,

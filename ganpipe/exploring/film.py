@@ -6,13 +6,13 @@ Legend: N frames, C channels, H height, W width.
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 
 import numpy as np
 from PIL import Image
 
 from ..errors import GanpipeError
+from ..evaluation.grids import gif
 from ..params import Params
 from .base import Exploration, add_seeds, add_space, require_space, seeds_in, within
 from .explored import Explored
@@ -64,7 +64,4 @@ class Film(Exploration):
 def _gif(images_NCHW: np.ndarray, milliseconds: int) -> bytes:
     factor = max(1, round(_SHOWN_SIDE / max(images_NCHW.shape[2:])))
     enlarged = images_NCHW.repeat(factor, axis=2).repeat(factor, axis=3).transpose(0, 2, 3, 1)
-    frames = [Image.fromarray(frame[:, :, 0] if frame.shape[2] == 1 else frame) for frame in enlarged]
-    buffer = io.BytesIO()
-    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
-    return buffer.getvalue()
+    return gif([Image.fromarray(frame[:, :, 0] if frame.shape[2] == 1 else frame) for frame in enlarged], milliseconds)

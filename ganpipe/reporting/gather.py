@@ -38,6 +38,8 @@ from .dvc_state import read_stages
 from .files import Reader, Rows, number
 from .mlflow_state import connect_to_existing, read_registered, read_run
 
+_PICTURES = (".png", ".gif")
+
 
 def gather(root: Path, params: Params) -> Report:
     """The report on everything that exists; what does not is listed in `missing`."""
@@ -178,8 +180,9 @@ def _bounds(condition: Condition | None) -> str:
 
 def _figures(reader: Reader) -> list[Figure]:
     found = []
-    paths = reader.files(EVALUATE / figures.FOLDER, "*.png", "evaluate")
-    for path in sorted(paths, key=lambda path: (path.name != SAMPLES_FILE, path.name)):
+    paths = reader.files(EVALUATE / figures.FOLDER, "*", "evaluate")
+    pictures = [path for path in paths if path.suffix in _PICTURES]
+    for path in sorted(pictures, key=lambda path: (path.name != SAMPLES_FILE, path.name)):
         picture = reader.picture(path, "evaluate")
         if picture is not None:
             known = figures.load(path.stem) if path.stem in figures.names() else None
@@ -192,7 +195,7 @@ def _explorations(reader: Reader) -> list[Figure]:
     found = []
     for kind in exploring.names():
         folder = exploring.FOLDER / kind
-        pictures = [path for path in sorted((reader.root / folder).glob("*")) if path.suffix in (".png", ".gif")]
+        pictures = [path for path in sorted((reader.root / folder).glob("*")) if path.suffix in _PICTURES]
         about = (reader.json(folder / exploring.ABOUT, f"explore {kind}") or {}) if pictures else {}
         for path in pictures:
             picture = reader.picture(path.relative_to(reader.root), f"explore {kind}")

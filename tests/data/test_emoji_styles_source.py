@@ -89,10 +89,15 @@ def test_only_emoji_that_both_have_as_two_classes(tarball: Path) -> None:
 
 def test_the_shards_hold_both_styles(tarball: Path, tmp_path: Path) -> None:
     manifest = write_shards(DATA, source_of(path=str(tarball)), tmp_path / "out")
-    assert list(manifest.fields) == ["image", "label"]  # no text, by which an emoji would be paired with itself
+    # No text: by its words a GAN would pair an emoji with itself.
+    assert set(manifest.fields) == {"image", "label", "emoji"}
     dataset = open_dataset(tmp_path / "out", "train")
     rows = dataset.rows(np.arange(len(dataset)))
     assert sorted(rows["label"].tolist()) == [0] * 4 + [1] * 4
+    emoji = [set(rows["emoji"][rows["label"] == style].tolist()) for style in (0, 1)]
+    assert emoji[0] == emoji[1]  # each is there in both styles
+    assert len(emoji[0]) == 4
+    assert {manifest.names["emoji"][number] for number in emoji[0]} == {"23-20E3", "1F34E", "1F34F", "1F600"}
     reds = {tuple(image[:, 5, 5]) for image in rows["image"][rows["label"] == 1]}
     assert reds == {(number * 40, 0, 0) for number in (0, 1, 2, 4)}
 

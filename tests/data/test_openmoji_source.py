@@ -262,9 +262,13 @@ def test_one_person_in_six_skin_tones() -> None:
     assert description.classes == ("none", "light", "medium-light", "medium", "medium-dark", "dark")
     assert len(items) > 1000
     by_person: dict[str, set[object]] = {}
+    numbers: dict[str, set[object]] = {}
     for item in items:
         person = re.sub(r", (medium-light|medium-dark|light|medium|dark) skin tone", "", str(item.values["text"]))
         by_person.setdefault(person, set()).add(item.values["label"])
+        numbers.setdefault(person, set()).add(item.values["emoji"])
+    assert len(items) == 6 * len({item.values["emoji"] for item in items})
+    assert all(len(found) == 1 for found in numbers.values())  # by which a person finds itself in another tone
     assert all(labels == set(range(6)) for labels in by_person.values())
     waving = {
         item.values["text"]: item.values["label"] for item in items if "waving hand sign" in str(item.values["text"])

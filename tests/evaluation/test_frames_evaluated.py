@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from evaluation_parts import PROGRESS, SIZE, digits
-from PIL import Image
-from torch import Tensor, nn
+from evaluation_parts import PROGRESS, SIZE, Unlearned, digits
+from PIL import Image, ImageSequence
+from torch import Tensor
 
 from ganpipe.data.loading.cache import Dataset
 from ganpipe.data.shards.manifest import Manifest, Shard
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.evaluate import Evaluation, evaluate
-from ganpipe.evaluation.extractors import Extractor, efficientnet_lite0
-from ganpipe.evaluation.frames import like_targets, mean_over_frames, one_frame_each, side_by_side
-from ganpipe.evaluation.measured import Subject
+from ganpipe.evaluation.extractors import Extractor
+from ganpipe.evaluation.figures import frames
+from ganpipe.evaluation.frames import compare_frames, like_targets, one_frame_each, side_by_side
+from ganpipe.evaluation.measured import Measured, Subject
 from ganpipe.evaluation.metrics.psnr import Psnr
 from ganpipe.evaluation.metrics.sharpness_difference import SharpnessDifference
 from ganpipe.evaluation.reference import Reference, compute_reference
 from ganpipe.evaluation.settings import EvaluateSettings
 from ganpipe.fields import Fields, Frames
-from ganpipe.gans.base import Batch, DataSpec, Gan, GanConfig, Phase, Player, Progress
+from ganpipe.gans.base import Batch, DataSpec, Gan, Progress
 
 NUM, PAST, FUTURE = 80, 2, 3
 SETTINGS = EvaluateSettings(
@@ -49,25 +51,13 @@ def dataset() -> Dataset:
     return Dataset(manifest, "train", arrays)
 
 
-class Forecasting(Gan):
+class Forecasting(Unlearned):
     """Moves the last frame on, as it should, or lets it stand still."""
 
-    Config = GanConfig
     fields = ("future", "past")
     given = ("past",)
     makes = "frames"
-    has_latents = False
     speed = 1
-
-    def __init__(self) -> None:
-        super().__init__(GanConfig(), DATA)
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def players(self) -> dict[str, Player]:
-        return {}
-
-    def phases(self, progress: Progress) -> list[Phase]:
-        return []
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:
         last_NCHW = conditions["past"][:, -1]
@@ -76,11 +66,6 @@ class Forecasting(Gan):
 
 class Images(Forecasting):
     makes = "image"
-
-
-@pytest.fixture(scope="module")
-def extractor() -> Extractor:
-    return efficientnet_lite0(32)
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +88,11 @@ def test_a_sequence_is_one_frame_in_feature_space_and_moments_take_turns(
 def test_exact_frames_are_at_the_best_values_and_standing_frames_at_those_of_the_given(
     computed: Reference, extractor: Extractor
 ) -> None:
-    exact = evaluated(Forecasting(), computed, extractor)
+    exact = evaluated(Forecasting(DATA), computed, extractor)
     assert exact.metrics["ssim"] == 1
     # Also behind the last real sequence, where the first follows again: 100 samples against 80.
     assert exact.metrics["feature_distance_efficientnet_lite0"] == pytest.approx(0, abs=1e-5)
-    still = Forecasting()
+    still = Forecasting(DATA)
     still.speed = 0
     found = evaluated(still, computed, extractor)
     for name in ("psnr", "ssim"):
@@ -120,8 +105,8 @@ def test_exact_frames_are_at_the_best_values_and_standing_frames_at_those_of_the
 
 
 def test_the_grid_shows_the_past_what_was_made_and_what_came(computed: Reference, extractor: Extractor) -> None:
-    found = evaluated(Forecasting(), computed, extractor)
-    assert set(found.figures) == {"samples"}
+    found = evaluated(Forecasting(DATA), computed, extractor)
+    assert set(found.figures) == {"film", "frames", "samples"}
     picture = np.asarray(Image.open(io.BytesIO(found.figures["samples"])))
     num_examples = 16 // (PAST + 2 * FUTURE)
     assert picture.shape == (2 * num_examples * 66 + 2, 5 * 66 + 2 + 8)
@@ -133,9 +118,46 @@ def test_the_grid_shows_the_past_what_was_made_and_what_came(computed: Reference
             np.testing.assert_array_equal(cell[::4, ::4], frame)
 
 
+def test_the_film_shows_what_was_made_above_what_came(
+    computed: Reference, extractor: Extractor, tmp_path: Path
+) -> None:
+    still = Forecasting(DATA)
+    still.speed = 0
+    evaluated(still, computed, extractor).save(tmp_path)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"film.gif", "frames.png", "samples.png"}
+    with Image.open(tmp_path / "figures" / "film.gif") as film:
+        moments = [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(film)]
+    assert len(moments) == PAST + FUTURE
+    true = films()[computed.indices_N[:6], :, 0]
+    for number, moment in enumerate(moments):
+        for column in range(6):
+            above, below = (moment[2 + 66 * row : 66 + 66 * row, 2 + 66 * column :][:, :64][::4, ::4] for row in (0, 1))
+            np.testing.assert_array_equal(below, true[column, number])
+            np.testing.assert_array_equal(above, true[column, min(number, PAST - 1)])
+
+
+def test_each_frame_has_its_own_value(
+    computed: Reference, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Measured] = []
+
+    def keep(self: frames.Frames, subject: Subject, measured: Measured) -> Image.Image:
+        seen.append(measured)
+        return Image.new("L", (1, 1))
+
+    monkeypatch.setattr(frames.Frames, "draw", keep)
+    still = Forecasting(DATA)
+    still.speed = 0
+    found = evaluated(still, computed, extractor)
+    values_T = seen[0].frame_values["psnr"]
+    assert values_T.mean() == pytest.approx(found.metrics["psnr"], rel=1e-5)
+    assert (np.diff(values_T) < 0).all()  # a digit that stands still is ever further from one that moves
+    np.testing.assert_array_equal(values_T, seen[0].frame_values["psnr_of_given"])
+
+
 def test_a_gan_says_whether_it_makes_images_or_frames() -> None:
     with pytest.raises(GanpipeError, match="Images makes images, and its field 'future' holds 3 frames of 16 px, 1 ch"):
-        Images()
+        Images(DATA)
 
 
 def test_images_pass_and_frames_are_brought_into_their_shape() -> None:
@@ -149,7 +171,8 @@ def test_images_pass_and_frames_are_brought_into_their_shape() -> None:
     np.testing.assert_array_equal(like_targets(frames, images), images + 1)
     compare = Psnr().compare_pairs
     both = [compare(images, images + 1), compare(images + 1, images)]
-    np.testing.assert_allclose(mean_over_frames(compare, frames, frames[:, ::-1]), np.mean(both, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(compare_frames(compare, frames, frames[:, ::-1]), np.stack(both, axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(compare_frames(compare, images, images + 1), both[0][:, None])
 
 
 def test_blur_and_noise_both_lower_sharpness() -> None:

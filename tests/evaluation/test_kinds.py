@@ -7,22 +7,22 @@ import io
 import numpy as np
 import pytest
 import torch
-from evaluation_parts import PROGRESS, SIZE, digits
+from evaluation_parts import PROGRESS, SIZE, Unlearned, digits
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganpipe.data.loading.cache import Dataset
 from ganpipe.data.shards.manifest import Manifest, Shard
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation import figures, measuring, sampling
 from ganpipe.evaluation.evaluate import Evaluation, evaluate
-from ganpipe.evaluation.extractors import Extractor, efficientnet_lite0
+from ganpipe.evaluation.extractors import Extractor
 from ganpipe.evaluation.figures import reconstructions
 from ganpipe.evaluation.measured import Subject
 from ganpipe.evaluation.reference import Reference, compute_reference
 from ganpipe.evaluation.settings import EvaluateSettings
 from ganpipe.fields import Fields, Label, Number, Picture
-from ganpipe.gans.base import Batch, DataSpec, Gan, GanConfig, Origin, Phase, Player, Progress, View
+from ganpipe.gans.base import Batch, DataSpec, Gan, GanConfig, Origin, Progress, View
 
 SETTINGS = EvaluateSettings(
     resize=32,
@@ -54,23 +54,6 @@ def dataset_of_pairs() -> Dataset:
         source="digits", description="", licence="", shards=(shard,), fields=FIELDS, main="image", names=names
     )
     return Dataset(manifest, "train", arrays)
-
-
-class Unlearned(Gan):
-    """What all GANs here have in common: weights, of which nothing depends."""
-
-    Config = GanConfig
-    has_latents = False
-
-    def __init__(self) -> None:
-        super().__init__(GanConfig(), DATA)
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def players(self) -> dict[str, Player]:
-        return {}
-
-    def phases(self, progress: Progress) -> list[Phase]:
-        return []
 
 
 class Doubling(Unlearned):
@@ -129,11 +112,6 @@ class Inverting(Unlearned):
 
 
 @pytest.fixture(scope="module")
-def extractor() -> Extractor:
-    return efficientnet_lite0(32)
-
-
-@pytest.fixture(scope="module")
 def computed(extractor: Extractor) -> Reference:
     return compute_reference(dataset_of_pairs(), extractor, SETTINGS)
 
@@ -146,12 +124,12 @@ def test_a_gan_that_is_given_an_image_is_compared_with_what_it_should_make(
     computed: Reference, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "_PART", 16)  # pairs are compared part by part
-    right = evaluated(Doubling(), computed, extractor)
+    right = evaluated(Doubling(DATA), computed, extractor)
     assert right.metrics["ssim"] == 1
     assert right.metrics["psnr"] == pytest.approx(10 * np.log10(255**2 * SIZE * SIZE), abs=1e-3)
     assert right.metrics["feature_distance_efficientnet_lite0"] == pytest.approx(0, abs=1e-5)
     assert {"samples", "nearest"} == set(right.figures)  # between two images of it there is no other
-    dark = Doubling()
+    dark = Doubling(DATA)
     dark.darker = 20 / 127.5
     found = evaluated(dark, computed, extractor)
     clipped = dataset_of_pairs().rows(computed.indices_N)["image"].astype(float)
@@ -174,7 +152,7 @@ def test_a_gan_that_is_given_an_image_is_compared_with_what_it_should_make(
 def test_a_gan_between_domains_is_compared_with_the_domain_that_it_makes(
     computed: Reference, extractor: Extractor
 ) -> None:
-    found = evaluated(BetweenDomains(), computed, extractor)
+    found = evaluated(BetweenDomains(DATA), computed, extractor)
     assert set(found.metrics) == {f"{name}_efficientnet_lite0" for name in ("fid", "kid", "precision", "recall")}
     assert found.metrics["precision_efficientnet_lite0"] < 0.5  # zeros are no ones
     assert not found.class_fids
@@ -188,11 +166,11 @@ def test_a_domain_with_too_few_images_is_said_before_samples_are_made(
     labels_N[np.flatnonzero(labels_N == 1)[3:]] = 2
     few = Reference(computed.protocol, computed.features_ND, computed.indices_N, labels_N)
     with pytest.raises(GanpipeError, match="compared with 3 real images, and evaluate.num_neighbours 3 needs 4; raise"):
-        evaluated(BetweenDomains(), few, extractor)
+        evaluated(BetweenDomains(DATA), few, extractor)
 
 
 def test_a_traversal_changes_one_code_a_row(computed: Reference, extractor: Extractor) -> None:
-    found = evaluated(WithCodes(), computed, extractor)
+    found = evaluated(WithCodes(DATA), computed, extractor)
     picture = np.asarray(Image.open(io.BytesIO(found.figures["traversal"])))
     assert picture.shape == (2 * 66 + 2, 5 * 66 + 2)
     cells = np.stack([[picture[2 + 66 * r : 66 + 66 * r, 2 + 66 * c : 66 + 66 * c] for c in range(5)] for r in (0, 1)])
@@ -212,7 +190,7 @@ def test_reconstructions_stand_beside_their_originals(
 ) -> None:
     real_function = sampling.reconstruct_images
     monkeypatch.setattr(reconstructions, "reconstruct_images", lambda *a: real_function(*a, batch_size=at_once))
-    found = evaluated(Inverting(), computed, extractor)
+    found = evaluated(Inverting(DATA), computed, extractor)
     picture = np.asarray(Image.open(io.BytesIO(found.figures["reconstructions"])))
     originals = dataset_of_pairs().rows(computed.indices_N[:6])["image"][:, 0]  # 12 cells: 6 pairs, one in a row
     assert picture.shape == (6 * 66 + 2, 2 * 66 + 2)
@@ -224,7 +202,7 @@ def test_reconstructions_stand_beside_their_originals(
 
 def test_a_figure_says_what_it_shows_and_for_whom() -> None:
     applying = {
-        gan_class.__name__: {name for name in figures.names() if figures.load(name).applies(gan_class())}
+        gan_class.__name__: {name for name in figures.names() if figures.load(name).applies(gan_class(DATA))}
         for gan_class in (Doubling, BetweenDomains, WithCodes, Inverting)
     }
     assert applying == {

@@ -21,10 +21,12 @@ from ganpipe.evaluation.classifier import LinearDiscriminant, fit_and_test
 from ganpipe.evaluation.frechet import fid
 from ganpipe.evaluation.measured import Measured
 from ganpipe.evaluation.metrics.base import PairMetric
+from ganpipe.evaluation.metrics.cycle_error import CycleError
 from ganpipe.evaluation.metrics.feature_distance import feature_distance
 from ganpipe.evaluation.metrics.kid import kid
 from ganpipe.evaluation.metrics.psnr import Psnr
 from ganpipe.evaluation.metrics.ssim import Ssim
+from ganpipe.evaluation.needs import counterpart_labels
 from ganpipe.evaluation.neighbours import nearest, share_on_manifold
 from ganpipe.evaluation.protocol import ReferenceProtocol
 from ganpipe.evaluation.reference import Reference
@@ -77,9 +79,11 @@ def of_collapse() -> tuple[Measured, Measured]:
     return measured(real, normal(300)), measured(real, 0.1 * normal(300))
 
 
-def of_pairs(name: str) -> tuple[Measured, Measured]:
+def of_pairs(name: str, good: float = 0.9) -> tuple[Measured, Measured]:
     real = normal(4)
-    return (measured(real, real, values={name: np.full(4, 0.9)}), measured(real, real, values={name: np.full(4, 0.8)}))
+    return tuple(  # type: ignore[return-value]
+        measured(real, real, values={name: np.array([value, np.nan, value, value])}) for value in (good, 0.8)
+    )
 
 
 def of_real_images() -> tuple[Measured, Measured]:
@@ -106,11 +110,30 @@ def of_real_words() -> tuple[Measured, Measured]:
     return good, dataclasses.replace(good, tokens_ML=good.tokens_ML[::-1])  # type: ignore[index]
 
 
+def of_two_directions() -> tuple[Measured, Measured]:
+    """What is made in the first direction is equally good in both cases."""
+    found = of_distributions()
+    return tuple(  # type: ignore[return-value]
+        dataclasses.replace(found[0], backward=(found[0].real, each.features_MD)) for each in found
+    )
+
+
+def of_variety() -> tuple[Measured, Measured]:
+    """The first samples again, or others."""
+    real = normal(50)
+    found = measured(real, real)
+    return dataclasses.replace(found, again_VD=normal(20)), dataclasses.replace(found, again_VD=real[:20] + 0.01)
+
+
 GOOD_AND_BAD = {
     "class_accuracy": of_classes,
     "class_accuracy_of_real": of_real_images,
+    "counterpart_psnr": lambda: of_pairs("counterpart_psnr"),
+    "counterpart_psnr_of_given": lambda: of_pairs("counterpart_psnr_of_given"),
+    "cycle_error": lambda: of_pairs("cycle_error", 0.1),
     "feature_distance": of_features,
     "fid": of_distributions,
+    "fid_backward": of_two_directions,
     "fid_intra": of_classes,
     "kid": of_distributions,
     "precision": of_distributions,
@@ -122,6 +145,7 @@ GOOD_AND_BAD = {
     "sharpness_difference": lambda: of_pairs("sharpness_difference"),
     "ssim": lambda: of_pairs("ssim"),
     "ssim_of_given": lambda: of_pairs("ssim_of_given"),
+    "variety": of_variety,
 }
 """Metric -> what a good and what a bad generator made. A new metric has its row here."""
 
@@ -203,18 +227,26 @@ DATA: dict[str, FieldSpec] = {
 OF_FEATURES = {"fid", "kid", "precision", "recall"}
 OF_LABELS = {"fid_intra", "class_accuracy", "class_accuracy_of_real"}
 OF_WORDS = {"r_precision", "r_precision_of_real"}
+OF_COUNTERPARTS = {"counterpart_psnr", "counterpart_psnr_of_given"}
 OF_PAIRS = {"feature_distance", "psnr", "psnr_of_given", "ssim", "ssim_of_given"}
+
+
+IN_TWO_DIRECTIONS = gan_of(("b", "a"), {"b": View("photo", "kind", 1), "a": View("photo", "kind", 0)})
+IN_TWO_DIRECTIONS.directions = {"a_to_b": ("a", "b"), "b_to_a": ("b", "a")}
+RELABELLING = gan_of(("photo", "kind"))
+RELABELLING.given = ("photo", "kind")
 
 
 @pytest.mark.parametrize(
     ("gan", "applying"),
     [
         (gan_of(("photo",)), OF_FEATURES),
-        (gan_of(("photo", "words")), OF_FEATURES | OF_WORDS),
+        (gan_of(("photo", "words")), OF_FEATURES | OF_WORDS | {"variety"}),
         (gan_of(("photo", "kind")), OF_FEATURES | OF_LABELS),
-        (gan_of(("photo", "sketch")), OF_FEATURES | OF_PAIRS),
-        (gan_of(("photo", "sketch", "kind")), OF_FEATURES | OF_PAIRS | OF_LABELS),
-        (gan_of(("b", "a"), {"b": View("photo", "kind", 1), "a": View("photo", "kind", 0)}), OF_FEATURES),
+        (gan_of(("photo", "sketch")), OF_FEATURES | OF_PAIRS | {"variety"}),
+        (gan_of(("photo", "sketch", "kind")), OF_FEATURES | OF_PAIRS | OF_LABELS | {"variety"}),
+        (IN_TWO_DIRECTIONS, OF_FEATURES | {"variety", "cycle_error", "fid_backward"}),
+        (RELABELLING, OF_FEATURES | OF_LABELS | {"variety"}),
         (gan_of(("photo", "class"), {"photo": Stored("photo"), "class": Stored("kind")}), OF_FEATURES | OF_LABELS),
     ],
 )
@@ -223,10 +255,26 @@ def test_a_metric_applies_by_the_fields_that_are_there(gan: type[Gan], applying:
     assert {metric.name() for metric in metrics.applying(gan, GanConfig(), data)} == applying
 
 
+@pytest.mark.parametrize("gan", [IN_TWO_DIRECTIONS, RELABELLING])
+def test_counterparts_are_there_where_a_second_label_tells_things_apart(gan: type[Gan]) -> None:
+    assert counterpart_labels(gan, GanConfig(), DataSpec(DATA, "photo")) == ()
+    data = DataSpec({**DATA, "thing": Label(num_classes=9)}, "photo")
+    assert counterpart_labels(gan, GanConfig(), data) == ("thing",)
+    assert {metric.name() for metric in metrics.applying(gan, GanConfig(), data)} > OF_COUNTERPARTS
+    for other in (gan_of(("photo", "kind")), gan_of(("photo", "sketch"))):  # nothing is brought to another domain
+        assert counterpart_labels(other, GanConfig(), data) == ()
+
+
+def test_without_latents_there_is_no_variety() -> None:
+    gan = gan_of(("photo", "sketch"))
+    gan.has_latents = False
+    assert "variety" not in {metric.name() for metric in metrics.applying(gan, GanConfig(), DataSpec(DATA, "photo"))}
+
+
 def test_ssim_needs_images_that_half_a_window_fits_into() -> None:
     small = DataSpec({**DATA, "photo": Picture(size=5, channels=3)}, "photo")
     found = {metric.name() for metric in metrics.applying(gan_of(("photo", "sketch")), GanConfig(), small)}
-    assert found == (OF_FEATURES | OF_PAIRS) - {"ssim", "ssim_of_given"}
+    assert found == (OF_FEATURES | OF_PAIRS | {"variety"}) - {"ssim", "ssim_of_given"}
 
 
 # -- pairs
@@ -287,6 +335,16 @@ def test_a_pair_metric_is_the_mean_over_the_pairs() -> None:
         if isinstance(metric, PairMetric):
             values = {name: np.array([1.0, 2.0, 6.0])}
             assert metric.compute(measured(normal(3), normal(3), values=values)) == 3
+            values = {name: np.array([1.0, np.nan, 6.0])}  # one without a counterpart
+            assert metric.compute(measured(normal(3), normal(3), values=values)) == 3.5
+            assert metric.compute(measured(normal(3), normal(3), values={name: np.full(3, np.nan)})) is None
+
+
+def test_a_cycle_error_is_the_share_of_the_whole_range() -> None:
+    black, white = np.zeros((1, 3, 4, 4), np.uint8), np.full((1, 3, 4, 4), 255, np.uint8)
+    assert CycleError().compare_pairs(black, black).tolist() == [0]
+    assert CycleError().compare_pairs(black, white).tolist() == CycleError().compare_pairs(white, black).tolist() == [1]
+    assert CycleError().compare_pairs(white - np.uint8(51), white)[0] == pytest.approx(0.2)
 
 
 def test_feature_distance_of_equal_turned_and_opposite_features() -> None:

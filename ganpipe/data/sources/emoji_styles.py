@@ -108,12 +108,17 @@ class EmojiStyles(Source):
     def describe(self) -> Description:
         self._local_tarball()
         return Description(
-            fields={"image": Pictures(), "label": Classes(("openmoji", "noto"))},
+            # No text: a GAN of words would be given the same words for both.
+            fields={"image": Pictures(), "label": Classes(("openmoji", "noto")), "emoji": Classes(self._names())},
             text="Emoji in two styles: OpenMoji's, and Google's Noto from emoji-datasource-google 16.0.0.",
             licence=f"Class openmoji: {licence()} Class noto: Apache 2.0 ({_NOTO_LICENCE}), by Google.",
             homepage="https://openmoji.org",
             num_images=2 * len(self._openmoji()),
         )
+
+    def _names(self) -> tuple[str, ...]:
+        """The names of the classes `emoji`, by which an image finds its counterpart in the other style."""
+        return tuple("-".join(f"{point:X}" for point in code_points) for code_points in sorted(self._openmoji()))
 
     def _noto(self) -> Path:
         """The tar of Noto's drawings, in this host's cache."""
@@ -151,12 +156,12 @@ class EmojiStyles(Source):
 
     def items(self) -> Sequence[Item]:
         noto = self._noto().absolute()
-        items = []
+        items, numbers = [], {path: number for number, (_, path) in enumerate(sorted(self._openmoji().items()))}
         for both in self._shared_emoji(noto):
             references = drawing_of(both.openmoji), FileRange(noto, both.start, both.stop - both.start)
             names = f"openmoji/{both.openmoji.stem}", f"noto/{Path(both.name).stem}"
             items += [
-                Item(name, {"image": reference}, {"label": label})
+                Item(name, {"image": reference}, {"label": label, "emoji": numbers[both.openmoji]})
                 for label, (name, reference) in enumerate(zip(names, references, strict=True))
             ]
         return items

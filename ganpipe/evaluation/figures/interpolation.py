@@ -14,13 +14,13 @@ from ...gans.base import Gan
 from ..grids import grid
 from ..sample_grids import classes_in_turn
 from ..sampling import interpolate, sample_seeds
-from .base import Figure
+from .base import StillFigure
 
 if TYPE_CHECKING:
     from ..measured import Measured, Subject
 
 
-class Interpolation(Figure):
+class Interpolation(StillFigure):
     """A row for each pair of successive seeds: from the latent of the first to that of the second."""
 
     title = "Interpolation"

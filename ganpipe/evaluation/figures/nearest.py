@@ -15,13 +15,13 @@ from ..given import reference_for
 from ..grids import grid
 from ..neighbours import nearest
 from ..reference import Reference, cached_reference
-from .base import Figure
+from .base import StillFigure
 
 if TYPE_CHECKING:
     from ..measured import Measured, Subject
 
 
-class Nearest(Figure):
+class Nearest(StillFigure):
     """A row per sample: the sample, a gap, and the training images nearest to it, nearest first."""
 
     title = "Nearest training images"

@@ -15,13 +15,13 @@ from ...gans.base import Gan
 from ..given import read_rows
 from ..grids import grid
 from ..sampling import quantise, reconstruct_images
-from .base import Figure
+from .base import StillFigure
 
 if TYPE_CHECKING:
     from ..measured import Measured, Subject
 
 
-class Reconstructions(Figure):
+class Reconstructions(StillFigure):
     """Pairs side by side: an image of the evaluation's split, and its reconstruction. The first images by number."""
 
     title = "Reconstructions"

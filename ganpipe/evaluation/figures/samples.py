@@ -8,13 +8,13 @@ from PIL import Image
 
 from ...gans.base import Gan
 from ..sample_grids import sample_grid
-from .base import Figure
+from .base import StillFigure
 
 if TYPE_CHECKING:
     from ..measured import Measured, Subject
 
 
-class Samples(Figure):
+class Samples(StillFigure):
     """For every GAN; it also stands on the model card."""
 
     title = "Samples"

@@ -17,13 +17,13 @@ from ...gans.base import Gan
 from ..grids import ragged_grid
 from ..sample_grids import MAX_COLUMNS
 from ..sampling import conditions_of, sample_images
-from .base import Figure
+from .base import StillFigure
 
 if TYPE_CHECKING:
     from ..measured import Measured, Subject
 
 
-class Traversal(Figure):
+class Traversal(StillFigure):
     """A row per code: a code that is a class takes each of its values (at most 32), one that is a number goes from its
     lowest to its highest value. Along a row the latent, the other codes and what else is given stay the same."""
 

@@ -52,18 +52,25 @@ class Metric(ABC):
         """Its value; None where there are too few samples for a value."""
 
 
+Side = Literal["samples", "targets", "given", "counterparts", "cycled"]
+"""What may be compared, for each sample: what the generator made; what it should have made; the image that it was
+given, resized to the sample's size (bicubic), and of given frames the last, standing still; the image of the same thing
+in the domain that it made an image of; the given image, translated there and back."""
+
+
 class PairMetric(Metric, ABC):
-    """The mean over samples of a number that compares a sample with the image that it should be, pixel by pixel."""
+    """The mean over samples of a number that compares two images, pixel by pixel."""
 
     needs = frozenset({"pairs"})
-    of_the_given: ClassVar[bool] = False
-    """Whether, in place of the sample, the image that the generator was given is compared: resized to the sample's size
-    (bicubic); of given frames the last, standing still. That is what a generator's own value compares with."""
+    compared: ClassVar[tuple[Side, Side]] = ("samples", "targets")
+    """Which two."""
 
     @abstractmethod
-    def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
+    def compare_pairs(self, first_NCHW: np.ndarray, second_NCHW: np.ndarray) -> np.ndarray:
         """A finite number for each pair of uint8 images, (N,); called for one part of the samples at a time. The number
         of a pair of sequences is the mean over their frames."""
 
-    def compute(self, measured: Measured) -> float:
-        return float(measured.pair_values[self.name()].mean())
+    def compute(self, measured: Measured) -> float | None:
+        values_M = measured.pair_values[self.name()]
+        found = values_M[~np.isnan(values_M)]  # without those that have no counterpart
+        return float(found.mean()) if len(found) else None

@@ -19,7 +19,7 @@ class PsnrOfGiven(PairMetric):
         "Peak signal-to-noise ratio, in dB, of each given image, resized (bicubic), against the image that should be "
         "made of it: what psnr compares with"
     )
-    of_the_given = True
+    compared = ("given", "targets")
 
     def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
         return Psnr().compare_pairs(samples_NCHW, targets_NCHW)

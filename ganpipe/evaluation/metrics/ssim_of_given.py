@@ -19,7 +19,7 @@ class SsimOfGiven(PairMetric):
         "Structural similarity of each given image, resized (bicubic), to the image that should be made of it: what "
         "ssim compares with"
     )
-    of_the_given = True
+    compared = ("given", "targets")
     min_side = Ssim.min_side
 
     def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:

@@ -1,0 +1,24 @@
+"""FID of what a GAN with two directions makes in its second one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..frechet import Gaussian, gaussian_distance
+from .base import Metric
+
+if TYPE_CHECKING:
+    from ..measured import Measured
+
+
+class FidBackward(Metric):
+    """As `fid`, which measures the first direction."""
+
+    better = "lower"
+    needs = frozenset({"features", "directions"})
+    tells = "FID in the second direction: images that are translated back to the first domain, against real ones of it"
+
+    def compute(self, measured: Measured) -> float:
+        assert measured.backward is not None
+        real, features_MD = measured.backward
+        return gaussian_distance(real.gaussian, Gaussian.fit(features_MD))
