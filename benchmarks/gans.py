@@ -2,6 +2,7 @@
 
     python -m benchmarks.gans                                  # all that is missing: 4 minutes a row, hours in all
     python -m benchmarks.gans dcgan lsgan --data mnist         # these rows anew
+    python -m benchmarks.gans srgan:pixels                     # the generator of srgan, without a discriminator
     python -m benchmarks.gans dcgan --data mnist --seconds 60 --out /tmp/try gans.dcgan.num_latents=32
                                                                # a trial: nothing is written to the page
 
@@ -123,6 +124,19 @@ DATA = {
 }
 
 
+ALONE: dict[str, tuple[str, ...]] = {
+    "context_encoder:pixels": ("gans.context_encoder.adversarial_weight=0",),
+    "deblurgan:pixels": ("gans.deblurgan.adversarial_weight=0", "gans.deblurgan.content_weight=0"),
+    "srgan:pixels": ("gans.srgan.pretraining=1",),
+    "video_prediction:pixels": (
+        "gans.video_prediction.adversarial_weight=0",
+        "gans.video_prediction.gradient_weight=0",
+    ),
+}
+"""Generators that learn by a distance of pixels alone, for a comparison with what a discriminator adds: settings by
+name."""
+
+
 def given_to(gan: type[Gan], config: GanConfig, spec: DataSpec) -> frozenset[str]:
     """What a GAN is given, each field by where it comes from and its kind: `stored label`, `derived image`, ..."""
     origins = gan.origins(config, spec)
@@ -131,12 +145,21 @@ def given_to(gan: type[Gan], config: GanConfig, spec: DataSpec) -> frozenset[str
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What a row is made from: a GAN, a dataset, and `gans.<name>.*` and `train.*` settings that are no defaults."""
+    """What a row is made from: a GAN or a name of `ALONE`, a dataset, and `gans.<name>.*` and `train.*` settings that
+    are no defaults."""
 
-    gan: str
+    name: str
     data: str
     seconds: float = SECONDS
-    overrides: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
+
+    @property
+    def gan(self) -> str:
+        return gan_of(self.name)
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        return (*ALONE.get(self.name, ()), *self.further)
 
     def settings(self, section: str) -> dict[str, Any]:
         """The overrides below `section`, nested."""
@@ -242,10 +265,10 @@ def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
     num_images = state.progress.images_seen
     found, picture = measured(trial, state, open_dataset(shards_folder, "train"))
     pictures.mkdir(parents=True, exist_ok=True)
-    (pictures / f"{trial.gan}-{trial.data}.png").write_bytes(picture)
+    (pictures / picture_of(trial.name, trial.data)).write_bytes(picture)
     players = state.players.values()
     return {
-        "gan": trial.gan,
+        "name": trial.name,
         "data": trial.data,
         "images": num_images,
         "seconds": round(seconds, 1),
@@ -262,13 +285,23 @@ def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
 
 def applies(name: str, data: str, root: Path) -> bool:
     """Whether this GAN is compared with others on this dataset: it can learn from it, and is given what they are."""
-    gan: type[Gan] = gans.load(name)
+    gan: type[Gan] = gans.load(gan_of(name))
     try:
         spec = data_spec_of(open_dataset(shards(data, root), "train").manifest)
         gan.check(gan.Config(), spec)
         return given_to(gan, gan.Config(), spec) in DATA[data].given
     except GanpipeError:
         return False
+
+
+def gan_of(name: str) -> str:
+    """The GAN of a row's name: `srgan` of `srgan` and of `srgan:pixels`."""
+    return name.partition(":")[0]
+
+
+def picture_of(name: str, data: str) -> str:
+    """The file with a row's samples."""
+    return f"{name.replace(':', '-')}-{data}.png"
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -286,16 +319,18 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         for r in rows:
             found = {key.removesuffix("_efficientnet_lite0"): value for key, value in r["metrics"].items()}
             parts.append(
-                f"| [`{r['gan']}`](#{r['gan']}) | {found['fid']:.1f} | {found['kid']:.3g} | {found['precision']:.2f} "
-                f"| {found['recall']:.2f} | {r['images']:,} | {r['images_per_second']:,.0f} | {r['parameters']:,} "
-                f"| {r['peak_mib']:,} MiB | {_further(found)} |"
+                f"| [`{r['name']}`](#{gan_of(r['name'])}) | {found['fid']:.1f} | {found['kid']:.3g} "
+                f"| {found['precision']:.2f} | {found['recall']:.2f} | {r['images']:,} | {r['images_per_second']:,.0f} "
+                f"| {r['parameters']:,} | {r['peak_mib']:,} MiB | {_further(found)} |"
             )
         where = rows[0]["machine"]
         parts.append(
             f"\nProtocol {rows[0]['protocol']}; {where['processor']}, {where['cores']} cores, "
             f"torch {where['versions']['torch']}; commits {', '.join(sorted({r['commit'] for r in rows}))}.\n"
         )
-        parts += [f"`{r['gan']}`: `{r['command']}`\n\n![{r['gan']}](images/gans/{r['gan']}-{data}.png)\n" for r in rows]
+        for r in rows:
+            picture = f"images/gans/{picture_of(r['name'], data)}"
+            parts.append(f"`{r['name']}`: `{r['command']}`\n\n![{r['name']}]({picture})\n")
     return "\n".join(parts)
 
 
@@ -324,10 +359,10 @@ def main() -> None:
     names = [word for word in options.words if "=" not in word]
     overrides = tuple(word for word in options.words if "=" in word)
     results = [] if options.out or not RESULTS.exists() else json.loads(RESULTS.read_text())
-    present = {(r["gan"], r["data"]) for r in results}
+    present = {(r["name"], r["data"]) for r in results}
     wanted = [
         (name, data)
-        for name in names or gans.names()
+        for name in names or [*gans.names(), *ALONE]
         for data in options.data or DATA
         if applies(name, data, options.cache) and (names or (name, data) not in present)
     ]
@@ -341,12 +376,12 @@ def main() -> None:
     elif wanted:
         trial = Trial(*wanted[0], options.seconds, overrides)
         found = row(trial, options.cache, options.out or STRIPS)
-        print(json.dumps({key: found[key] for key in ("gan", "data", "images", "seconds", "metrics")}), flush=True)
+        print(json.dumps({key: found[key] for key in ("name", "data", "images", "seconds", "metrics")}), flush=True)
         if options.out:
             with (options.out / "rows.jsonl").open("a") as file:
                 file.write(json.dumps({**found, "overrides": overrides}) + "\n")
         else:
-            write([*[r for r in results if (r["gan"], r["data"]) != wanted[0]], found])
+            write([*[r for r in results if (r["name"], r["data"]) != wanted[0]], found])
 
 
 if __name__ == "__main__":

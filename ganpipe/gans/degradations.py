@@ -32,6 +32,18 @@ class Smaller:
 
 
 @dataclass(frozen=True)
+class LowResolution:
+    """Images made smaller by `factor` and as large again as they were, both bicubic."""
+
+    factor: int
+
+    def __call__(self, images_NCHW: Tensor, draws: Draws) -> Tensor:
+        small = Smaller(self.factor)(images_NCHW, draws).float()
+        large = F.interpolate(small, scale_factor=self.factor, mode="bicubic")
+        return as_bytes_hold_them(large).to(images_NCHW.dtype)
+
+
+@dataclass(frozen=True)
 class Noisy:
     """Images with Gaussian noise of the standard deviation `noise`, as a share of the range of values."""
 

@@ -6,24 +6,35 @@ Legend: N samples, C channels, H height, W width.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ..errors import GanpipeError
-from ..fields import Picture
+from ..fields import FieldSpec, Picture
 from ..losses.reconstruction import l1
 from ..networks import dcgan, unet
-from .base import Batch, DataSpec, GanConfig, Losses, Player, Progress, linear_decay
+from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Player, Progress, Stored, linear_decay
+from .degradations import LowResolution, Moved, Noisy
 from .optimizers import Adam
 from .pair import AdversarialPair
-from .spec import require_power_of_two
+from .spec import kind_of, require_power_of_two
 
 
 class Pix2pixSettings(GanConfig):
     """Section 3.3 and the appendix."""
 
+    source: Literal["stored", "motion", "noise", "low_resolution"] = "stored"
+    """What it is given: the dataset's field `source`; or, for datasets without that field, the image itself, blurred by
+    a moving camera, with noise, or without its details."""
+    motion_length: float = Field(default=0.25, gt=0, le=1)
+    """motion: the longest path of the camera, as a share of an image's side."""
+    noise: float = Field(default=0.1, gt=0, le=1)
+    """noise: its standard deviation, as a share of the range of values."""
+    factor: Literal[2, 4, 8] = 4
+    """low_resolution: how many times smaller the image was made in between."""
     generator_width: int = Field(default=32, ge=1)
     """Feature maps of the U-Net's first block; deeper blocks have up to 8 times as many. 64 in the paper, at 256
     pixels."""
@@ -54,7 +65,7 @@ class Pix2pix(AdversarialPair):
 
     def __init__(self, config: Pix2pixSettings, data: DataSpec) -> None:
         super().__init__(config, data)
-        target, source = data.fields["target"], data.fields["source"]
+        target, source = self._pictures(config, data)
         assert isinstance(target, Picture)
         assert isinstance(source, Picture)
         self.generator = unet.UNet(
@@ -66,9 +77,27 @@ class Pix2pix(AdversarialPair):
         dcgan.initialise(self)
 
     @classmethod
+    def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:
+        assert isinstance(config, Pix2pixSettings)
+        if config.source == "stored":
+            return super().origins(config, data)
+        degraded = {
+            "motion": Moved(config.motion_length),
+            "noise": Noisy(config.noise),
+            "low_resolution": LowResolution(config.factor),
+        }[config.source]
+        return {"target": Stored(data.main), "source": Derived(data.main, degraded, data.image)}
+
+    @classmethod
+    def _pictures(cls, config: GanConfig, data: DataSpec) -> list[FieldSpec]:
+        """Target and source."""
+        origins = cls.origins(config, data)
+        return [kind_of(origins[name], data) for name in cls.fields]
+
+    @classmethod
     def check(cls, config: GanConfig, data: DataSpec) -> None:
         super().check(config, data)
-        target, source = data.fields["target"], data.fields["source"]
+        target, source = cls._pictures(config, data)
         if not isinstance(target, Picture) or not isinstance(source, Picture) or target.size != source.size:
             raise GanpipeError(f"pix2pix needs source and target of one size, got {source.text} and {target.text}")
         require_power_of_two(target.size, "pix2pix")

@@ -13,6 +13,8 @@ from ruamel.yaml import YAML
 
 from benchmarks import gans as bench_gans
 from ganpipe import gans
+from ganpipe.fields import Frames
+from ganpipe.gans.base import DataSpec, Progress
 from ganpipe.params import load_params
 
 PAGE = "gans.md"
@@ -62,11 +64,22 @@ def test_its_tables_are_those_of_the_measurements() -> None:
     shown = text.partition(bench_gans.BEGIN)[2].partition(bench_gans.END)[0]
     results = json.loads(bench_gans.RESULTS.read_text(encoding="utf-8"))
     assert shown == f"\n{bench_gans.table(results)}\n"
-    pairs = [(row["gan"], row["data"]) for row in results]
+    pairs = [(row["name"], row["data"]) for row in results]
     assert len(set(pairs)) == len(pairs) > 0
     for name, data in pairs:
-        assert name in gans.names()
-        assert (bench_gans.STRIPS / f"{name}-{data}.png").is_file()
+        assert bench_gans.gan_of(name) in gans.names()
+        assert name in (*gans.names(), *bench_gans.ALONE)
+        assert (bench_gans.STRIPS / bench_gans.picture_of(name, data)).is_file()
+
+
+@pytest.mark.parametrize("name", bench_gans.ALONE)
+def test_a_generator_alone_has_no_discriminator_to_update(name: str) -> None:
+    trial = bench_gans.Trial(name, "films" if "video" in name else "degraded")
+    frames = {part: Frames(num_frames=2, size=64, channels=1) for part in ("past", "future")}
+    data = DataSpec(frames, "future") if "video" in name else DataSpec.images(64, 3)
+    gan = gans.load(trial.gan)(trial.config(), data)
+    for seen in (0, 50, 99):
+        assert [phase.player for phase in gan.phases(Progress(seen, 100))] == ["generator"]
 
 
 def test_the_readme_counts_them() -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganpipe.gans.degradations import Moved, Noisy, Smaller, motion_kernels, motion_paths
+from ganpipe.gans.degradations import LowResolution, Moved, Noisy, Smaller, motion_kernels, motion_paths
 from ganpipe.gans.draws import SeededDraws
 from ganpipe.gans.holes import Hole, HoleKind, WithHole, hole_masks, with_hole
 
 KINDS: tuple[HoleKind, ...] = ("centre", "block", "blocks", "strokes")
-DEGRADATIONS = [Smaller(2), Smaller(4), Noisy(0.1), Moved(0.3), *(WithHole(kind) for kind in KINDS)]
+DEGRADATIONS = [Smaller(2), Smaller(4), LowResolution(4), Noisy(0.1), Moved(0.3), *(WithHole(kind) for kind in KINDS)]
 
 
 def images(num: int, size: int = 16) -> Tensor:

@@ -12,8 +12,8 @@ from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.needs import is_paired, label_given, provided
 from ganpipe.fields import Frames, Picture
 from ganpipe.gans import load
-from ganpipe.gans.base import Batch, DataSpec, Progress
-from ganpipe.gans.draws import BatchDraws
+from ganpipe.gans.base import Batch, DataSpec, Derived, Progress
+from ganpipe.gans.draws import BatchDraws, SeededDraws
 from ganpipe.losses import reconstruction
 from ganpipe.losses.soft_targets import soft_cross_entropy, soft_divergence
 from ganpipe.networks.pix2pixhd import MultiScaleCritic, scores_of
@@ -84,6 +84,24 @@ def test_pix2pixhd_says_what_it_cannot_do() -> None:
         gan.check(gan.Config(), pairs(32, 32))
     with pytest.raises(GanpipeError, match="needs a power of two"):
         gan.check(gan.Config(), pairs(48, 48))
+
+
+@pytest.mark.parametrize("source", ["motion", "noise", "low_resolution"])
+def test_pix2pix_restores_what_it_degraded_itself(source: str) -> None:
+    gan_class, data = load("pix2pix"), DataSpec.images(32, 3)
+    with pytest.raises(GanpipeError, match="Pix2pix needs the field 'target', which the dataset does not have"):
+        gan_class.check(gan_class.Config(), data)
+    config = gan_class.Config.model_validate({"source": source, "generator_width": 4, "discriminator_width": 4})
+    gan = gan_class(config, data)
+    assert {"pairs", "features"} == provided(gan, config, data)
+    origin = gan.origins(config, data)["source"]
+    assert isinstance(origin, Derived)
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    degraded = origin.compute(images, SeededDraws(range(3)))
+    assert degraded.shape == images.shape
+    assert not torch.allclose(degraded, images, atol=0.05)
+    batch = Batch(3, SeededDraws(range(3)), {"source": degraded})
+    assert gan.sample(batch, Progress(0, 1)).shape == images.shape
 
 
 def test_prosr_and_video_prediction_say_how_large_images_must_be() -> None:
