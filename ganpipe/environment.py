@@ -39,6 +39,10 @@ where whoever reaches them can run code. Without the second, `ray start` asks fo
 exist, and clients do not send it. Both have to be set in the head and in every process that connects to it.
 """
 
+SHARED_HOST = {"RAY_worker_niceness": "0"}
+"""Ray gives its workers the niceness 15: any ordinary process then takes nearly all of a core that both want. With 0
+they share it. It is read where Ray starts on a host."""
+
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
 """As `no_proxy` has them. Prefect's client (httpx) takes no network and fails at an address in brackets."""
 
@@ -189,9 +193,9 @@ def loopback_past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def defaults(environment: Mapping[str, str]) -> dict[str, str]:
-    """What `environment` still lacks: no telemetry, loopback past proxies, Ray on loopback unless a cluster elsewhere
-    is named, and a name and a home for a user who has none."""
-    wanted = dict(NO_TELEMETRY)
+    """What `environment` still lacks: no telemetry, Ray's workers with ordinary priority, loopback past proxies, Ray on
+    loopback unless a cluster elsewhere is named, and a name and a home for a user who has none."""
+    wanted = NO_TELEMETRY | SHARED_HOST
     if is_loopback(environment.get("RAY_ADDRESS", "127.0.0.1")):
         wanted |= LOOPBACK_RAY
     wanted = {name: value for name, value in wanted.items() if name not in environment}

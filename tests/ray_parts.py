@@ -21,8 +21,6 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     patch = pytest.MonkeyPatch()
     patch.delenv("RAY_ADDRESS", raising=False)
-    # Workers yield to all others by default: beside the tests of another process they would hardly run.
-    patch.setenv("RAY_worker_niceness", "0")
     # Workers inherit it, and import the tests' own classes.
     folders = [HERE, HERE / "cluster", HERE / "faults"]
     patch.setenv("PYTHONPATH", os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")]))

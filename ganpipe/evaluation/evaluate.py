@@ -17,9 +17,10 @@ from ..data.parallel import progress as progress_bar
 from ..errors import GanpipeError
 from . import figures, metrics
 from .class_fids import ClassFid
+from .colours import colour_shares
 from .frames import compare_frames
 from .measured import Measured, Subject
-from .measuring import Part, SampleInputs, protocol_of, rounded, sample_features
+from .measuring import PART, Part, SampleInputs, protocol_of, rounded, sample_features
 from .metrics.base import Metric, PairMetric
 from .needs import label_given
 from .protocol import Protocol
@@ -115,6 +116,8 @@ def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
     label = label_given(gan, gan.config, gan.data)
     words = next((name for name in gan.given if gan.conditions[name].kind == "tokens"), None)
     numbers: dict[str, list[np.ndarray]] = {name: [] for name in (label, words) if name is not None}
+    has_colours = label is not None and gan.output.kind == "image" and gan.output.channels == 3
+    colours: list[np.ndarray] = []
 
     fields = subject.field_reader(sides.fields, sides.others)
     inputs = SampleInputs(subject.seeds, fields, len(subject.reference.features_ND))
@@ -129,6 +132,8 @@ def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
                     values[metric.name()][rows][~has_counterpart_N] = np.nan
             for name, parts in numbers.items():
                 parts.append(found[name].numpy())
+            if has_colours:
+                colours.append(colour_shares(images))
             bar.update(len(images))
 
         features_MD = _features(subject, inputs, part_done)
@@ -139,6 +144,7 @@ def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
         settings=settings,
         labels_M=None if label is None else np.concatenate(numbers[label]),
         num_classes=len(subject.dataset.manifest.classes),
+        colours=(_real_colours(subject), np.concatenate(colours)) if has_colours else None,
         tokens_ML=None if words is None else np.concatenate(numbers[words]),
         num_words=0 if words is None else gan.conditions[words].num_words,  # type: ignore[union-attr]
         pair_values={name: found_MT.mean(1) for name, found_MT in values.items()},
@@ -146,6 +152,12 @@ def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
         backward=_backward(subject) if "directions" in needs else None,
         again_VD=_again(subject) if "variety" in needs else None,
     )
+
+
+def _real_colours(subject: Subject) -> np.ndarray:
+    main, indices_N = subject.gan.data.main, subject.real.indices_N
+    parts = [indices_N[start : start + PART] for start in range(0, len(indices_N), PART)]
+    return np.concatenate([colour_shares(subject.dataset.rows(part, [main])[main]) for part in parts])
 
 
 def _features(subject: Subject, inputs: SampleInputs, part_done: Part | None = None) -> np.ndarray:

@@ -18,6 +18,7 @@ from ..gans.base import Gan, Progress
 from ..gans.spec import FieldReader, Origin
 from .class_fids import ClassFid, class_fids
 from .classifier import fit_and_test
+from .colours import with_colours
 from .extractors import Extractor
 from .given import field_reader, read_rows, reference_for
 from .reference import Reference
@@ -89,6 +90,7 @@ class Measured:
         settings: how metrics are computed.
         labels_M: the classes that the samples were given; None for a GAN without labels.
         num_classes: of the dataset.
+        colours: of the real images, and of the samples (`colour_shares`); None for grey ones and without labels.
         pair_values: metric of pairs -> its value for each sample, (M,); not a number where a sample has no counterpart.
         frame_values: metric of pairs -> its mean at each frame, (T,); empty where images are made.
         backward: real images of the domain that the GAN translates from, and features of images that it made for this
@@ -103,6 +105,7 @@ class Measured:
     settings: EvaluateSettings
     labels_M: np.ndarray | None = None
     num_classes: int = 0
+    colours: tuple[np.ndarray, np.ndarray] | None = None
     pair_values: Mapping[str, np.ndarray] = field(default_factory=dict)
     frame_values: Mapping[str, np.ndarray] = field(default_factory=dict)
     backward: tuple[Reference, np.ndarray] | None = None
@@ -131,5 +134,8 @@ class Measured:
         without labels."""
         if self.labels_M is None or self.real.labels_N is None:
             return None
-        classifier, on_real = fit_and_test(self.real.features_ND, self.real.labels_N)
-        return classifier.accuracy(self.features_MD, self.labels_M), on_real
+        real, samples = self.real.features_ND, self.features_MD
+        if self.colours is not None:
+            real, samples = with_colours((real, samples), self.colours)
+        classifier, on_real = fit_and_test(real, self.real.labels_N)
+        return classifier.accuracy(samples, self.labels_M), on_real

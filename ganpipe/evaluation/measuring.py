@@ -23,7 +23,7 @@ from .sampling import sample_images, translate_images
 from .settings import EvaluateSettings
 
 _SIGNIFICANT_DIGITS = 6
-_PART = 512
+PART = 512
 
 Part = Callable[[slice, np.ndarray, dict[str, Tensor]], object]
 """(rows, images (N, C, H, W) or frames (N, T, C, H, W), the fields that were read for them); called for one part of the
@@ -89,7 +89,7 @@ def sample_features(
     """
     seeds = inputs.seeds
     features_ND = np.empty((len(seeds), extractor.num_features), np.float32)
-    size = max(batch_size, _PART)  # enough for every thread of the extractor
+    size = max(batch_size, PART)  # enough for every thread of the extractor
     for start in range(0, len(seeds), size):
         rows = slice(start, min(start + size, len(seeds)))
         found = read_rows(inputs.fields, rows.start, rows.stop)

@@ -16,7 +16,7 @@ from ..errors import GanpipeError
 from ..evaluation.grids import grid, png
 from ..evaluation.sampling import sampling
 from ..params import Params
-from .base import MOST_STEPS, Exploration, add_seeds, seeds_in, within
+from .base import MOST_STEPS, Exploration, add_seeds, require_styles, seeds_in, within
 from .explored import BATCH, Explored
 from .latents import Latents, has_styles
 
@@ -33,6 +33,7 @@ class Directions(Exploration):
         super().__init__(options, params)
         self.seeds, self.num_samples = seeds_in("--seeds", options.seeds), options.num
         self.num_components, self.num_steps, self.reach = options.components, options.steps, options.reach
+        self.layers = None if options.layers is None else _layers_in(options.layers)
         within("--steps", self.num_steps, 2, MOST_STEPS)
         within("--components", self.num_components, 1, 64)
         within("--num", self.num_samples, self.num_components + 1, _MOST_SAMPLES)
@@ -47,10 +48,26 @@ class Directions(Exploration):
             "--reach", type=float, default=2.0, help="how far to both sides, in standard deviations; default: 2"
         )
         parser.add_argument("--num", type=int, default=1000, help="samples that they are found in; default: 1000")
+        parser.add_argument(
+            "--layers",
+            metavar="FIRST-LAST",
+            help="for a style-based GAN: move the styles of these layers only, such as 0-1 (coarse) or 4-7 (fine)",
+        )
+
+    def require(self, explored: Explored) -> None:
+        super().require(explored)
+        if self.layers is not None:
+            require_styles(explored, "--layers")
+            if self.layers[1] >= (num_layers := explored.styles([self.seeds[0]]).shape[1]):
+                raise GanpipeError(
+                    f"--layers: got {self.layers[0]}-{self.layers[1]}; {explored.text} has layers 0 to {num_layers - 1}"
+                )
 
     def run(self, explored: Explored) -> dict[str, bytes]:
         space = explored.best_space
         directions_QK, shares_Q = directions_of(explored, self.num_samples, self.num_components)
+        if self.layers is not None:
+            directions_QK = in_layers(directions_QK, explored.styles([self.seeds[0]]).shape[1], *self.layers)
         steps_P1 = torch.linspace(-self.reach, self.reach, self.num_steps)[:, None]
         starts = [explored.latents([seed], space) for seed in self.seeds]
         rows = []
@@ -64,6 +81,28 @@ class Directions(Exploration):
             "directions.png": png(grid(np.concatenate(rows), columns, wide_gap_every=self.num_steps)),
             "directions.csv": ("component,share_of_variance\n" + "".join(lines)).encode(),
         }
+
+
+def _layers_in(text: str) -> tuple[int, int]:
+    """First and last layer from a text such as `0-3` or `2`."""
+    parts = text.split("-")
+    if len(parts) <= 2 and all(part.isascii() and part.isdecimal() and len(part) < 4 for part in parts):
+        first, last = int(parts[0]), int(parts[-1])
+        if first <= last:
+            return first, last
+    raise GanpipeError(f"--layers: got {text[:100]!r}; expected a first and a last layer, such as 0-3")
+
+
+def in_layers(directions_QK: Tensor, num_layers: int, first: int, last: int) -> Tensor:
+    """Directions in w that move the styles of some layers alone (section 2.3).
+
+    Args:
+        directions_QK: with K = L D, a style's numbers for each of `num_layers` layers.
+        first, last: of the layers that move, both included.
+    """
+    is_moved_L = torch.zeros(num_layers)
+    is_moved_L[first : last + 1] = 1
+    return directions_QK * is_moved_L.repeat_interleave(directions_QK.shape[1] // num_layers)
 
 
 def directions_of(explored: Explored, num_samples: int, num_components: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Deep multi-scale video prediction beyond mean square error (Mathieu 2015, arXiv 1511.05440).
 
-Legend: N samples, P frames of the past, T frames of the future, C channels, H height, W width, Z latent size.
+Legend: N samples, P frames from which the next is made, U frames that are made in a row, T frames of the future,
+C channels, H height, W width, Z latent size.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ from .spec import MIN_SIZE, require_power_of_two
 class VideoPredictionSettings(GanConfig):
     """Section 3; the optimisers are Adam's in place of gradient descent."""
 
+    num_past: int = Field(default=4, ge=1)
+    """P, frames from which the next is made; all that are given, if these are fewer."""
+    num_unrolled: int = Field(default=2, ge=1)
+    """U, frames that are made in a row in training, each from those before; 1 in the paper. With more of them the
+    network learns to go on from its own frames."""
     num_latents: int = Field(default=4, ge=1)
-    """Z, numbers that are drawn for each sample: what the past leaves open. The paper has none."""
+    """Z, numbers that are drawn for each frame: what the past leaves open. The paper has none."""
     generator_width: int = Field(default=16, ge=1)
     """Feature maps of the generator's outer layers; its inner layers have twice as many. 128 in the paper."""
     discriminator_width: int = Field(default=16, ge=1)
     """Feature maps of the discriminators' first layer."""
     num_scales: int = Field(default=3, ge=1, le=4)
-    """Sizes at which the future is made; 4 in the paper."""
+    """Sizes at which a frame is made; 4 in the paper."""
     squared_weight: float = Field(default=1.0, ge=0)
     """lambda_lp, the weight of the mean squared error."""
     gradient_weight: float = Field(default=1.0, ge=0)
@@ -47,14 +53,16 @@ class VideoPredictionSettings(GanConfig):
 
 
 class VideoPrediction(AdversarialPair):
-    """All frames of the future at once, coarse ones first; discriminators see past and future together at each scale.
+    """The next frame of the last ones, coarse first, and the one after from that; discriminators see frames in a row at
+    each scale.
 
-    Departs from the paper, which predicts one frame, and then the next from it.
+    It learns from frames in a row at random moments, past and future alike, and goes through the whole future only when
+    it samples.
     """
 
     Config = VideoPredictionSettings
     config: VideoPredictionSettings
-    augmentations = ()  # past and future would have to move together
+    augmentations = ()  # all frames would have to move together
     fields = ("future", "past")
     given = ("past",)
     makes = "frames"
@@ -62,19 +70,23 @@ class VideoPrediction(AdversarialPair):
 
     def __init__(self, config: VideoPredictionSettings, data: DataSpec) -> None:
         super().__init__(config, data)
-        past, future = (self._num_maps(data, name) for name in ("past", "future"))
+        self.num_past = min(config.num_past, self._frames(data, "past").num_frames)
+        self.num_future = self._frames(data, "future").num_frames
+        self.num_unrolled = min(config.num_unrolled, self.num_future)
+        channels = data.channels
         self.generator = MultiScalePredictor(
-            past, future, config.num_latents, config.generator_width, config.num_scales
+            self.num_past * channels, channels, config.num_latents, config.generator_width, config.num_scales
         )
+        num_maps = (self.num_past + self.num_unrolled) * channels
         self.discriminator = MultiScaleDiscriminator(
-            past + future, data.image_size, config.discriminator_width, config.num_scales
+            num_maps, data.image_size, config.discriminator_width, config.num_scales
         )
 
     @staticmethod
-    def _num_maps(data: DataSpec, name: str) -> int:
+    def _frames(data: DataSpec, name: str) -> Frames:
         spec = data.fields[name]
         assert isinstance(spec, Frames)
-        return spec.num_frames * spec.channels
+        return spec
 
     @classmethod
     def check(cls, config: GanConfig, data: DataSpec) -> None:
@@ -95,12 +107,42 @@ class VideoPrediction(AdversarialPair):
             super().phases(progress) if self.config.adversarial_weight else [Phase("generator", self.generator_losses)]
         )
 
+    def _continued(self, past: Sequence[Tensor], num_frames: int, batch: Batch) -> list[list[Tensor]]:
+        """For each of the next frames its scales, from the coarsest to the whole size (N, C, H, W).
+
+        Args:
+            past: frames (N, C, H, W), P of them.
+        """
+        noise_NUZ = batch.latent(num_frames * self.config.num_latents).unflatten(1, (num_frames, -1))
+        frames, found = list(past), []
+        for number in range(num_frames):
+            found.append(self.generator(torch.cat(frames[-self.num_past :], dim=1), noise_NUZ[:, number]))
+            frames.append(found[-1][-1].clamp(-1, 1))
+        return found
+
+    def generate(self, batch: Batch) -> Tensor:
+        past = [batch["past"].select(1, number) for number in range(-self.num_past, 0)]
+        return torch.stack([scales[-1] for scales in self._continued(past, self.num_future, batch)], dim=1).clamp(-1, 1)
+
+    def _moments(self, batch: Batch) -> Tensor:
+        """Frames in a row from a random moment of each sample on, (N, P + U, C, H, W)."""
+
+        def chosen() -> Tensor:
+            frames = torch.cat([batch["past"], batch["future"]], dim=1)
+            num = self.num_past + self.num_unrolled
+            first_N = batch.draws.integers(frames.shape[1] - num + 1).to(frames.device, non_blocking=True)
+            index = first_N[:, None] + torch.arange(num, device=frames.device)
+            return frames.take_along_dim(index[:, :, None, None, None], dim=1)
+
+        return batch.once("moments", chosen)
+
     def _predicted(self, batch: Batch) -> list[Tensor]:
-        """The future at each scale, from the coarsest to the whole size, as feature maps (N, T C, h, h)."""
+        """The last U frames of these moments as they are made, at each scale, (N, U C, h, h)."""
         names = [f"scale {number}" for number in range(self.config.num_scales)]
         if names[0] not in batch.kept:
-            scales = self.generator(batch["past"].flatten(1, 2), batch.latent(self.config.num_latents))
-            batch.kept.update(zip(names, scales, strict=True))
+            past = self._moments(batch)[:, : self.num_past].unbind(1)
+            frames = self._continued(past, self.num_unrolled, batch)
+            batch.kept.update(zip(names, (torch.cat(scale, dim=1) for scale in zip(*frames, strict=True)), strict=True))
         return [batch.kept[name] for name in names]
 
     def _scaled(self, frames_NTCHW: Tensor) -> list[Tensor]:
@@ -108,18 +150,20 @@ class VideoPrediction(AdversarialPair):
         maps_NDHW = frames_NTCHW.flatten(1, 2)
         return [scaled(maps_NDHW, number) for number in reversed(range(self.config.num_scales))]
 
-    def generate(self, batch: Batch) -> Tensor:
-        return self._predicted(batch)[-1].clamp(-1, 1).unflatten(1, (-1, self.data.channels))
-
-    def _logits(self, future: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Of past and future together, (N, number of scales)."""
-        past = self._scaled(batch["past"])
-        both = [torch.cat([before, after.to(before.dtype)], dim=1) for before, after in zip(past, future, strict=True)]
+    def _logits(self, following: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Of real frames and those that follow, (N, number of scales)."""
+        past = self._scaled(self._moments(batch)[:, : self.num_past])
+        both = [
+            torch.cat([before, after.to(before.dtype)], dim=1) for before, after in zip(past, following, strict=True)
+        ]
         logits_NS: Tensor = self.discriminator(both)
         return logits_NS
 
+    def _following(self, batch: Batch) -> list[Tensor]:
+        return self._scaled(self._moments(batch)[:, self.num_past :])
+
     def discriminator_losses(self, batch: Batch, progress: Progress) -> Losses:
-        real = self._logits(self._scaled(batch["future"]), batch)
+        real = self._logits(self._following(batch), batch)
         fake = self._logits([frames.detach() for frames in self._predicted(batch)], batch)
         batch.observe("score_real", self.logged_score(real))
         batch.observe("score_fake", self.logged_score(fake))
@@ -128,7 +172,7 @@ class VideoPrediction(AdversarialPair):
     def generator_losses(self, batch: Batch, progress: Progress) -> Losses:
         """Equation 7, with the mean over scales of each comparison."""
         made = self._predicted(batch)
-        pairs = list(zip(made, self._scaled(batch["future"]), strict=True))
+        pairs = list(zip(made, self._following(batch), strict=True))
         losses = {"squared": self.config.squared_weight * torch.stack([squared(*pair) for pair in pairs]).mean()}
         if weight := self.config.gradient_weight:
             losses["gradient"] = weight * torch.stack([gradient_difference(*pair) for pair in pairs]).mean()

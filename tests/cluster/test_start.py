@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
@@ -10,6 +11,13 @@ from watching import watching
 
 from ganpipe.training.settings import ClusterSettings
 from ganpipe.training.worker import train
+
+
+def test_workers_have_the_priority_of_ordinary_processes(ray_head: str) -> None:
+    """By default Ray's yield to every process beside them, and a training then hardly moves."""
+    import ray
+
+    assert ray.get(ray.remote(lambda: os.getpriority(os.PRIO_PROCESS, 0)).remote()) == 0
 
 
 def test_the_controller_has_no_torch_and_nobody_serves_datasets(ray_head: str, shards: Path, tmp_path: Path) -> None:

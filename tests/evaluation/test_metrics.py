@@ -18,6 +18,7 @@ from ganpipe.errors import GanpipeError
 from ganpipe.evaluation import metrics, neighbours
 from ganpipe.evaluation.class_fids import class_fids
 from ganpipe.evaluation.classifier import LinearDiscriminant, fit_and_test
+from ganpipe.evaluation.colours import colour_shares
 from ganpipe.evaluation.frechet import fid
 from ganpipe.evaluation.measured import Measured
 from ganpipe.evaluation.metrics.base import PairMetric
@@ -369,6 +370,38 @@ def test_a_classifier_is_right_on_classes_that_lie_apart() -> None:
     classifier, on_real = fit_and_test(features, labels)
     assert on_real == 1
     assert classifier.accuracy(*two_classes(100, distance=40)) == 1
+
+
+def test_colours_tell_classes_that_features_do_not() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 300)
+    colours = np.array([[250, 220, 180], [190, 150, 100], [100, 70, 50]], np.uint8)
+    images = np.zeros((300, 3, 8, 8), np.uint8)
+    images[:, :, 3:5, 3:5] = colours[labels][:, :, None, None]
+    images[:, :, 3:5, 3:5] += random.integers(0, 5, (300, 3, 2, 2), dtype=np.uint8)  # four pixels of 64
+    shares = colour_shares(images)
+    np.testing.assert_allclose(np.square(shares).sum(1), 1, rtol=1e-5)
+    features, samples = normal(300), normal(300)
+    blind = measured(features, samples, labels, labels)
+    assert blind.class_accuracies is not None
+    assert max(blind.class_accuracies) < 0.6
+    seeing = dataclasses.replace(blind, colours=(shares, shares))
+    assert seeing.class_accuracies == (1, 1)
+    swapped = dataclasses.replace(blind, colours=(shares, colour_shares(images[:, :, ::-1] // 2)))
+    assert swapped.class_accuracies is not None
+    assert swapped.class_accuracies[0] < 0.6
+
+
+def test_a_colour_has_its_cell() -> None:
+    images = np.zeros((2, 3, 2, 2), np.uint8)
+    images[1, 0] = 255  # red
+    images[1, :, 0, 0] = (255, 255, 43)  # yellow, and the first blue that is not the darkest
+    shares = colour_shares(images)
+    assert np.flatnonzero(shares[0]).tolist() == [0]
+    assert {int(cell): float(shares[1, cell]) for cell in np.flatnonzero(shares[1])} == {
+        5 * 36: pytest.approx(math.sqrt(0.75)),
+        5 * 36 + 5 * 6 + 1: pytest.approx(0.5),
+    }
 
 
 def test_a_classifier_of_shuffled_labels_is_at_chance() -> None:

@@ -19,7 +19,7 @@ from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.grids import png
 from ganpipe.evaluation.sampling import sample_images
 from ganpipe.exploring.arithmetic import Term, sum_of_means, terms_in
-from ganpipe.exploring.directions import directions_of, principal_directions
+from ganpipe.exploring.directions import directions_of, in_layers, principal_directions
 from ganpipe.exploring.explored import Explored
 from ganpipe.exploring.projection import Distance, project
 from ganpipe.exploring.swap import layer_of, mixed_weights, weights_of
@@ -246,6 +246,22 @@ def test_directions_move_a_seed_to_both_sides(subjects: dict[str, Explored], sty
     torch.testing.assert_close(variance, w_ND.var(0).sum(), rtol=1e-5, atol=0)
 
 
+def test_directions_may_move_some_layers_alone(stylist: Explored) -> None:
+    directions, _ = directions_of(stylist, 64, 2)
+    num_layers, size = stylist.styles([0]).shape[1:]
+    found = in_layers(directions, num_layers, 1, 1).reshape(-1, num_layers, size)
+    assert torch.equal(found[:, 1], directions.reshape(-1, num_layers, size)[:, 1])
+    assert not found[:, torch.arange(num_layers) != 1].any()
+    options = ["--num", "64", "--components", "1", "--seeds", "3", "--steps", "3"]
+    files = [
+        made("directions", stylist, *options, *more)
+        for more in ([], ["--layers", "0"], ["--layers", f"0-{num_layers - 1}"])
+    ]
+    assert files[0]["directions.png"] == files[2]["directions.png"] != files[1]["directions.png"]
+    for pictures in files:
+        assert near(cell(pictures["directions.png"], 0, 1), image(stylist, 3))
+
+
 # --- projection
 
 
@@ -341,6 +357,8 @@ def test_another_family_is_refused(subjects: dict[str, Explored], dcgan: Explore
         ("truncation", ["--lowest", "0"], "--lowest: got 0"),
         ("directions", ["--components", "0"], "--components: got 0"),
         ("directions", ["--num", "3"], "--num: got 3; expected 7 to"),
+        ("directions", ["--layers", "3-1"], "--layers: got '3-1'; expected a first and a last layer, such as 0-3"),
+        ("directions", ["--layers", "0-1"], "--layers: the GAN 'dcgan' of dcgan has no styles"),
         ("arithmetic", ["--expression", "1,2 - x"], "--expression: got 'x'; expected seeds"),
         ("arithmetic", ["--expression", " + ".join("123456789")], "--expression: got 9 terms; expected 8"),
         ("arithmetic", ["--expression", "class:three"], "manifest"),

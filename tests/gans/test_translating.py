@@ -150,14 +150,42 @@ def test_ages_are_steps_in_their_order() -> None:
 
 
 def test_the_future_is_corrected_from_scale_to_scale() -> None:
-    network = MultiScalePredictor(num_past=2, num_future=3, num_noise=1, width=4, num_scales=3)
-    found = network(torch.randn(2, 2, 16, 16), torch.randn(2, 1))
+    network = MultiScalePredictor(num_past=6, channels=3, num_noise=1, width=4, num_scales=3)
+    past = torch.randn(2, 6, 16, 16)
+    found = network(past, torch.randn(2, 1))
     assert [frames.shape for frames in found] == [(2, 3, 4, 4), (2, 3, 8, 8), (2, 3, 16, 16)]
-    for scale in network.scales[1:]:  # a network that adds nothing leaves the coarse frames as they are
-        torch.nn.init.zeros_(scale[-1].weight)  # type: ignore[index, arg-type]
-        torch.nn.init.zeros_(scale[-1].bias)  # type: ignore[index, arg-type]
-    found = network(torch.randn(2, 2, 16, 16), torch.randn(2, 1))
+    # At the beginning nothing is corrected: each scale is the coarse image of the last frame.
+    assert torch.allclose(found[0], F.avg_pool2d(past[:, 3:], 4), atol=1e-6)
     assert torch.allclose(found[2], found[0].repeat_interleave(4, 2).repeat_interleave(4, 3))
+
+
+def test_the_future_is_made_frame_by_frame_of_the_last_frames() -> None:
+    gan = make_loop("video_prediction", num_past=1).state.gan
+    seen: list[torch.Tensor] = []
+    true_forward = gan.generator.forward  # type: ignore[union-attr]
+
+    def noted(past: torch.Tensor, noise: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(past)
+        scales: list[torch.Tensor] = true_forward(past, noise)  # type: ignore[operator]
+        return [frames + 0.1 for frames in scales]
+
+    gan.generator.forward = noted  # type: ignore[union-attr, assignment]
+    past = (torch.rand(3, 2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5).double()
+    batch = Batch(3, SeededDraws(range(3)), {"past": past}, dtype=torch.float64)
+    made = gan.sample(batch, Progress(1, 1))
+    assert made.shape == past.shape
+    assert torch.equal(seen[0], past[:, 1])  # the last of the two that are given
+    assert torch.equal(seen[1], made[:, 0])
+
+
+def test_frames_in_a_row_begin_anywhere_from_the_past_to_the_future() -> None:
+    gan = make_loop("video_prediction", num_past=1, num_unrolled=2).state.gan
+    numbers = torch.arange(4.0).reshape(1, 4, 1, 1, 1).expand(50, -1, 1, 16, 16)
+    batch = Batch(50, BatchDraws(0, 50, 0, 50), {"past": numbers[:, :2], "future": numbers[:, 2:]})
+    found = gan._moments(batch)[:, :, 0, 0, 0]  # type: ignore[operator]
+    assert torch.equal(found[:, 1:], found[:, :-1] + 1)
+    assert set(found[:, 0].tolist()) == {0, 1}
+    assert gan._moments(batch)[:, :, 0, 0, 0].equal(found)  # type: ignore[operator]
 
 
 def test_without_its_adversary_a_network_learns_alone() -> None:

@@ -127,8 +127,6 @@ def environment_of(root: Path) -> dict[str, str]:
         "GANPIPE_CACHE": str(cache),
         "DVC_NO_ANALYTICS": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
-        # Ray's workers yield to all others by default: beside the tests of another process they would hardly run.
-        "RAY_worker_niceness": "0",
     } | {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in
          (("NAME", "A person"), ("EMAIL", "person@example.org"))}  # fmt: skip
     return environment

@@ -208,6 +208,8 @@ def test_defaults_leave_the_callers_choices_and_a_remote_cluster_alone():
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in remote
     assert "DO_NOT_TRACK" not in remote
     assert remote["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert remote["RAY_worker_niceness"] == "0"
+    assert "RAY_worker_niceness" not in environment.defaults({"RAY_worker_niceness": "15"})
 
 
 def test_loopback_is_added_to_what_a_user_has_in_no_proxy():

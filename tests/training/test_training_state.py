@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -384,6 +386,23 @@ def test_a_batch_beyond_what_was_asked_for_is_said(capsys: pytest.CaptureFixture
     loop = make_loop("gan", settings={"num_images": 10, "log_every": 64})
     loop.run([Log(0, Recorder(), "gan", seconds_between_lines=0)])
     assert capsys.readouterr().out.startswith("gan: 16 images, 10 asked for (100%), ")
+
+
+def test_the_time_left_is_calm_where_the_speed_jumps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of 64 images that take 0.1 and 1.5 seconds in turns, as beside a process that comes and goes."""
+    log = Log(0, None, "gan", seconds_between_lines=0)
+    state, now = make_loop("gan", settings={"num_images": 64_000, "log_every": 64}).state, time.perf_counter()
+    for number in range(1, 400):
+        now += (0.1, 1.5)[number % 2]
+        monkeypatch.setattr(time, "perf_counter", lambda at=now: at)
+        before, state.progress = state.progress, Progress(64 * number, 64_000, number)
+        log(state, before, {})
+    left = [60 * int(found[0]) + int(found[1]) for found in re.findall(r"(\d+):(\d\d) left", capsys.readouterr().out)]
+    expected = [0.8 * (1000 - number) for number in range(1, 400)]  # 0.8 seconds per window on average
+    for found, wanted in list(zip(left, expected, strict=True))[100:]:
+        assert found == pytest.approx(wanted, rel=0.1)
 
 
 def test_reports_may_be_spared_by_time() -> None:

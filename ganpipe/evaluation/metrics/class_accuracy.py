@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 class ClassAccuracy(Metric):
-    """The accuracy of `classifier.LinearDiscriminant`, fitted to features of real images. `class_accuracy_of_real` says
-    how far to trust it: the same classifier's accuracy on real images that it has not seen."""
+    """The accuracy of `classifier.LinearDiscriminant`, fitted to features of real images, and of RGB images to their
+    colours, too. `class_accuracy_of_real` says how far to trust it: the same classifier's accuracy on real images that
+    it has not seen."""
 
     better = "higher"
     needs = frozenset({"features", "labels"})
