@@ -36,7 +36,7 @@ FLAGS = (
 )  # fmt: skip
 
 
-KEYS = {"Tab": 9, "ArrowLeft": 37, "ArrowRight": 39}
+KEYS = {"Tab": 9, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 
 
 def find_browser() -> str | None:

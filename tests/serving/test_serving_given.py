@@ -540,6 +540,37 @@ def test_a_brush_makes_the_hole(page: Page, mender: Served, tmp_path: Path) -> N
     page.screenshot(tmp_path / "hole.png")
 
 
+def test_the_keyboard_paints_the_hole(page: Page, mender: Served, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture((200, 0, 0), (60, 40)))
+    page.goto(f"{mender.url}/?seed=1")
+    choose(page, tmp_path / "red.png")
+    page.wait_for("!document.querySelector('#canvas').hidden")
+    page.evaluate("document.querySelector('#canvas').focus()")
+    context = "document.querySelector('#canvas').getContext('2d')"
+    side = page.evaluate("document.querySelector('#canvas').width")
+
+    def opacity(x: float, y: float) -> int:
+        return int(page.evaluate(f"{context}.getImageData({x * side}, {y * side}, 1, 1).data[3]"))
+
+    page.key("ArrowUp")  # the brush comes, and is not lowered yet
+    assert page.evaluate("document.querySelector('#brush').hidden") is False
+    assert opacity(0.5, 0.5) == opacity(0.5, 0.47) == 255
+    page.key(" ")
+    for _ in range(6):
+        page.key("ArrowRight")
+    assert opacity(0.5, 0.47) == opacity(0.65, 0.47) == 0
+    assert opacity(0.85, 0.47) == 255
+    assert page.evaluate("document.querySelector('#made').hidden") is True  # the stroke has not ended
+    page.screenshot(tmp_path / "keyboard.png")
+    page.key(" ")
+    assert max(shown(page, "#made")) < 150
+    for _ in range(40):
+        page.key("ArrowDown")  # not beyond the border
+    assert page.evaluate("brush.y") == side
+    page.evaluate("document.activeElement.blur()")
+    assert page.evaluate("document.querySelector('#brush').hidden") is True
+
+
 def test_a_picture_with_a_hole_needs_no_brush(page: Page, mender: Served, tmp_path: Path) -> None:
     (tmp_path / "hole.png").write_bytes(with_hole((8, 8, 24, 24)))
     page.goto(f"{mender.url}/?seed=1")

@@ -151,10 +151,12 @@ function forget() {
 
 let original = null; // what "Start again" goes back to: a picture, or nothing for a drawing
 let stroke = null;
+let brush = null; // where the keyboard's brush is, and whether it paints
 
 function hideCanvas() {
   if (!byId("canvas")) return;
   byId("canvas").hidden = true;
+  showBrush(null);
   byId("again").hidden = true;
   if (byId("middle")) byId("middle").hidden = true;
 }
@@ -198,7 +200,11 @@ function canvasChanged() {
 function paint(event) {
   const place = byId("canvas");
   const box = place.getBoundingClientRect();
-  const [x, y] = [(event.clientX - box.left) * place.width / box.width, (event.clientY - box.top) * place.height / box.height];
+  paintTo((event.clientX - box.left) * place.width / box.width, (event.clientY - box.top) * place.height / box.height);
+}
+
+function paintTo(x, y) {
+  const place = byId("canvas");
   const context = place.getContext("2d");
   context.globalCompositeOperation = place.dataset.hole ? "destination-out" : "source-over";
   context.lineWidth = place.width / (place.dataset.hole ? 10 : 48);
@@ -217,15 +223,49 @@ document.addEventListener("pointerdown", (event) => {
   paint(event);
 });
 
-document.addEventListener("pointermove", (event) => { if (stroke) paint(event); });
+document.addEventListener("pointermove", (event) => { if (stroke && !brush?.isDown) paint(event); });
 
 for (const kind of ["pointerup", "pointercancel"]) {
   document.addEventListener(kind, () => {
-    if (!stroke) return;
+    if (!stroke || brush?.isDown) return;
     stroke = null;
     canvasChanged();
   });
 }
+
+// With the keyboard: arrow keys move a brush, space lowers it and lifts it again.
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+function showBrush(next) {
+  const [place, mark] = [byId("canvas"), byId("brush")];
+  brush = next;
+  mark.hidden = !brush;
+  if (!brush) return;
+  mark.style.left = `${place.offsetLeft + brush.x / place.width * place.offsetWidth}px`;
+  mark.style.top = `${place.offsetTop + brush.y / place.height * place.offsetHeight}px`;
+  mark.classList.toggle("down", brush.isDown);
+}
+
+document.addEventListener("keydown", (event) => {
+  const place = event.target;
+  if (place.id !== "canvas" || !(event.key === " " || event.key in ARROWS)) return;
+  event.preventDefault(); // they would scroll the page
+  const { x, y, isDown } = brush ?? { x: place.width / 2, y: place.height / 2, isDown: false };
+  const [right, down] = ARROWS[event.key] ?? [0, 0];
+  const within = (value) => Math.min(place.width, Math.max(0, value));
+  const next = { x: within(x + right * place.width / 32), y: within(y + down * place.width / 32), isDown };
+  if (event.key === " ") next.isDown = !isDown;
+  if (next.isDown) paintTo(next.x, next.y);
+  else if (isDown) { stroke = null; canvasChanged(); }
+  showBrush(next);
+});
+
+document.addEventListener("focusout", ({ target }) => {
+  if (target.id !== "canvas") return;
+  if (brush?.isDown) { stroke = null; canvasChanged(); }
+  showBrush(null);
+});
 
 function press(button) {
   const place = byId("canvas");
