@@ -95,7 +95,13 @@ def _one(*kinds: str) -> tuple[frozenset[str], ...]:
 DATA = {
     "mnist": Data({"source": "mnist", "image_size": 32, "channels": 1}),
     "openmoji": Data({"source": "openmoji", **_COLOUR}, evaluate=_FEW),
-    "words": Data({"source": "openmoji", **_LARGE}, {}, _one("stored tokens"), _FEWER, {"batch_size": 32}),
+    "words": Data(
+        {"source": "openmoji", **_COLOUR},
+        {},
+        _one("stored tokens"),
+        _FEWER,
+        {"batch_size": 32, "augment": {"kind": "diffaugment"}},
+    ),
     "sketches": Data(
         {"source": "openmoji", **_LARGE}, {"fields": "sketch"}, _one("stored image"), _FEWER, _SMALL_BATCHES
     ),
@@ -193,10 +199,18 @@ class Trial:
         values = {"train.gan": self.gan, "train.num_images": num_images, "tune.num_trials": 0}
         values |= {f"data.{key}": value for key, value in data.settings.items() if self.data != "mnist"}
         values |= {f"sources.{data.settings['source']}.{key}": value for key, value in data.source.items()}
-        values |= {f"train.{key}": value for key, value in data.train.items()}
+        values |= _flat("train", data.train)
         values |= {f"evaluate.{key}": value for key, value in data.evaluate.items()}
         words = [f"{key}={_as_word(value)}" for key, value in values.items()] + list(self.overrides)
         return " ".join(["dvc exp run", *[f"-S {word}" for word in words]])
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(f"{prefix}.{key}", value) if isinstance(value, dict) else {f"{prefix}.{key}": value}
+    return found
 
 
 def _as_word(value: Any) -> str:
