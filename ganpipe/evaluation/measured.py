@@ -90,7 +90,6 @@ class Measured:
         settings: how metrics are computed.
         labels_M: the classes that the samples were given; None for a GAN without labels.
         num_classes: of the dataset.
-        colours: of the real images, and of the samples (`colour_shares`); None for grey ones and without labels.
         pair_values: metric of pairs -> its value for each sample, (M,); not a number where a sample has no counterpart.
         frame_values: metric of pairs -> its mean at each frame, (T,); empty where images are made.
         backward: real images of the domain that the GAN translates from, and features of images that it made for this
@@ -98,6 +97,7 @@ class Measured:
         again_VD: features of the first samples' images from other latents; None where `variety` does not apply.
         tokens_ML: the words that the samples were given; None for a GAN without words.
         num_words: of the vocabulary.
+        colours: of the real images, and of the samples (`colour_shares`); None for grey ones and without labels.
     """
 
     real: Reference
@@ -105,13 +105,13 @@ class Measured:
     settings: EvaluateSettings
     labels_M: np.ndarray | None = None
     num_classes: int = 0
-    colours: tuple[np.ndarray, np.ndarray] | None = None
     pair_values: Mapping[str, np.ndarray] = field(default_factory=dict)
     frame_values: Mapping[str, np.ndarray] = field(default_factory=dict)
     backward: tuple[Reference, np.ndarray] | None = None
     again_VD: np.ndarray | None = None
     tokens_ML: np.ndarray | None = None
     num_words: int = 0
+    colours: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def class_fids(self) -> list[ClassFid]:

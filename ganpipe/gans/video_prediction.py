@@ -114,15 +114,16 @@ class VideoPrediction(AdversarialPair):
         Args:
             past: frames (N, C, H, W), P of them.
         """
-        noise_NUZ = batch.latent(num_frames * self.config.num_latents).unflatten(1, (num_frames, -1))
         frames, found = list(past), []
-        for number in range(num_frames):
-            found.append(self.generator(torch.cat(frames[-self.num_past :], dim=1), noise_NUZ[:, number]))
+        for _ in range(num_frames):
+            last = torch.cat(frames[-self.num_past :], dim=1)
+            found.append(self.generator(last, batch.latent(self.config.num_latents)))
             frames.append(found[-1][-1].clamp(-1, 1))
         return found
 
     def generate(self, batch: Batch) -> Tensor:
-        past = [batch["past"].select(1, number) for number in range(-self.num_past, 0)]
+        numbers = torch.arange(batch["past"].shape[1], device=batch["past"].device)[-self.num_past :]
+        past = [batch["past"].index_select(1, number).flatten(1, 2) for number in numbers]
         return torch.stack([scales[-1] for scales in self._continued(past, self.num_future, batch)], dim=1).clamp(-1, 1)
 
     def _moments(self, batch: Batch) -> Tensor:

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from . import dcgan
 from .words import WordEncoder
 
+_NEARLY = 0.9
+"""What becomes of white and black where the second stage begins, so that a gradient remains."""
+
 
 class Conditioning(nn.Module):
     """Conditioning augmentation (section 3.2): token numbers (N, L) -> mean and log variance of what the generator is
@@ -85,5 +88,5 @@ class SecondGenerator(nn.Module):
         conditions_NKhh = conditions_NK[:, :, None, None].expand(-1, -1, *maps_NChh.shape[2:])
         correction_NCHW = self.decode(torch.cat([maps_NChh, conditions_NKhh.to(maps_NChh.dtype)], dim=1))
         large_NCHW = small_NChh.repeat_interleave(4, 2).repeat_interleave(4, 3)
-        images_NCHW: Tensor = (large_NCHW + correction_NCHW).clamp(-1, 1)
+        images_NCHW: Tensor = torch.tanh(torch.atanh(_NEARLY * large_NCHW) + correction_NCHW)
         return images_NCHW

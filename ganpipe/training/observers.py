@@ -82,7 +82,7 @@ class Log:
         self._rank, self._tracker, self._name, self._pause = rank, tracker, name, seconds_between_lines
         self._window_start = self._last_line = time.perf_counter()
         self._window_images = 0
-        self._seconds_per_image: float | None = None
+        self._smoothed_speed: float | None = None
 
     def __call__(self, state: TrainingState, before: Progress, metrics: dict[str, Tensor]) -> None:
         now = state.progress
@@ -93,7 +93,7 @@ class Log:
         losses = state.curves.end_window(now)
         seconds = time.perf_counter() - self._window_start
         speed = self._window_images / seconds
-        self._smooth(seconds)
+        self._smooth(speed, seconds)
         self._window_images, self._window_start = 0, time.perf_counter()
         if self._rank != 0:
             return
@@ -103,14 +103,13 @@ class Log:
             self._last_line = time.perf_counter()
             print(self._line(now, losses, speed), flush=True)
 
-    def _smooth(self, seconds: float) -> None:
-        """Average the time per image over the last windows: where the host is shared, a single window says little."""
-        latest = seconds / self._window_images
-        before = latest if self._seconds_per_image is None else self._seconds_per_image
-        self._seconds_per_image = before + (1 - math.exp(-seconds / _SMOOTHED_OVER)) * (latest - before)
+    def _smooth(self, speed: float, seconds: float) -> None:
+        """Average the speed over the last windows: where the host is shared, a single window says little."""
+        before = speed if self._smoothed_speed is None else self._smoothed_speed
+        self._smoothed_speed = before + (1 - math.exp(-seconds / _SMOOTHED_OVER)) * (speed - before)
 
     def _line(self, now: Progress, losses: dict[str, float], speed: float) -> str:
-        left = int(max(0, now.num_images - now.images_seen) * (self._seconds_per_image or 0))
+        left = int(max(0, now.num_images - now.images_seen) / (self._smoothed_speed or speed))
         so_far = f"{now.images_seen:,} of {now.num_images:,} images"
         if now.images_seen > now.num_images:  # batches are whole
             so_far = f"{now.images_seen:,} images, {now.num_images:,} asked for"

@@ -398,7 +398,7 @@ def test_the_time_left_is_calm_where_the_speed_jumps(
         now += (0.1, 1.5)[number % 2]
         monkeypatch.setattr(time, "perf_counter", lambda at=now: at)
         before, state.progress = state.progress, Progress(64 * number, 64_000, number)
-        log(state, before, {})
+        log(state, before, {"loss": torch.tensor(1.0)})
     left = [60 * int(found[0]) + int(found[1]) for found in re.findall(r"(\d+):(\d\d) left", capsys.readouterr().out)]
     expected = [0.8 * (1000 - number) for number in range(1, 400)]  # 0.8 seconds per window on average
     for found, wanted in list(zip(left, expected, strict=True))[100:]:
