@@ -52,8 +52,8 @@ class WordDiscriminator(nn.Module):
     """Images (N, C, H, W) and embedded words (N, D) -> logits (N,): the words join the feature maps of 4 x 4 pixels of
     DCGAN's discriminator.
 
-    Departs from the paper, where a batch norm follows: it takes away what is the same at all places, which in a batch of
-    one image is all that the words add. On emoji, R-precision after 100 seconds was 3.8 % without it and 2.1 % with it.
+    Departs from the paper, where a batch norm follows: it takes away what is the same at all places, which in a batch
+    of one image is all that the words add. On emoji, R-precision after 100 seconds was 3.8 % without it, 2.1 % with it.
     """
 
     def __init__(self, num_words: int, num_units: int, image_size: int, channels: int, width: int) -> None:
