@@ -29,10 +29,10 @@ class DualganSettings(UnpairedSettings):
     """Feature maps of both critics' first layer; 64 in the paper."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Chance that a unit of a generator's inner blocks is left out: the paper's only noise, in sampling, too."""
-    reconstruction_weight: float = Field(default=100.0, ge=0)
+    reconstruction_weight: float = Field(default=20.0, ge=0)
     """lambda_U and lambda_V, the weight of the L1 distance of an image and its translation there and back; 100 to 1000
-    in the paper."""
-    clip: float = Field(default=0.05, gt=0)
+    in the paper, with which a training of minutes hardly changes an image."""
+    clip: float = Field(default=0.1, gt=0)
     """c: after each update the critics' weights are put into [-c, c]; 0.01 to 0.1 in the paper."""
     num_critic_updates: int = Field(default=2, ge=1)
     """n_critic: critic updates per update of the generators, each on a fresh batch; 2 to 4 in the paper."""
