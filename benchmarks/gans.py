@@ -36,6 +36,7 @@ from ganpipe.data.settings import DataSettings
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.evaluate import Evaluation, evaluate
 from ganpipe.evaluation.extractors import efficientnet_lite0
+from ganpipe.evaluation.figures.film import Film, film
 from ganpipe.evaluation.grids import grid, png
 from ganpipe.evaluation.measured import Subject
 from ganpipe.evaluation.reference import cached_reference
@@ -261,8 +262,9 @@ def train_for(trial: Trial, folder: Path, shards_folder: Path) -> tuple[Training
     return state, taken
 
 
-def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> tuple[Evaluation, bytes]:
-    """The generator's metrics under the default protocol, and a picture of its first samples; a column per class."""
+def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> tuple[Evaluation, dict[str, bytes]]:
+    """The generator's metrics under the default protocol, and its first samples, by suffix: a picture with a column per
+    class; of frames also a film."""
     settings = parse(EvaluateSettings, DATA[trial.data].evaluate, prefix="evaluate")
     extractor = efficientnet_lite0(settings.resize or 224)
     reference = cached_reference(dataset, extractor, settings)
@@ -274,7 +276,9 @@ def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> tuple[Eval
         else:
             images = sample_images(gan, state.progress, sample_seeds(0, _NUM_SHOWN), classes)
             shown = grid(images, num_columns(gan) or _NUM_COLUMNS)
-        return evaluate(subject, with_figures=False), png(shown)
+        found = evaluate(subject, with_figures=False)
+        films = {"gif": film(subject)} if Film.applies(gan) else {}
+        return found, {"png": png(shown), **films}
 
 
 def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
@@ -283,9 +287,10 @@ def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=root) as folder:
         state, seconds = train_for(trial, Path(folder), shards_folder)
     num_images = state.progress.images_seen
-    found, picture = measured(trial, state, open_dataset(shards_folder, "train"))
+    found, shown = measured(trial, state, open_dataset(shards_folder, "train"))
     pictures.mkdir(parents=True, exist_ok=True)
-    (pictures / picture_of(trial.name, trial.data)).write_bytes(picture)
+    for suffix, content in shown.items():
+        (pictures / picture_of(trial.name, trial.data, suffix)).write_bytes(content)
     players = state.players.values()
     return {
         "name": trial.name,
@@ -295,6 +300,7 @@ def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
         "images_per_second": round(num_images / seconds, 1),
         "parameters": sum(parameter.numel() for player in players for parameter in player.parameters()),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "pictures": sorted(shown),
         "metrics": dict(found.metrics),
         "protocol": found.protocol.hash,
         "command": trial.command(state.progress.num_images),
@@ -319,9 +325,9 @@ def gan_of(name: str) -> str:
     return name.partition(":")[0]
 
 
-def picture_of(name: str, data: str) -> str:
+def picture_of(name: str, data: str, suffix: str = "png") -> str:
     """The file with a row's samples."""
-    return f"{name.replace(':', '-')}-{data}.png"
+    return f"{name.replace(':', '-')}-{data}.{suffix}"
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -349,8 +355,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             f"torch {where['versions']['torch']}; commits {', '.join(sorted({r['commit'] for r in rows}))}.\n"
         )
         for r in rows:
-            picture = f"images/gans/{picture_of(r['name'], data)}"
-            parts.append(f"`{r['name']}`: `{r['command']}`\n\n![{r['name']}]({picture})\n")
+            files = [picture_of(r["name"], data, suffix) for suffix in reversed(r.get("pictures", ["png"]))]
+            shown = " ".join(f"![{r['name']}](images/gans/{file})" for file in files)
+            parts.append(f"`{r['name']}`: `{r['command']}`\n\n{shown}\n")
     return "\n".join(parts)
 
 

@@ -37,14 +37,19 @@ class Film(Figure):
         return gan.output.kind == "frames"
 
     def content(self, subject: Subject, measured: Measured) -> bytes:
-        gan, num_examples = subject.gan, min(_MAX_EXAMPLES, len(subject.seeds))
-        target = gan.fields[0]
-        names = [*gan.given, *([target] if is_paired(gan, gan.config, gan.data) else [])]
-        rows = read_rows(subject.field_reader(names), 0, num_examples)
-        made = subject.images(range(num_examples))
-        ends = [made, *([quantise(rows[target])] if target in rows else [])]
-        pictures = [as_frames(quantise(rows[name])) for name in gan.given if gan.conditions[name].is_picture]
-        before = [frames[:, number] for frames in pictures for number in range(frames.shape[1])]
-        moments = [[resized_like(images, made[:, 0])] * len(ends) for images in before]
-        moments += [[end[:, number] for end in ends] for number in range(made.shape[1])]
-        return gif([grid(np.concatenate(moment), num_examples) for moment in moments], _MILLISECONDS)
+        return film(subject)
+
+
+def film(subject: Subject) -> bytes:
+    """The film of the first samples, as a GIF file's content."""
+    gan, num_examples = subject.gan, min(_MAX_EXAMPLES, len(subject.seeds))
+    target = gan.fields[0]
+    names = [*gan.given, *([target] if is_paired(gan, gan.config, gan.data) else [])]
+    rows = read_rows(subject.field_reader(names), 0, num_examples)
+    made = subject.images(range(num_examples))
+    ends = [made, *([quantise(rows[target])] if target in rows else [])]
+    pictures = [as_frames(quantise(rows[name])) for name in gan.given if gan.conditions[name].is_picture]
+    before = [frames[:, number] for frames in pictures for number in range(frames.shape[1])]
+    moments = [[resized_like(images, made[:, 0])] * len(ends) for images in before]
+    moments += [[end[:, number] for end in ends] for number in range(made.shape[1])]
+    return gif([grid(np.concatenate(moment), num_examples) for moment in moments], _MILLISECONDS)
