@@ -35,13 +35,14 @@ class StarganSettings(GanConfig):
     paper: a training of minutes then begins at images that are whole."""
     critic_width: int = Field(default=32, ge=1)
     """Feature maps of the critic's first layer; 64 in the paper."""
-    class_weight: float = Field(default=1.0, ge=0)
-    """lambda_cls, the weight of the classification of domains."""
+    class_weight: float = Field(default=3.0, ge=0)
+    """lambda_cls, the weight of the classification of domains; 1 in the paper, with which the critic of a training of
+    minutes hardly learns to tell them."""
     cycle_weight: float = Field(default=10.0, ge=0)
     """lambda_rec, the weight of the L1 distance between an image and its translation there and back."""
     penalty_weight: float = Field(default=10.0, ge=0)
     """lambda_gp, the weight of the critic's gradient penalty."""
-    num_critic_updates: int = Field(default=3, ge=1)
+    num_critic_updates: int = Field(default=1, ge=1)
     """Critic updates per update of the generator, each on a fresh batch; 5 in the paper."""
     decay_from: float = Field(default=0.5, ge=0, le=1)
     """Share of the training after which learning rates fall linearly, to zero at its end."""
