@@ -6,6 +6,7 @@ Legend: N samples, C channels, H height, W width.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from ..losses.reconstruction import l1
 from ..networks import dcgan, unet
 from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Player, Progress, Stored, linear_decay
 from .degradations import LowResolution, Moved, Noisy
+from .draws import Draws
 from .optimizers import Adam
 from .pair import AdversarialPair
 from .spec import kind_of, require_power_of_two
@@ -81,12 +83,12 @@ class Pix2pix(AdversarialPair):
         assert isinstance(config, Pix2pixSettings)
         if config.source == "stored":
             return super().origins(config, data)
-        degraded = {
+        degraded: dict[str, Callable[[Tensor, Draws], Tensor]] = {
             "motion": Moved(config.motion_length),
             "noise": Noisy(config.noise),
             "low_resolution": LowResolution(config.factor),
-        }[config.source]
-        return {"target": Stored(data.main), "source": Derived(data.main, degraded, data.image)}
+        }
+        return {"target": Stored(data.main), "source": Derived(data.main, degraded[config.source], data.image)}
 
     @classmethod
     def _pictures(cls, config: GanConfig, data: DataSpec) -> list[FieldSpec]:
