@@ -22,7 +22,7 @@ from .frames import compare_frames
 from .measured import Measured, Subject
 from .measuring import PART, Part, SampleInputs, protocol_of, rounded, sample_features
 from .metrics.base import Metric, PairMetric
-from .needs import label_given
+from .needs import label_given, translates_back
 from .protocol import Protocol
 from .reference import Reference, reference_protocol
 from .sampling import sample_seeds
@@ -81,7 +81,7 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
             f"{expected.hash}; run `ganpipe reference` again"
         )
     gan = subject.gan
-    for real in (subject.real, *([subject.real_backward] if len(gan.directions) > 1 else [])):
+    for real in (subject.real, *([subject.real_backward] if translates_back(gan) else [])):
         # Of one domain; `require_images` has counted those of the split.
         if (num_real := len(real.features_ND)) < settings.min_real:
             raise GanpipeError(

@@ -32,7 +32,7 @@ def provided(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> frozens
         found.add("tokens")
     if any(spec.kind == "frames" for spec in [output, *given.values()]):
         found.add("frames")
-    if len(gan.directions) == 2:
+    if translates_back(gan):
         found.add("directions")
     if counterpart_labels(gan, config, data):
         found.add("counterparts")
@@ -58,6 +58,11 @@ def label_given(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> str 
     if is_view(origins[gan.fields[0]]):
         return None
     return next((name for name in gan.given if origins[name].field == data.label), None)
+
+
+def translates_back(gan: type[Gan] | Gan) -> bool:
+    """Whether it works in two directions. A GAN whose code came from an older package may know no directions."""
+    return len(getattr(gan, "directions", ())) == 2
 
 
 def counterpart_labels(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def test_it_says_what_the_issue_asks_for() -> None:
         "| classes | 10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |",
         "CGAN: conditional generative adversarial nets (Mirza & Osindero 2014, arXiv 1411.1784)",
         "120,000 images were seen in 1,875 steps. Samples come from a moving average (EMA)",
-        "| gans.cgan.adam_generator.lr | 0.0004 |",
+        "| gans.cgan.adam_generator.lr | 0.0005 |",
         "| train.batch_size | 64 |",
         "| train.max_gradient_norm | none |",
         "| fid_x | 44.1087 | lower | Fréchet distance between features of generated and of real images |",
