@@ -260,7 +260,7 @@ CASES: dict[str, Case] = {
         },
         large_worded_blobs,
         DataSpec({"image": Picture(size=32, channels=1), "text": _WORDS}),
-        num_batches=420,
+        num_batches=500,
     ),
     "video_prediction": Case(
         {"generator_width": 8, "discriminator_width": 4, "num_scales": 2},
