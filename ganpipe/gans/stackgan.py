@@ -45,8 +45,9 @@ class StackganSettings(GanConfig):
     """The optimiser of the first stage's generator."""
     adam_first_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
     """The optimiser of the first stage's discriminator."""
-    adam_second_generator: Adam = Adam(lr=1e-3, beta1=0.5, beta2=0.999)
-    """The optimiser of the second stage's generator."""
+    adam_second_generator: Adam = Adam(lr=5e-4, beta1=0.5, beta2=0.999)
+    """The optimiser of the second stage's generator, which begins with images that are there: twice the rate makes it
+    unstable."""
     adam_second_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
     """The optimiser of the second stage's discriminator."""
 

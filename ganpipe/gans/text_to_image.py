@@ -48,7 +48,7 @@ class TextToImage(AdversarialPair):
         assert isinstance(words, Tokens)
         sizes = words.num_words, config.embedding_width
         self.generator = WordGenerator(*sizes, config.num_latents, size, channels, config.generator_width)
-        self.discriminator = WordDiscriminator(*sizes, size, channels, config.discriminator_width)
+        self.discriminator = WordDiscriminator(*sizes, size, channels, config.discriminator_width, has_norm=False)
         dcgan.initialise(self)
 
     @classmethod

@@ -52,11 +52,14 @@ class WordDiscriminator(nn.Module):
     """Images (N, C, H, W) and embedded words (N, D) -> logits (N,): the words join the feature maps of 4 x 4 pixels of
     DCGAN's discriminator.
 
-    Departs from the paper, where a batch norm follows: it takes away what is the same at all places, which in a batch
-    of one image is all that the words add. On emoji, R-precision after 100 seconds was 3.8 % without it, 2.1 % with it.
+    In the paper a batch norm follows. It takes away what is the same at all places, which in a batch of one image is
+    all that the words add. On emoji, R-precision of Reed's GAN after 100 seconds: 3.8 % without it, 2.1 % with it;
+    StackGAN's second stage became unstable without it.
     """
 
-    def __init__(self, num_words: int, num_units: int, image_size: int, channels: int, width: int) -> None:
+    def __init__(
+        self, num_words: int, num_units: int, image_size: int, channels: int, width: int, has_norm: bool = True
+    ) -> None:
         super().__init__()
         *layers, _, logit, _ = dcgan.discriminator(image_size, channels, width)
         assert isinstance(logit, nn.Linear)
@@ -64,7 +67,8 @@ class WordDiscriminator(nn.Module):
         self.encoder = WordEncoder(num_words, num_units)
         self.maps = nn.Sequential(*layers)
         joint = [
-            nn.Conv2d(maps + num_units, maps, 1),
+            nn.Conv2d(maps + num_units, maps, 1, bias=not has_norm),
+            *([nn.BatchNorm2d(maps)] if has_norm else []),
             nn.LeakyReLU(0.2),
             nn.Flatten(),
         ]
