@@ -68,14 +68,7 @@ def sample_images(
         GanpipeError: something is given that the GAN does not take, not one row per seed, or out of range; or something
             is missing that cannot be drawn.
     """
-    conditions = conditions_of(gan, seeds, given or {})
-    parts = [np.empty((0, *gan.output.row_shape), np.uint8)]
-    for start in range(0, len(seeds), batch_size):
-        rows = slice(start, start + batch_size)
-        chosen = {name: values[rows] for name, values in conditions.items()}
-        batch = batch_of(gan, len(seeds[rows]), SeededDraws(seeds[rows]), chosen, truncation)
-        parts.append(_sample(gan, progress, batch, seeds[start]))
-    return np.concatenate(parts)
+    return _in_batches(gan, progress, seeds, conditions_of(gan, seeds, given or {}), truncation, batch_size)
 
 
 def translate_images(
@@ -87,11 +80,22 @@ def translate_images(
         images: (N, C, H, W), as bytes or in [-1, 1].
         batch_size: see `sample_images`.
     """
-    taken = gan.directions[direction][0]
+    return _in_batches(gan, progress, seeds, {gan.directions[direction][0]: images}, 1.0, batch_size)
+
+
+def _in_batches(
+    gan: Gan,
+    progress: Progress,
+    seeds: Sequence[int],
+    conditions: Mapping[str, Tensor],
+    truncation: float,
+    batch_size: int,
+) -> np.ndarray:
     parts = [np.empty((0, *gan.output.row_shape), np.uint8)]
     for start in range(0, len(seeds), batch_size):
         rows = slice(start, start + batch_size)
-        batch = batch_of(gan, len(seeds[rows]), SeededDraws(seeds[rows]), {taken: images[rows]}, truncation=1.0)
+        chosen = {name: values[rows] for name, values in conditions.items()}
+        batch = batch_of(gan, len(seeds[rows]), SeededDraws(seeds[rows]), chosen, truncation)
         parts.append(_sample(gan, progress, batch, seeds[start]))
     return np.concatenate(parts)
 

@@ -46,8 +46,8 @@ class StackganSettings(GanConfig):
     adam_first_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
     """The optimiser of the first stage's discriminator."""
     adam_second_generator: Adam = Adam(lr=5e-4, beta1=0.5, beta2=0.999)
-    """The optimiser of the second stage's generator, which begins with images that are there: twice the rate makes it
-    unstable."""
+    """The optimiser of the second stage's generator. It begins with images that are there: with twice the rate a tiny
+    training of the tests collapsed."""
     adam_second_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
     """The optimiser of the second stage's discriminator."""
 

