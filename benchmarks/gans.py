@@ -337,7 +337,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         rows = sorted((r for r in results if r["data"] == data), key=lambda r: r["metrics"]["fid_efficientnet_lite0"])
         if not rows:
             continue
-        parts.append(f"\n### {data}\n")
+        parts.append(f"\n### {data}\n{_floor(rows)}")
         parts.append(
             "| GAN | FID | KID | precision | recall | images seen | images/s | parameters | memory | further |\n"
             "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"
@@ -361,9 +361,15 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+def _floor(rows: Sequence[dict[str, Any]]) -> str:
+    """What other real images would have in place of the samples, where one of the rows knows it."""
+    found = [r["metrics"][name] for r in rows for name in r["metrics"] if name.startswith("fid_of_real")]
+    return f"\nFloor: real images have an FID of {found[0]:.1f} against other real images.\n" if found else ""
+
+
 def _further(metrics: dict[str, float]) -> str:
     """The metrics that only some GANs have."""
-    known = ("fid", "kid", "precision", "recall")
+    known = ("fid", "kid", "precision", "recall", "fid_of_real", "fid_infinity")
     return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in metrics.items() if name not in known)
 
 

@@ -1,4 +1,4 @@
-"""Telling Prefect that something happened (new data, another champion), so that its automations can act on it.
+"""Telling Prefect that something happened (new data, another champion, an alarm), so that automations can act on it.
 
 Nothing of Prefect is imported.
 """
@@ -17,6 +17,7 @@ from . import environment, prefect_api, services
 
 DATA_CHANGED = "ganpipe.data.changed"
 ALIAS_MOVED = "ganpipe.alias.moved"
+ALARM = "ganpipe.training.alarm"
 """The events of this project: docs/operations.md says what is in them."""
 
 

@@ -30,7 +30,7 @@ class Note:
     Attributes:
         about: one sentence on how its numbers were measured: their protocol.
         links: URLs of pages, by title; for a page that is not up, a text that says where it would be.
-        metrics: by name: which values are `better`, and what the number `tells`.
+        metrics: by name: further columns of the table, such as which values are `better`.
     """
 
     about: str = ""
@@ -71,9 +71,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def publish_metrics(key: str, metrics: Mapping[str, Any], note: Note) -> None:
-    """A table: each number beside what it tells, and the protocol under which it was measured."""
+    """A table: each number beside what the stage says of it, and the protocol under which it was measured."""
     protocol = {"protocol": note.about} if note.about else {}
-    columns = ("better", "tells") if note.metrics else ()
+    columns = list(dict.fromkeys(key for told in note.metrics.values() for key in told))
     rows = []
     for name, value in metrics.items():
         told = note.metrics.get(name, {})

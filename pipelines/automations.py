@@ -1,4 +1,4 @@
-"""Automations of the Prefect server: lost runs are marked as crashed, a webhook hears of champions and of failed runs.
+"""Automations of the Prefect server: lost runs are marked as crashed, a webhook hears of champions, failures, alarms.
 
     python -m pipelines.automations [--pending-seconds SECONDS] [--webhook URL]
 
@@ -19,7 +19,7 @@ from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
 
 from ganpipe.errors import GanpipeError
-from ganpipe.events import ALIAS_MOVED
+from ganpipe.events import ALARM, ALIAS_MOVED
 
 BLOCK = "ganpipe-webhook"
 LOST_AFTER_SECONDS = 90
@@ -47,7 +47,7 @@ def install(webhook: str | None = None, pending_seconds: int = PENDING_FOR_SECON
             raise GanpipeError(f"--webhook: got {webhook!r}; expected a URL: https://host/path")
         Webhook.register_type_and_schema()
         block = Webhook(url=webhook).save(BLOCK, overwrite=True)
-        wanted += [_champion_changed(block), _run_failed(block)]
+        wanted += [_champion_changed(block), _run_failed(block), _alarm(block)]
     with get_client(sync_client=True) as client:
         for automation in wanted:
             found = client.read_automations_by_name(automation.name)
@@ -151,6 +151,21 @@ def _run_failed(block: object) -> AutomationCore:
     )
 
 
+def _alarm(block: object) -> AutomationCore:
+    return AutomationCore(
+        name="ganpipe: an alarm of a training",
+        description="Calls the webhook when a training collapses, memorises, or gets no better.",
+        trigger=EventTrigger(
+            expect={ALARM},
+            match=ResourceSpecification.model_validate({"prefect.resource.id": "ganpipe.stage.*"}),
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[_call(block, event="event.event", run="event.payload.run", alarm="event.payload.alarm")],
+    )
+
+
 def _call(block: object, **fields: str) -> CallWebhook:
     """POST the values of Jinja expressions as JSON: whatever characters they hold."""
     pairs = ", ".join(f'"{name}": {{{{ {expression} | tojson }}}}' for name, expression in fields.items())
@@ -159,7 +174,11 @@ def _call(block: object, **fields: str) -> CallWebhook:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.automations", description=__doc__.split("\n")[0])
-    parser.add_argument("--webhook", metavar="URL", help="where to POST JSON when a champion changes or a run fails")
+    parser.add_argument(
+        "--webhook",
+        metavar="URL",
+        help="where to POST JSON when a champion changes, a run fails, or a training raises an alarm",
+    )
     parser.add_argument(
         "--pending-seconds",
         type=int,

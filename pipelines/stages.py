@@ -16,9 +16,10 @@ from typing import Any
 from filelock import FileLock
 from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from ganpipe import environment
+from ganpipe import environment, events
 from ganpipe.errors import EXIT_MENDABLE, GanpipeError
 
 from . import artifacts, report, run_stage, turns
@@ -42,6 +43,8 @@ _HINTS = (
     "Having any troubles?",
 )
 _DVC_ERROR = re.compile(r"ERROR: failed to reproduce '.*?': (?P<cause>.*)")
+ALARM = "alarm after"
+"""What marks the line of an alarm, as in `ganpipe/training/alarms.py`, which imports torch."""
 _EXIT_CODE = re.compile(r"exited with (-?\d+)$")
 
 
@@ -112,15 +115,19 @@ def run_one(
     force: bool,
     logger: Log,
     variables: Mapping[str, str],
+    heard: list[str] | None = None,
 ) -> str:
     """Run one stage and say how it went: `ran`, `cached` (nothing to do) or `restored` (from DVC's run cache).
+
+    Args:
+        heard: takes the alarms that the stage printed.
 
     Raises:
         StageFailed: with the stage's own error line.
     """
 
     began = time.monotonic()
-    outcome = _reproduce(stage, root, force, logger, variables)
+    outcome = _reproduce(stage, root, force, logger, variables, [] if heard is None else heard)
     if outcome.timed_out:
         raise StageFailed(f"stage {stage.name}: not done within its timeout_seconds, {stage.policy.timeout_seconds:g}")
     if outcome.returncode != 0 and run_stage.ended_since(began):
@@ -134,7 +141,9 @@ def run_one(
     return "restored" if any("is cached - skipping run" in line for line in outcome.tail) else "ran"
 
 
-def _reproduce(stage: Stage, root: Path, force: bool, logger: Log, variables: Mapping[str, str]) -> run_stage.Outcome:
+def _reproduce(
+    stage: Stage, root: Path, force: bool, logger: Log, variables: Mapping[str, str], heard: list[str]
+) -> run_stage.Outcome:
     """`dvc repro` of the stage, repeated while another DVC command uses the same files.
 
     Raises:
@@ -146,7 +155,11 @@ def _reproduce(stage: Stage, root: Path, force: bool, logger: Log, variables: Ma
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
 
     def show(line: str) -> None:
-        if is_news(line) and not turns.is_dvc_busy(line):
+        if ALARM in line:
+            logger.warning(line)
+            heard.append(line.partition(f"{ALARM} ")[2])
+            _emit_alarm(stage.name, heard[-1], root)
+        elif is_news(line) and not turns.is_dvc_busy(line):
             logger.info(line)
 
     while others.wait_for_lock():
@@ -180,11 +193,19 @@ def stage_task(stage: Stage, root: Path, force: bool, variables: Mapping[str, st
         persist_result=False,
     )
     def run_task() -> State[Any]:
-        result = run_one(stage, root, force, get_run_logger(), variables)
+        heard: list[str] = []
+        result = run_one(stage, root, force, get_run_logger(), variables, heard)
         artifacts.publish(root, stage)
-        return Completed(name=STATES[result][0], message=STATES[result][1])
+        name, message = STATES[result]
+        return Completed(name=name, message=f"{message}; alarms: {'; '.join(heard)}" if heard else message)
 
     return run_task
+
+
+def _emit_alarm(stage: str, text: str, root: Path) -> None:
+    """Tell the Prefect server at once, so that an automation can call somebody before the stage has ended."""
+    about = {"prefect.resource.id": f"ganpipe.stage.{stage}", "prefect.resource.name": f"{flow_run.name}"}
+    events.emit(events.ALARM, about, {"alarm": text, "run": f"{flow_run.name}"}, environment.home(root))
 
 
 def _note_seconds(root: Path, name: str, seconds: float) -> None:

@@ -1,11 +1,12 @@
-"""The flow `sweep`: GANs x datasets, each a run of `pipeline` and a DVC experiment, ending in one table."""
+"""The flow `sweep`: GANs x datasets x seeds, each a run of `pipeline` and a DVC experiment, ending in one table."""
 
 from __future__ import annotations
 
 import itertools
+import statistics
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import prefect
 from prefect import get_run_logger, task
@@ -35,23 +36,26 @@ class Dataset(BaseModel):
 
 @prefect.flow(
     name="sweep",
-    description="GANs x datasets, each a DVC experiment, ending in one table.",
+    description="GANs x datasets x seeds, each a DVC experiment, ending in one table.",
     task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]
     persist_result=False,
 )
 def sweep(
     gans: Annotated[list[str], Field(min_length=1)],
     datasets: Annotated[list[Dataset], Field(min_length=1)] | None = None,
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None,
     overrides: Overrides | None = None,
     revision: str = "HEAD",
     uncommitted: Literal["refuse", "ignore"] = "refuse",
     num_parallel: Annotated[int, Field(ge=1, le=16)] = 1,
 ) -> list[dict[str, Any]]:
-    """Run the pipeline for every GAN on every dataset.
+    """Run the pipeline for every GAN on every dataset, with every seed.
 
     Args:
         gans: names as in `train.gan`.
         datasets: each with the keys of params.yaml that make it; default: what params.yaml has.
+        seeds: values of `train.seed`; default: what params.yaml has. Several show what is chance: the table ends with
+            mean and standard deviation over them, and the gate counts them (`register.minimum_improvement: auto`).
         overrides: keys of params.yaml for all of them, by dotted key.
         revision: as in `pipeline`; all of them run at the commit that it names when the sweep begins.
         uncommitted: as in `pipeline`.
@@ -64,26 +68,41 @@ def sweep(
         GanpipeError: a combination does not fit (all are checked before the first runs).
         StageFailed: which combinations failed; the others are done and in the table.
     """
-    combinations = _combinations(gans, datasets or [Dataset(name="default")], overrides or {})
+    combinations = _combinations(gans, datasets or [Dataset(name="default")], seeds or [None], overrides or {})
     if revision == "HEAD" and uncommitted == "refuse":
         workspace.require_committed(environment.repo_root(), {"ignore": "runs without it"})
-    commit = _check_all({name: values for name, (_, _, values) in combinations.items()}, revision)
+    commit = _check_all({name: found.overrides for name, found in combinations.items()}, revision)
     logger = get_run_logger()
     with supervision.ended_with_its_worker(logger):
         rows = _run_all(combinations, commit, num_parallel)
     artifacts.publish_table("sweep", rows, "Each combination is a DVC experiment: `dvc exp show`, `dvc exp apply NAME`")
     logger.info("\n%s", _text(rows))
+    if over_seeds := _over_seeds(rows):
+        artifacts.publish_table("sweep-over-seeds", over_seeds, "Mean and standard deviation over the seeds")
+        logger.info("over the seeds:\n%s", _text(over_seeds))
     failed = [row for row in rows if row["error"]]
     if failed:
         raise StageFailed("; ".join(f"{row['gan']} on {row['dataset']}: {row['error']}" for row in failed))
     return rows
 
 
-Combination = tuple[str, str, Overrides]
-"""GAN, name of the dataset, and all keys of params.yaml that the two and the sweep set."""
+class Combination(NamedTuple):
+    """A run of the sweep: GAN, name of the dataset, seed, and all keys of params.yaml that they and the sweep set."""
+
+    gan: str
+    dataset: str
+    seed: int | None
+    overrides: Overrides
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the table says of it."""
+        return {"gan": self.gan, "dataset": self.dataset, **({} if self.seed is None else {"seed": self.seed})}
 
 
-def _combinations(gans: Sequence[str], datasets: Sequence[Dataset], overrides: Overrides) -> dict[str, Combination]:
+def _combinations(
+    gans: Sequence[str], datasets: Sequence[Dataset], seeds: Sequence[int | None], overrides: Overrides
+) -> dict[str, Combination]:
     """Each combination by the name of its run.
 
     Raises:
@@ -91,14 +110,13 @@ def _combinations(gans: Sequence[str], datasets: Sequence[Dataset], overrides: O
     """
     if len({dataset.name for dataset in datasets}) < len(datasets):
         raise GanpipeError(f"datasets: got the names {[dataset.name for dataset in datasets]}; expected each once")
-    return {
-        f"{flow_run.name}-{gan}-{dataset.name}": (
-            gan,
-            dataset.name,
-            {**dataset.overrides, **overrides, "train.gan": gan},
-        )
-        for gan, dataset in itertools.product(dict.fromkeys(gans), datasets)
-    }
+    found = {}
+    for gan, dataset, seed in itertools.product(dict.fromkeys(gans), datasets, dict.fromkeys(seeds)):
+        of_seed = {} if seed is None else {"train.seed": seed}
+        name = f"{flow_run.name}-{gan}-{dataset.name}{'' if seed is None else f'-seed{seed}'}"
+        values: Overrides = {**dataset.overrides, **overrides, "train.gan": gan, **of_seed}
+        found[name] = Combination(gan, dataset.name, seed, values)
+    return found
 
 
 def _run_all(combinations: Mapping[str, Combination], revision: str, num_parallel: int) -> list[dict[str, Any]]:
@@ -115,12 +133,12 @@ def _run_all(combinations: Mapping[str, Combination], revision: str, num_paralle
     futures: dict[str, Any] = {}
     rows = []
     try:
-        for name, (_, _, values) in combinations.items():
+        for name, combination in combinations.items():
             room.acquire()
-            futures[name] = run.submit(name, values)
-        for name, (gan, dataset_name, _) in combinations.items():
+            futures[name] = run.submit(name, combination.overrides)
+        for name, combination in combinations.items():
             futures[name].wait()
-            rows.append({"gan": gan, "dataset": dataset_name, **_outcome(name, futures[name])})
+            rows.append({**combination.columns, **_outcome(name, futures[name])})
     except BaseException:
         # As in `pipeline`: the runs are in threads of their own, and hear of no signal.
         run_stage.end_all()
@@ -161,6 +179,26 @@ def _outcome(name: str, future: Any) -> dict[str, Any]:
         **values.get("metrics", {}),
         "protocol": values.get("protocol", ""),
     }
+
+
+def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each GAN and dataset with several seeds: mean and standard deviation of each metric, as words."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if "seed" in row and not row["error"]:
+            groups.setdefault((row["gan"], row["dataset"]), []).append(row)
+    found = []
+    for (gan, dataset), group in groups.items():
+        if len(group) > 1:
+            names = [key for key, value in group[0].items() if isinstance(value, float)]
+            values = {name: [row[name] for row in group if name in row] for name in names}
+            spread = {
+                name: f"{statistics.mean(all_of):.4g} ± {statistics.stdev(all_of):.2g}"
+                for name, all_of in values.items()
+                if len(all_of) > 1
+            }
+            found.append({"gan": gan, "dataset": dataset, "seeds": len(group), **spread})
+    return found
 
 
 def _text(rows: list[dict[str, Any]]) -> str:

@@ -125,6 +125,9 @@ class Desk:
         self.client = tracker.client()
         self.run_id = tracker.run("register", "k").run_id
         self.rescored: list[int] = []
+        self.tags = {"mlflow.source.git.commit": "abc"}
+        self.half_width = 0.0
+        """Of the interval that a FID is registered with; 0: none."""
 
     def register(
         self, fid: float, protocol: str = PROTOCOL, rescored_fid: float | None = None, **settings: object
@@ -139,7 +142,8 @@ class Desk:
             {"fid_x": fid, "recall": 0.5},
             protocol,
             self.run_id,
-            {"mlflow.source.git.commit": "abc"},
+            self.tags,
+            {"fid_x": (fid - self.half_width, fid + self.half_width)} if self.half_width else {},
         )
         return register(candidate, gate, self.tracker, measure_again)
 

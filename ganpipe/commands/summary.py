@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
     if found["no_champion"]:
         print(f"         {found['no_champion']}")
     value = found["metrics"].get(found["metric"])
-    shown = "was not measured" if value is None else f"{value:.2f}"
+    beside = metrics.beside_of(found["metric"], found["metrics"])
+    shown = "was not measured" if value is None else f"{value:.2f}{f' ({beside})' if beside else ''}"
     print(f"{found['metric']} {shown}  {found['protocol']}")
     print(f"samples  {EVALUATE / figures.FOLDER / SAMPLES_FILE}, while training: {TRAIN / 'samples'}/")
     print(f"curves   {TRAIN / CURVES}/: `dvc plots show` draws them")

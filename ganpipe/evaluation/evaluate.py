@@ -19,16 +19,21 @@ from . import figures, metrics
 from .class_fids import ClassFid
 from .colours import colour_shares
 from .frames import compare_frames
+from .given import TooFewImages, reference_for
 from .measured import Measured, Subject
 from .measuring import PART, Part, SampleInputs, protocol_of, rounded, sample_features
-from .metrics.base import Metric, PairMetric
+from .metrics.base import Estimate, Metric, PairMetric
 from .needs import label_given, translates_back
 from .protocol import Protocol
-from .reference import Reference, reference_protocol
+from .reference import Reference, compute_reference, reference_protocol
 from .sampling import sample_seeds
 from .sides import Sides
 
-METRICS, PROTOCOL, CLASS_FIDS = "metrics.json", "protocol.json", "class_fid.csv"
+METRICS, INTERVALS, PROTOCOL, CLASS_FIDS = "metrics.json", "intervals.json", "protocol.json", "class_fid.csv"
+CONFIDENCE = 1.96
+"""Standard errors on each side of a value within which 95 % of other samples' values lie."""
+_NUM_OTHERS = 2_000
+"""Images of the other split, at most, for `data_copying`."""
 _NUM_AGAIN = 500
 """Samples that are made again from other latents, for `variety`."""
 
@@ -42,21 +47,25 @@ class Evaluation:
         protocol: under which they were measured.
         class_fids: by class name; empty for a GAN without labels.
         figures: files' contents, by the figure's name.
+        intervals: of those metrics whose scatter is known: 95 of 100 sets of other samples of this generator have a
+            value from the first number to the second.
     """
 
     metrics: Mapping[str, float]
     protocol: Protocol
     class_fids: Mapping[str, ClassFid] = field(default_factory=dict)
     figures: Mapping[str, bytes] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write metrics.json, protocol.json, class_fid.csv (for a GAN without labels its header only), figures/.
+        """Write metrics.json, intervals.json, protocol.json, class_fid.csv (without labels its header only), figures/.
 
         A class that cannot be measured has a row with the FID `nan`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         protocol = {"hash": self.protocol.hash, **self.protocol.model_dump(mode="json")}
-        for name, values in ((METRICS, dict(self.metrics)), (PROTOCOL, protocol)):
+        intervals = {name: list(interval) for name, interval in self.intervals.items()}
+        for name, values in ((METRICS, dict(self.metrics)), (INTERVALS, intervals), (PROTOCOL, protocol)):
             (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         with (folder / CLASS_FIDS).open("w", encoding="utf-8", newline="") as file:
             rows = [(name, found.fid, found.num_real, found.num_generated) for name, found in self.class_fids.items()]
@@ -90,15 +99,22 @@ def evaluate(subject: Subject, with_figures: bool = True) -> Evaluation:
             )
     applying = metrics.applying(gan, gan.config, gan.data)
     measured = _measured(subject, applying)
-    values = {metric.full_name(extractor.name): metric.compute(measured) for metric in applying}
+    found = {metric.full_name(extractor.name): metric.compute(measured) for metric in applying}
+    values = {name: each.value if isinstance(each, Estimate) else each for name, each in found.items()}
     class_fids = [dataclasses.replace(found, fid=rounded(found.fid)) for found in measured.class_fids]
     names = subject.dataset.manifest.classes
     return Evaluation(
         metrics={name: rounded(value) for name, value in values.items() if value is not None},
         protocol=protocol_of(gan, subject.real, settings, averaged=subject.averaged),
+        intervals={name: _interval(each) for name, each in found.items() if isinstance(each, Estimate)},
         class_fids=dict(zip(names, class_fids, strict=True)) if class_fids else {},
         figures=_figures(subject, measured) if with_figures else {},
     )
+
+
+def _interval(estimate: Estimate) -> tuple[float, float]:
+    within = CONFIDENCE * estimate.standard_error
+    return rounded(estimate.value - within), rounded(estimate.value + within)
 
 
 def _figures(subject: Subject, measured: Measured) -> dict[str, bytes]:
@@ -138,6 +154,7 @@ def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
 
         features_MD = _features(subject, inputs, part_done)
     needs = frozenset().union(*(metric.needs for metric in applying))
+    training_TD, held_out_HD = _trained_and_not(subject)
     return Measured(
         real=subject.real,
         features_MD=features_MD,
@@ -151,7 +168,26 @@ def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
         frame_values={name: found_MT.mean(0) for name, found_MT in values.items()} if num_frames > 1 else {},
         backward=_backward(subject) if "directions" in needs else None,
         again_VD=_again(subject) if "variety" in needs else None,
+        training_TD=training_TD,
+        held_out_HD=held_out_HD,
     )
+
+
+def _trained_and_not(subject: Subject) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Features of images that the generator was trained with, and of images that it was not, of the domain that it
+    makes. The reference has images of a single split; without enough of the other, both are None."""
+    settings = subject.settings
+    other = subject.held_out if settings.split == "train" else subject.training
+    if other is None or len(other) < settings.min_real:
+        return None, None
+    fewer = settings.model_copy(update={"num_real": min(settings.num_real, _NUM_OTHERS), "split": other.split})
+    found = compute_reference(other, subject.extractor, fewer)
+    try:
+        features_ND = reference_for(subject.gan, found).features_ND
+    except TooFewImages:
+        return None, None
+    real_ND = subject.real.features_ND
+    return (real_ND, features_ND) if settings.split == "train" else (features_ND, real_ND)
 
 
 def _real_colours(subject: Subject) -> np.ndarray:

@@ -18,6 +18,10 @@ from ..gans.spec import FieldReader, Order, Origin, is_view, to_tensor
 from .reference import Reference, choose
 
 
+class TooFewImages(GanpipeError):
+    """The reference has too few images of a domain."""
+
+
 def field_reader(
     gan: Gan,
     dataset: Dataset,
@@ -56,7 +60,8 @@ def reference_for(gan: Gan, reference: Reference, field: str | None = None) -> R
         field: which of the GAN's fields it makes, for a GAN with several directions; by default the first.
 
     Raises:
-        GanpipeError: it makes images of a field that is not the dataset's main one, or of a domain without images.
+        GanpipeError: it makes images of a field that is not the dataset's main one.
+        TooFewImages: the reference has fewer than 2 of the domain.
     """
     origin = gan.origins(gan.config, gan.data)[field or gan.fields[0]]
     if origin.field != gan.data.main:
@@ -67,7 +72,7 @@ def reference_for(gan: Gan, reference: Reference, field: str | None = None) -> R
     if not is_view(origin):
         return reference
     if reference.labels_N is None or not (mask_N := reference.labels_N == origin.number).sum() >= 2:
-        raise GanpipeError(
+        raise TooFewImages(
             f"{type(gan).__name__} makes images of class {origin.number}, of which the reference has fewer than 2; "
             "raise evaluate.num_real"
         )

@@ -1,6 +1,7 @@
 """What is measured, and what metrics and figures are made from.
 
-Legend: N real images, M samples, V samples that are made again, T frames, D features.
+Legend: N real images, M samples, V samples that are made again, T frames (of `frame_values`) or training images (of
+`training_TD`), H held-out images, D features.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Subject:
         reference: features of real images of all domains; `real` has only those of the domain that the generator makes.
         averaged: whether these weights are a moving average (EMA); for the protocol.
         training: the training split, for the nearest training images; by default `dataset`.
+        held_out: images that the generator was not trained with; by default none.
     """
 
     gan: Gan
@@ -47,6 +49,7 @@ class Subject:
     settings: EvaluateSettings
     averaged: bool = True
     training: Dataset | None = None
+    held_out: Dataset | None = None
 
     @cached_property
     def real(self) -> Reference:
@@ -97,6 +100,8 @@ class Measured:
         again_VD: features of the first samples' images from other latents; None where `variety` does not apply.
         tokens_ML: the words that the samples were given; None for a GAN without words.
         num_words: of the vocabulary.
+        training_TD, held_out_HD: features of images that the generator was trained with, and of images that it was not;
+            None where the dataset has no such images, or they were not asked for.
         colours: of the real images, and of the samples (`colour_shares`); None for grey ones and without labels.
     """
 
@@ -111,6 +116,8 @@ class Measured:
     again_VD: np.ndarray | None = None
     tokens_ML: np.ndarray | None = None
     num_words: int = 0
+    training_TD: np.ndarray | None = None
+    held_out_HD: np.ndarray | None = None
     colours: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property

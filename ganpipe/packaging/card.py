@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import gans
-from ..evaluation.metrics import direction_of, meaning_of
+from ..evaluation.metrics import beside_of, direction_of, meaning_of
 from ..fields import FieldSpec, Frames, Label, Number, Picture
 from ..gans.spec import DataSpec
 from ..tracking.run_log import flatten
@@ -28,6 +28,7 @@ def card(
     training: Mapping[str, Any],
     metrics: Mapping[str, float],
     protocol: Mapping[str, Any],
+    intervals: Mapping[str, Sequence[float]] | None = None,
 ) -> str:
     """The card as Markdown; it shows the picture `samples.png` from the same folder.
 
@@ -38,6 +39,7 @@ def card(
         training: settings of the section `train` of params.yaml that decide what is learned.
         metrics: metrics of the evaluation, by name.
         protocol: the protocol under which they were measured, as in the evaluation's protocol.json.
+        intervals: metric -> between which values it lies for 95 of 100 sets of other samples.
     """
     return (
         "\n\n".join(
@@ -47,7 +49,7 @@ def card(
                 f"![Samples of the evaluation's first seeds]({SAMPLES_FILE})",
                 _data(trained, data),
                 _training(trained, training),
-                _evaluation(metrics, protocol),
+                _evaluation(metrics, protocol, intervals or {}),
                 _use(trained, data),
                 _limits(trained, data, protocol),
                 _origin(trained),
@@ -71,7 +73,7 @@ def paper_of(gan: str) -> str:
 def _summary(
     trained: Mapping[str, Any], data: Mapping[str, Any], metrics: Mapping[str, float], protocol: Mapping[str, Any]
 ) -> str:
-    numbers = ", ".join(f"{name} {value:g}" for name, value in sorted(metrics.items()))
+    numbers = ", ".join(f"{name} {value:g}{_remark(name, metrics)}" for name, value in sorted(metrics.items()))
     return (
         f"A generator of {_shape(trained)} images. GAN: {paper_of(trained['gan'])}. Data: {_line(data['description'])} "
         f"Licence of the data: {data['licence']}. Trained on {trained['progress']['images_seen']:,} images. "
@@ -128,10 +130,24 @@ def _training(trained: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     )
 
 
-def _evaluation(metrics: Mapping[str, float], protocol: Mapping[str, Any]) -> str:
+def _remark(name: str, metrics: Mapping[str, float]) -> str:
+    beside = beside_of(name, metrics)
+    return f" ({beside})" if beside else ""
+
+
+def _between(ends: Sequence[float]) -> str:
+    return " to ".join(f"{end:g}" for end in ends)
+
+
+def _evaluation(
+    metrics: Mapping[str, float], protocol: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]
+) -> str:
     real = protocol["reference"]
-    rows = [(name, f"{value:g}", direction_of(name) or "", meaning_of(name)) for name, value in sorted(metrics.items())]
-    table = _table(("metric", "value", "better", "what it tells"), rows)
+    rows = [
+        (name, f"{value:g}", _between(intervals.get(name, ())), direction_of(name) or "", meaning_of(name))
+        for name, value in sorted(metrics.items())
+    ]
+    table = _table(("metric", "value", "95 % of other samples", "better", "what it tells"), rows)
     return (
         f"## Evaluation\n\n{table}\n\nProtocol `{protocol['hash']}`: features of {real['extractor']} (weights "
         f"`{real['weights_sha256'][:8]}`) at {real['resize']} px, {protocol['num_samples']:,} samples against "

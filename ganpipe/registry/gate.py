@@ -7,8 +7,9 @@ protocols differ, `decide` raises `ProtocolsDiffer` and the caller measures the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..errors import GanpipeError
 from ..section import nearest
@@ -23,11 +24,15 @@ class Measurement:
         name: name of the generator in the gate's reasons, e.g. `version 3` or `the challenger`.
         metrics: values by name.
         protocol: hash of the protocol under which they were measured.
+        intervals: metric -> between which values it lies for 95 of 100 sets of other samples of this generator.
+        over_seeds: the gate's metric of trainings that differ from this one in their seeds only, its own among them.
     """
 
     name: str
     metrics: Mapping[str, float]
     protocol: str
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    over_seeds: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -94,11 +99,42 @@ def check_condition(measurement: Measurement, metric: str, condition: Condition)
     return holds, f"Condition on {metric} {verb}: {_number(value)}, wanted {wanted}."
 
 
-def threshold(champion: float, settings: RegisterSettings) -> float:
-    """The bound that a challenger's metric must be strictly better than, to replace a champion of the value `champion`:
-    the champion's value, improved by the fraction `settings.minimum_improvement`."""
-    margin = abs(champion) * settings.minimum_improvement
-    return champion - margin if settings.lower_is_better else champion + margin
+FEWEST_SEEDS = 3
+"""Trainings that say how much the seed changes."""
+_CONFIDENCE = 1.96
+
+
+def noise(challenger: Measurement, champion: Measurement, metric: str) -> tuple[float, str]:
+    """By how much the metrics of two generators of equal quality differ, at the most in 95 of 100 cases, and what was
+    counted, in words.
+
+    Other samples of a generator have another value; a training with another seed makes another generator. Where
+    only one of the two generators has an interval, or trainings with other seeds, they stand for the other's, too.
+    """
+    both = (challenger, champion)
+    halves = [(found[1] - found[0]) / 2 for each in both if (found := each.intervals.get(metric))]
+    deviations = [statistics.stdev(each.over_seeds) for each in both if len(each.over_seeds) >= FEWEST_SEEDS]
+    of_seeds = [_CONFIDENCE * deviation for deviation in deviations]
+    squares = [2 * statistics.mean(half**2 for half in found) for found in (halves, of_seeds) if found]
+    words = ["other samples"] if halves else []
+    words += ["other seeds"] if of_seeds else []
+    counted = f"{' and '.join(words)} change" if words else "its scatter is not known"
+    if not of_seeds:
+        counted += f"; what other seeds change is not known before {FEWEST_SEEDS} trainings differ in the seed only"
+    return math.sqrt(sum(squares)), counted
+
+
+def threshold(challenger: Measurement, champion: Measurement, settings: RegisterSettings) -> tuple[float, str]:
+    """The bound that a challenger's metric must be strictly better than, to replace the champion: the champion's value,
+    improved by `settings.minimum_improvement`; and why it differs from this value, in words."""
+    old = champion.metrics[settings.metric]
+    if settings.minimum_improvement == "auto":
+        margin, counted = noise(challenger, champion, settings.metric)
+        why = f"{_number(margin)} is what {counted}" if margin else counted
+    else:
+        margin = abs(old) * settings.minimum_improvement
+        why = f"an improvement of {settings.minimum_improvement:.3g} of its value" if margin else ""
+    return old - margin if settings.lower_is_better else old + margin, why
 
 
 def _compare(challenger: Measurement, champion: Measurement, settings: RegisterSettings) -> tuple[bool, str]:
@@ -108,13 +144,15 @@ def _compare(challenger: Measurement, champion: Measurement, settings: RegisterS
     word, past = ("lower", "below") if lower else ("higher", "above")
     if not math.isfinite(old):
         return True, f"{metric} of {champion.name}, the champion, is {old}; {challenger.name} has {_number(new)}."
-    limit = threshold(old, settings)
+    limit, why = threshold(challenger, champion, settings)
     wins = new < limit if lower else new > limit
-    margin = f" (an improvement of {settings.minimum_improvement:.3g} of its value)" if limit != old else ""
     change = f", {(new - old) / abs(old):+.2%}" if old else ""
+    outcome = f"{challenger.name} {'wins' if wins else 'does not win'}"
+    if settings.minimum_improvement == "auto" and not wins and abs(new - old) <= abs(limit - old):
+        outcome = f"the two are not distinguishable, and {champion.name} stays"
     return wins, (
         f"{metric} ({word} is better): {_number(new)} against {_number(old)} of {champion.name}, the champion{change}; "
-        f"{past} {_number(limit)}{margin} was needed, so {challenger.name} {'wins' if wins else 'does not win'}."
+        f"{past} {_number(limit)}{f' ({why})' if why else ''} was needed, so {outcome}."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import GanpipeError, UnavailableError
@@ -12,6 +12,7 @@ from ..packaging.fetching import NotUsable
 from ..packaging.output_shape import incompatibility, shape_of
 from ..tracking.connection import with_retries
 from ..tracking.runs import Tracker
+from ..tracking.seeds import RECIPE_TAG, over_seeds
 from .alias_history import AliasHistory, find_roll_back, rollback_stack
 from .gate import Decision, Measurement, NotComparable, decide, decide_without_comparison, metric_of
 from .settings import RegisterSettings
@@ -174,8 +175,18 @@ class VersionGate:
             measurement, notes = self._champion_measurement(version, challenger, champion)
         except (NotComparable, NotUsable) as error:
             return decide_without_comparison(challenger, self.settings, str(error))
+        if self.settings.minimum_improvement == "auto":
+            challenger, measurement = (
+                self._with_seeds(*pair) for pair in ((challenger, version), (measurement, champion))
+            )
         decision = decide(challenger, measurement, self.settings)
         return Decision(decision.passed, decision.promote, [*notes, *decision.reasons])
+
+    def _with_seeds(self, measurement: Measurement, version: ModelVersion) -> Measurement:
+        values = over_seeds(
+            self.client, self.tracker, version.tags.get(RECIPE_TAG, ""), measurement.protocol, self.settings.metric
+        )
+        return replace(measurement, over_seeds=values)
 
     def decide_anew(
         self, version: ModelVersion, champion: ModelVersion | None, protocol_here: ProtocolHere

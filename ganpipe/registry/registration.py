@@ -20,6 +20,7 @@ from ..packaging.package import digest_of_package, log_model
 from ..tracking.connection import as_default_tracking_uri, with_retries
 from ..tracking.run_log import MAX_TAG_LENGTH, clean_key, shorten
 from ..tracking.runs import Tracker
+from ..tracking.seeds import PROTOCOL_TAG
 from .alias_history import AliasHistory, AliasState, Overtaken, find_roll_back
 from .gate import Decision, Measurement, decide
 from .promotion import MeasureAgain, VersionGate, write_description
@@ -31,8 +32,8 @@ from .versions import (
     CONTENT_TAG,
     DECISION_TAG,
     GATE_TAG,
+    INTERVALS_TAG,
     METRICS_TAG,
-    PROTOCOL_TAG,
     REASONS_TAG,
     find_version,
     json_tag,
@@ -59,6 +60,7 @@ class Candidate:
         protocol_hash: of the protocol under which the metrics were measured.
         run_id: the MLflow run that the model belongs to.
         tags: more tags for the model version (licence, digests, commit).
+        intervals: of the metrics, see `gate.Measurement`.
     """
 
     package_dir: Path
@@ -66,6 +68,7 @@ class Candidate:
     protocol_hash: str
     run_id: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def register(
     created = version is None
     if version is None:
         version = _create_version(gate, candidate, content)
-    challenger = Measurement(f"version {version.version}", metrics, protocol_hash)
+    challenger = Measurement(f"version {version.version}", metrics, protocol_hash, candidate.intervals)
     return _decide_and_move(gate, version, challenger, created)
 
 
@@ -173,6 +176,7 @@ def _create_version(gate: VersionGate, candidate: Candidate, content: str) -> Mo
         **candidate.tags,
         CONTENT_TAG: content,
         METRICS_TAG: json.dumps(dict(candidate.metrics), sort_keys=True),
+        INTERVALS_TAG: json.dumps(dict(candidate.intervals), sort_keys=True),
         PROTOCOL_TAG: candidate.protocol_hash,
         CARD_TAG: card_summary((package_dir / CARD_FILE).read_text(encoding="utf-8")),
         "ganpipe.gan": description["gan"],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..evaluation.metrics import direction_of
 from ..section import Section
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Condition(Section):
@@ -41,9 +44,11 @@ class RegisterSettings(Section):
     """Which of the evaluation's metrics the gate compares."""
     better: Literal["auto", "lower", "higher"] = "auto"
     """Whether lower or higher values of `metric` are better; `auto` asks the metric itself."""
-    minimum_improvement: float = Field(0.0, ge=0, lt=1)
+    minimum_improvement: Share | Literal["auto"] = 0.0
     """How much better than the champion a challenger must be, as a fraction of the champion's value: with 0.02, a
-    champion's FID of 50 is beaten by less than 49. With 0, any strictly better value wins; an equal one never does."""
+    champion's FID of 50 is beaten by less than 49. With 0, any strictly better value wins; an equal one never does.
+    `auto`: better by more than noise, that is by more than other samples of the two change, and other seeds, where
+    MLflow has 3 trainings that differ in the seed only (as the flow `sweep` makes them)."""
     conditions: dict[str, Condition] = Field(default_factory=dict)
     """Metric -> bounds that must hold before a generator becomes challenger or champion, e.g. recall: {min: 0.1}."""
 
@@ -53,6 +58,14 @@ class RegisterSettings(Section):
     generator becomes challenger, the champion stays, `ganpipe check` warns. `replace`: it becomes the champion.
     `refuse`: `ganpipe check` ends with an error before any long work; a generator that is registered nevertheless gets
     no alias."""
+
+    @field_validator("minimum_improvement", mode="before")
+    @classmethod
+    def _auto_or_a_share(cls, value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "auto" and not (is_number and 0 <= value < 1):
+            raise ValueError("expected auto, or a number of at least 0 and below 1")
+        return value
 
     @property
     def lower_is_better(self) -> bool:

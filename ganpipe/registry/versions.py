@@ -14,6 +14,7 @@ from ..redaction import without_password
 from ..section import nearest
 from ..tracking.connection import with_retries
 from ..tracking.runs import Tracker
+from ..tracking.seeds import PROTOCOL_TAG
 from .gate import Measurement, NotComparable
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ CHALLENGER = "challenger"
 CHAMPION = "champion"
 CONTENT_TAG = "ganpipe.content"
 METRICS_TAG = "ganpipe.metrics"
-PROTOCOL_TAG = "ganpipe.protocol"
+INTERVALS_TAG = "ganpipe.intervals"
 DECISION_TAG = "ganpipe.decision"
 GATE_TAG = "ganpipe.gate"
 REASONS_TAG = "ganpipe.reasons"
@@ -163,7 +164,10 @@ def measurement_of(version: ModelVersion) -> Measurement:
             f"version {version.version} of {version.name} has no numbers in its tag {METRICS_TAG!r}: ganpipe did not "
             f"register it, or the tag was edited; remove its alias {CHAMPION!r} or choose another register.model_name"
         )
-    return Measurement(f"version {version.version}", metrics, version.tags.get(PROTOCOL_TAG, "unknown"))
+    intervals = {
+        name: (float(found[0]), float(found[1])) for name, found in (json_tag(version, INTERVALS_TAG) or {}).items()
+    }
+    return Measurement(f"version {version.version}", metrics, version.tags.get(PROTOCOL_TAG, "unknown"), intervals)
 
 
 @dataclass(frozen=True)

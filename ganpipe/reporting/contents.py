@@ -142,6 +142,10 @@ class Metric:
     """The gate's bounds on the metric, in words; empty if there are none."""
     tells: str
     """What the metric tells, in one sentence; empty for a metric that this version of ganpipe does not know."""
+    beside: str = ""
+    """What it has to be read beside, with that metric's value."""
+    interval: tuple[float, float] | None = None
+    """Between which values it lies for 95 of 100 sets of other samples; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,8 @@ class Report:
     training: Training | None
     curves: Sequence[Curve]
     scores: Sequence[Curve]
+    alarms: Sequence[tuple[str, int | None, str]]
+    """(kind, images seen, text) of each alarm of the training."""
     grids: Sequence[SampleGrid]
     evaluation: Evaluation | None
     figures: Sequence[Figure]

@@ -11,7 +11,8 @@ from .. import __version__, environment, exploring
 from ..data.shards.manifest import read_manifest
 from ..errors import GanpipeError
 from ..evaluation import figures
-from ..evaluation.metrics import direction_of, meaning_of
+from ..evaluation.evaluate import INTERVALS, METRICS
+from ..evaluation.metrics import beside_of, direction_of, meaning_of
 from ..packaging.card import SAMPLES_FILE
 from ..params import Params
 from ..redaction import without_password
@@ -46,7 +47,7 @@ def gather(root: Path, params: Params) -> Report:
     reader = Reader(root)
     stages = read_stages(reader)
     trained = reader.json(TRAIN / "model.json", "train")
-    metrics = reader.json(EVALUATE / "metrics.json", "evaluate")
+    metrics = reader.json(EVALUATE / METRICS, "evaluate")
     protocol = reader.json(EVALUATE / "protocol.json", "evaluate")
     training = None if trained is None else _training(trained)
     tracker = Tracker.at(environment.home(root), params.register_.experiment)
@@ -63,6 +64,7 @@ def gather(root: Path, params: Params) -> Report:
         training=training,
         curves=_all_curves(reader),
         scores=_curves(reader.rows(TRAIN / "scores.csv", "train", "images_seen")),
+        alarms=_alarms(reader),
         grids=_grids(reader, training),
         evaluation=None if metrics is None else _evaluation(reader, metrics, protocol or {}, params.register_),
         figures=_figures(reader),
@@ -155,20 +157,41 @@ def _search(reader: Reader) -> Search | None:
     return Search(objective, tuple(settings), trials)
 
 
+def _alarms(reader: Reader) -> list[tuple[str, int | None, str]]:
+    rows = reader.rows(TRAIN / "alarms.csv", "train", "kind", "images_seen", "text") or []
+    found = [(row["kind"], number(row["images_seen"]), row["text"]) for row in rows]
+    return [(kind, None if seen is None else int(seen), text) for kind, seen, text in found]
+
+
 def _evaluation(
     reader: Reader, metrics: Mapping[str, Any], protocol: Mapping[str, Any], settings: RegisterSettings
 ) -> Evaluation:
+    intervals = reader.json(EVALUATE / INTERVALS, "evaluate") or {}
     rows = reader.rows(EVALUATE / "class_fid.csv", "evaluate", "class", "fid") or []
     pairs = [(row.get("class") or "", number(row.get("fid"))) for row in rows]
     return Evaluation(
         metrics=[
-            Metric(name, number(value), direction_of(name), _bounds(settings.conditions.get(name)), meaning_of(name))
+            Metric(
+                name,
+                number(value),
+                direction_of(name),
+                _bounds(settings.conditions.get(name)),
+                meaning_of(name),
+                beside_of(name, metrics),
+                _interval(intervals.get(name)),
+            )
             for name, value in metrics.items()
         ],
         protocol=flatten(protocol),
         class_fids=sorted([(name, fid) for name, fid in pairs if fid is not None], key=lambda pair: -pair[1]),
         unmeasured=tuple(name for name, fid in pairs if fid is None),
     )
+
+
+def _interval(ends: Any) -> tuple[float, float] | None:
+    """None where a damaged file says something else."""
+    found = [number(end) for end in ends] if isinstance(ends, list) and len(ends) == 2 else []
+    return (found[0], found[1]) if found and found[0] is not None and found[1] is not None else None
 
 
 def _bounds(condition: Condition | None) -> str:

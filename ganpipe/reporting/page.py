@@ -116,7 +116,8 @@ def headline(report: Report) -> list[tuple[str, str, str]]:
     tiles = []
     gate = [metric for metric in metrics(report) if metric.name == report.gate_metric] or list(metrics(report))[:1]
     for metric in gate:
-        tiles.append((metric.name, value(metric.value), f"{metric.better} is better" if metric.better else ""))
+        remarks = [f"{metric.better} is better" if metric.better else "", metric.beside]
+        tiles.append((metric.name, value(metric.value), ", ".join(remark for remark in remarks if remark)))
     if report.registered:
         aliases = ", ".join(report.registered.aliases) or "no alias"
         tiles.append(("model version", f"{report.registered.model} {report.registered.version}", aliases))

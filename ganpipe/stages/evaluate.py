@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
@@ -31,7 +32,9 @@ from ..tracking import lineage
 from ..tracking.links import run_page
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
+from ..tracking.seeds import PROTOCOL_TAG
 from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments
+from .runs import recipe_tags
 from .work import clear_done
 
 _MOST_NAMED = 5
@@ -54,15 +57,26 @@ def main(argv: list[str]) -> int:
         with tracker.run("evaluate", f"{key}-{protocol.hash}", name=name, parent_run_id=training.run_id) as run:
             evaluation = measure(gan, progress, params.evaluate, trained["averaged"])
             evaluation.save(EVALUATE)
-            _log(evaluation, run, progress.images_seen)
+            _log(evaluation, run, progress.images_seen, recipe_tags(params, read_manifest(SHARDS)))
             links = {"MLflow run of the evaluation": run_page(tracker, run.run_id, run.experiment_id)}
-            leave_note("evaluate", about=protocol.text, links=links, metrics=metrics.descriptions(evaluation.metrics))
+            leave_note("evaluate", about=protocol.text, links=links, metrics=_told(evaluation))
     for name, value in evaluation.metrics.items():
-        print(f"{name} {value:g}")
+        print(f"{name} {value:g}{_between(evaluation.intervals.get(name))}")
     print(protocol.text)
     if text := unmeasured(evaluation):
         print(f"warning: {text}", file=sys.stderr)
     return 0
+
+
+def _told(evaluation: Evaluation) -> dict[str, dict[str, str]]:
+    """What each metric means, beside the values that 95 % of other samples have."""
+    told = metrics.descriptions(evaluation.metrics)
+    between = {name: _between(evaluation.intervals.get(name)).strip(" ()") for name in told}
+    return {name: {"95 % of other samples": between[name], **found} for name, found in told.items()}
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:g} to {interval[1]:g})"
 
 
 def unmeasured(evaluation: Evaluation) -> str:
@@ -78,10 +92,10 @@ def unmeasured(evaluation: Evaluation) -> str:
     )
 
 
-def _log(evaluation: Evaluation, run: RunLog, images_seen: int) -> None:
+def _log(evaluation: Evaluation, run: RunLog, images_seen: int, recipe: Mapping[str, str]) -> None:
     found = lineage.environment()
     own = {**lineage.environment_tags(found), **lineage.compute_tags(found)}
-    run.set_tags({"ganpipe.protocol": evaluation.protocol.hash, **own})
+    run.set_tags({PROTOCOL_TAG: evaluation.protocol.hash, **recipe, **own})
     run.log_params({"protocol": evaluation.protocol.model_dump(mode="json")})
     run.log_metrics(evaluation.metrics, step=images_seen)
     for path in sorted(path for path in EVALUATE.rglob("*") if path.is_file()):
@@ -116,8 +130,9 @@ def measure(
         NotComparable: it makes other images than the data are.
     """
     dataset, extractor, reference = _reference_set(gan, settings)
-    training = dataset if settings.split == "train" else open_dataset(SHARDS, "train")
-    subject = Subject(gan, progress, dataset, reference, extractor, settings, averaged, training)
+    splits = {split: open_dataset(SHARDS, split) for split in dataset.manifest.splits}
+    training, held_out = splits["train"], splits.get("validation")
+    subject = Subject(gan, progress, dataset, reference, extractor, settings, averaged, training, held_out)
     return evaluate(subject, with_figures)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import environment
 from ..data.shards.manifest import Manifest, read_manifest
 from ..evaluation import figures
+from ..evaluation.evaluate import INTERVALS, METRICS
 from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
 from ..packaging.card import CARD_FILE, SAMPLES_FILE, card, card_summary
@@ -42,9 +43,10 @@ def main(argv: list[str]) -> int:
         lineage.require_commit(Path.cwd())
     manifest = read_manifest(SHARDS)
     trained = read_json(TRAIN / "model.json", made_by="train")
-    metrics = read_json(EVALUATE / "metrics.json", made_by="evaluate")
+    metrics = read_json(EVALUATE / METRICS, made_by="evaluate")
+    intervals = read_json(EVALUATE / INTERVALS, made_by="evaluate")
     protocol = read_json(EVALUATE / "protocol.json", made_by="evaluate")
-    text = card_of(params, manifest, trained, metrics, protocol)
+    text = card_of(params, manifest, trained, metrics, protocol, intervals)
     samples_png = EVALUATE / figures.FOLDER / SAMPLES_FILE
     facts = PackageFacts(metrics, protocol, manifest.licence, text, samples_png, manifest.names)
     build_package(TRAIN, PACKAGE, facts)
@@ -62,6 +64,7 @@ def main(argv: list[str]) -> int:
                 **run_tags(params, manifest, [SHARDS, REFERENCE, TUNE, TRAIN, EVALUATE], trained.get("start")),
                 **shape_of_package(read_description(PACKAGE / "model.json"), manifest.classes).tag,
             },
+            intervals={name: (low, high) for name, (low, high) in intervals.items()},
         )
         remeasure = VersionMeasurement(params.evaluate, tracker).measure
         registration = register(candidate, params.register_, tracker, remeasure)
@@ -85,6 +88,7 @@ def card_of(
     trained: Mapping[str, Any],
     metrics: Mapping[str, float],
     protocol: Mapping[str, Any],
+    intervals: Mapping[str, Sequence[float]],
 ) -> str:
     """The model card of what this run made."""
     shown = ("source", "description", "homepage", "licence", "digest", "classes")
@@ -93,7 +97,7 @@ def card_of(
         **{f"num_{split}": manifest.num_samples(split) for split in ("train", "validation")},
     }
     training = {key: getattr(params.train, key) for key in TRAIN_SETTINGS}
-    return card(trained, data, training, metrics, protocol)
+    return card(trained, data, training, metrics, protocol, intervals)
 
 
 class VersionMeasurement:

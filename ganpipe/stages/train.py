@@ -20,6 +20,7 @@ from ..params import Params
 from ..tracking.links import run_page
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
+from ..training.alarms import alarms_of, as_csv
 from ..training.feed import data_spec_of
 from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
@@ -30,6 +31,7 @@ from .runs import run_key, run_tags
 from .start import find_weights
 from .work import mark_done, work_folder
 
+ALARMS = "alarms.csv"
 GRACE_SECONDS = 8.0
 """From SIGTERM to the end: time for the workers to write a checkpoint. Prefect and others kill after 10 s or more."""
 
@@ -46,7 +48,7 @@ def main(argv: list[str]) -> int:
     folder = work_folder(params.cluster.storage_path, "train", key)
     job = training_job(params, manifest, config, folder)
     start = None if found is None else found.write_to(folder)
-    address, is_there = job_server(), job.store.newest() >= params.train.num_images
+    address, is_there = job_server(), job.is_done()
 
     def open_run() -> RunLog:
         tags = run_tags(params, manifest, [SHARDS, TUNE], origin)
@@ -73,6 +75,7 @@ def main(argv: list[str]) -> int:
         chosen = _write(job, state, key, manifest.digest, origin)
         for path in sorted((TRAIN / CURVES).iterdir()):
             run.log_artifact(path, CURVES)
+        run.log_artifact(TRAIN / ALARMS)
         if REAL_IMAGES.is_file():  # missing where an earlier ganpipe made the shards
             run.log_artifact(REAL_IMAGES)
         leave_note("train", links={"MLflow run of the training": run_page(tracker, run.run_id, run.experiment_id)})
@@ -100,7 +103,7 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, s
     """Write the outs from the last or best checkpoint. Returns the images that the chosen generator has seen."""
     last = job.store.list()[-1]
     state.load_state_dict(job.store.load(last))
-    rows, scores = state.curves.rows, state.scores
+    rows, scores, told = state.curves.rows, state.scores, alarms_of(state)
     chosen = job.store.best(scores) if job.settings.select == "best" else last
     if chosen is not None and chosen != last:
         state.load_state_dict(job.store.load(chosen))
@@ -109,6 +112,7 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, s
     for name in listed(filesystem, path, "*.png"):
         (TRAIN / "samples" / name.rsplit("/", 1)[-1]).write_bytes(filesystem.cat_file(name))
     write_curves(TRAIN / CURVES, rows)
+    write_text(TRAIN / ALARMS, as_csv(told))
     write_text(TRAIN / "scores.csv", _csv([{"images_seen": seen, job.score_name: s} for seen, s in scores.items()]))
     safetensors.torch.save_file(state.generator_state(), TRAIN / "generator.safetensors")
     write_json(

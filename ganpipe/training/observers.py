@@ -11,12 +11,14 @@ from typing import Any, Protocol
 import fsspec
 from torch import Tensor
 
+from ..evaluation.quick_fid import Scored
 from ..gans.base import Gan, Progress
+from .alarms import Watch
 from .distributed import World
 from .state import CheckpointStore, Stopped, TrainingState
 from .uploads import write_checked
 
-Score = Callable[[Gan, Progress], float]
+Score = Callable[[Gan, Progress], "float | Scored"]
 """Scores a generator, lower is better (quick FID)."""
 RenderGrid = Callable[[Gan, Progress], bytes]
 """Draws a generator's sample grid as PNG bytes."""
@@ -78,8 +80,16 @@ _SMOOTHED_OVER = 30.0
 class Log:
     """Rows of curves: to the tracker with the speed, and to the console at most every few seconds."""
 
-    def __init__(self, rank: int, tracker: Tracker | None, name: str, seconds_between_lines: float = 5) -> None:
+    def __init__(
+        self,
+        rank: int,
+        tracker: Tracker | None,
+        name: str,
+        watch: Watch | None = None,
+        seconds_between_lines: float = 5,
+    ) -> None:
         self._rank, self._tracker, self._name, self._pause = rank, tracker, name, seconds_between_lines
+        self._watch = watch
         self._window_start = self._last_line = time.perf_counter()
         self._window_images = 0
         self._smoothed_speed: float | None = None
@@ -116,6 +126,7 @@ class Log:
         return (
             f"{self._name}: {so_far} ({now.fraction:.0%}), {speed:,.0f} images/s, {left // 60}:{left % 60:02d} left  "
             + "  ".join(f"{name} {value:.3g}" for name, value in losses.items())
+            + ("".join(f"  [{kind}]" for kind in self._watch.active) if self._watch else "")
         )
 
 
@@ -127,8 +138,12 @@ class SampleGrids:
 
     def __call__(self, state: TrainingState, before: Progress, metrics: dict[str, Tensor]) -> None:
         now = state.progress
-        if now.step not in self._at_updates and now.images_seen < now.num_images:
-            return
+        if now.step in self._at_updates or now.images_seen >= now.num_images:
+            self.draw(state)
+
+    def draw(self, state: TrainingState) -> None:
+        """Draw the grid of this moment."""
+        now = state.progress
         with state.averaged() as gan:
             png = self._draw(gan, now)
         name = f"{now.step:07d}.png"
@@ -166,9 +181,11 @@ class Checkpoints:
             return
         state.synchronise(self.world)
         if self.score is not None:
-            state.scores[now] = self._rank_0_score(state, self.score)
+            scored = self._scored(state, self.score)
+            state.scores[now] = scored.value
+            state.curves.add_row(state.progress, scored.watched)
             if self.tracker is not None:
-                self.tracker.log_metrics({self.score_name: state.scores[now]}, step=now)
+                self.tracker.log_metrics({self.score_name: scored.value, **scored.watched}, step=now)
         self._save(state)
         self.report_progress(state)
 
@@ -191,13 +208,14 @@ class Checkpoints:
         if self.report is not None:
             self.report({"images_seen": float(now), **score})
 
-    def _rank_0_score(self, state: TrainingState, score: Score) -> float:
-        """Rank 0's score, on every rank."""
-        number = 0.0
+    def _scored(self, state: TrainingState, score: Score) -> Scored:
+        """Rank 0's score, on every rank; what is watched, on rank 0 only."""
+        found: float | Scored = 0.0
         if self.world.rank == 0:
             with state.averaged() as gan:
-                number = score(gan, state.progress)
-        return self.world.broadcast_number(number)
+                found = score(gan, state.progress)
+        scored = found if isinstance(found, Scored) else Scored(found)
+        return scored._replace(value=self.world.broadcast_number(scored.value))
 
 
 class StopOnRequest:

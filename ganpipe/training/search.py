@@ -161,6 +161,7 @@ def _trainable(
                 "num_images": settings.num_images,
                 "checkpoint_every": settings.grace_images if settings.scheduler == "asha" else settings.num_images,
                 "keep_checkpoints": 1,
+                "patience_images": None,  # trials are compared after equally many images
             }
         ),
         num_threads=max(1, int(settings.cpus_per_worker)),

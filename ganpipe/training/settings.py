@@ -61,6 +61,9 @@ class TrainSettings(Section):
     """Images between two checkpoints, each scored by quick FID."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """How many of the last checkpoints are kept, beside the best."""
+    patience_images: int | None = Field(default=None, ge=1)
+    """End the training where the quick FID has not improved for so many images. null: never. It is measured at each
+    checkpoint (checkpoint_every)."""
     select: Literal["last", "best"] = "last"
     """Which checkpoint becomes the generator: the last, or the best by quick FID."""
 

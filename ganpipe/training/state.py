@@ -7,7 +7,7 @@ import fnmatch
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,14 @@ class Curves:
         self.rows.append({"step": now.step, "images_seen": now.images_seen, **row})
         self._sums, self._counts = {}, {}
         return row
+
+    def add_row(self, now: Progress, values: Mapping[str, float]) -> None:
+        """Add values of this moment, beside those of a window that ended at it."""
+        if not values:
+            return
+        if not self.rows or self.rows[-1]["images_seen"] != now.images_seen:
+            self.rows.append({"step": now.step, "images_seen": now.images_seen})
+        self.rows[-1].update(values)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "sums": self._sums, "counts": self._counts}

@@ -15,6 +15,7 @@ import torch
 from ..data.loading.cache import ShardSet, open_dataset
 from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
+from .alarms import OutOfPatience, Watch, out_of_patience
 from .allocator import keep_freed_memory
 from .distributed import World
 from .failures import FAILS_AGAIN, describe_error, is_transient, unwrap_error
@@ -70,6 +71,13 @@ class TrainingJob:
     def store(self) -> CheckpointStore:
         return CheckpointStore(f"{self.folder}/checkpoints", self.settings.keep_checkpoints)
 
+    def is_done(self) -> bool:
+        """Whether the training has come to its end, or ended because it got no better."""
+        newest = self.store.newest()
+        if newest == 0 or newest >= self.settings.num_images:
+            return newest > 0
+        return out_of_patience(self.store.load(newest)["scores"], self.settings.patience_images)
+
 
 def run_training(job: TrainingJob, world: World | None = None, report: Report | None = None) -> TrainingState:
     """Train to the end on this worker, from the last checkpoint where there is one.
@@ -106,19 +114,28 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         if job.open_tracker is not None and world.rank == 0:
             tracker = stack.enter_context(job.open_tracker())
             log_history(state, job.score_name, tracker)
-        observers: list[Any] = [Log(world.rank, tracker, job.name)]
+        watch = Watch(world.rank, tracker, job.name)
+        watch.look(state, quietly=True)
+        observers: list[Any] = [Log(world.rank, tracker, job.name, watch)]
+        grids = None
         if job.draw is not None and world.rank == 0:
-            observers.append(SampleGrids(job.folder, job.settings.samples_at_updates, job.draw, tracker))
+            grids = SampleGrids(job.folder, job.settings.samples_at_updates, job.draw, tracker)
+            observers.append(grids)
         checkpoints = Checkpoints(
             world, job.settings.checkpoint_every, job.store, job.score, job.score_name, report=report, tracker=tracker
         )
         if newest:
             checkpoints.report_progress(state)  # it may have been stopped between the last checkpoint and its report
-        observers += [checkpoints, StopOnRequest(world, job.store, checkpoints)]
+        observers += [checkpoints, watch, StopOnRequest(world, job.store, checkpoints)]
         origins = state.gan.origins(job.config, state.gan.data)
         feed = Feed(dataset, origins, job.settings.seed, state.device, state.dtype, state.memory_format)
         with prefetched(feed, job.settings.batch_size, state.device) as fetch:
-            Loop(state, fetch, job.settings, world).run(observers)
+            try:
+                watch(state)
+                Loop(state, fetch, job.settings, world).run(observers)
+            except OutOfPatience:
+                if grids is not None:
+                    grids.draw(state)
     return state
 
 

@@ -239,7 +239,7 @@ def test_a_value_is_what_it_means(line: str, expected: Any, tmp_path: Path) -> N
         ("tune.space.lr: {choice: [true, 0.1]}", "lr.choice: got [True, 0.1]; expected a number, not true or false"),
         ("gans.dcgan.num_latents: true", "got True; expected a number, not true or false"),
         ("gans.cgan.dropout: '0.5'", "got '0.5'; expected a number, not a text (write it without quotes: 0.5)"),
-        ("register.minimum_improvement: .nan", "got nan; input should be a finite number"),
+        ("register.minimum_improvement: .nan", "got nan; expected auto, or a number of at least 0 and below 1"),
         ("sources.openmoji.skin_tones: 0", "got 0; expected true or false"),
     ],
 )  # fmt: skip

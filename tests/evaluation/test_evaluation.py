@@ -274,7 +274,7 @@ def test_fid_orders_real_noisy_and_noise(extractor: Extractor) -> None:
     real = extractor.features(images[:300])
     values = [fid(real, extractor.features(other)) for other in (images[300:500], noisy, noise)]
     assert values[0] < 0.5 * values[1] < 0.5 * values[2]
-    kids = [kid(real, extractor.features(other), 10, 100) for other in (images[300:500], noisy, noise)]
+    kids = [kid(real, extractor.features(other), 10, 100).value for other in (images[300:500], noisy, noise)]
     assert kids[0] < 0.5 * kids[1] < 0.5 * kids[2]
 
 
@@ -292,13 +292,21 @@ def new_gan_with_seed(name: str) -> Gan:
 def test_an_evaluation_has_metrics_protocol_and_figures(conditional: Evaluation, tmp_path: Path) -> None:
     assert set(conditional.metrics) == {
         f"{name}_efficientnet_lite0"
-        for name in ("fid", "kid", "precision", "recall", "fid_intra", "class_accuracy", "class_accuracy_of_real")
+        for name in (
+            *("fid", "fid_of_real", "kid", "precision", "recall"),
+            *("fid_intra", "class_accuracy", "class_accuracy_of_real"),
+        )
     }
     assert set(conditional.class_fids) == set("0123456789")
     conditional.save(tmp_path)
     saved = json.loads((tmp_path / "metrics.json").read_text())
     assert saved == dict(conditional.metrics)
     assert saved["fid_efficientnet_lite0"] > 50  # untrained
+    intervals = json.loads((tmp_path / "intervals.json").read_text())
+    assert set(intervals) == {
+        f"{name}_efficientnet_lite0" for name in ("fid", "kid", "precision", "recall", "class_accuracy")
+    }
+    assert all(low <= saved[name] <= high for name, (low, high) in intervals.items())
     protocol = json.loads((tmp_path / "protocol.json").read_text())
     assert protocol.pop("hash") == conditional.protocol.hash
     assert Protocol.model_validate(protocol) == conditional.protocol
@@ -332,8 +340,10 @@ def test_a_generator_that_copies_is_found_out(
     )
     monkeypatch.setattr(Subject, "images", lambda subject, samples: originals[list(samples)])
     settings = SETTINGS.model_copy(update={"num_samples": 150})
-    found = evaluate(Subject(new_gan("gan"), PROGRESS, dataset, computed, extractor, settings))
+    unseen = digits_dataset(100, start=500, split="validation")
+    found = evaluate(Subject(new_gan("gan"), PROGRESS, dataset, computed, extractor, settings, held_out=unseen))
     assert found.metrics["fid_efficientnet_lite0"] < 1e-3
+    assert found.metrics["data_copying_efficientnet_lite0"] < -10
     assert found.metrics["precision_efficientnet_lite0"] == found.metrics["recall_efficientnet_lite0"] == 1
     assert not found.class_fids
     picture = np.asarray(Image.open(io.BytesIO(found.figures["nearest"])))
@@ -367,10 +377,11 @@ def test_quick_fid_scores_alike_in_this_and_another_process(
     monkeypatch.setenv("GANPIPE_CACHE", str(tmp_path))
     score, gan = QuickFid(digits_dataset(), SETTINGS), new_gan_with_seed("dcgan").train()
     assert score.name == "quick_fid_efficientnet_lite0"
-    value = score(gan, PROGRESS)
+    value, watched = score(gan, PROGRESS)
     assert value > 50
+    assert set(watched) == {"quick_recall", "quick_variety", "quick_novelty"}
     assert gan.training
-    assert score(gan, PROGRESS) == value
+    assert score(gan, PROGRESS) == (value, watched)
     assert score.protocol(gan).metric == "quick"
     assert score.protocol(gan).num_samples == 60
     sent = pickle.loads(pickle.dumps(QuickFid("no/shards", SETTINGS, extractor)))  # noqa: S301

@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 
 from ganpipe.errors import GanpipeError
-from ganpipe.evaluation.frechet import Gaussian, frechet_distance, gaussian_distance
+from ganpipe.evaluation.frechet import Gaussian, frechet_distance, gaussian_distance, influences, standard_error
 
 RANDOM = np.random.default_rng(0)
 
@@ -105,3 +105,31 @@ def test_too_few_or_broken_features_are_refused() -> None:
         gaussian_distance(Gaussian.fit(np.ones((1, 4))), Gaussian.fit(np.ones((3, 4))))
     with pytest.raises(GanpipeError, match="not finite"):
         Gaussian.fit(np.array([[1.0, np.inf]]))
+
+
+@pytest.mark.parametrize("num_samples", [300, 30])
+def test_an_influence_is_the_derivative_of_the_distance_by_the_weight_of_a_sample(num_samples: int) -> None:
+    """30 samples of 20 features have a covariance near the edge of what can be turned round."""
+    num_features, step = 20, 1e-5
+    real = Gaussian.fit(RANDOM.normal(size=(500, num_features)))
+    samples = RANDOM.normal(0.2, 1.3, size=(num_samples, num_features))
+    mean, cov = samples.mean(0), np.cov(samples.T, bias=True)
+
+    def distance(weight: float, sample: np.ndarray) -> float:
+        """With the weight of one sample raised, and those of all lowered alike."""
+        shifted = mean + weight * (sample - mean)
+        spread = (1 - weight) * cov + weight * (1 - weight) * np.outer(sample - mean, sample - mean)
+        return frechet_distance(real.mean_D, real.covariance_DD, shifted, spread)
+
+    expected = [(distance(step, sample) - distance(-step, sample)) / (2 * step) for sample in samples[:10]]
+    found = influences(real, samples)
+    # The fitted covariance is unbiased: its scale differs from that of `cov`, by a share of 1 / num_samples.
+    np.testing.assert_allclose(found[:10] - found.mean(), expected, rtol=0.1, atol=6 / num_samples)
+
+
+def test_samples_fewer_than_features_have_influences_too() -> None:
+    real = Gaussian.fit(RANDOM.normal(size=(500, 40)))
+    found = influences(real, RANDOM.normal(0.2, 1.3, size=(15, 40)))
+    assert found.shape == (15,)
+    assert np.isfinite(found).all()
+    assert standard_error(real, RANDOM.normal(size=(15, 40))) > 0

@@ -153,7 +153,9 @@ def test_a_gan_between_domains_is_compared_with_the_domain_that_it_makes(
     computed: Reference, extractor: Extractor
 ) -> None:
     found = evaluated(BetweenDomains(DATA), computed, extractor)
-    assert set(found.metrics) == {f"{name}_efficientnet_lite0" for name in ("fid", "kid", "precision", "recall")}
+    assert set(found.metrics) == {
+        f"{name}_efficientnet_lite0" for name in ("fid", "fid_of_real", "kid", "precision", "recall")
+    }
     assert found.metrics["precision_efficientnet_lite0"] < 0.5  # zeros are no ones
     assert not found.class_fids
 

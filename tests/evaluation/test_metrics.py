@@ -21,9 +21,11 @@ from ganpipe.evaluation.classifier import LinearDiscriminant, fit_and_test
 from ganpipe.evaluation.colours import colour_shares
 from ganpipe.evaluation.frechet import fid
 from ganpipe.evaluation.measured import Measured
-from ganpipe.evaluation.metrics.base import PairMetric
+from ganpipe.evaluation.metrics.base import Estimate, Metric, PairMetric, mean_of, share_of
 from ganpipe.evaluation.metrics.cycle_error import CycleError
-from ganpipe.evaluation.metrics.feature_distance import feature_distance
+from ganpipe.evaluation.metrics.data_copying import data_copying
+from ganpipe.evaluation.metrics.feature_distance import feature_distances
+from ganpipe.evaluation.metrics.fid_of_real import floor
 from ganpipe.evaluation.metrics.kid import kid
 from ganpipe.evaluation.metrics.psnr import Psnr
 from ganpipe.evaluation.metrics.ssim import Ssim
@@ -126,16 +128,34 @@ def of_variety() -> tuple[Measured, Measured]:
     return dataclasses.replace(found, again_VD=normal(20)), dataclasses.replace(found, again_VD=real[:20] + 0.01)
 
 
+def of_real_variety() -> tuple[Measured, Measured]:
+    """The fewer kinds of images there are, the lower is the floor."""
+    return measured(0.1 * normal(300), normal(300)), measured(normal(300), normal(300))
+
+
+def of_copies() -> tuple[Measured, Measured]:
+    """The bad generator makes training images again, almost."""
+    training, held_out = normal(300), normal(200)
+    copies = training[:200] + 0.05 * normal(200)
+    return tuple(  # type: ignore[return-value]
+        dataclasses.replace(measured(training, samples), training_TD=training, held_out_HD=held_out)
+        for samples in (normal(200), copies)
+    )
+
+
 GOOD_AND_BAD = {
     "class_accuracy": of_classes,
     "class_accuracy_of_real": of_real_images,
     "counterpart_psnr": lambda: of_pairs("counterpart_psnr"),
     "counterpart_psnr_of_given": lambda: of_pairs("counterpart_psnr_of_given"),
+    "data_copying": of_copies,
     "cycle_error": lambda: of_pairs("cycle_error", 0.1),
     "feature_distance": of_features,
     "fid": of_distributions,
     "fid_backward": of_two_directions,
+    "fid_infinity": of_distributions,
     "fid_intra": of_classes,
+    "fid_of_real": of_real_variety,
     "kid": of_distributions,
     "precision": of_distributions,
     "psnr": lambda: of_pairs("psnr"),
@@ -151,11 +171,18 @@ GOOD_AND_BAD = {
 """Metric -> what a good and what a bad generator made. A new metric has its row here."""
 
 
+def value_of(metric: Metric, case: Measured) -> float:
+    found = metric.compute(case)
+    assert found is not None
+    if isinstance(found, Estimate):
+        assert found.standard_error >= 0
+        return found.value
+    return found
+
+
 @pytest.mark.parametrize("name", metrics.names())
 def test_a_metric_tells_good_from_bad_in_its_direction(name: str) -> None:
-    good, bad = (metrics.load(name)().compute(case) for case in GOOD_AND_BAD[name]())
-    assert good is not None
-    assert bad is not None
+    good, bad = (value_of(metrics.load(name)(), case) for case in GOOD_AND_BAD[name]())
     assert (good < bad) == (metrics.load(name).better == "lower")
     assert good != bad
 
@@ -170,7 +197,12 @@ def test_a_metric_says_what_people_and_programs_ask(name: str) -> None:
     full_name = metric.full_name("inception")
     assert metrics.by_full_name(full_name) is metric
     assert metrics.direction_of(full_name) == metric.better
-    assert metrics.descriptions([full_name]) == {full_name: {"better": metric.better, "tells": metric.tells}}
+    told = {"better": metric.better, "beside": "", "tells": metric.tells}
+    assert metrics.descriptions({full_name: 1.0}) == {full_name: told}
+    if metric.beside:
+        words, other = metric.beside
+        values = {full_name: 1.0, metrics.load(other).full_name("inception"): 0.5}
+        assert metrics.beside_of(full_name, values) == f"{words} 0.5"
 
 
 def test_a_name_of_no_metric_is_known_as_such() -> None:
@@ -225,7 +257,7 @@ DATA: dict[str, FieldSpec] = {
     "kind": Label(num_classes=2),
     "words": Tokens(length=4, num_words=9),
 }
-OF_FEATURES = {"fid", "kid", "precision", "recall"}
+OF_FEATURES = {"data_copying", "fid", "fid_infinity", "fid_of_real", "kid", "precision", "recall"}
 OF_LABELS = {"fid_intra", "class_accuracy", "class_accuracy_of_real"}
 OF_WORDS = {"r_precision", "r_precision_of_real"}
 OF_COUNTERPARTS = {"counterpart_psnr", "counterpart_psnr_of_given"}
@@ -335,9 +367,9 @@ def test_a_pair_metric_is_the_mean_over_the_pairs() -> None:
         metric = metrics.load(name)()
         if isinstance(metric, PairMetric):
             values = {name: np.array([1.0, 2.0, 6.0])}
-            assert metric.compute(measured(normal(3), normal(3), values=values)) == 3
+            assert value_of(metric, measured(normal(3), normal(3), values=values)) == 3
             values = {name: np.array([1.0, np.nan, 6.0])}  # one without a counterpart
-            assert metric.compute(measured(normal(3), normal(3), values=values)) == 3.5
+            assert value_of(metric, measured(normal(3), normal(3), values=values)) == 3.5
             assert metric.compute(measured(normal(3), normal(3), values={name: np.full(3, np.nan)})) is None
 
 
@@ -350,16 +382,83 @@ def test_a_cycle_error_is_the_share_of_the_whole_range() -> None:
 
 def test_feature_distance_of_equal_turned_and_opposite_features() -> None:
     first = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
-    assert feature_distance(first, 7 * first) == 0
-    assert feature_distance(first, first[:, ::-1]) == pytest.approx(2)
-    assert feature_distance(first, -first) == pytest.approx(4)
-    assert feature_distance(np.zeros((1, 2)), np.ones((1, 2))) == pytest.approx(1)
+    np.testing.assert_allclose(feature_distances(first, 7 * first), 0)
+    np.testing.assert_allclose(feature_distances(first, first[:, ::-1]), 2)
+    np.testing.assert_allclose(feature_distances(first, -first), 4)
+    np.testing.assert_allclose(feature_distances(np.zeros((1, 2)), np.ones((1, 2))), 1)
 
 
 def test_samples_beyond_the_reference_are_paired_with_its_first_images_again() -> None:
     real = normal(5)
     metric = metrics.load("feature_distance")()
-    assert metric.compute(measured(real, np.concatenate([real, real[:2]]))) == pytest.approx(0, abs=1e-12)
+    assert value_of(metric, measured(real, np.concatenate([real, real[:2]]))) == pytest.approx(0, abs=1e-12)
+
+
+# -- how much of a value is chance
+
+
+def scatter_of(metric: str, num: int = 60) -> tuple[float, float]:
+    """Standard deviation of the values of many sets of samples, and the mean standard error that each set tells."""
+    real = normal(5000, 8)
+    found = [metrics.load(metric)().compute(measured(real, normal(400, 8, mean=0.3))) for _ in range(num)]
+    estimates = [each for each in found if isinstance(each, Estimate)]
+    assert len(estimates) == num
+    return float(np.std([each.value for each in estimates])), float(np.mean([e.standard_error for e in estimates]))
+
+
+@pytest.mark.parametrize("metric", ["fid", "fid_infinity", "kid"])
+def test_a_standard_error_is_what_other_samples_change(metric: str) -> None:
+    scatter, told = scatter_of(metric)
+    assert told == pytest.approx(scatter, rel=0.35)  # 60 sets of samples know their deviation to 10 %
+
+
+def test_means_and_shares_know_their_standard_error() -> None:
+    found = mean_of(np.array([1.0, 2.0, 3.0]))
+    assert found == Estimate(2.0, pytest.approx(1 / math.sqrt(3)))
+    assert (mean_of(np.array([])), mean_of(np.array([4.0]))) == (None, 4.0)
+    assert share_of(0.5, 100) == Estimate(0.5, pytest.approx(0.05))
+
+
+def test_the_floor_is_the_fid_of_other_real_images() -> None:
+    for num_samples in (400, 1600):
+        fids = [fid(normal(400), normal(num_samples)) for _ in range(20)]
+        floors = [floor(normal(400), num_samples) for _ in range(20)]
+        assert np.mean(floors) == pytest.approx(np.mean(fids), rel=0.15)  # type: ignore[arg-type]
+    assert floor(normal(3), 400) is None
+
+
+def test_fid_at_infinity_is_without_the_bias_of_few_samples() -> None:
+    """Of the true distribution, with so many real images that they have no bias, it is about 0."""
+    metric, real = metrics.load("fid_infinity")(), normal(20_000)
+    found = [value_of(metric, measured(real, normal(400))) for _ in range(20)]
+    biased = np.mean([fid(real, normal(400)) for _ in range(20)])
+    assert abs(np.mean(found)) < 0.15 * biased
+    assert metric.compute(measured(real, normal(60))) is None  # a quarter of them are fewer than the features
+
+
+# -- copies
+
+
+def test_data_copying_is_about_zero_for_unseen_images_and_far_from_it_for_copies_and_strangers() -> None:
+    training, held_out = normal(1000), normal(500)
+    scores = {
+        "unseen": data_copying(training, held_out, normal(500), 0),
+        "copies": data_copying(training, held_out, training[:500] + 0.1 * normal(500), 0),
+        "strangers": data_copying(training, held_out, 3 * normal(500), 0),
+        "some copies": data_copying(training, held_out, np.concatenate([training[:200], normal(300)]), 0),
+    }
+    values = {name: found.value for name, found in scores.items() if found is not None}
+    assert abs(values["unseen"]) < 3
+    assert values["copies"] < -10
+    assert values["some copies"] < -3
+    assert values["strangers"] > 10
+    assert scores["unseen"].standard_error == pytest.approx(1 / math.sqrt(5), rel=0.2)  # type: ignore[union-attr]
+
+
+def test_data_copying_needs_held_out_images() -> None:
+    assert metrics.load("data_copying")().compute(of_distributions()[0]) is None
+    assert data_copying(normal(100), normal(19), normal(100), 0) is None
+    assert data_copying(normal(100), normal(40), normal(19), 0) is None
 
 
 # -- classes
@@ -449,15 +548,15 @@ def exact_mmd(x: np.ndarray, y: np.ndarray) -> float:
 
 def test_kid_of_whole_sets_is_the_definition() -> None:
     x, y = normal(20), normal(20, mean=0.5)
-    assert kid(x, y, num_subsets=1, subset_size=20) == pytest.approx(exact_mmd(x, y), rel=1e-5)
+    assert kid(x, y, num_subsets=1, subset_size=20).value == pytest.approx(exact_mmd(x, y), rel=1e-5)
 
 
 def test_kid_is_unbiased_for_equal_distributions_and_grows_with_the_shift() -> None:
-    estimates = [kid(normal(100), normal(100), 3, 50, seed=seed) for seed in range(40)]
+    estimates = [kid(normal(100), normal(100), 3, 50, seed=seed).value for seed in range(40)]
     error = np.std(estimates) / np.sqrt(len(estimates))
     assert abs(np.mean(estimates)) < 3 * error
     assert min(estimates) < 0  # an estimate cut off at zero would be biased
-    near, far = (kid(normal(400), normal(400, mean=mean), 20, 100) for mean in (0.2, 1.0))
+    near, far = (kid(normal(400), normal(400, mean=mean), 20, 100).value for mean in (0.2, 1.0))
     assert 0 < near < far
 
 
@@ -468,7 +567,7 @@ def test_kid_depends_on_its_seed_alone() -> None:
 
 
 def precision_recall(real: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
-    found = [metrics.load(name)().compute(measured(real, generated)) for name in ("precision", "recall")]
+    found = [value_of(metrics.load(name)(), measured(real, generated)) for name in ("precision", "recall")]
     assert found[0] is not None
     assert found[1] is not None
     return found[0], found[1]

@@ -77,6 +77,10 @@ def _run(deployed: Project, deployment: str, *parameters: str, code: int = 0) ->
     return deployed.run(*merged, "prefect", "deployment", "run", deployment, *arguments, "--watch", code=code)
 
 
+def _task_runs(deployed: Project, name: str) -> list[dict[str, Any]]:
+    return _api(deployed, "task_runs/filter", {"task_runs": {"name": {"any_": [name]}}})
+
+
 def _artifacts(deployed: Project, run_id: str) -> dict[str, Any]:
     found = _api(deployed, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
     return {artifact["key"]: artifact for artifact in found}
@@ -163,13 +167,18 @@ def test_a_sweep_ends_in_one_table(deployed):
         "sweep/default",
         'gans=["gan", "dcgan"]',
         'overrides={"train.num_images": 320, "tune.num_trials": 0}',
-        'datasets=[{"name": "all"}, {"name": "few", "overrides": {"data.limit": 150}}]',
+        'datasets=[{"name": "few", "overrides": {"data.limit": 150}}]',
+        "seeds=[0, 1]",
     )
     (run,) = _runs(deployed, "sweep/default")
-    table = json.loads(_artifacts(deployed, run["id"])["sweep"]["data"])
-    assert [(row["gan"], row["dataset"]) for row in table] == [
-        (gan, data) for gan in ("gan", "dcgan") for data in ("all", "few")
+    artifacts = _artifacts(deployed, run["id"])
+    table = json.loads(artifacts["sweep"]["data"])
+    assert [(row["gan"], row["dataset"], row["seed"]) for row in table] == [
+        (gan, "few", seed) for gan in ("gan", "dcgan") for seed in (0, 1)
     ]
+    of_gan, of_dcgan = json.loads(artifacts["sweep-over-seeds"]["data"])
+    assert (of_gan["gan"], of_gan["seeds"], of_dcgan["gan"]) == ("gan", 2, "dcgan")
+    assert "±" in of_gan["fid_efficientnet_lite0"]
     assert all(row["fid_efficientnet_lite0"] > 0 and row["error"] == "" for row in table)
     assert {row["experiment"] for row in table} <= set(deployed.dvc("exp", "list", "--name-only").split())
     failure = _failed_sweep(deployed, 'gans=["gan", "gna"]')
@@ -202,13 +211,28 @@ def test_a_webhook_hears_of_champions_and_failures(deployed, first_run):
             "ganpipe: a run that never began is marked as crashed",
             "ganpipe: the champion changed",
             "ganpipe: a run failed or crashed",
+            "ganpipe: an alarm of a training",
         ]
         time.sleep(10)  # the server's triggers look for new automations now and then
         _run(deployed, "pipeline/default", 'overrides={"data.image_size": "large"}', code=1)
+        unchanging = {"train.gan": "gan", "gans.gan.adam_generator.lr": 1e-12, "gans.gan.adam_discriminator.lr": 1e-12}
+        short = {
+            "train.num_images": 320,
+            "train.checkpoint_every": 64,
+            "train.patience_images": 64,
+            "tune.num_trials": 0,
+        }
+        _run(deployed, "pipeline/default", f"overrides={json.dumps(unchanging | short)}")
         promotion = 'a "test" of the webhook'
         deployed.run("ganpipe", "promote", "--version", "2", "--force", "--reason", "so that it moves")
         deployed.run("ganpipe", "promote", "--version", "1", "--force", "--reason", promotion)
-        _wait(lambda: "flow" in str(heard) and any(promotion in told.get("why", "") for told in heard), seconds=90)
+        _wait(
+            lambda: (
+                all(key in str(heard) for key in ("'flow'", "'alarm'"))
+                and any(promotion in told.get("why", "") for told in heard)
+            ),
+            seconds=90,
+        )
     finally:
         server.shutdown()
     champion = [told for told in heard if "model" in told][-1]
@@ -224,6 +248,10 @@ def test_a_webhook_hears_of_champions_and_failures(deployed, first_run):
     failures = [told for told in heard if "flow" in told]
     assert {told["run"] for told in failures} == {failures[0]["run"]}
     assert {(told["event"], told["flow"]) for told in failures} == {("prefect.flow-run.Failed", "pipeline")}
+    (alarm,) = {told["alarm"] for told in heard if "alarm" in told}
+    assert "no_improvement: quick FID has not improved on" in alarm
+    (ended,) = [run for run in _task_runs(deployed, "train") if "alarms:" in (run["state"]["message"] or "")]
+    assert ended["state_name"] == "Completed"
     names = [f"ganpipe: {what}" for what in ("the champion changed", "a run failed or crashed")]
     found = [automation["name"] for automation in _api(deployed, "automations/filter", {})]
     assert [found.count(name) for name in names] == [1, 1], found  # replaced, not doubled

@@ -217,11 +217,11 @@ def test_one_dvc_yaml_serves_a_gan_of_other_players_and_figures(checkout: Path) 
 
 def test_a_changed_setting_shows_at_its_stages(checkout: Path) -> None:
     params = checkout / "params.yaml"
-    params.write_text(params.read_text().replace("minimum_improvement: 0.0", "minimum_improvement: 0.5"))
+    params.write_text(params.read_text().replace("minimum_improvement: auto", "minimum_improvement: 0.5"))
     stages = {stage.name: stage for stage in report_of(checkout).stages}
     assert stages["register"].state == "changed"
     assert any("register" in reason and "modified" in reason for reason in stages["register"].reasons)
-    assert stages["register"].params["register"]["minimum_improvement"] == 0.0  # what it ran with
+    assert stages["register"].params["register"]["minimum_improvement"] == "auto"  # what it ran with
     assert stages["evaluate"].state == "up to date"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -142,6 +144,56 @@ def test_two_generators_never_beat_each_other(first: float, second: float, impro
 @given(positive, st.floats(min_value=0, max_value=0.99))
 def test_exactly_the_threshold_is_not_enough(old: float, improvement: float) -> None:
     settings = RegisterSettings(minimum_improvement=improvement)
-    limit = threshold(old, settings)
+    champion = scores("version 1", **{FID: old})
+    limit, _ = threshold(scores(**{FID: old}), champion, settings)
     assert limit <= old
-    assert not decide(scores(**{FID: limit}), scores("version 1", **{FID: old}), settings).promote
+    assert not decide(scores(**{FID: limit}), champion, settings).promote
+
+
+# -- noise
+
+
+def noisy(value: float, name: str = "version 2", half: float = 0.0, seeds: Sequence[float] = ()) -> Measurement:
+    intervals = {FID: (value - half, value + half)} if half else {}
+    return Measurement(name, {FID: value}, "p" * 64, intervals, seeds)
+
+
+AUTO = RegisterSettings(minimum_improvement="auto")
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "wins"),
+    [
+        (noisy(49.0, half=0.5), noisy(50.0, half=0.5), True),  # other samples change 0.71
+        (noisy(49.5, half=0.5), noisy(50.0, half=0.5), False),
+        (noisy(49.5, half=0.5), noisy(50.0), False),  # the champion's interval is not known: as wide as the other's
+        (noisy(49.5), noisy(50.0, half=0.5), False),
+        (noisy(46.0, half=0.5, seeds=[46, 50, 48]), noisy(50.0, half=0.5), False),  # other seeds change 5.5
+        (noisy(46.0, half=0.5), noisy(50.0, half=0.5, seeds=[46, 50, 48]), False),
+        (noisy(44.0, half=0.5, seeds=[44, 48, 46]), noisy(50.0, half=0.5), True),
+        (noisy(46.0, half=0.5, seeds=[46, 50]), noisy(50.0, half=0.5), True),  # two say too little
+        (noisy(49.9), noisy(50.0), True),  # nothing is known of any noise
+        (noisy(50.0), noisy(50.0), False),
+    ],
+)
+def test_a_challenger_has_to_be_better_than_noise(challenger: Measurement, champion: Measurement, wins: bool) -> None:
+    assert decide(challenger, dataclasses.replace(champion, name="version 1"), AUTO).promote == wins
+
+
+def test_equal_within_noise_is_called_not_distinguishable() -> None:
+    champion = noisy(50.0, "version 1", half=0.5, seeds=[46, 50, 48])
+    assert decide(noisy(49.0, half=0.5), champion, AUTO).reasons == [
+        f"{FID} (lower is better): 49 against 50 of version 1, the champion, -2.00%; below 44.4114 (5.58863 is what "
+        "other samples and other seeds change) was needed, so the two are not distinguishable, and version 1 stays."
+    ]
+    worse = decide(noisy(51.0, half=0.5), champion, AUTO).text
+    assert "not distinguishable" in worse
+    clearly_worse = decide(noisy(60.0, half=0.5), champion, AUTO).text
+    assert "not distinguishable" not in clearly_worse
+    assert clearly_worse.endswith("so version 2 does not win.")
+
+
+def test_the_gate_says_what_it_does_not_know() -> None:
+    told = decide(noisy(49.9), noisy(50.0, "version 1"), AUTO).text
+    assert "its scatter is not known" in told
+    assert "what other seeds change is not known before 3 trainings differ in the seed only" in told

@@ -18,6 +18,7 @@ from ganpipe.packaging.served_model import Generator, package_files
 from ganpipe.registry.alias_history import alias_history_of
 from ganpipe.registry.settings import Condition
 from ganpipe.registry.versions import DECISION_TAG, GATE_TAG, version_by_alias
+from ganpipe.tracking.seeds import PROTOCOL_TAG, RECIPE_TAG, SEED_TAG
 
 
 def test_the_first_is_champion_and_loads_anywhere(desk: Desk, tmp_path: Path) -> None:
@@ -71,6 +72,25 @@ def test_better_replaces_worse_does_not(desk: Desk) -> None:
         ("champion", 1, 3),
     ]
     assert all(move["by"] and move["at"] and move["why"] for move in alias_history_of(desk.client, desk.tracker, NAME))
+
+
+def test_the_gate_knows_what_other_samples_and_other_seeds_change(desk: Desk) -> None:
+    desk.half_width, desk.tags = 0.5, {**desk.tags, RECIPE_TAG: "r1"}
+    desk.register(40.0)
+    alike = desk.register(39.5, minimum_improvement="auto")
+    assert (alike.version, alike.champion) == (2, 1)
+    assert "below 39.2929 (0.707107 is what other samples change" in alike.decision.text
+    assert "the two are not distinguishable, and version 1 stays" in alike.decision.text
+    for seed, fid in enumerate((38.0, 40.0, 42.0)):
+        tags = {RECIPE_TAG: "r1", SEED_TAG: str(seed), PROTOCOL_TAG: PROTOCOL}
+        with desk.tracker.run("evaluate", f"seed {seed}", tags=tags) as run:
+            run.log_metrics({"fid_x": fid}, step=1)
+    lucky = desk.register(37.0, minimum_improvement="auto")
+    assert (lucky.version, lucky.champion) == (3, 1)
+    assert "is what other samples and other seeds change) was needed" in lucky.decision.text
+    desk.tags = {**desk.tags, RECIPE_TAG: "r2"}  # another recipe, whose seeds are not known: those of r1 stand for it
+    better = desk.register(34.0, minimum_improvement="auto")
+    assert (better.version, better.champion) == (4, 4)
 
 
 def test_a_failed_condition_gives_no_alias(desk: Desk) -> None:

@@ -5,7 +5,7 @@ A metric's full name, as in metrics.json and in `register.metric`, ends with the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from ...catalogue import file_names, only_class
@@ -58,9 +58,22 @@ def direction_of(full_name: str) -> Literal["lower", "higher"] | None:
     return None if metric is None else metric.better
 
 
-def descriptions(full_names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """For each name: which values are `better`, and what the metric `tells`, as plain values."""
-    return {name: {"better": direction_of(name) or "", "tells": meaning_of(name)} for name in full_names}
+def beside_of(full_name: str, values: Mapping[str, float]) -> str:
+    """What a metric has to be read beside, with its value: `floor 8.1`; empty where it was not measured."""
+    metric = by_full_name(full_name)
+    if metric is None or metric.beside is None:
+        return ""
+    words, other = metric.beside
+    value = values.get(f"{other}{full_name.removeprefix(metric.name())}", values.get(other))
+    return "" if value is None else f"{words} {value:.3g}"
+
+
+def descriptions(values: Mapping[str, float]) -> dict[str, dict[str, str]]:
+    """For each metric: which values are `better`, `beside` what it has to be read, and what it `tells`."""
+    return {
+        name: {"better": direction_of(name) or "", "beside": beside_of(name, values), "tells": meaning_of(name)}
+        for name in values
+    }
 
 
 def meaning_of(full_name: str) -> str:

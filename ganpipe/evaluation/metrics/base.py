@@ -6,7 +6,7 @@ Legend: N samples, C channels, H height, W width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from ...gans.base import Gan, GanConfig
     from ...gans.spec import DataSpec
     from ..measured import Measured
+
+
+class Estimate(NamedTuple):
+    """A value, and how far it scatters over other samples of the same generator: a standard deviation."""
+
+    value: float
+    standard_error: float
 
 
 class Metric(ABC):
@@ -29,6 +36,8 @@ class Metric(ABC):
     needs: ClassVar[frozenset[Need]]
     tells: ClassVar[str]
     """What its value says, in one sentence: for model card, report and Prefect's page."""
+    beside: ClassVar[tuple[str, str] | None] = None
+    """The metric beside which its value has to be read, after some words: ("floor", "fid_of_real")."""
     min_side: ClassVar[int] = 1
     """Pixels that an image's side must have."""
 
@@ -48,8 +57,21 @@ class Metric(ABC):
         return cls.needs <= provided(gan, config, data) and gan.output_for(config, data).size >= cls.min_side
 
     @abstractmethod
-    def compute(self, measured: Measured) -> float | None:
-        """Its value; None where there are too few samples for a value."""
+    def compute(self, measured: Measured) -> float | Estimate | None:
+        """Its value; an `Estimate` where it is known how far the value scatters; None where there are too few samples
+        for a value."""
+
+
+def mean_of(values_M: np.ndarray) -> float | Estimate | None:
+    """The mean of a value of each sample; None without samples."""
+    if len(values_M) < 2:
+        return float(values_M[0]) if len(values_M) else None
+    return Estimate(float(values_M.mean()), float(values_M.std(ddof=1) / np.sqrt(len(values_M))))
+
+
+def share_of(share: float, num_samples: int) -> Estimate:
+    """A share of so many independent samples."""
+    return Estimate(share, float(np.sqrt(share * (1 - share) / num_samples)))
 
 
 Side = Literal["samples", "targets", "given", "counterparts", "cycled"]
@@ -70,7 +92,6 @@ class PairMetric(Metric, ABC):
         """A finite number for each pair of uint8 images, (N,); called for one part of the samples at a time. The number
         of a pair of sequences is the mean over their frames."""
 
-    def compute(self, measured: Measured) -> float | None:
+    def compute(self, measured: Measured) -> float | Estimate | None:
         values_M = measured.pair_values[self.name()]
-        found = values_M[~np.isnan(values_M)]  # without those that have no counterpart
-        return float(found.mean()) if len(found) else None
+        return mean_of(values_M[~np.isnan(values_M)])  # without those that have no counterpart

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .base import Metric
+from .base import Estimate, Metric, share_of
 
 if TYPE_CHECKING:
     from ..measured import Measured
@@ -18,7 +18,8 @@ class ClassAccuracy(Metric):
     better = "higher"
     needs = frozenset({"features", "labels"})
     tells = "Share of generated images in which a classifier of real images finds the class that they were given"
+    beside = ("real images", "class_accuracy_of_real")
 
-    def compute(self, measured: Measured) -> float | None:
+    def compute(self, measured: Measured) -> Estimate | None:
         accuracies = measured.class_accuracies
-        return None if accuracies is None else accuracies[0]
+        return None if accuracies is None else share_of(accuracies[0], len(measured.features_MD))

@@ -21,6 +21,7 @@ class CounterpartPsnr(PairMetric):
         "Peak signal-to-noise ratio, in dB, of each translated image against the real image of the same thing in the "
         "domain that it was translated to"
     )
+    beside = ("before", "counterpart_psnr_of_given")
 
     def compare_pairs(self, first_NCHW: np.ndarray, second_NCHW: np.ndarray) -> np.ndarray:
         return Psnr().compare_pairs(first_NCHW, second_NCHW)

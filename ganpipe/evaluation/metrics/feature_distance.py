@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .base import Metric
+from .base import Estimate, Metric, mean_of
 
 if TYPE_CHECKING:
     from ..measured import Measured
@@ -23,16 +23,17 @@ class FeatureDistance(Metric):
     needs = frozenset({"features", "pairs"})
     tells = "Distance between features of each generated image and of the image that it should be, 0 for equal features"
 
-    def compute(self, measured: Measured) -> float:
+    def compute(self, measured: Measured) -> float | Estimate | None:
         # Sample i is paired with the reference's image i; after the last image the first one follows again.
         positions_M = np.arange(len(measured.features_MD)) % len(measured.real.features_ND)
-        return feature_distance(measured.features_MD, measured.real.features_ND[positions_M])
+        return mean_of(feature_distances(measured.features_MD, measured.real.features_ND[positions_M]))
 
 
-def feature_distance(first_ND: np.ndarray, second_ND: np.ndarray) -> float:
-    """Squared Euclidean distance of feature vectors that are scaled to unit length, averaged over the pairs."""
+def feature_distances(first_ND: np.ndarray, second_ND: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distance of feature vectors that are scaled to unit length, for each pair, (N,)."""
     first_ND, second_ND = (_unit(np.asarray(features, np.float64)) for features in (first_ND, second_ND))
-    return float(np.square(first_ND - second_ND).sum(1).mean())
+    found: np.ndarray = np.square(first_ND - second_ND).sum(1)
+    return found
 
 
 def _unit(features_ND: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..frechet import Gaussian, gaussian_distance
-from .base import Metric
+from .base import Estimate, Metric
+from .fid import estimate
 
 if TYPE_CHECKING:
     from ..measured import Measured
@@ -18,7 +18,7 @@ class FidBackward(Metric):
     needs = frozenset({"features", "directions"})
     tells = "FID in the second direction: images that are translated back to the first domain, against real ones of it"
 
-    def compute(self, measured: Measured) -> float:
+    def compute(self, measured: Measured) -> Estimate:
         assert measured.backward is not None
         real, features_MD = measured.backward
-        return gaussian_distance(real.gaussian, Gaussian.fit(features_MD))
+        return estimate(real.gaussian, features_MD)

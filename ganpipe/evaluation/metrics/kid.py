@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import GanpipeError
-from .base import Metric
+from .base import Estimate, Metric
 
 if TYPE_CHECKING:
     from ..measured import Measured
@@ -25,7 +25,7 @@ class Kid(Metric):
     needs = frozenset({"features"})
     tells = "Kernel distance between features of generated and of real images"
 
-    def compute(self, measured: Measured) -> float:
+    def compute(self, measured: Measured) -> Estimate:
         settings = measured.settings
         return kid(
             measured.real.features_ND,
@@ -38,9 +38,9 @@ class Kid(Metric):
 
 def kid(
     real_ND: np.ndarray, generated_MD: np.ndarray, num_subsets: int = 100, subset_size: int = 1000, seed: int = 0
-) -> float:
+) -> Estimate:
     """The squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, unbiased, averaged over random subsets
-    (section 3 of the paper).
+    (section 3 of the paper). Subsets overlap: as many count as independent as fit into the samples.
 
     Raises:
         GanpipeError: fewer than 2 images.
@@ -57,7 +57,8 @@ def kid(
         x_SD = real[torch.from_numpy(generator.choice(len(real), size, replace=False))]
         y_SD = generated[torch.from_numpy(generator.choice(len(generated), size, replace=False))]
         estimates[index] = _unbiased_mmd(x_SD, y_SD)
-    return float(estimates.mean())
+    num_independent = max(1.0, len(generated_MD) / size)
+    return Estimate(float(estimates.mean()), float(estimates.std() / np.sqrt(num_independent)))
 
 
 def _unbiased_mmd(x_SD: Tensor, y_SD: Tensor) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..neighbours import share_on_manifold
-from .base import Metric
+from .base import Estimate, Metric, share_of
 
 if TYPE_CHECKING:
     from ..measured import Measured
@@ -18,6 +18,7 @@ class Precision(Metric):
     needs = frozenset({"features"})
     tells = "Share of generated images that lie among real ones: fidelity"
 
-    def compute(self, measured: Measured) -> float:
+    def compute(self, measured: Measured) -> Estimate:
         real_ND, num_neighbours = measured.real.features_ND, measured.settings.num_neighbours
-        return share_on_manifold(measured.features_MD, real_ND, num_neighbours, real_ND)
+        found = share_on_manifold(measured.features_MD, real_ND, num_neighbours, real_ND)
+        return share_of(found, min(len(measured.features_MD), len(real_ND)))

@@ -24,6 +24,7 @@ class Psnr(PairMetric):
 
     better = "higher"
     tells = "Peak signal-to-noise ratio, in dB, of each generated image against the image that it should be"
+    beside = ("before", "psnr_of_given")
 
     def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
         from torchmetrics.functional.image import peak_signal_noise_ratio

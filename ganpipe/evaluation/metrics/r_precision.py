@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .base import Metric
+from .base import Estimate, Metric, share_of
 
 if TYPE_CHECKING:
     from ..measured import Measured
@@ -17,7 +17,10 @@ class RPrecision(Metric):
     better = "higher"
     needs = frozenset({"features", "tokens"})
     tells = "Share of generated images whose words are found among 100 texts, by a regression fitted to real images"
+    beside = ("real images", "r_precision_of_real")
 
-    def compute(self, measured: Measured) -> float | None:
+    def compute(self, measured: Measured) -> Estimate | None:
         found = measured.r_precisions
-        return None if found is None else found[0]
+        # The finder was fitted to the words of the first half.
+        num_words_of = min(len(measured.real.features_ND), len(measured.features_MD)) // 2
+        return None if found is None else share_of(found[0], num_words_of)

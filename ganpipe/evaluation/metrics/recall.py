@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..neighbours import share_on_manifold
-from .base import Metric
+from .base import Estimate, Metric, share_of
 
 if TYPE_CHECKING:
     from ..measured import Measured
 
 
 class Recall(Metric):
-    """Of equally many samples and real images: the larger set is cut to the size of the smaller one."""
+    """Of equally many samples and real images: the larger set is cut to the size of the smaller one. Its standard
+    error is that over other real images."""
 
     better = "higher"
     needs = frozenset({"features"})
     tells = "Share of real images that lie among generated ones: diversity"
 
-    def compute(self, measured: Measured) -> float:
+    def compute(self, measured: Measured) -> Estimate:
         real_ND, num_neighbours = measured.real.features_ND, measured.settings.num_neighbours
-        return share_on_manifold(real_ND, measured.features_MD, num_neighbours, real_ND)
+        found = share_on_manifold(real_ND, measured.features_MD, num_neighbours, real_ND)
+        return share_of(found, min(len(measured.features_MD), len(real_ND)))

@@ -21,6 +21,7 @@ class Ssim(PairMetric):
 
     better = "higher"
     tells = "Structural similarity of each generated image to the image that it should be, 1 for equal images"
+    beside = ("before", "ssim_of_given")
     min_side = 6  # half a window is reflected
 
     def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
