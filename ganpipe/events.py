@@ -19,6 +19,8 @@ DATA_CHANGED = "ganpipe.data.changed"
 ALIAS_MOVED = "ganpipe.alias.moved"
 ALARM = "ganpipe.training.alarm"
 """The events of this project: docs/operations.md says what is in them."""
+ALARM_MARK = "alarm after"
+"""How the line of an alarm is known among all that a training prints."""
 
 
 def emit(event: str, resource: Mapping[str, str], payload: Mapping[str, Any], root: Path | None = None) -> bool:

@@ -43,8 +43,6 @@ _HINTS = (
     "Having any troubles?",
 )
 _DVC_ERROR = re.compile(r"ERROR: failed to reproduce '.*?': (?P<cause>.*)")
-ALARM = "alarm after"
-"""What marks the line of an alarm, as in `ganpipe/training/alarms.py`, which imports torch."""
 _EXIT_CODE = re.compile(r"exited with (-?\d+)$")
 
 
@@ -155,9 +153,9 @@ def _reproduce(
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
 
     def show(line: str) -> None:
-        if ALARM in line:
+        if events.ALARM_MARK in line:
             logger.warning(line)
-            heard.append(line.partition(f"{ALARM} ")[2])
+            heard.append(line.partition(f"{events.ALARM_MARK} ")[2])
             _emit_alarm(stage.name, heard[-1], root)
         elif is_news(line) and not turns.is_dvc_busy(line):
             logger.info(line)

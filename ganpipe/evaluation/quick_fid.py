@@ -5,14 +5,14 @@ Legend: N real images, M samples, D features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..data.loading.cache import Dataset, ShardSet, open_dataset
 from ..gans.base import Gan, Progress
+from ..scores import Scored
 from .extractors import Extractor, load_extractor
 from .frechet import Gaussian, gaussian_distance
 from .given import field_reader, reference_for
@@ -25,13 +25,6 @@ from .settings import EvaluateSettings
 
 _NUM_COMPARED = 1_000
 """Real images, and samples, whose neighbours are looked for."""
-
-
-class Scored(NamedTuple):
-    """A score, lower is better, and further numbers of the same samples, by name."""
-
-    value: float
-    watched: Mapping[str, float] = {}
 
 
 class QuickFid:

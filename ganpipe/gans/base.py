@@ -226,6 +226,9 @@ class Gan(nn.Module, ABC):
     `ada`, its `observe` is told the logits of real images, whose sign says real or not."""
     has_latents: ClassVar[bool] = True
     """Whether an image follows from a latent vector, so that there are images between two seeds, and a truncation."""
+    depends_on_length: ClassVar[bool] = False
+    """Whether its networks, phases or losses depend on `Progress.fraction`: then the first steps of a longer training
+    are others."""
     reconstructs: ClassVar[bool] = False
     """Whether `reconstruct` is there. Its encoder belongs to an averaged player, as the generator does."""
 

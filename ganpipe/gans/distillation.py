@@ -55,6 +55,7 @@ class Distillation(Gan):
     by the discriminator's judgement, and it must pass as real."""
 
     Config = DistillationSettings
+    depends_on_length = True
     config: DistillationSettings
     needs_power_of_two = True
     augmentations = ("diffaugment", "ada")

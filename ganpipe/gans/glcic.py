@@ -41,6 +41,7 @@ class Glcic(CompletingGan):
     stages: the completion network, then the discriminator, then both (algorithm 1)."""
 
     Config = GlcicSettings
+    depends_on_length = True
     config: GlcicSettings
     augmentations = ()  # they would move the image away from its mask
 

@@ -53,6 +53,7 @@ class Pix2pixhd(Gan):
     """
 
     Config = Pix2pixhdSettings
+    depends_on_length = True
     config: Pix2pixhdSettings
     augmentations = ("diffaugment",)
     fields = ("target", "source")

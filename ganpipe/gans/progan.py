@@ -42,6 +42,7 @@ class Progan(Gan):
     """Both networks begin at 4 x 4 pixels; each larger size is faded in, and begins with fresh optimisers."""
 
     Config = ProganSettings
+    depends_on_length = True
     config: ProganSettings
     needs_power_of_two = True
     augmentations = ("diffaugment",)

@@ -53,6 +53,7 @@ class Prosr(Gan):
     """Twice the size first, then four times: each level corrects a bicubic image, and has its own discriminator."""
 
     Config = ProsrSettings
+    depends_on_length = True
     config: ProsrSettings
     needs_power_of_two = True
     augmentations = ("diffaugment",)

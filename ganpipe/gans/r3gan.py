@@ -54,6 +54,7 @@ class R3gan(AdversarialPair):
     """A relativistic loss of pairs, regularised on real and generated images, and residual networks; no tricks."""
 
     Config = R3ganSettings
+    depends_on_length = True
     config: R3ganSettings
     needs_power_of_two = True
     shares_images = False

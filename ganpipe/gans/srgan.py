@@ -57,6 +57,7 @@ class Srgan(AdversarialPair):
     """
 
     Config = SrganSettings
+    depends_on_length = True
     config: SrganSettings
     needs_power_of_two = True
     fields = ("image", "source")

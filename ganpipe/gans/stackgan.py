@@ -59,6 +59,7 @@ class Stackgan(Gan):
     """
 
     Config = StackganSettings
+    depends_on_length = True
     config: StackganSettings
     needs_power_of_two = True
     augmentations = ("diffaugment",)

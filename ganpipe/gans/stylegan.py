@@ -40,6 +40,7 @@ class Stylegan(StyleBased):
     """ProGAN with a generator that gets its latent as styles, and Goodfellow's losses with R1."""
 
     Config = StyleganSettings
+    depends_on_length = True
     config: StyleganSettings
     needs_power_of_two = True
     augmentations = ("diffaugment", "ada")

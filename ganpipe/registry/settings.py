@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from ..evaluation.metrics import direction_of
 from ..section import Section
 
-
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 

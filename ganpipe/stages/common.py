@@ -13,6 +13,7 @@ from ..errors import GanpipeError
 
 SHARDS = Path("artifacts/shards")
 REAL_IMAGES = Path("artifacts/ingest/real.png")
+DATA_REPORT, DATA_PAGE = Path("artifacts/ingest/data.json"), Path("artifacts/ingest/data.html")
 REFERENCE = Path("artifacts/reference")
 TUNE = Path("artifacts/tune")
 TRAIN = Path("artifacts/train")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import numpy as np
 
 from .. import environment
 from ..data import sources
+from ..data.ingest import data_report
+from ..data.ingest.originals import Originals
 from ..data.ingest.preview import preview
 from ..data.ingest.shards import IngestHistory, write_shards
-from ..errors import GanpipeError
+from ..data.loading.cache import open_dataset
+from ..data.shards.manifest import Manifest
 from ..evaluation import grids
 from ..params import load_params
-from .common import REAL_IMAGES, SHARDS, require_no_arguments
+from .common import DATA_PAGE, DATA_REPORT, REAL_IMAGES, SHARDS, require_no_arguments, write_json, write_text
+from .dvc_store import dvc_stores
 
+_COLUMNS = 16
+"""Of a sheet; an even number keeps pairs together."""
 NOTES = Path(".ganpipe/ingest")
 WATCH = "`ganpipe ingest --watch` tells Prefect when the source's images change: `ganpipe ingest --watch --help`."
 
@@ -26,23 +35,35 @@ def main(argv: list[str]) -> int:
     params = load_params()
     source = sources.load(params.data.source)(params.source_settings)
     history = IngestHistory(environment.home() / NOTES, dvc_stores(Path.cwd()))
-    manifest = write_shards(params.data, source, SHARDS, history=history)
+    originals = Originals()
+    manifest = write_shards(params.data, source, SHARDS, history=history, originals=originals)
     REAL_IMAGES.parent.mkdir(parents=True, exist_ok=True)
     REAL_IMAGES.write_bytes(grids.png(grids.grid(*preview(SHARDS, manifest))))
+    for warning in _report(manifest, originals):
+        print(f"warning: {warning}", file=sys.stderr)
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)
     print(f"{SHARDS}: {counts} images of {manifest.image.size} pixels, {', '.join(manifest.fields)}")
-    print(f"{REAL_IMAGES}: some of them as they are trained on; look at it before a long training")
+    print(
+        f"{DATA_PAGE}: some of them as they are trained on, and what to know of them; look at it before a long training"
+    )
     return 0
 
 
-def dvc_stores(root: Path) -> tuple[Path, ...]:
-    """Where DVC keeps files by their MD5. It removes this stage's outputs before the stage runs, but not its copies."""
-    if not (root / ".dvc").is_dir():
-        return ()
-    from dvc.config import Config, ConfigError
-
-    try:
-        chosen = Config(dvc_dir=str(root / ".dvc")).get("cache", {}).get("dir")
-    except ConfigError as error:
-        raise GanpipeError(f"{root / '.dvc' / 'config'}: {error}") from None
-    return (Path(chosen or root / ".dvc" / "cache") / "files" / "md5",)
+def _report(manifest: Manifest, originals: Originals) -> list[str]:
+    """Write what a person should know of the data; returns its warnings but those on classes, which are printed."""
+    images, labels, room = {}, {}, data_report.MOST_COMPARED
+    for split in manifest.splits:
+        dataset = open_dataset(SHARDS, split)
+        wanted = [manifest.main, *([] if manifest.label is None else [manifest.label])]
+        rows = dataset.rows(np.arange(min(len(dataset), room)), wanted)
+        room -= len(rows[manifest.main])
+        pictures = rows[manifest.main]
+        images[split] = pictures[:, 0] if pictures.ndim == 5 else pictures  # the first of frames
+        if manifest.label is not None:
+            labels[split] = rows[manifest.label]
+    found, shown = data_report.numbers(manifest, originals, images, labels)
+    write_json(DATA_REPORT, found)
+    sheets = [("Some images, as they are trained on", REAL_IMAGES.read_bytes())]
+    sheets += [(title, grids.png(grids.grid(chosen, _COLUMNS))) for title, chosen in shown.items()]
+    write_text(DATA_PAGE, data_report.page(found, manifest, sheets))
+    return data_report.warnings(found)

@@ -26,6 +26,7 @@ from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
 from .common import CURVES, REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
 from .jobs import OpenTraining, begin, connect_ray, job_server, needs_of, run_concurrently, training_job
+from .longer import STATE, go_on_from_shorter, steps_key
 from .remote_job import Work, submit
 from .runs import run_key, run_tags
 from .start import find_weights
@@ -47,6 +48,8 @@ def main(argv: list[str]) -> int:
     key = run_key("train", params.train.gan, manifest.digest, settings)
     folder = work_folder(params.cluster.storage_path, "train", key)
     job = training_job(params, manifest, config, folder)
+    steps = steps_key(params, manifest, settings)
+    go_on_from_shorter(job, steps)
     start = None if found is None else found.write_to(folder)
     address, is_there = job_server(), job.is_done()
 
@@ -72,7 +75,8 @@ def main(argv: list[str]) -> int:
             with processes.graceful_sigterm(job.store.request_stop, GRACE_SECONDS):
                 train(dataclasses.replace(placed, open_tracker=OpenTraining(tracker, run.run_id)), params.cluster)
         state = TrainingState(job.gan, config, data_spec_of(manifest), job.settings)
-        chosen = _write(job, state, key, manifest.digest, origin)
+        names = {"run_key": key, "steps_key": steps, "data_digest": manifest.digest}
+        chosen = _write(job, state, names | ({} if origin is None else {"start": origin}))
         for path in sorted((TRAIN / CURVES).iterdir()):
             run.log_artifact(path, CURVES)
         run.log_artifact(TRAIN / ALARMS)
@@ -99,8 +103,12 @@ def training_settings(params: Params, config: GanConfig) -> dict[str, Any]:
     }
 
 
-def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, start: Mapping[str, str] | None) -> int:
-    """Write the outs from the last or best checkpoint. Returns the images that the chosen generator has seen."""
+def _write(job: TrainingJob, state: TrainingState, names: Mapping[str, Any]) -> int:
+    """Write the outs from the last or best checkpoint. Returns the images that the chosen generator has seen.
+
+    Args:
+        names: what model.json says of the training: digests of what decided it, where its first weights came from.
+    """
     last = job.store.list()[-1]
     state.load_state_dict(job.store.load(last))
     rows, scores, told = state.curves.rows, state.scores, alarms_of(state)
@@ -114,6 +122,7 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, s
     write_curves(TRAIN / CURVES, rows)
     write_text(TRAIN / ALARMS, as_csv(told))
     write_text(TRAIN / "scores.csv", _csv([{"images_seen": seen, job.score_name: s} for seen, s in scores.items()]))
+    (TRAIN / STATE).write_bytes(job.store.content(last) if job.settings.keep_state else b"")
     safetensors.torch.save_file(state.generator_state(), TRAIN / "generator.safetensors")
     write_json(
         TRAIN / "model.json",
@@ -123,9 +132,8 @@ def _write(job: TrainingJob, state: TrainingState, key: str, data_digest: str, s
             "averaged": job.settings.ema_half_life > 0,
             "data": state.gan.data.to_json(),
             "progress": dataclasses.asdict(state.progress),
-            "run_key": key,
-            "data_digest": data_digest,
-            **({} if start is None else {"start": start}),
+            "trained_images": last,
+            **names,
         },
     )
     return state.progress.images_seen

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
+from ..events import ALARM_MARK
 from .state import TrainingState
 
-MARK = "alarm after"
-"""How the line of an alarm is known among all that a training prints."""
 _WINDOWS = 5
 """Rows of the curves in which a discriminator has to be far ahead, or behind, one after the other."""
 _TOLD_APART, _NOT_TOLD_APART = 0.02, 0.02
@@ -48,7 +47,7 @@ class Alarm:
     @property
     def line(self) -> str:
         """For people."""
-        return f"{MARK} {self.images_seen:,} images: {self.kind}: {self.text}"
+        return f"{ALARM_MARK} {self.images_seen:,} images: {self.kind}: {self.text}"
 
 
 def alarms(rows: Sequence[Row], scores: Mapping[int, float], patience_images: int | None = None) -> list[Alarm]:
@@ -138,7 +137,8 @@ def _won_or_lost(rows: Sequence[Row]) -> Iterator[Alarm]:
         "discriminator_lost": (
             not_told_apart,
             "the discriminator does not tell generated from real images ({0:.3f}, {1:.3f}), so that the "
-            "generator learns nothing from it; raise the discriminator's learning rate or width, or lower the generator's learning rate",
+            "generator learns nothing from it; raise the discriminator's learning rate or width, or lower the "
+            "generator's learning rate",
         ),
     }
     for kind, (condition, text) in cases.items():

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import fsspec
 from torch import Tensor
 
-from ..evaluation.quick_fid import Scored
 from ..gans.base import Gan, Progress
+from ..scores import Scored
 from .alarms import Watch
 from .distributed import World
 from .state import CheckpointStore, Stopped, TrainingState

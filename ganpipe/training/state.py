@@ -349,15 +349,24 @@ class CheckpointStore:
     def save(self, state: TrainingState) -> None:
         buffer = io.BytesIO()
         torch.save(state.state_dict(), buffer)
-        path = self._path(state.progress.images_seen)
-        self._filesystem.makedirs(self._folder, exist_ok=True)
-        self._write(f"{path}.partial", buffer.getvalue())
-        move_checked(self._filesystem, f"{path}.partial", path)
+        self.put(state.progress.images_seen, buffer.getvalue())
         present = self.list()
         kept = {*present[-self._keep :], self.best(state.scores)}
         for images_seen in present:
             if images_seen not in kept:
                 self._filesystem.rm_file(self._path(images_seen))
+
+    def put(self, images_seen: int, content: bytes) -> None:
+        """Take over a checkpoint of another training."""
+        path = self._path(images_seen)
+        self._filesystem.makedirs(self._folder, exist_ok=True)
+        self._write(f"{path}.partial", content)
+        move_checked(self._filesystem, f"{path}.partial", path)
+
+    def content(self, images_seen: int) -> bytes:
+        """The file of one checkpoint."""
+        found: bytes = self._filesystem.cat_file(self._path(images_seen))
+        return found
 
     def _write(self, path: str, content: bytes) -> None:
         write_checked(self._filesystem, path, content)

@@ -39,7 +39,7 @@ trained = dict(gan="gan", config={{}}, averaged=True, data=gan.data.to_json(), r
                progress=dict(images_seen=0, num_images=1, step=0))
 data = dict(source="x", description="", homepage="", licence="", digest="", classes=[], num_train=1, num_validation=0)
 protocol = json.loads(Path("evaluate/protocol.json").read_text())
-Path("card.md").write_text(card(trained, data, {{}}, found.metrics, protocol))
+Path("card.md").write_text(card(trained, data, {{}}, found.metrics, protocol, found.intervals))
 assert not RegisterSettings(metric="coverage_efficientnet_lite0").lower_is_better
 """
 
@@ -76,7 +76,9 @@ def test_the_new_metric_is_measured_and_on_the_card(copy: Path) -> None:
     assert {"coverage_efficientnet_lite0", "fid_efficientnet_lite0"} <= set(measured)
     value = measured["coverage_efficientnet_lite0"]
     tells = "Share of real images near which there is a generated one"
-    assert f"| coverage_efficientnet_lite0 | {value:g} | higher | {tells} |" in (copy / "card.md").read_text()
+    low, high = json.loads((copy / "evaluate" / "intervals.json").read_text())["coverage_efficientnet_lite0"]
+    row = f"| coverage_efficientnet_lite0 | {value:g} | {low:g} to {high:g} | higher | {tells} |"
+    assert row in (copy / "card.md").read_text()
 
 
 def test_the_projects_own_tests_find_it_and_pass(copy: Path) -> None:

@@ -163,7 +163,7 @@ def test_no_commit_to_name_as_the_origin(
         ({"tune__player_space": {"critic": {}}}, "tune.player_space.critic: the GAN has no such player"),
         (
             {"register__metric": "fid_inception"},
-            "register.metric: no metric 'fid_inception' is measured; valid names: fid_",
+            "register.metric: no metric 'fid_inception' is measured; valid names: data_copying_",
         ),
         (
             {"register__conditions": {"recall": {"min": 0}}},

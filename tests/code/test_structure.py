@@ -28,6 +28,7 @@ LIGHT = {
     "service_kinds",
     "services",
     "events",
+    "scores",
     "tracked",
     "fields",
     "words",

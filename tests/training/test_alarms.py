@@ -17,10 +17,11 @@ from PIL import Image
 from ganpipe.data import sources
 from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.evaluation.quick_fid import QuickFid, Scored
+from ganpipe.evaluation.quick_fid import QuickFid
 from ganpipe.evaluation.settings import EvaluateSettings
 from ganpipe.gans import load
 from ganpipe.gans.base import Gan, Progress
+from ganpipe.scores import Scored
 from ganpipe.training.alarms import Alarm, alarms, as_csv
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.state import TrainingState

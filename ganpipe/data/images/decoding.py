@@ -39,9 +39,9 @@ _COLOUR_TYPES = {1: 0, 3: 2}
 _PNG_DEPTH_AT = 24
 _FIRST_BYTES_OF_8_BIT_FORMATS = (b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
 """How JPEG, GIF, BMP and WebP begin."""
-_DARKEST, _BRIGHTEST, _FLATTEST = 16, 239, 4
-"""Limits, of 255, for images in which a person sees nothing: no pixel is above `_DARKEST`, no pixel is below
-`_BRIGHTEST`, or the values of each channel differ by at most `_FLATTEST`."""
+DARKEST, BRIGHTEST, FLATTEST = 16, 239, 4
+"""Limits, of 255, for images in which a person sees nothing: no pixel is above `DARKEST`, no pixel is below
+`BRIGHTEST`, or the values of each channel differ by at most `FLATTEST`."""
 _HALF = 128
 _SWAPS_SIDES = range(5, 9)
 """EXIF orientations that exchange width and height."""
@@ -100,7 +100,7 @@ def begins_as_image(content: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _decoding(max_pixels: int = 0, content: bytes = b"", limit: str = MAX_PIXELS) -> Iterator[None]:
+def decoding_errors(max_pixels: int = 0, content: bytes = b"", limit: str = MAX_PIXELS) -> Iterator[None]:
     """Turns every error of Pillow's decoders into UnreadableImage, and silences Pillow's own warning on large images.
 
     Args:
@@ -147,7 +147,7 @@ def decode(
     """
     if not content:
         raise UnreadableImage("the file is empty")
-    with _decoding(max_pixels, content, limit):
+    with decoding_errors(max_pixels, content, limit):
         image = Image.open(io.BytesIO(content), formats=formats() if allowed is None else allowed)
         check_size(image.width, image.height, max_pixels, limit)
         deep = deep_images.inspect(image, content)
@@ -180,13 +180,18 @@ def size_of(path: Path) -> tuple[int, int] | None:
     try:
         if not path.is_file():  # opening a pipe would wait for ever
             return None
-        with _decoding(), Image.open(path, formats=formats()) as image:
-            width, height = image.size
-            # Without EXIF data before the pixels, Pillow would load the whole PNG to look for some after them.
-            has_exif = image.format != "PNG" or "exif" in image.info
-            is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _SWAPS_SIDES
+        with decoding_errors(), Image.open(path, formats=formats()) as image:
+            return upright_size(image)
     except UnreadableImage:
         return None
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an image that is opened and not loaded, as it will be when it stands upright."""
+    width, height = image.size
+    # Without EXIF data before the pixels, Pillow would load the whole PNG to look for some after them.
+    has_exif = image.format != "PNG" or "exif" in image.info
+    is_turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _SWAPS_SIDES
     return (height, width) if is_turned else (width, height)
 
 
@@ -203,7 +208,7 @@ def deep_kind_of(content: bytes, max_pixels: int) -> Kind | None:
     elif not content or content.startswith(_FIRST_BYTES_OF_8_BIT_FORMATS):
         return None
     try:
-        with _decoding(max_pixels):
+        with decoding_errors(max_pixels):
             return deep_images.deep_kind_of(Image.open(io.BytesIO(content), formats=formats()))
     except UnreadableImage:  # `decode` raises the error when the image is used
         return None
@@ -215,13 +220,13 @@ def extent(image: Image.Image) -> Extent | None:
     Raises:
         UnreadableImage: it has pixels that are not finite numbers.
     """
-    with _decoding():
+    with decoding_errors():
         return deep_images.extent(image)
 
 
 def crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     """A part of a decoded image; `box` is (left, upper, right, lower) in pixels."""
-    with _decoding():
+    with decoding_errors():
         return deep_images.crop(image, box)
 
 
@@ -238,7 +243,7 @@ def flatten(
     """
     mode = "L" if settings.channels == 1 else "RGB"
     if deep_images.has_more_than_eight_bits(image):
-        with _decoding():
+        with decoding_errors():
             image = deep_images.to_eight_bit_image(image, settings, decided)
     try:
         if image.has_transparency_data:
@@ -323,7 +328,7 @@ def fit_hole(image: Image.Image, settings: DataSettings) -> np.ndarray:
     Raises:
         UnreadableImage: nothing is transparent, or everything is.
     """
-    with _decoding():
+    with decoding_errors():
         alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     if alpha is None:
         raise UnreadableImage("no pixel is transparent; expected transparent pixels where the image is missing")
@@ -340,11 +345,11 @@ def blank_kind(image: Image.Image) -> str | None:
     extrema: Any = image.getextrema()
     bands = extrema if image.mode == "RGB" else (extrema,)
     lows, highs = zip(*bands, strict=True)
-    if max(highs) <= _DARKEST:
+    if max(highs) <= DARKEST:
         return "nearly black"
-    if min(lows) >= _BRIGHTEST:
+    if min(lows) >= BRIGHTEST:
         return "nearly white"
-    return "flat" if all(high - low <= _FLATTEST for low, high in bands) else None
+    return "flat" if all(high - low <= FLATTEST for low, high in bands) else None
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

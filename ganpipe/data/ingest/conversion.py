@@ -18,6 +18,7 @@ from PIL import features
 from ...errors import GanpipeError
 from ...words import words_of
 from ..images.decoding import UnreadableImage, blank_kind, encode_png, extent, flatten, heif_version, pad, scale
+from ..images.facts import Facts
 from ..images.value_range import FULL_RANGES, Extent, Kind, Range
 from ..settings import DataSettings
 from ..shards.manifest import Split
@@ -37,6 +38,7 @@ class Converted(NamedTuple):
         images: one PNG per field of images, in the order of the fields; None if `digest` was known.
         unreadable: why the item could not be read; None if it could.
         blank_kind: "nearly black", "nearly white" or "flat" if a person would see nothing in an image; else None.
+        facts: what the image of the main field was before anything was done to it; None where that is not known.
         extents: of the item's images of more than 8 bits, if the dataset's range is not chosen yet. Then no attribute
             is set but this one and the name.
     """
@@ -49,6 +51,7 @@ class Converted(NamedTuple):
     images: tuple[bytes, ...] | None = None
     unreadable: str | None = None
     blank_kind: str | None = None
+    facts: Facts | None = None
     extents: tuple[Extent, ...] = ()
 
 
@@ -159,6 +162,8 @@ def _convert_one(
         if decided is None and any(kinds):
             extents = [extent(reference.decode(content, settings)) for reference, content in pairs]
             return Converted(item.name, extents=tuple(found for found in extents if found is not None))
+        main = sum(map(len, groups[: description.picture_fields.index(description.main)]))
+        facts = references[main].facts(contents[main])
         decided = decided or {}
         digests = [hashlib.sha256(content).digest() for content in contents]
         decodings = (
@@ -186,6 +191,7 @@ def _convert_one(
         values,
         tuple(images) if images else None,
         blank_kind=blank,
+        facts=facts,
     )
 
 

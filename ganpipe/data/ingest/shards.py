@@ -33,6 +33,7 @@ from ..shards.left_out import summary_lines
 from ..shards.manifest import (
     MANIFEST,
     SHARD_PATTERN,
+    SPLITS,
     LeftOut,
     Manifest,
     Shard,
@@ -44,6 +45,7 @@ from ..shards.manifest import (
 from ..sources.base import Classes, Description, Item, Items, Source
 from . import class_counts
 from .conversion import Converted, check_values, conversion_key, convert, split_of
+from .originals import Originals
 from .previous import IngestHistory, Layout, NotedShard, PreviousIngest, find_previous, write_note
 from .sample_index import SampleIndex
 from .shard_assignment import shard_sizes
@@ -51,7 +53,6 @@ from .shard_writer import ImageStore, find_unchanged_shard, reuse_shard, with_ke
 
 __all__ = ["IngestHistory", "Manifest", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
 
-SPLITS: tuple[Split, ...] = ("train", "validation")
 _ITEMS_PER_TASK = 128
 _HELD_BYTES_PER_TASK = 2**24
 _FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
@@ -69,10 +70,12 @@ class _Gathered:
         skipped: the items that could not be read.
         num_decoded: how many samples were decoded, not found in the previous ingest.
         blank: images in which a person would see nothing, by their `blank_kind`.
+        originals: counts what the images were.
     """
 
     samples: SampleIndex
     skipped: list[Converted]
+    originals: Originals
     num_decoded: int = 0
     blank: dict[str, _NamedImages] = field(default_factory=dict)
 
@@ -191,13 +194,14 @@ def _gather(
     store: ImageStore,
     known_digests: Path | None,
     num_processes: int | None,
+    originals: Originals,
 ) -> _Gathered:
     """Read all items, decode those whose digests are not known, and add them to `samples` and `store`.
 
     Images of more than 8 bits whose range is chosen from the dataset are read twice, because the range is known only
     after the last image.
     """
-    gathered = _Gathered(samples, [])
+    gathered = _Gathered(samples, [], originals)
     convert_items = functools.partial(convert, description=description, settings=settings, known_digests=known_digests)
     waiting = array("Q")
     extents: dict[value_range.Kind, value_range.Extent] = {}
@@ -227,6 +231,7 @@ def _keep(sample: Converted, settings: DataSettings, gathered: _Gathered, store:
     if sample.unreadable is None:
         gathered.samples.add(sample.split, store.add(sample), sample.split_is_given)
         gathered.num_decoded += sample.images is not None
+        gathered.originals.add(sample.facts, settings)
         if sample.blank_kind is not None:
             gathered.blank.setdefault(sample.blank_kind, _NamedImages()).add(sample.name)
     elif settings.unreadable == "skip":
@@ -341,6 +346,7 @@ def write_shards(
     out: Path,
     num_processes: int | None = None,
     history: IngestHistory | None = None,
+    originals: Originals | None = None,
 ) -> Manifest:
     """Ingest: write the source's images into `out` as shards, then their manifest.
 
@@ -353,6 +359,7 @@ def write_shards(
         num_processes: processes that decode and encode; all cores when None, but this process only if there are few
             images.
         history: where notes on earlier ingests are; None decodes everything.
+        originals: counts what the images were before ingest.
 
     Returns:
         The manifest that was written.
@@ -379,7 +386,17 @@ def write_shards(
             contextlib.closing(SampleIndex()) as samples,
             _known_digests_file(previous) as known_digests,
         ):
-            gathered = _gather(settings, source, description, items, samples, store, known_digests, num_processes)
+            gathered = _gather(
+                settings,
+                source,
+                description,
+                items,
+                samples,
+                store,
+                known_digests,
+                num_processes,
+                originals or Originals(),
+            )
             _report_skipped(gathered.skipped, out)
             _report_left_out(source.left_out(), out)
             _report_blank(gathered.blank)

@@ -23,6 +23,7 @@ SHARD_PATTERN = r"^[a-z]+-[0-9]{6}\.tar$"  # no slash and no dot at its start: a
 _MAX_MANIFEST_BYTES = 2**25
 _MIN_SAMPLE_BYTES = 1024  # one block for a member's header and one for its content
 Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
 Subset = Literal["train", "validation", "test"]
 SUBSETS: dict[str, Subset] = {
     **dict.fromkeys(("train", "training"), "train"),

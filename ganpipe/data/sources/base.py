@@ -22,6 +22,7 @@ from ...fields import Frames, Label, Picture, Tokens, main_label
 from ...section import Section
 from ...words import NUM_RESERVED
 from ..images.decoding import UnreadableImage, check_size, decode, deep_kind_of
+from ..images.facts import Facts, facts_of
 from ..images.value_range import Kind
 from ..settings import DataSettings
 from ..shards.manifest import LeftOut, Split
@@ -97,6 +98,10 @@ class ImageReference(ABC):
         """The type of the image's values if they have more than 8 bits, else None. The image is not decoded."""
         return None
 
+    def facts(self, content: bytes) -> Facts | None:
+        """What the image is before anything is done to it; None where it is made by the source, or has no header."""
+        return None
+
     @property
     def decoding(self) -> str:
         """What the decoded image depends on apart from content, settings and code, such as a renderer's version.
@@ -119,6 +124,9 @@ class ImageFile(ImageReference):
 
     def kind(self, content: bytes, settings: DataSettings) -> Kind | None:
         return deep_kind_of(content, settings.max_pixels)
+
+    def facts(self, content: bytes) -> Facts | None:
+        return facts_of(content)
 
 
 @dataclass(frozen=True)
@@ -191,6 +199,9 @@ class RawGrey(ImageReference):
     def decode(self, content: bytes, settings: DataSettings) -> Image.Image:
         check_size(self.width, self.height, settings.max_pixels)
         return Image.frombuffer("L", (self.width, self.height), content, "raw", "L", 0, 1)  # without a copy
+
+    def facts(self, content: bytes) -> Facts | None:
+        return Facts("raw", "L", 8, self.width, self.height)
 
     @property
     def decoding(self) -> str:
