@@ -29,7 +29,7 @@ from ganpipe.params import load_params
 from ganpipe.registry.registration import Candidate, register
 from ganpipe.stages.train import write_curves
 from ganpipe.tracking.runs import Tracker
-from ganpipe.training.search import SearchResult, Trial
+from ganpipe.training.trials import SearchResult, Trial
 
 SOURCE = Path(__file__).parents[1]
 COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "ganpipe", "pipelines")

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import GanpipeError
 from ..params import load_params
 from ..stages.common import TUNE, read_json, require_no_arguments
-from ..stages.train import searched_config
+from ..stages.train import OVER_TIME, adam_of, searched
 
 PARAMS = Path("params.yaml")
 
@@ -25,11 +25,14 @@ def main(argv: list[str]) -> int:
         raise GanpipeError(
             f"{TUNE / 'best.json'}: holds no result of a search (tune.num_trials is 0); there is nothing to pin"
         )
-    config, gan = searched_config(params), params.train.gan
+    (params, config), gan = searched(params), params.train.gan
     from dvc.utils.serialize import modify_yaml
 
     with modify_yaml(str(PARAMS)) as values:
-        for player in chosen:
+        if OVER_TIME in chosen:
+            values["train"][OVER_TIME] = [part.model_dump(mode="json") for part in params.train.over_time]
+            print(f"train.{OVER_TIME}: {len(params.train.over_time)} parts")
+        for player in adam_of(chosen):
             key, settings = config.optimizer_keys[player], config.optimizer_of(player).model_dump(mode="json")
             values["gans"].setdefault(gan, {})[key] = settings
             print(f"gans.{gan}.{key}: " + ", ".join(f"{name} {value:g}" for name, value in settings.items()))

@@ -20,7 +20,7 @@ from ..registry.registration import content_digest
 from ..registry.verification import Finding, compare, compare_value, verdict
 from ..registry.versions import CHAMPION, CONTENT_TAG, measurement_of, version_of
 from ..stages.common import SHARDS
-from ..stages.train import searched_config, training_settings
+from ..stages.train import searched, training_settings
 from ..tracking import lineage
 from ..tracking.connection import with_retries
 from ..tracking.run_log import flatten
@@ -128,7 +128,7 @@ def _code(tags: dict[str, str]) -> Finding:
 def _settings(run: Run, params: Params) -> list[Finding]:
     """The settings that the training's run logged, compared with those here. Both include the choice of the search."""
     try:
-        here = {key: str(value) for key, value in flatten(training_settings(params, searched_config(params))).items()}
+        here = {key: str(value) for key, value in flatten(training_settings(*searched(params))).items()}
     except GanpipeError as error:  # the search has not run here yet
         return [Finding("settings", "", "unknown", f"{len(run.data.params)} values", str(error))]
     sections = {key.split(".")[0] for key in here}

@@ -145,14 +145,17 @@ def _search(reader: Reader) -> Search | None:
         return None
     names = list(rows[0]) if rows else []
     settings, objective = names[2:-1], names[-1] if names else ""
-    chosen = {key: number(value) for key, value in flatten(best or {}).items()}
+    # Population based training ends with the last of its settings over time.
+    settled = best["over_time"][-1]["players"] if best and best.get("over_time") else best
+    chosen = {key: number(value) for key, value in flatten(settled or {}).items()}
     longest = max((number(row["images_seen"]) or 0 for row in rows), default=0)
     trials: list[Trial] = []
     for row in rows:
         values = {name: number(row[name]) for name in settings}
         score, seen = number(row[objective]), number(row["images_seen"]) or 0
         # best.json holds the choice of the search, so that there is no second rule here for what is best.
-        is_best = bool(chosen) and values == chosen and score is not None and not any(trial.best for trial in trials)
+        is_last = seen == longest and not any(trial.best for trial in trials)
+        is_best = bool(chosen) and values == chosen and score is not None and is_last
         trials.append(Trial(int(number(row["trial"]) or 0), int(seen), values, score, is_best, seen == longest))
     return Search(objective, tuple(settings), trials)
 

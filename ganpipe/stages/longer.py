@@ -69,6 +69,8 @@ def depends_on_length(gan: str, settings: TrainSettings) -> str:
     """Why the first steps of a longer training are others; empty where they are the same."""
     if settings.schedule.kind != "constant" or settings.schedule.warmup:
         return "its learning rates (train.schedule) depend on how much of the training is done"
+    if settings.over_time:
+        return "its optimisers' settings (train.over_time) depend on how much of the training is done"
     if load(gan).depends_on_length:
         return f"what {gan} does depends on how much of the training is done"
     return ""

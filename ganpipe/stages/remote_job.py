@@ -27,7 +27,7 @@ from ..redaction import redact, without_user_info
 from ..tracking.runs import Tracker
 from ..training import cluster, hosts, job_api
 from ..training.failures import FAILS_AGAIN, describe_error, is_transient
-from ..training.search import SearchResult, Trial, search
+from ..training.search import search
 from ..training.start import Start
 from ..training.worker import train
 from .jobs import OpenTraining, OpenTrial, needs_of, training_job
@@ -133,7 +133,7 @@ def submit(address: str, work: Work, request_stop: Callable[[], None] | None = N
 
 
 def search_result(values: Mapping[str, Any]) -> SearchResult:
-    return SearchResult(values["objective"], [Trial(**trial) for trial in values["trials"]])
+    return SearchResult(values["objective"], [Trial(**trial) for trial in values["trials"]], values["over_time"])
 
 
 def run_work(work: Work) -> SearchResult | None:

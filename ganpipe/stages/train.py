@@ -17,11 +17,13 @@ from .. import environment, processes
 from ..data.shards.shard_set import ShardSet
 from ..gans.base import GanConfig
 from ..params import Params
+from ..section import parse
 from ..tracking.links import run_page
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
 from ..training.alarms import alarms_of, as_csv
 from ..training.feed import data_spec_of
+from ..training.settings import TrainSettings
 from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
 from .common import CURVES, REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
@@ -33,13 +35,15 @@ from .start import find_weights
 from .work import mark_done, work_folder
 
 ALARMS = "alarms.csv"
+OVER_TIME = "over_time"
+"""In best.json, where population based training has found settings that change; else it has settings by player."""
 GRACE_SECONDS = 8.0
 """From SIGTERM to the end: time for the workers to write a checkpoint. Prefect and others kill after 10 s or more."""
 
 
 def main(argv: list[str]) -> int:
     params, manifest = begin(argv, "train", __doc__)
-    config = searched_config(params)
+    params, config = searched(params)
     settings = training_settings(params, config)
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     found = find_weights(params, data_spec_of(manifest), tracker)
@@ -66,9 +70,8 @@ def main(argv: list[str]) -> int:
         if is_there:
             print("the training is complete already: an earlier run with the same work did it")
         elif address:
-            adam = read_json(TUNE / "best.json", made_by="tune")
             here = ShardSet(str(SHARDS.absolute()), manifest)
-            work = Work("train", params, adam, folder, key, run.run_id, here, "", tracker, start)
+            work = Work("train", params, adam_of(read_json(TUNE / "best.json", made_by="tune")), folder, key, run.run_id, here, "", tracker, start)
             submit(address, work, job.store.request_stop)
         else:
             placed = training_job(params, manifest, config, folder, shards.result(), start)
@@ -88,9 +91,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def searched_config(params: Params) -> GanConfig:
-    """The GAN's settings with what the search found."""
-    return params.gan_config.with_optimizers(read_json(TUNE / "best.json", made_by="tune"))
+def searched(params: Params) -> tuple[Params, GanConfig]:
+    """The settings, and those of the GAN, with what the search found."""
+    found = read_json(TUNE / "best.json", made_by="tune")
+    if OVER_TIME in found:
+        train = parse(TrainSettings, {**params.train.model_dump(), OVER_TIME: found[OVER_TIME]}, "train", "best.json")
+        params = params.model_copy(update={"train": train})
+    return params, params.gan_config.with_optimizers(adam_of(found))
+
+
+def adam_of(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """{player: {lr, beta1, beta2}} of what best.json holds; empty where it holds settings over time."""
+    return {} if OVER_TIME in found else dict(found)
 
 
 def training_settings(params: Params, config: GanConfig) -> dict[str, Any]:

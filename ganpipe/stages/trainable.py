@@ -22,6 +22,11 @@ def require_trainable(params: Params, data: DataSpec) -> None:
     gan_class = load(params.train.gan)
     gan_class.check(params.gan_config, data)
     gan_class.check_augmentation(params.train.augment.kind)
+    for number, part in enumerate(params.train.over_time):
+        try:
+            params.gan_config.with_optimizers(part.players)
+        except GanpipeError as error:
+            raise GanpipeError(f"train.over_time[{number}]: {error}") from None
     if gan_class.stage is Gan.stage:
         return
     with torch.device("meta"):  # without weights

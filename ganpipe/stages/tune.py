@@ -8,8 +8,9 @@ from ..tracking.links import run_page
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
 from ..training.feed import data_spec_of
-from ..training.search import SearchResult, search
+from ..training.search import search
 from ..training.search_figure import draw_trials
+from ..training.trials import SearchResult
 from .common import SHARDS, TUNE, leave_note, write_json, write_text
 from .jobs import OpenTrial, begin, connect_ray, job_server, needs_of, run_concurrently, training_job
 from .remote_job import Work, submit
@@ -18,7 +19,8 @@ from .start import find_weights
 from .work import mark_done, work_folder
 
 OF_TRAIN = ("gan", "start_from", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "compile",
-            "deterministic", "max_gradient_norm", "schedule", "ema_half_life", "ema_ramp_up")  # fmt: skip
+            "deterministic", "max_gradient_norm", "schedule", "augment", "ema_half_life",
+            "ema_ramp_up")  # fmt: skip
 """What of `train` a trial depends on; the rest may change without a new search. dvc.yaml names the same."""
 
 
@@ -81,5 +83,5 @@ def _write(result: SearchResult | None) -> int:
     TUNE.mkdir(parents=True, exist_ok=True)
     write_text(TUNE / "trials.csv", result.table() if result else "trial,images_seen\n")
     (TUNE / "trials.png").write_bytes(draw_trials(result))
-    write_json(TUNE / "best.json", result.best.adam if result else {})
+    write_json(TUNE / "best.json", result.chosen if result else {})
     return 0

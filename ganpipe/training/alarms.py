@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 from ..events import ALARM_MARK
-from .state import TrainingState
+from .state import EndedEarly, TrainingState
 
 _WINDOWS = 5
 """Rows of the curves in which a discriminator has to be far ahead, or behind, one after the other."""
@@ -198,13 +198,13 @@ class Watch:
         """After a step.
 
         Raises:
-            OutOfPatience: the training ends here; on all ranks, because all have its scores.
+            EndedEarly: the training is out of patience; on all ranks, because all have its scores.
         """
         if len(state.curves.rows) != self._num_rows:  # nothing else can raise an alarm
             self._num_rows = len(state.curves.rows)
             self.look(state)
         if out_of_patience(state.scores, state.settings.patience_images):
-            raise OutOfPatience
+            raise EndedEarly
 
     def look(self, state: TrainingState, quietly: bool = False) -> None:
         """Tell what is new; `quietly`, take it for told: an earlier process of this training did."""
@@ -217,7 +217,3 @@ class Watch:
             if self._tracker is not None:
                 self._tracker.log_metrics({f"alarm_{alarm.kind}": 1.0}, step=alarm.images_seen)
         self._told = found
-
-
-class OutOfPatience(Exception):
-    """No error: the training ends before its time, because it gets no better."""

@@ -15,7 +15,7 @@ from ..gans.base import Gan, Progress
 from ..scores import Scored
 from .alarms import Watch
 from .distributed import World
-from .state import CheckpointStore, Stopped, TrainingState
+from .state import CheckpointStore, EndedEarly, Stopped, TrainingState
 from .uploads import write_checked
 
 Score = Callable[[Gan, Progress], "float | Scored"]
@@ -216,6 +216,17 @@ class Checkpoints:
                 found = score(gan, state.progress)
         scored = found if isinstance(found, Scored) else Scored(found)
         return scored._replace(value=self.world.broadcast_number(scored.value))
+
+
+class EndAt:
+    """Ends the training after so many images, of which there has to be a checkpoint."""
+
+    def __init__(self, images_seen: int) -> None:
+        self._images_seen = images_seen
+
+    def __call__(self, state: TrainingState, *_: Any) -> None:
+        if state.progress.images_seen >= self._images_seen:
+            raise EndedEarly
 
 
 class StopOnRequest:

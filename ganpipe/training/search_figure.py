@@ -8,7 +8,7 @@ import math
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .search import SearchResult
+from .trials import SearchResult
 
 
 def draw_trials(result: SearchResult | None) -> bytes:

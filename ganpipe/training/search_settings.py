@@ -77,10 +77,14 @@ class TuneSettings(Section):
     searcher: Literal["random", "tpe"] = "random"
     """Random search, or the tree-structured Parzen estimator (Bergstra 2011) of Optuna, whose choice depends on timing
     where several trials run at a time: `ganpipe pin` keeps it."""
-    scheduler: Literal["fifo", "asha"] = "fifo"
+    scheduler: Literal["fifo", "asha", "pbt"] = "fifo"
     """fifo: every trial runs to its end. asha: poor trials are stopped early (Li 2018, arXiv 1810.05934), comparing
     trials at equal images seen; which ones depends on timing, so two searches may choose differently: `ganpipe pin`
-    keeps a choice."""
+    keeps a choice. pbt: population based training (Jaderberg 2017, arXiv 1711.09846): after every exchange_images the
+    worst quarter of the trials goes on from checkpoints of the best quarter with settings near to theirs, and the result
+    is the best trial's settings over time; its draws are functions of the seed."""
+    exchange_images: int = Field(default=3_000, ge=1)
+    """pbt: images between two exchanges."""
     grace_images: int = Field(default=5_000, ge=1)
     """asha: no trial is stopped before this many images; the rungs are multiples of it."""
     reduction_factor: int = Field(default=3, ge=2)
@@ -103,6 +107,20 @@ class TuneSettings(Section):
     """What is searched for each player."""
     player_space: dict[str, AdamSpace] = Field(default_factory=dict)
     """Exceptions: player -> what is searched for it instead."""
+
+    @model_validator(mode="after")
+    def _a_population_exchanges(self) -> TuneSettings:
+        if self.scheduler == "pbt" and self.num_trials:
+            if self.searcher != "random":
+                raise ValueError(f"scheduler pbt draws its settings itself: expected searcher random, got {self.searcher}")
+            if self.num_trials < 2:
+                raise ValueError("scheduler pbt: expected num_trials of 2 or more (4 and more have quarters)")
+            if self.exchange_images >= self.num_images:
+                raise ValueError(
+                    f"scheduler pbt: expected exchange_images below num_images, which is {self.num_images}, so that there "
+                    "is an exchange"
+                )
+        return self
 
     @field_validator("grace_images")
     @classmethod

@@ -13,6 +13,15 @@ from .schedules import Schedule
 Count = Annotated[int, Field(ge=1)]
 
 
+class OverTime(Section):
+    """Settings of optimisers that hold for a part of a training."""
+
+    until: float = Field(gt=0, le=1)
+    """The share of the training until which they hold."""
+    players: dict[str, dict[str, float]]
+    """Player -> lr, beta1, beta2, or whatever its optimiser has; what is left out keeps its own value."""
+
+
 class TrainSettings(Section):
     """How a generator is trained, whatever the GAN."""
 
@@ -43,6 +52,9 @@ class TrainSettings(Section):
     """Clip each update's gradient to this L2 norm. null: no clipping."""
     schedule: Schedule = Schedule()
     """Learning rates over the course of the training."""
+    over_time: tuple[OverTime, ...] = ()
+    """Settings of optimisers over the course of the training, by parts, the last until 1; `ganpipe pin` writes what
+    population based training found here. Empty: the GAN's own settings from beginning to end."""
     augment: AugmentSettings = AugmentSettings()
     """Augmentation of what the discriminator sees, for every GAN whose discriminator sees images."""
     ema_half_life: float = Field(default=5_000, ge=0)
@@ -70,6 +82,14 @@ class TrainSettings(Section):
     select: Literal["last", "best"] = "last"
     """Which checkpoint becomes the generator: the last, or the best by quick FID."""
 
+    @field_validator("over_time")
+    @classmethod
+    def _until_the_end(cls, value: tuple[OverTime, ...]) -> tuple[OverTime, ...]:
+        untils = [part.until for part in value]
+        if value and (untils != sorted(set(untils)) or untils[-1] != 1):
+            raise ValueError(f"expected parts that end one after the other, the last at 1; they end at {untils}")
+        return value
+
     @field_validator("start_from", mode="before")
     @classmethod
     def _number_or_place(cls, value: Any) -> Any:
@@ -79,6 +99,14 @@ class TrainSettings(Section):
                 "expected null, models:/NAME/NUMBER, a version's number, or the path or URL of a package or checkpoint"
             )
         return value
+
+
+    def settings_at(self, fraction: float, player: str) -> dict[str, float]:
+        """What `over_time` says of a player's optimiser when this share of the training is done."""
+        for part in self.over_time:
+            if fraction < part.until or part.until == 1:
+                return part.players.get(player, {})
+        return {}
 
 
 class ClusterSettings(Section):

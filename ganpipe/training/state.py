@@ -95,6 +95,10 @@ class Stopped(UnavailableError):
     """The training was asked to end before its time; the same command goes on from its checkpoint."""
 
 
+class EndedEarly(Exception):  # noqa: N818
+    """No error: the training has come to its end before its time, at a checkpoint."""
+
+
 class DamagedCheckpoint(GanpipeError):
     """A file could be read, but is no checkpoint."""
 
@@ -176,6 +180,8 @@ class TrainingState:
     def optimizer(self, name: str) -> torch.optim.Optimizer:
         """A player's optimiser, with the settings that hold now."""
         player, settings = self.players[name], self.players[name].optimizer
+        if changed := self.settings.settings_at(self.progress.fraction, name):
+            settings = settings.model_copy(update=changed)
         if player.over_time is not None:
             settings = player.over_time(settings, self.progress)
         optimizers.apply_settings(

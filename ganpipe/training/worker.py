@@ -15,7 +15,7 @@ import torch
 from ..data.loading.cache import ShardSet, open_dataset
 from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
-from .alarms import OutOfPatience, Watch, out_of_patience
+from .alarms import Watch, out_of_patience
 from .allocator import keep_freed_memory
 from .distributed import World
 from .failures import FAILS_AGAIN, describe_error, is_transient, unwrap_error
@@ -23,6 +23,7 @@ from .feed import Feed, data_spec_of, prefetched
 from .loop import Loop
 from .observers import (
     Checkpoints,
+    EndAt,
     Log,
     RenderGrid,
     Report,
@@ -35,7 +36,7 @@ from .observers import (
 )
 from .settings import ClusterSettings, TrainSettings
 from .start import Start, start_from
-from .state import CheckpointStore, Diverged, Stopped, TrainingState
+from .state import CheckpointStore, Diverged, EndedEarly, Stopped, TrainingState
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class TrainingJob:
         draw: draws sample grids.
         open_tracker: called on rank 0.
         start: weights to start from, where it does not start at random.
+        end_at: images after which it ends at a checkpoint, although its settings say that it is longer.
     """
 
     name: str
@@ -66,6 +68,7 @@ class TrainingJob:
     draw: RenderGrid | None = None
     open_tracker: Callable[[], Tracker] | None = None
     start: Start | None = None
+    end_at: int | None = None
 
     @property
     def store(self) -> CheckpointStore:
@@ -132,8 +135,11 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         with prefetched(feed, job.settings.batch_size, state.device) as fetch:
             try:
                 watch(state)
+                if job.end_at is not None:
+                    observers.append(EndAt(job.end_at))
+                    observers[-1](state)
                 Loop(state, fetch, job.settings, world).run(observers)
-            except OutOfPatience:
+            except EndedEarly:
                 if grids is not None:
                     grids.draw(state)
     return state

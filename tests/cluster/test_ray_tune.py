@@ -19,11 +19,12 @@ from ganpipe.errors import GanpipeError
 from ganpipe.gans import load
 from ganpipe.gans.base import Gan, Progress
 from ganpipe.training import cluster
-from ganpipe.training.search import SearchResult, Trial, search, space_by_player
+from ganpipe.training.search import search, space_by_player
 from ganpipe.training.search_figure import draw_trials
 from ganpipe.training.search_settings import TuneSettings
 from ganpipe.training.settings import ClusterSettings, TrainSettings
 from ganpipe.training.state import Diverged
+from ganpipe.training.trials import SearchResult, Trial
 from ganpipe.training.worker import TrainingJob
 
 
@@ -148,6 +149,40 @@ def test_a_trial_whose_process_was_killed_starts_again(first: SearchResult, shar
     result = search(job, settings(max_concurrent_trials=1), ClusterSettings(max_failures=1))
     assert score.num_calls() == 5, "one scoring was cut short, and none beside it done again"
     assert result == first
+
+
+POPULATION = {"scheduler": "pbt", "num_images": 640, "exchange_images": 320}
+
+
+@pytest.fixture(scope="module")
+def population(ray_head: str, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    return search(make_job(shards, tmp_path_factory.mktemp("population")), settings(**POPULATION), ClusterSettings())
+
+
+def test_a_population_exchanges_and_ends_in_settings_over_time(population: SearchResult) -> None:
+    assert [trial.images_seen for trial in population.trials] == [320] * 4 + [640] * 4
+    before, after = population.trials[:4], population.trials[4:]
+    changed = [number for number in range(4) if after[number].adam != before[number].adam]
+    worst = max(before, key=lambda trial: trial.objective)
+    assert changed == [worst.number], "one of four is a quarter"
+    assert population.best in after
+    assert population.over_time[-1] == {"until": 1.0, "players": population.best.adam}
+    assert population.chosen == {"over_time": population.over_time}
+    assert draw_trials(population).startswith(b"\x89PNG")
+
+
+def test_a_population_whose_member_was_killed_goes_on_to_the_same_result(
+    population: SearchResult, shards: Path, tmp_path: Path
+) -> None:
+    score = Counting(tmp_path / "calls", fatal=6)
+    job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
+    one_by_one = settings(**POPULATION, max_concurrent_trials=1)
+    with pytest.raises(GanpipeError, match="1 of 4 trials failed.*the same command tries them again"):
+        search(job, one_by_one, ClusterSettings(max_failures=0))
+    assert score.num_calls() == 8
+    result = search(job, one_by_one, ClusterSettings())
+    assert score.num_calls() == 9, "members that had finished were trained again"
+    assert result == population
 
 
 class Failing(Counting):
