@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("commands.check", "check all that can be known before long work starts"),
     "summary": ("commands.summary", "the registered model, its FID, and where the pictures are"),
     "data": ("commands.data", "what ingest found in the images: formats, sizes, duplicates, classes; --json"),
+    "trials": ("commands.trials", "the trials of the last search, best first; --json"),
     "models": ("commands.models", "versions of the registered model, their aliases and why; --history, --json"),
     "promote": ("commands.promote", "make a version the champion, if the gate agrees; --force --reason"),
     "rollback": ("commands.promote", "return the champion alias to where it was before"),

@@ -37,7 +37,7 @@ from ..stages.trainable import require_trainable
 from ..tracking.lineage import require_commit
 from ..tracking.runs import Tracker
 from ..training import cluster, hosts, job_api
-from ..training.search import search_space, space_by_player
+from ..training.search_space import search_space, space_by_player
 
 CHECKPOINT_BYTES = 2**30
 """Disk space for checkpoints and outputs beside the images. A checkpoint of the largest GAN here is below 300 MB."""

@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from ..training import cluster, hosts, job_api
 from ..training.failures import FAILS_AGAIN, describe_error, is_transient
 from ..training.search import search
 from ..training.start import Start
+from ..training.trials import AdamByPlayer, SearchResult, Trial
 from ..training.worker import train
 from .jobs import OpenTraining, OpenTrial, needs_of, training_job
 from .shared_storage import require_reachable, require_shared, with_dvc_urls
@@ -52,6 +53,7 @@ class Work:
         no_urls: a clause that says why `shards` has no URLs; empty where it has them.
         tracker: where MLflow is, for the cluster's hosts.
         start: weights to start from.
+        known, earlier: of a search, see `training.search.search`.
     """
 
     stage: str
@@ -64,6 +66,8 @@ class Work:
     no_urls: str
     tracker: Tracker
     start: Start | None = None
+    known: Sequence[Trial] = ()
+    earlier: Sequence[AdamByPlayer] = ()
 
     def to_json(self) -> str:
         """What the cluster is sent."""
@@ -73,6 +77,7 @@ class Work:
             "manifest": self.shards.read_manifest().model_dump(mode="json")
         }
         values["start"] = self.start and dataclasses.asdict(self.start)
+        values["known"] = [{**dataclasses.asdict(one), "objective": str(one.objective)} for one in self.known]
         values["tracker"] = {"uri": without_user_info(self.tracker.uri), "experiment": self.tracker.experiment}
         return json.dumps(values)
 
@@ -90,6 +95,7 @@ class Work:
                 "params": Params.model_validate(values["params"]),
                 "shards": ShardSet(manifest=manifest, **values["shards"]),
                 "start": values["start"] and Start(**values["start"]),
+                "known": [Trial(**{**one, "objective": float(one["objective"])}) for one in values["known"]],
                 "tracker": Tracker(uri, values["tracker"]["experiment"], spool),
             }
         )
@@ -148,7 +154,7 @@ def run_work(work: Work) -> SearchResult | None:
     job = training_job(work.params, manifest, config, work.folder, work.shards, work.start)
     if work.stage == "tune":
         trials = OpenTrial(work.tracker, work.key, work.run_id, work.params.train.gan)
-        return search(job, work.params.tune, work.params.cluster, trials)
+        return search(job, work.params.tune, work.params.cluster, trials, work.known, work.earlier)
     train(dataclasses.replace(job, open_tracker=OpenTraining(work.tracker, work.run_id)), work.params.cluster)
     return None
 

@@ -22,6 +22,7 @@ import fsspec
 import numpy as np
 
 from .search_settings import Distribution, TuneSettings
+from .search_space import FlatSettings, SearchSpace, draw
 from .settings import ClusterSettings
 from .trials import (
     AdamByPlayer,
@@ -45,21 +46,6 @@ _CHANGES = (0.8, 1.2)
 """A setting is multiplied by either."""
 _RESAMPLED = 0.25
 """Probability that a setting is drawn anew instead."""
-FlatSettings = dict[str, float]
-"""`<player>.<setting>` -> value."""
-
-
-@dataclass(frozen=True)
-class SearchSpace:
-    """What a search varies, by `<player>.<setting>`.
-
-    Attributes:
-        distributions: where the values are searched.
-        first: the settings of the first trial: the GAN's own values, as far as the distributions can give them.
-    """
-
-    distributions: dict[str, Distribution]
-    first: FlatSettings
 
 
 @dataclass(frozen=True)
@@ -80,12 +66,7 @@ class Member:
 
 def first_generation(space: SearchSpace, settings: TuneSettings) -> list[Member]:
     """Member 0 has the GAN's own settings where the space holds them; the others are drawn."""
-    members = []
-    for number in range(settings.num_trials):
-        random = np.random.default_rng([settings.seed, 0, number])
-        drawn = {key: draw(distribution, random) for key, distribution in space.distributions.items()}
-        members.append(Member(drawn | space.first if number == 0 else drawn, number))
-    return members
+    return [Member(space.settings_of(number, settings.seed), number) for number in range(settings.num_trials)]
 
 
 def next_generation(
@@ -127,16 +108,6 @@ def _near(value: float, distribution: Distribution, random: np.random.Generator)
         return ordered[min(max(at + (1 if change > 1 else -1), 0), len(ordered) - 1)]
     low, high = distribution.log_uniform or distribution.uniform or (value, value)
     return min(max(value * change, low), high)
-
-
-def draw(distribution: Distribution, random: np.random.Generator) -> float:
-    """A value of the distribution."""
-    if distribution.choice is not None:
-        return float(random.choice(distribution.choice))
-    low, high = distribution.log_uniform or distribution.uniform or (0.0, 0.0)
-    if distribution.log_uniform is not None:
-        return float(math.exp(random.uniform(math.log(low), math.log(high))))
-    return float(random.uniform(low, high))
 
 
 def over_time(generations: Sequence[Sequence[Member]], best: int) -> list[dict[str, Any]]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from ..errors import GanpipeError
-from ..gans.base import GanConfig
-from ..section import nearest
-from .population import SearchSpace, train_population
-from .search_settings import AdamSpace, Distribution, TuneSettings
+from .population import train_population
+from .search_settings import Distribution, TuneSettings
+from .search_space import SearchSpace, search_space
 from .settings import ClusterSettings
 from .trials import (
+    AdamByPlayer,
     OpenTrialTracker,
     SearchResult,
     Trial,
     by_player,
+    flat,
     keep_keys_here,
     num_concurrent_trials,
     raise_failures,
@@ -32,25 +34,19 @@ _TRIALS = "trials"
 """Name of the search's folder: Tune goes on with one of the same name."""
 
 
-def space_by_player(settings: TuneSettings, players: list[str]) -> dict[str, AdamSpace]:
-    """What is searched for each of `players`.
-
-    Raises:
-        GanpipeError: tune.player_space names a player that this GAN does not have.
-    """
-    for name in settings.player_space:
-        if name not in players:
-            raise GanpipeError(f"tune.player_space.{name}: the GAN has no such player; {nearest(name, players)}")
-    return {player: settings.player_space.get(player, settings.space) for player in players}
-
-
 def search(
     job: TrainingJob,
     settings: TuneSettings,
     cluster: ClusterSettings,
     open_trial_tracker: OpenTrialTracker | None = None,
+    known: Sequence[Trial] = (),
+    earlier: Sequence[AdamByPlayer] = (),
 ) -> SearchResult:
     """Run the trials; Ray must be running. A search that was stopped in the same `job.folder` goes on where it was.
+
+    Args:
+        known: the first trials of a random search, which a shorter search has run already.
+        earlier: settings that an earlier search found good, best first; they are those of the first trials.
 
     Raises:
         GanpipeError: there is nothing to search, or a trial failed with an error of the code.
@@ -60,32 +56,20 @@ def search(
 
     keep_keys_here()
     space = search_space(job.config, settings)
+    space = dataclasses.replace(space, further=[space.held(flat(adam)) for adam in earlier])
     if settings.scheduler == "pbt":
         return train_population(job, settings, cluster, space, open_trial_tracker)
+    known = known[: settings.num_trials]
+    if len(known) == settings.num_trials:
+        return SearchResult(job.score_name, list(known))
     trainable = _trainable(job, settings, cluster, open_trial_tracker)
     storage = f"{job.folder}/search"
     if tune.Tuner.can_restore(f"{storage}/{_TRIALS}"):
         print(f"{job.name}: going on with the search", flush=True)
         tuner = tune.Tuner.restore(f"{storage}/{_TRIALS}", trainable, resume_unfinished=True, resume_errored=True)
     else:
-        tuner = _new_tuner(trainable, job, settings, storage, space, cluster.max_failures)
-    return _result(tuner.fit(), job.score_name)
-
-
-def search_space(config: GanConfig, settings: TuneSettings) -> SearchSpace:
-    """What is searched for this GAN: of each player's optimiser, the settings that it has and the space names.
-
-    Raises:
-        GanpipeError: there is nothing to search.
-    """
-    space = space_by_player(settings, config.players)
-    own = {player: config.optimizer_of(player).model_dump() for player in config.players}
-    # RMSprop and SGD have no betas: only their learning rate is searched.
-    flat = {f"{p}.{n}": d for p in config.players for n, d in space[p].distributions().items() if n in own[p]}
-    if not flat:
-        raise GanpipeError("tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0")
-    defaults = {f"{p}.{name}": value for p in config.players for name, value in own[p].items() if f"{p}.{name}" in flat}
-    return SearchSpace(flat, {key: value for key, value in defaults.items() if flat[key].holds(value)})
+        tuner = _new_tuner(trainable, job, settings, storage, space, cluster.max_failures, len(known))
+    return _result(tuner.fit(), job.score_name, known)
 
 
 def _trainable(
@@ -106,19 +90,21 @@ def _new_tuner(
     storage: str,
     space: SearchSpace,
     max_failures: int,
+    num_known: int,
 ) -> Any:
     from ray import tune
 
+    num_trials = settings.num_trials - num_known
     return tune.Tuner(
         trainable,
         param_space=None
         if settings.searcher == "tpe"
         else {k: _tune_domain(d) for k, d in space.distributions.items()},
         tune_config=tune.TuneConfig(
-            num_samples=settings.num_trials,
+            num_samples=num_trials,
             # The random searcher limits the number itself, and Tune warns where both limit it.
             max_concurrent_trials=num_concurrent_trials(settings) if settings.searcher == "tpe" else None,
-            search_alg=_searcher(settings, job.score_name, space),
+            search_alg=_searcher(settings, job.score_name, space, num_known),
             scheduler=_scheduler(settings, job.score_name),
             reuse_actors=settings.workers_per_trial == 1,
             trial_name_creator=_trial_name,
@@ -130,13 +116,13 @@ def _new_tuner(
             verbose=0,
             # A trial whose process died starts again, from its own checkpoint where it has one; see `_trial_callback`.
             failure_config=tune.FailureConfig(max_failures=max_failures),
-            callbacks=[trial_callback(job.name, settings.num_trials, job.score_name, max_failures)],
+            callbacks=[trial_callback(job.name, num_trials, job.score_name, max_failures)],
         ),
     )
 
 
-def _result(results: Any, objective: str) -> SearchResult:
-    """The table of trials from Tune's results.
+def _result(results: Any, objective: str, known: Sequence[Trial]) -> SearchResult:
+    """The table of trials from Tune's results, after those that are known.
 
     Raises:
         GanpipeError: a trial failed with an error of the code.
@@ -148,9 +134,9 @@ def _result(results: Any, objective: str) -> SearchResult:
     ended.sort(key=lambda trial: _trial_index(trial[0]["experiment_tag"]))
     trials = [
         Trial(number, by_player(config), int(metrics["images_seen"]), float(metrics[objective]))
-        for number, (metrics, config) in enumerate(ended)
+        for number, (metrics, config) in enumerate(ended, start=len(known))
     ]
-    return SearchResult(objective, trials)
+    return SearchResult(objective, [*known, *trials])
 
 
 def _trial_index(experiment_tag: str) -> int:
@@ -186,15 +172,13 @@ def _tune_domain(distribution: Distribution) -> Any:
     return tune.choice(list(distribution.choice or ()))
 
 
-def _searcher(settings: TuneSettings, metric: str, space: SearchSpace) -> Any:
+def _searcher(settings: TuneSettings, metric: str, space: SearchSpace, num_known: int) -> Any:
     if settings.searcher == "random":
         from ray.tune.search import BasicVariantGenerator
 
-        return BasicVariantGenerator(
-            points_to_evaluate=[space.first],
-            max_concurrent=num_concurrent_trials(settings),
-            random_state=settings.seed,
-        )
+        # All are given: a longer search then begins with the trials of a shorter one.
+        points = [space.settings_of(number, settings.seed) for number in range(num_known, settings.num_trials)]
+        return BasicVariantGenerator(points_to_evaluate=points, max_concurrent=num_concurrent_trials(settings))
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -202,7 +186,7 @@ def _searcher(settings: TuneSettings, metric: str, space: SearchSpace) -> Any:
         {key: _optuna_distribution(d) for key, d in space.distributions.items()},
         metric=metric,
         mode="min",
-        points_to_evaluate=[space.first],
+        points_to_evaluate=[space.first, *space.further],
         sampler=optuna.samplers.TPESampler(seed=settings.seed),
     )
 

@@ -91,6 +91,9 @@ class TuneSettings(Section):
     """asha: one in this many trials goes on from each rung."""
     seed: int = Field(default=0, ge=0)
     """Seed of the search."""
+    start_from: str | None = None
+    """The table of an earlier search (a copy of its trials.csv; path or URL): its best settings, as far as `space` holds
+    them, are those of the first trials after the GAN's own. null: none."""
     workers_per_trial: int = Field(default=1, ge=1)
     """Workers of one trial. One runs within the trial's own process."""
     cpus_per_worker: float = Field(default=1, gt=0)

@@ -79,6 +79,27 @@ class SearchResult:
         return text.getvalue()
 
 
+def read_table(text: str) -> list[Trial]:
+    """The trials of a table, see `SearchResult.table`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    rows = list(csv.DictReader(io.StringIO(text)))
+    names = list(rows[0]) if rows else []
+    if names[:2] != ["trial", "images_seen"] or len(names) < 4 or any("." not in name for name in names[2:-1]):
+        raise ValueError("expected a table of trials: trial, images_seen, <player>.<setting>, …, objective")
+    return [
+        Trial(
+            int(row["trial"]),
+            by_player({name: float(row[name]) for name in names[2:-1]}),
+            int(row["images_seen"]),
+            float(row[names[-1]]),
+        )
+        for row in rows
+    ]
+
+
 def trial_job(job: TrainingJob, settings: TuneSettings) -> TrainingJob:
     """`job`, as short as a trial is."""
     every = {"asha": settings.grace_images, "pbt": settings.exchange_images}.get(settings.scheduler, settings.num_images)
@@ -200,9 +221,15 @@ def trial_callback(name: str, num_trials: int, metric: str, max_failures: int) -
     return Trials()
 
 
-def by_player(flat: Mapping[str, float]) -> AdamByPlayer:
+def flat(adam: AdamByPlayer) -> dict[str, float]:
+    """`<player>.<setting>` -> value."""
+    return {f"{player}.{name}": value for player, values in adam.items() for name, value in values.items()}
+
+
+def by_player(settings: Mapping[str, float]) -> AdamByPlayer:
+    """The reverse of `flat`."""
     nested: AdamByPlayer = {}
-    for key, value in flat.items():
+    for key, value in settings.items():
         player, name = key.rsplit(".", 1)
         nested.setdefault(player, {})[name] = float(value)
     return nested

@@ -19,9 +19,10 @@ from ganpipe.errors import GanpipeError
 from ganpipe.gans import load
 from ganpipe.gans.base import Gan, Progress
 from ganpipe.training import cluster
-from ganpipe.training.search import search, space_by_player
+from ganpipe.training.search import search
 from ganpipe.training.search_figure import draw_trials
 from ganpipe.training.search_settings import TuneSettings
+from ganpipe.training.search_space import space_by_player
 from ganpipe.training.settings import ClusterSettings, TrainSettings
 from ganpipe.training.state import Diverged
 from ganpipe.training.trials import SearchResult, Trial
@@ -149,6 +150,29 @@ def test_a_trial_whose_process_was_killed_starts_again(first: SearchResult, shar
     result = search(job, settings(max_concurrent_trials=1), ClusterSettings(max_failures=1))
     assert score.num_calls() == 5, "one scoring was cut short, and none beside it done again"
     assert result == first
+
+
+def test_a_longer_search_runs_only_what_a_shorter_one_has_not(first: SearchResult, shards: Path, tmp_path: Path) -> None:
+    score = Counting(tmp_path / "calls", fatal=-1)
+    job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
+    result = search(job, settings(num_trials=5), ClusterSettings(), known=first.trials)
+    assert score.num_calls() == 1
+    assert result.trials[:4] == first.trials
+    assert result.trials[4].number == 4
+    fewer = search(job, settings(num_trials=2), ClusterSettings(), known=first.trials)
+    assert fewer.trials == first.trials[:2]
+    assert score.num_calls() == 1
+
+
+def test_a_search_begins_with_what_an_earlier_one_found_good(ray_head: str, shards: Path, tmp_path: Path) -> None:
+    good = {"generator": {"lr": 7e-4, "beta1": 0.5}, "discriminator": {"lr": 0.5, "beta1": 0.0}}
+    result = search(
+        make_job(shards, tmp_path), settings(num_trials=2, num_images=160), ClusterSettings(), earlier=[good]
+    )
+    second = result.trials[1].adam
+    assert second["generator"] == good["generator"]
+    assert second["discriminator"]["beta1"] == 0.0
+    assert second["discriminator"]["lr"] <= 1e-2, "the space does not hold 0.5, so it was drawn"
 
 
 POPULATION = {"scheduler": "pbt", "num_images": 640, "exchange_images": 320}

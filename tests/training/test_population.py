@@ -19,9 +19,9 @@ from ganpipe.gans.base import DataSpec, Progress
 from ganpipe.params import load_params
 from ganpipe.section import parse
 from ganpipe.stages.train import searched
-from ganpipe.training.population import Member, draw, explore, first_generation, next_generation, over_time
-from ganpipe.training.search import search_space
+from ganpipe.training.population import Member, explore, first_generation, next_generation, over_time
 from ganpipe.training.search_settings import Distribution, TuneSettings
+from ganpipe.training.search_space import draw, search_space
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.state import TrainingState
 
