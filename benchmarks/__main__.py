@@ -35,6 +35,7 @@ def _sections() -> dict[str, Callable[[Path, int], list[Row]]]:
     from .evaluation import evaluation
     from .limits import limits
     from .memory import memory
+    from .sharing import sharing
     from .startup import startup
     from .training import training
     from .tuning import tuning
@@ -42,6 +43,7 @@ def _sections() -> dict[str, Callable[[Path, int], list[Row]]]:
     return {
         "training": training,
         "limits": limits,
+        "sharing": sharing,
         "startup": startup,
         "tuning": tuning,
         "data": data,

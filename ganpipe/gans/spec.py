@@ -182,22 +182,33 @@ Order = Callable[[int, int], np.ndarray]
 """(start, stop) -> which samples stand at these positions of an endless stream."""
 
 
+Mirror = Callable[[int, int], np.ndarray]
+"""(start, stop) -> whether the sample at each of these positions is mirrored, bool."""
+
+
 class FieldReader:
     """Reads fields of a GAN from a dataset, wherever they come from."""
 
     def __init__(
-        self, origins: Mapping[str, Origin], dataset: Dataset, order: Callable[[int, str], Order], seed: int
+        self,
+        origins: Mapping[str, Origin],
+        dataset: Dataset,
+        order: Callable[[int, str], Order],
+        seed: int,
+        mirror: Mirror | None = None,
     ) -> None:
         """Args:
         origins: of the fields that are read.
         order: (number of samples, group) -> their order. The group is '' for samples as they are, else names the class
             of a view, or says that the samples are shuffled.
         seed: of the draws for derived fields.
+        mirror: which samples' pictures are turned left to right, before other fields are derived from them; by default
+            none.
 
         Raises:
         GanpipeError: a view has no image in this split.
         """
-        self._dataset, self._seed = dataset, seed
+        self._dataset, self._seed, self._mirror = dataset, seed, mirror
         self._groups: dict[str, tuple[np.ndarray | None, Order]] = {}
         self._origins: dict[str, dict[str, Origin]] = {}
         for name, origin in origins.items():
@@ -219,6 +230,11 @@ class FieldReader:
             origins, indices = self._origins[group], order(start, stop)
             indices = indices if members is None else members[indices]
             rows = self._dataset.rows(indices, [origin.field for origin in origins.values()])
+            if self._mirror is not None:
+                turned_N = self._mirror(start, stop)
+                for array in rows.values():
+                    if array.dtype == np.uint8:  # pictures, (N, ..., W)
+                        array[turned_N] = array[turned_N, ..., ::-1]
             placed = {name: place(torch.from_numpy(array)) for name, array in rows.items()}
             for name, origin in origins.items():
                 tensor = placed[origin.field]

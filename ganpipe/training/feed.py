@@ -5,6 +5,7 @@ Legend: N samples, C channels, H height, W width.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.loading.cache import Dataset
-from ..data.loading.order import SampleOrder
+from ..data.loading.order import SampleOrder, mirrored
 from ..data.shards.manifest import Manifest
 from ..gans.draws import derive_seed
 from ..gans.spec import DataSpec, FieldReader, Order, Origin, to_tensor
@@ -36,11 +37,17 @@ class Feed:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
+        mirror: bool = False,
     ) -> None:
+        """Args:
+        mirror: whether one in two samples is turned left to right.
+        """
+
         def order(num_samples: int, group: str) -> Order:
             return SampleOrder(num_samples, derive_seed("order", group, seed) if group else seed).indices
 
-        self._reader = FieldReader(origins, dataset, order, seed)
+        turn = functools.partial(mirrored, derive_seed("mirror", seed)) if mirror else None
+        self._reader = FieldReader(origins, dataset, order, seed, turn)
         self._device, self._dtype, self._memory_format = device, dtype, memory_format
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:

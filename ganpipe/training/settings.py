@@ -55,6 +55,9 @@ class TrainSettings(Section):
     over_time: tuple[OverTime, ...] = ()
     """Settings of optimisers over the course of the training, by parts, the last until 1; `ganpipe pin` writes what
     population based training found here. Empty: the GAN's own settings from beginning to end."""
+    mirror: bool = False
+    """Turn one in two samples left to right, all their pictures together: twice the images, where left and right are
+    alike. Not for digits, letters and faces that look to one side only."""
     augment: AugmentSettings = AugmentSettings()
     """Augmentation of what the discriminator sees, for every GAN whose discriminator sees images."""
     ema_half_life: float = Field(default=5_000, ge=0)

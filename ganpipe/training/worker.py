@@ -131,7 +131,8 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
             checkpoints.report_progress(state)  # it may have been stopped between the last checkpoint and its report
         observers += [checkpoints, watch, StopOnRequest(world, job.store, checkpoints)]
         origins = state.gan.origins(job.config, state.gan.data)
-        feed = Feed(dataset, origins, job.settings.seed, state.device, state.dtype, state.memory_format)
+        seed, mirror = job.settings.seed, job.settings.mirror
+        feed = Feed(dataset, origins, seed, state.device, state.dtype, state.memory_format, mirror)
         with prefetched(feed, job.settings.batch_size, state.device) as fetch:
             try:
                 watch(state)

@@ -14,9 +14,21 @@ import hashlib
 import numpy as np
 
 _NUM_ROUNDS = 10
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _AHEAD = 8192
 """Positions that are computed in advance: for the 64 of one batch, the calls of NumPy take far longer than the
 computation."""
+
+
+def mirrored(seed: int, start: int, stop: int) -> np.ndarray:
+    """Whether the sample at each of the positions [start, stop) is turned left to right: one in two, bool, (P,). A
+    function of seed and position (SplitMix64; Steele 2014, "Fast splittable pseudorandom number generators")."""
+    with np.errstate(over="ignore"):
+        mixed_P = np.arange(start, stop, dtype=np.uint64) * _GOLDEN + np.uint64(seed)
+        mixed_P = (mixed_P ^ (mixed_P >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed_P = (mixed_P ^ (mixed_P >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    found: np.ndarray = (mixed_P ^ (mixed_P >> np.uint64(31))) >> np.uint64(63) == 1
+    return found
 
 
 class SampleOrder:
