@@ -39,8 +39,24 @@ def sharing(folder: Path, rounds: int) -> list[Row]:
         speeds += f"{median(found['both']):,.0f} by two at once"
         words = f"{num_threads} thread{'s' if num_threads > 1 else ''} per training"
         goals = ("≥ 0.4", "≥ 0.9") if num_threads == 1 else ("", "")
-        rows.append(Row(f"`dcgan` beside a busy process, over alone; {words}", ratio(found, "beside", "alone"), "x", goals[0], speeds))
-        rows.append(Row(f"two `dcgan` at once, over one after the other; {words}", ratio(found, "both", "alone"), "x", goals[1], speeds))
+        rows.append(
+            Row(
+                f"`dcgan` beside a busy process, over alone; {words}",
+                ratio(found, "beside", "alone"),
+                "x",
+                goals[0],
+                speeds,
+            )
+        )
+        rows.append(
+            Row(
+                f"two `dcgan` at once, over one after the other; {words}",
+                ratio(found, "both", "alone"),
+                "x",
+                goals[1],
+                speeds,
+            )
+        )
     return rows
 
 

@@ -108,6 +108,8 @@ def write_real_images(root: Path) -> None:
     path = root / "artifacts" / "ingest" / "real.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(png(grid(np.full((4, 1, 16, 16), 200, np.uint8))))
+    (path.parent / "data.json").write_text("{}")
+    (path.parent / "data.html").write_text("<!doctype html>")
 
 
 def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -128,6 +130,7 @@ def write_search(root: Path) -> None:
     (folder / "trials.csv").write_text(result.table(), encoding="utf-8")
     (folder / "trials.png").write_bytes(png(grid(np.zeros((1, 1, 8, 8), np.uint8))))
     (folder / "best.json").write_text(json.dumps(result.best.adam), encoding="utf-8")
+    (folder / "search.json").write_text("{}", encoding="utf-8")
 
 
 def write_training(root: Path) -> None:
@@ -148,6 +151,8 @@ def write_training(root: Path) -> None:
     ]
     write_curves(folder / "curves", rows)
     write_table(folder / "scores.csv", ["images_seen", OBJECTIVE], [(320, 900.0), (640, 12.5)])
+    (folder / "state.pt").write_bytes(b"")
+    write_table(folder / "alarms.csv", ["kind", "images_seen", "text"], [("collapse", 320, f"few kinds {HOSTILE}")])
     (folder / "samples").mkdir()
     for step in (1, 5, 10):
         images = np.random.default_rng(step).integers(0, 255, (9, 1, 8, 8), np.uint8)
@@ -167,7 +172,8 @@ def write_evaluation(root: Path) -> Protocol:
     fids = {f"class {number}": ClassFid(10.0 + number, 9, 6) for number in range(9)} | {HOSTILE: ClassFid(99.5, 9, 6)}
     picture = png(grid(np.full((4, 1, 8, 8), 128, np.uint8)))
     figures = dict.fromkeys(("samples", "nearest", "interpolation"), picture)
-    Evaluation(METRICS, protocol, fids, figures).save(root / "artifacts" / "evaluate")
+    intervals = {next(iter(METRICS)): (1.25, 2.5)}
+    Evaluation(METRICS, protocol, fids, figures, intervals).save(root / "artifacts" / "evaluate")
     return protocol
 
 

@@ -112,35 +112,34 @@ def fid(real_ND: np.ndarray, generated_MD: np.ndarray) -> float:
     return gaussian_distance(Gaussian.fit(real_ND), Gaussian.fit(generated_MD))
 
 
-_NUM_INFLUENCES = 2_000
-"""Samples from whose influences a standard error is estimated: more change its second digit at the most."""
+_NO_VARIANCE = 1e-10
+"""Share of the largest variance below which features do not vary."""
 
 
-def influences(real: Gaussian, features_MD: np.ndarray) -> np.ndarray:
-    """How each of the first samples moves the FID: M times the change of the distance per weight of the sample, (I,).
+def influences(real: Gaussian, generated: Gaussian, features_ID: np.ndarray) -> np.ndarray:
+    """How some of the samples move the FID: M times the change of the distance per weight of the sample, (I,).
 
     The derivative of the distance by the mean m2 is 2 (m2 - m1), by the covariance C2 it is I - T, where T carries one
     Gaussian to the other: T = C2^(-1/2) (C2^(1/2) C1 C2^(1/2))^(1/2) C2^(-1/2) (Bures metric; Bhatia 2019, "On the
     Bures-Wasserstein distance between positive definite matrices"). The standard deviation of these numbers, divided
     by the root of M, is the standard error of the FID (infinitesimal jackknife, Efron 1982) over other samples of the
     same generator.
+
+    Args:
+        generated: fitted to all samples.
+        features_ID: of some of them.
     """
-    generated = Gaussian.fit(features_MD)
-    centred_ID = np.asarray(features_MD[:_NUM_INFLUENCES], np.float64) - generated.mean_D
-    factor_RD, step_D = generated.factor_RD, generated.mean_D - real.mean_D
+    centred_ID, step_D = np.asarray(features_ID, np.float64) - generated.mean_D, generated.mean_D - real.mean_D
+    factor_RD = generated.factor_RD
     product_RR = factor_RD @ real.factor_RD.T
     squares_R, vectors_RR = np.linalg.eigh(product_RR @ product_RR.T)
-    roots_R = np.sqrt(np.maximum(squares_R, 0.0))
     # T = F^+ U S U^T F^+T for the factor F of C2 and the singular values S of F F1^T: F^+ takes no root of C2.
-    whitened_IR = np.linalg.lstsq(factor_RD.T, centred_ID.T, rcond=None)[0].T
-    carried_I = (whitened_IR @ vectors_RR) ** 2 @ roots_R
+    values_R, basis_RR = np.linalg.eigh(factor_RD @ factor_RD.T)
+    kept = values_R > _NO_VARIANCE * values_R.max(initial=0.0)
+    whitened_IR = (centred_ID @ factor_RD.T @ basis_RR[:, kept] / values_R[kept]) @ basis_RR[:, kept].T
+    carried_I = (whitened_IR @ vectors_RR) ** 2 @ np.sqrt(np.maximum(squares_R, 0.0))
     found: np.ndarray = 2 * centred_ID @ step_D + np.sum(centred_ID**2, 1) - carried_I
     return found
-
-
-def standard_error(real: Gaussian, features_MD: np.ndarray) -> float:
-    """Of `gaussian_distance(real, Gaussian.fit(features_MD))` over other samples of the same generator."""
-    return float(influences(real, features_MD).std() / np.sqrt(len(features_MD)))
 
 
 def frechet_distance(mean1_D: np.ndarray, cov1_DD: np.ndarray, mean2_D: np.ndarray, cov2_DD: np.ndarray) -> float:

@@ -21,11 +21,15 @@ from .class_fids import ClassFid, class_fids
 from .classifier import fit_and_test
 from .colours import with_colours
 from .extractors import Extractor
+from .frechet import Gaussian, influences
 from .given import field_reader, read_rows, reference_for
 from .reference import Reference
 from .retrieval import precisions
 from .sampling import sample_images, sample_seeds
 from .settings import EvaluateSettings
+
+NUM_INFLUENCES = 2_000
+"""Samples from whose influences a standard error is estimated: more change its second digit at the most."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,17 @@ class Measured:
     training_TD: np.ndarray | None = None
     held_out_HD: np.ndarray | None = None
     colours: tuple[np.ndarray, np.ndarray] | None = None
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """Fitted to the features of the samples."""
+        return Gaussian.fit(self.features_MD)
+
+    @cached_property
+    def fid_deviation(self) -> float:
+        """Standard deviation of the samples' influences on the FID; divided by the root of M, its standard error."""
+        some_ID = self.features_MD[:NUM_INFLUENCES]
+        return float(influences(self.real.gaussian, self.gaussian, some_ID).std())
 
     @cached_property
     def class_fids(self) -> list[ClassFid]:

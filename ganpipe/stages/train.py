@@ -71,7 +71,18 @@ def main(argv: list[str]) -> int:
             print("the training is complete already: an earlier run with the same work did it")
         elif address:
             here = ShardSet(str(SHARDS.absolute()), manifest)
-            work = Work("train", params, adam_of(read_json(TUNE / "best.json", made_by="tune")), folder, key, run.run_id, here, "", tracker, start)
+            work = Work(
+                "train",
+                params,
+                adam_of(read_json(TUNE / "best.json", made_by="tune")),
+                folder,
+                key,
+                run.run_id,
+                here,
+                "",
+                tracker,
+                start,
+            )
             submit(address, work, job.store.request_stop)
         else:
             placed = training_job(params, manifest, config, folder, shards.result(), start)

@@ -104,7 +104,11 @@ def known_trials(params: Params, key: str) -> list[Trial]:
     content = locked_content(TUNE / SEARCH)
     try:
         found = json.loads(content or b"{}")
-        known = [Trial(**{**one, "objective": float(one["objective"])}) for one in found["trials"]] if found.get("key") == key else []
+        known = (
+            [Trial(**{**one, "objective": float(one["objective"])}) for one in found["trials"]]
+            if found.get("key") == key
+            else []
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         return []
     if known:

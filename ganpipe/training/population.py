@@ -237,14 +237,15 @@ class _Generation:
                     storage_path=storage,
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=max_failures),
-                    callbacks=[
-                        trial_callback(self.job.name, len(self.members), self.job.score_name, max_failures)
-                    ],
+                    callbacks=[trial_callback(self.job.name, len(self.members), self.job.score_name, max_failures)],
                 ),
             )
         results = tuner.fit()
         raise_failures(results)
-        ended = {int(results[at].config["member"]): results[at].metrics for at in range(len(results))}
+        ended: dict[int, Any] = {
+            int(results[at].config["member"]): results[at].metrics  # type: ignore[index]
+            for at in range(len(results))
+        }
         scores = [float(ended[number][self.job.score_name]) for number in range(len(self.members))]
         filesystem, path = self._result_path
         filesystem.pipe_file(path, json.dumps(scores).encode())

@@ -55,7 +55,7 @@ def importances(result: SearchResult) -> Mapping[str, float]:
     """How much each setting decides whether a trial is among the best (PED-ANOVA, Watanabe 2023, arXiv 2304.10255, by
     Optuna), the most important first; they add up to 1. Empty where too few trials say anything."""
     import optuna
-    from optuna.distributions import FloatDistribution
+    from optuna.distributions import BaseDistribution, FloatDistribution
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     finite = [trial for trial in result.trials if math.isfinite(trial.objective)]
@@ -65,7 +65,9 @@ def importances(result: SearchResult) -> Mapping[str, float]:
     ranges = {key: (min(found), max(found)) for key, found in values.items() if min(found) < max(found)}
     if not ranges:
         return {}
-    distributions = {k: FloatDistribution(low, high, log=k.endswith(".lr")) for k, (low, high) in ranges.items()}
+    distributions: dict[str, BaseDistribution] = {
+        key: FloatDistribution(low, high, log=key.endswith(".lr")) for key, (low, high) in ranges.items()
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.logging.set_verbosity(optuna.logging.WARNING)

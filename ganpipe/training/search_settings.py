@@ -81,8 +81,8 @@ class TuneSettings(Section):
     """fifo: every trial runs to its end. asha: poor trials are stopped early (Li 2018, arXiv 1810.05934), comparing
     trials at equal images seen; which ones depends on timing, so two searches may choose differently: `ganpipe pin`
     keeps a choice. pbt: population based training (Jaderberg 2017, arXiv 1711.09846): after every exchange_images the
-    worst quarter of the trials goes on from checkpoints of the best quarter with settings near to theirs, and the result
-    is the best trial's settings over time; its draws are functions of the seed."""
+    worst quarter of the trials goes on from checkpoints of the best quarter with settings near to theirs, and the
+    result is the best trial's settings over time; its draws are functions of the seed."""
     exchange_images: int = Field(default=3_000, ge=1)
     """pbt: images between two exchanges."""
     grace_images: int = Field(default=5_000, ge=1)
@@ -92,8 +92,8 @@ class TuneSettings(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of the search."""
     start_from: str | None = None
-    """The table of an earlier search (a copy of its trials.csv; path or URL): its best settings, as far as `space` holds
-    them, are those of the first trials after the GAN's own. null: none."""
+    """The table of an earlier search (a copy of its trials.csv; path or URL): its best settings, as far as `space`
+    holds them, are those of the first trials after the GAN's own. null: none."""
     workers_per_trial: int = Field(default=1, ge=1)
     """Workers of one trial. One runs within the trial's own process."""
     cpus_per_worker: float = Field(default=1, gt=0)
@@ -115,13 +115,15 @@ class TuneSettings(Section):
     def _a_population_exchanges(self) -> TuneSettings:
         if self.scheduler == "pbt" and self.num_trials:
             if self.searcher != "random":
-                raise ValueError(f"scheduler pbt draws its settings itself: expected searcher random, got {self.searcher}")
+                raise ValueError(
+                    f"scheduler pbt draws its settings itself: expected searcher random, got {self.searcher}"
+                )
             if self.num_trials < 2:
                 raise ValueError("scheduler pbt: expected num_trials of 2 or more (4 and more have quarters)")
             if self.exchange_images >= self.num_images:
                 raise ValueError(
-                    f"scheduler pbt: expected exchange_images below num_images, which is {self.num_images}, so that there "
-                    "is an exchange"
+                    f"scheduler pbt: expected exchange_images below num_images, which is {self.num_images}, so that "
+                    "there is an exchange"
                 )
         return self
 

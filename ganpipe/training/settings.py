@@ -103,7 +103,6 @@ class TrainSettings(Section):
             )
         return value
 
-
     def settings_at(self, fraction: float, player: str) -> dict[str, float]:
         """What `over_time` says of a player's optimiser when this share of the training is done."""
         for part in self.over_time:

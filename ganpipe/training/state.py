@@ -95,7 +95,7 @@ class Stopped(UnavailableError):
     """The training was asked to end before its time; the same command goes on from its checkpoint."""
 
 
-class EndedEarly(Exception):  # noqa: N818
+class EndedEarly(Exception):
     """No error: the training has come to its end before its time, at a checkpoint."""
 
 

@@ -102,7 +102,9 @@ def read_table(text: str) -> list[Trial]:
 
 def trial_job(job: TrainingJob, settings: TuneSettings) -> TrainingJob:
     """`job`, as short as a trial is."""
-    every = {"asha": settings.grace_images, "pbt": settings.exchange_images}.get(settings.scheduler, settings.num_images)
+    every = {"asha": settings.grace_images, "pbt": settings.exchange_images}.get(
+        settings.scheduler, settings.num_images
+    )
     shorter = {
         "num_images": settings.num_images,
         "checkpoint_every": every,

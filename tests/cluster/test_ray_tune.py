@@ -152,7 +152,9 @@ def test_a_trial_whose_process_was_killed_starts_again(first: SearchResult, shar
     assert result == first
 
 
-def test_a_longer_search_runs_only_what_a_shorter_one_has_not(first: SearchResult, shards: Path, tmp_path: Path) -> None:
+def test_a_longer_search_runs_only_what_a_shorter_one_has_not(
+    first: SearchResult, shards: Path, tmp_path: Path
+) -> None:
     score = Counting(tmp_path / "calls", fatal=-1)
     job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
     result = search(job, settings(num_trials=5), ClusterSettings(), known=first.trials)

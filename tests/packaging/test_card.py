@@ -102,7 +102,9 @@ def test_in_short_it_is_one_paragraph_with_licence_and_numbers() -> None:
     assert "\n" not in short
     assert short.startswith("A generator of 32 x 32 grey images. GAN: CGAN: ")
     assert "Licence of the data: CC BY-SA 3.0" in short
-    assert short.endswith("Measured under protocol d1d6d9a846dc7941: fid_of_real_x 8.1234, fid_x 44.1087 (floor 8.12), recall_x 0.5.")
+    assert short.endswith(
+        "Measured under protocol d1d6d9a846dc7941: fid_of_real_x 8.1234, fid_x 44.1087 (floor 8.12), recall_x 0.5."
+    )
 
 
 def test_every_gan_names_its_paper() -> None:

@@ -33,7 +33,9 @@ def test_dag_metrics_and_plots(project: Project) -> None:
     for first, second in [("ingest", "reference"), ("ingest", "tune"), ("tune", "train"), ("evaluate", "register")]:
         assert f'"{first}" -> "{second}"' in edges
     (metrics,) = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"].values()
-    assert set(metrics["data"]) == {f"{m}_efficientnet_lite0" for m in ("fid", "kid", "precision", "recall")}
+    assert set(metrics["data"]) == {
+        f"{m}_efficientnet_lite0" for m in ("fid", "fid_of_real", "kid", "precision", "recall")
+    }
     # The last commit's metrics are known, too: a change shows against them.
     assert json.loads(project.dvc("metrics", "diff", "--all", "--json", "HEAD"))["artifacts/evaluate/metrics.json"][
         "fid_efficientnet_lite0"

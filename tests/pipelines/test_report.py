@@ -71,6 +71,10 @@ def test_a_finished_run_is_gathered_whole(finished: Checkout) -> None:
     assert report.evaluation.protocol["reference.extractor"] == "efficientnet_lite0"
     assert [figure.title for figure in report.figures] == ["Samples", "Interpolation", "Nearest training images"]
     assert [metric.tells for metric in report.evaluation.metrics if not metric.tells] == []
+    assert [metric.interval for metric in report.evaluation.metrics if metric.interval] == [(1.25, 2.5)]
+    assert "1.25 to 2.5" in render(report)
+    assert report.alarms == [("collapse", 320, f"few kinds {HOSTILE}")]
+    assert "after 320 images: few kinds" in render(report)
     assert report.real is not None
     assert f'src="{report.real.uri}"' in render(report)
 

@@ -74,7 +74,9 @@ def test_settings_change_by_a_fifth_or_are_drawn_anew() -> None:
     assert 0.65 < len(near) / 400 < 0.85
     assert min(values) >= 5e-5
     assert max(values) <= 1e-3
-    beta2 = {explore({"generator.beta2": 0.99}, space, np.random.default_rng(seed))["generator.beta2"] for seed in range(50)}
+    beta2 = {
+        explore({"generator.beta2": 0.99}, space, np.random.default_rng(seed))["generator.beta2"] for seed in range(50)
+    }
     assert beta2 == {0.9, 0.99, 0.999}
 
 
@@ -82,7 +84,9 @@ def test_draws_follow_their_distribution() -> None:
     random = np.random.default_rng(0)
     logs = [math.log10(draw(Distribution(log_uniform=(1e-4, 1e-2)), random)) for _ in range(2000)]
     assert np.mean(logs) == pytest.approx(-3, abs=0.05)
-    assert np.mean([draw(Distribution(uniform=(0.0, 0.7)), random) for _ in range(2000)]) == pytest.approx(0.35, abs=0.02)
+    assert np.mean([draw(Distribution(uniform=(0.0, 0.7)), random) for _ in range(2000)]) == pytest.approx(
+        0.35, abs=0.02
+    )
 
 
 def test_the_line_of_the_best_is_its_settings_over_time() -> None:

@@ -1,7 +1,4 @@
-"""Fréchet inception distance (Heusel 2017, arXiv 1706.08500).
-
-Legend: M samples, D features.
-"""
+"""Fréchet inception distance (Heusel 2017, arXiv 1706.08500)."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..frechet import Gaussian, gaussian_distance, standard_error
+from ..frechet import gaussian_distance
 from .base import Estimate, Metric
 
 if TYPE_CHECKING:
@@ -26,9 +23,5 @@ class Fid(Metric):
     beside = ("floor", "fid_of_real")
 
     def compute(self, measured: Measured) -> Estimate:
-        return estimate(measured.real.gaussian, measured.features_MD)
-
-
-def estimate(real: Gaussian, features_MD: np.ndarray) -> Estimate:
-    """The FID of samples, (M, D)."""
-    return Estimate(gaussian_distance(real, Gaussian.fit(features_MD)), standard_error(real, features_MD))
+        value = gaussian_distance(measured.real.gaussian, measured.gaussian)
+        return Estimate(value, float(measured.fid_deviation / np.sqrt(len(measured.features_MD))))

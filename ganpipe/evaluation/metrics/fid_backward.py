@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from .base import Estimate, Metric
-from .fid import estimate
+from .fid import Fid
 
 if TYPE_CHECKING:
     from ..measured import Measured
@@ -21,4 +22,4 @@ class FidBackward(Metric):
     def compute(self, measured: Measured) -> Estimate:
         assert measured.backward is not None
         real, features_MD = measured.backward
-        return estimate(real.gaussian, features_MD)
+        return Fid().compute(dataclasses.replace(measured, real=real, features_MD=features_MD))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..frechet import Gaussian, gaussian_distance, influences
+from ..frechet import Gaussian, gaussian_distance
 from .base import Estimate, Metric
 
 if TYPE_CHECKING:
     from ..measured import Measured
 
-_SHARES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1)
+_SHARES = (1 / 4, 1 / 2, 1)
 """Shares of the samples whose FIDs are extrapolated. The paper takes 15 shares from a tenth on: a tenth of its 50,000
 samples are still more than there are features."""
 
@@ -41,7 +41,7 @@ class FidInfinity(Metric):
         value = weights_K @ [gaussian_distance(real, each) for each in fitted]
         # A sample counts in the FID of every share that it belongs to.
         influence_K = (weights_K / numbers_K)[::-1].cumsum()[::-1]
-        scatter = influences(real, features_MD).std() * np.sqrt(np.diff(numbers_K, prepend=0) @ influence_K**2)
+        scatter = measured.fid_deviation * np.sqrt(np.diff(numbers_K, prepend=0) @ influence_K**2)
         return Estimate(float(value), float(scatter))
 
 
