@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ganpipe.data.settings import DataSettings
@@ -22,41 +22,29 @@ from .training import BATCH, CASES, SECONDS, InOwnProcess, bare_loop
 
 
 def sharing(folder: Path, rounds: int) -> list[Row]:
-    """With one thread per training and with two, on two cores."""
+    """With one thread per training and with two, on two cores; all over one training alone with two."""
     os.environ["GANPIPE_CACHE"] = str(folder / "cache")
     shards = mnist(folder / "shards", DataSettings(source="mnist", image_size=CASES["dcgan"][0]))
+    with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(2))
+        things: dict[str, Callable[[], float]] = {}
+        for num_threads in (1, 2):
+            make = functools.partial(bare_loop, "dcgan", shards, "auto", BATCH, num_threads)
+            pair = [stack.enter_context(InOwnProcess(make)) for _ in range(2)]
+            things[f"alone, {num_threads}"] = functools.partial(pair[0].window, SECONDS)
+            things[f"beside, {num_threads}"] = functools.partial(_beside_a_busy_process, pair[0])
+            things[f"both, {num_threads}"] = functools.partial(_at_once, threads, *pair)
+        found = alternate(things, rounds)
     rows = []
-    for num_threads in (1, 2):
-        make = functools.partial(bare_loop, "dcgan", shards, "auto", BATCH, num_threads)
-        with InOwnProcess(make) as one, InOwnProcess(make) as other, ThreadPoolExecutor(2) as threads:
-            things = {
-                "alone": functools.partial(one.window, SECONDS),
-                "beside": functools.partial(_beside_a_busy_process, one),
-                "both": functools.partial(_at_once, threads, one, other),
-            }
-            found = alternate(things, rounds)
-        speeds = f"{median(found['alone']):,.0f} images/s alone, {median(found['beside']):,.0f} beside a busy process, "
-        speeds += f"{median(found['both']):,.0f} by two at once"
-        words = f"{num_threads} thread{'s' if num_threads > 1 else ''} per training"
-        goals = ("≥ 0.4", "≥ 0.9") if num_threads == 1 else ("", "")
-        rows.append(
-            Row(
-                f"`dcgan` beside a busy process, over alone; {words}",
-                ratio(found, "beside", "alone"),
-                "x",
-                goals[0],
-                speeds,
-            )
-        )
-        rows.append(
-            Row(
-                f"two `dcgan` at once, over one after the other; {words}",
-                ratio(found, "both", "alone"),
-                "x",
-                goals[1],
-                speeds,
-            )
-        )
+    for num_threads, goals in ((1, ("≥ 0.4", "≥ 0.9")), (2, ("", ""))):
+        words = f"`cluster.cpus_per_worker: {num_threads}`"
+        alone, beside, both = (median(found[f"{name}, {num_threads}"]) for name in ("alone", "beside", "both"))
+        speeds = f"{alone:,.0f} images/s alone, {beside:,.0f} beside a busy process, {both:,.0f} by two at once"
+        for name, what, goal in (
+            ("beside", "`dcgan` beside a busy process, over alone with two threads", goals[0]),
+            ("both", "two `dcgan` at once, over one after the other with two threads", goals[1]),
+        ):
+            rows.append(Row(f"{what}; {words}", ratio(found, f"{name}, {num_threads}", "alone, 2"), "x", goal, speeds))
     return rows
 
 
