@@ -28,12 +28,13 @@ from ..params import Params, load_params
 from ..registry.gate_forecast import comparison_warning, why_not_comparable
 from ..section import nearest
 from ..stages.common import require_no_arguments
-from ..stages.ingest import dvc_stores
+from ..stages.dvc_store import dvc_stores
 from ..stages.jobs import needs_of
 from ..stages.shared_storage import require_shared
 from ..stages.start import find_weights
 from ..stages.storage import require_writable
 from ..stages.trainable import require_trainable
+from ..stages.tune import earlier_settings
 from ..tracking.lineage import require_commit
 from ..tracking.runs import Tracker
 from ..training import cluster, hosts, job_api
@@ -133,6 +134,7 @@ def check_gan_and_data(params: Params) -> None:
     space_by_player(params.tune, params.gan_config.players)
     if params.tune.num_trials:
         search_space(params.gan_config, params.tune)
+        earlier_settings(params.tune.start_from)
     workers = {"cluster.num_workers": params.cluster.most_workers}
     workers |= {"tune.workers_per_trial": params.tune.workers_per_trial} if params.tune.num_trials else {}
     for key, number in workers.items():

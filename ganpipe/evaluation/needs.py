@@ -41,6 +41,12 @@ def provided(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> frozens
     return frozenset(found)
 
 
+def is_given_pictures(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
+    """Whether what the GAN makes is made of images or frames, which it then resembles."""
+    origins = gan.origins(config, data)
+    return any(kind_of(origins[name], data).is_picture for name in gan.given)
+
+
 def is_paired(gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
     """Whether the GAN is given images or frames, and the dataset has what should be made of them: not the same image,
     which shall become another one."""

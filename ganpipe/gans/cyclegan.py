@@ -48,6 +48,7 @@ class Cyclegan(UnpairedGan):
     """An image that is translated there and back has to be the original again."""
 
     Config = CycleganSettings
+    depends_on_length = True
     config: CycleganSettings
 
     def __init__(self, config: CycleganSettings, data: DataSpec) -> None:

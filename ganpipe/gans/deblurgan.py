@@ -67,6 +67,7 @@ class Deblurgan(AdversarialPair):
     """
 
     Config = DeblurganSettings
+    depends_on_length = True
     config: DeblurganSettings
     needs_power_of_two = True
     discriminator_name = "critic"

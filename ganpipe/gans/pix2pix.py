@@ -58,6 +58,7 @@ class Pix2pix(AdversarialPair):
     """A U-Net makes the target of a source; the discriminator sees the source beside the target, patch by patch."""
 
     Config = Pix2pixSettings
+    depends_on_length = True
     config: Pix2pixSettings
     fields = ("target", "source")
     given = ("source",)

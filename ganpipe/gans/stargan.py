@@ -56,6 +56,7 @@ class Stargan(AdversarialPair):
     """One generator for all domains: it is given an image and the domain that it shall have."""
 
     Config = StarganSettings
+    depends_on_length = True
     config: StarganSettings
     needs_power_of_two = True
     discriminator_name = "critic"

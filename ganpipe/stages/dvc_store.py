@@ -6,6 +6,7 @@ DVC removes a stage's outputs before it runs the stage. Until the stage has ende
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,14 +27,31 @@ def dvc_stores(root: Path) -> tuple[Path, ...]:
     return (Path(chosen or root / ".dvc" / "cache") / "files" / "md5",)
 
 
-def locked_content(path: Path) -> bytes | None:
-    """What dvc.lock in the working directory says that the output file `path` holds; None where neither the cache nor
-    the remote has it."""
+def locked_content(path: Path, name: str | None = None) -> bytes | None:
+    """What dvc.lock in the working directory says that an output file holds; None where neither the cache nor the
+    remote has it.
+
+    Args:
+        path: the output, as dvc.yaml names it.
+        name: of a file in it, where the output is a folder.
+    """
     md5 = lineage.dvc_tags(Path.cwd(), [path]).get(f"dvc.{path}")
     if not md5:
         return None
+    content = _content(path, md5)
+    if name is None or content is None:
+        return content
+    try:
+        listed = {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+    except (ValueError, TypeError, KeyError):
+        return None
+    return _content(path / name, listed[name]) if name in listed else None
+
+
+def _content(path: Path, md5: str) -> bytes | None:
+    """Content with this MD5, which for DVC's list of a folder's files ends with `.dir`."""
     for content in _candidates(path, md5):
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir"):
             return content
     return None
 

@@ -13,7 +13,7 @@ from ..data.ingest import data_report
 from ..data.ingest.originals import Originals
 from ..data.ingest.preview import preview
 from ..data.ingest.shards import IngestHistory, write_shards
-from ..data.loading.cache import open_dataset
+from ..data.loading.cache import Dataset, open_dataset
 from ..data.shards.manifest import Manifest
 from ..evaluation import grids
 from ..params import load_params
@@ -22,6 +22,8 @@ from .dvc_store import dvc_stores
 
 _COLUMNS = 16
 """Of a sheet; an even number keeps pairs together."""
+_PART = 1_000
+"""Samples that are read at once."""
 NOTES = Path(".ganpipe/ingest")
 WATCH = "`ganpipe ingest --watch` tells Prefect when the source's images change: `ganpipe ingest --watch --help`."
 
@@ -51,19 +53,24 @@ def main(argv: list[str]) -> int:
 
 def _report(manifest: Manifest, originals: Originals) -> list[str]:
     """Write what a person should know of the data; returns its warnings but those on classes, which are printed."""
-    images, labels, room = {}, {}, data_report.MOST_COMPARED
+    images, labels = {}, {}
     for split in manifest.splits:
         dataset = open_dataset(SHARDS, split)
-        wanted = [manifest.main, *([] if manifest.label is None else [manifest.label])]
-        rows = dataset.rows(np.arange(min(len(dataset), room)), wanted)
-        room -= len(rows[manifest.main])
-        pictures = rows[manifest.main]
-        images[split] = pictures[:, 0] if pictures.ndim == 5 else pictures  # the first of frames
+        images[split] = _first_images(dataset, data_report.num_compared(manifest, split))
         if manifest.label is not None:
-            labels[split] = rows[manifest.label]
+            labels[split] = dataset.rows(np.arange(len(dataset)), [manifest.label])[manifest.label]
     found, shown = data_report.numbers(manifest, originals, images, labels)
     write_json(DATA_REPORT, found)
     sheets = [("Some images, as they are trained on", REAL_IMAGES.read_bytes())]
     sheets += [(title, grids.png(grids.grid(chosen, _COLUMNS))) for title, chosen in shown.items()]
     write_text(DATA_PAGE, data_report.page(found, manifest, sheets))
     return data_report.warnings(found)
+
+
+def _first_images(dataset: Dataset, num_images: int) -> np.ndarray:
+    """The first images of the main field, of frames the first of each; a part of them is read at a time."""
+    main, parts = dataset.manifest.main, []
+    for start in range(0, num_images, _PART):
+        rows = dataset.rows(np.arange(start, min(start + _PART, num_images)), [main])[main]
+        parts.append(rows[:, 0].copy() if rows.ndim == 5 else rows)
+    return np.concatenate(parts)

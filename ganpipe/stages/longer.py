@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import fsspec
+
 from ..data.shards.manifest import Manifest
 from ..gans import load
 from ..params import Params
@@ -60,17 +62,25 @@ def go_on_from_shorter(job: TrainingJob, key: str) -> None:
         print(f"{so_far}; this one starts anew, because {TRAIN / STATE} of then is not there", flush=True)
         return
     job.store.put(shorter, state)
+    filesystem, folder = fsspec.core.url_to_fs(f"{job.folder}/samples")
+    filesystem.makedirs(folder, exist_ok=True)
+    for step in job.settings.samples_at_updates:
+        name = f"{step:07d}.png"
+        if (png := locked_content(TRAIN / "samples", name)) is not None:
+            filesystem.pipe_file(f"{folder}/{name}", png)
     print(
         f"{so_far}: going on from there, to the bytes of a training of {job.settings.num_images:,} images", flush=True
     )
 
 
 def depends_on_length(gan: str, settings: TrainSettings) -> str:
-    """Why the first steps of a longer training are others; empty where they are the same."""
+    """Why a longer training is not the shorter one and then more of it; empty where it is."""
     if settings.schedule.kind != "constant" or settings.schedule.warmup:
         return "its learning rates (train.schedule) depend on how much of the training is done"
     if settings.over_time:
         return "its optimisers' settings (train.over_time) depend on how much of the training is done"
+    if settings.patience_images is not None or settings.select == "best":
+        return "train.patience_images and train.select: best choose among all its checkpoints, and one is left"
     if load(gan).depends_on_length:
         return f"what {gan} does depends on how much of the training is done"
     return ""

@@ -108,6 +108,8 @@ def searched(params: Params) -> tuple[Params, GanConfig]:
     if OVER_TIME in found:
         train = parse(TrainSettings, {**params.train.model_dump(), OVER_TIME: found[OVER_TIME]}, "train", "best.json")
         params = params.model_copy(update={"train": train})
+    elif found:  # a search that ran after settings over time were pinned
+        params = params.model_copy(update={"train": params.train.model_copy(update={OVER_TIME: ()})})
     return params, params.gan_config.with_optimizers(adam_of(found))
 
 

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         earlier,
         params.train.model_dump(mode="json", include=set(OF_TRAIN)),
         params.gan_config.model_dump(mode="json"),
-        params.evaluate.quick.model_dump(mode="json"),
+        params.evaluate.model_dump(mode="json", include={"extractor", "resize", "split", "quick"}),
         origin,
     )
     key = run_key("tune", params.train.gan, params.tune.num_trials, *decides)

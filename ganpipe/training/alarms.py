@@ -186,8 +186,8 @@ class Watch:
         active: kinds of the alarms so far.
     """
 
-    def __init__(self, rank: int, tracker: Any | None, name: str) -> None:
-        self._rank, self._tracker, self._name = rank, tracker, name
+    def __init__(self, rank: int, tracker: Any | None, name: str, prints: bool = True) -> None:
+        self._rank, self._tracker, self._name, self._prints = rank, tracker, name, prints
         self._num_rows, self._told = -1, list[Alarm]()
 
     @property
@@ -212,7 +212,7 @@ class Watch:
             return
         found = alarms_of(state)
         for alarm in [alarm for alarm in found if alarm not in self._told]:
-            if not quietly:
+            if self._prints and not quietly:
                 print(f"{self._name}: {alarm.line}", flush=True)
             if self._tracker is not None:
                 self._tracker.log_metrics({f"alarm_{alarm.kind}": 1.0}, step=alarm.images_seen)

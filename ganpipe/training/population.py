@@ -110,7 +110,7 @@ def _near(value: float, distribution: Distribution, random: np.random.Generator)
     return min(max(value * change, low), high)
 
 
-def over_time(generations: Sequence[Sequence[Member]], best: int) -> list[dict[str, Any]]:
+def over_time(generations: Sequence[Sequence[Member]], best: int, settings: TuneSettings) -> list[dict[str, Any]]:
     """The settings that the member `best` of the last generation has gone through, as `train.over_time` has them.
     Generations with equal settings are one."""
     line: list[FlatSettings] = []
@@ -119,13 +119,18 @@ def over_time(generations: Sequence[Sequence[Member]], best: int) -> list[dict[s
         line.append(members[number].settings)
         number = members[number].parent
     found: list[dict[str, Any]] = []
-    for generation, settings in enumerate(reversed(line), start=1):
-        until, players = generation / len(generations), by_player(settings)
+    for generation, own in enumerate(reversed(line)):
+        until, players = end_of(generation, settings) / settings.num_images, by_player(own)
         if found and found[-1]["players"] == players:
             found[-1]["until"] = until
         else:
             found.append({"until": until, "players": players})
     return found
+
+
+def end_of(generation: int, settings: TuneSettings) -> int:
+    """Images after which a generation ends; the first is 0."""
+    return min((generation + 1) * settings.exchange_images, settings.num_images)
 
 
 # --- running it
@@ -153,6 +158,7 @@ def train_population(
         if scores is None:
             scores = generation.run(open_trial_tracker)
         trials += generation.trials(scores)
+        _ = SearchResult(job.score_name, trials).best  # raises where all members have diverged
         members = next_generation(generations[-1], scores, space, settings.seed, number + 1)
         moved = {at: one.parent for at, one in enumerate(members) if one.parent != at}
         told = ", ".join(f"{at} from {parent}" for at, parent in moved.items())
@@ -165,7 +171,7 @@ def train_population(
             generations.append(members)
     found = SearchResult(job.score_name, trials)
     best = found.best.number - (num_generations - 1) * settings.num_trials
-    return dataclasses.replace(found, over_time=over_time(generations, best))
+    return dataclasses.replace(found, over_time=over_time(generations, best, settings))
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,7 @@ class _Generation:
 
     @property
     def _until(self) -> int:
-        return min((self.number + 1) * self.settings.exchange_images, self.settings.num_images)
+        return end_of(self.number, self.settings)
 
     @property
     def _result_path(self) -> tuple[Any, str]:
@@ -195,7 +201,10 @@ class _Generation:
         """The scores, where an earlier process has run this generation to its end."""
         filesystem, path = self._result_path
         filesystem.invalidate_cache()
-        return [float(score) for score in json.loads(filesystem.cat_file(path))] if filesystem.exists(path) else None
+        try:
+            return [float(score) for score in json.loads(filesystem.cat_file(path))]
+        except (FileNotFoundError, ValueError):  # cut short: Tune still knows how its trials ended
+            return None
 
     def trials(self, scores: Sequence[float]) -> list[Trial]:
         first = self.number * len(self.members)

@@ -54,7 +54,8 @@ class TrainSettings(Section):
     """Learning rates over the course of the training."""
     over_time: tuple[OverTime, ...] = ()
     """Settings of optimisers over the course of the training, by parts, the last until 1; `ganpipe pin` writes what
-    population based training found here. Empty: the GAN's own settings from beginning to end."""
+    population based training found here. Empty: the GAN's own settings from beginning to end. A search
+    that runs afterwards puts its own choice in their place."""
     mirror: bool = False
     """Turn one in two samples left to right, all their pictures together: twice the images, where left and right are
     alike. Not for digits, letters and faces that look to one side only."""

@@ -117,6 +117,7 @@ def trial_job(job: TrainingJob, settings: TuneSettings) -> TrainingJob:
         settings=job.settings.model_copy(update=shorter),
         num_threads=max(1, int(settings.cpus_per_worker)),
         draw=None,
+        tells_alarms=False,  # that trials fail is what a search is for
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import fsspec
 import torch
 
 from ..data.loading.cache import ShardSet, open_dataset
@@ -53,6 +54,7 @@ class TrainingJob:
         draw: draws sample grids.
         open_tracker: called on rank 0.
         start: weights to start from, where it does not start at random.
+        tells_alarms: whether alarms are printed, and not only logged.
         end_at: images after which it ends at a checkpoint, although its settings say that it is longer.
     """
 
@@ -69,6 +71,7 @@ class TrainingJob:
     open_tracker: Callable[[], Tracker] | None = None
     start: Start | None = None
     end_at: int | None = None
+    tells_alarms: bool = True
 
     @property
     def store(self) -> CheckpointStore:
@@ -79,7 +82,10 @@ class TrainingJob:
         newest = self.store.newest()
         if newest == 0 or newest >= self.settings.num_images:
             return newest > 0
-        return out_of_patience(self.store.load(newest)["scores"], self.settings.patience_images)
+        state = self.store.load(newest)
+        filesystem, grid = fsspec.core.url_to_fs(f"{self.folder}/samples/{state['step']:07d}.png")
+        has_ended = out_of_patience(state["scores"], self.settings.patience_images)
+        return has_ended and (self.draw is None or bool(filesystem.exists(grid)))  # the grid is drawn last
 
 
 def run_training(job: TrainingJob, world: World | None = None, report: Report | None = None) -> TrainingState:
@@ -117,7 +123,7 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         if job.open_tracker is not None and world.rank == 0:
             tracker = stack.enter_context(job.open_tracker())
             log_history(state, job.score_name, tracker)
-        watch = Watch(world.rank, tracker, job.name)
+        watch = Watch(world.rank, tracker, job.name, job.tells_alarms)
         watch.look(state, quietly=True)
         observers: list[Any] = [Log(world.rank, tracker, job.name, watch)]
         grids = None

@@ -176,6 +176,7 @@ def test_no_commit_to_name_as_the_origin(
             "tune.workers_per_trial: got 2, more than train.batch_s",
         ),
         ({"tune__space": {}}, "tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0"),
+        ({"tune__start_from": "none.csv"}, "tune.start_from: got 'none.csv'; there is no such file"),
         (
             {"train__start_from": "artifacts/none"},
             "train.start_from: got 'artifacts/none'; there is no such file",

@@ -161,6 +161,8 @@ def test_the_report_has_what_a_person_should_know(
     assert found["left_out"] == {".svg": 1}
     assert found["blank"] == {"nearly black": 1}
     assert found["duplicates"]["equal"]["pairs"] == 12
+    assert len(found["brightness"]["mean"]) == 3
+    assert 60 < found["brightness"]["mean"][0] < 190
     across = found["duplicates"]["equal"]["across_splits"]
     assert across > 0
     assert any(
@@ -181,6 +183,20 @@ def test_the_report_has_what_a_person_should_know(
         "warning: ",
     ):
         assert part in lines, part
+
+
+def test_each_split_has_its_share_of_what_is_compared(
+    ingested: tuple[Manifest, dict[str, Any], dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, found, _ = ingested
+    of_all = [data_report.num_compared(manifest, split) for split in manifest.splits]
+    assert of_all == list(found["images"].values())
+    monkeypatch.setattr(data_report, "_MOST_COMPARED", 20)
+    few = [data_report.num_compared(manifest, split) for split in manifest.splits]
+    assert 18 <= sum(few) <= 20
+    assert few[0] / sum(few) == pytest.approx(of_all[0] / sum(of_all), abs=0.06)
+    monkeypatch.setattr(data_report, "_MOST_BYTES", 3 * 32 * 32 * 6)
+    assert sum(data_report.num_compared(manifest, split) for split in manifest.splits) <= 6
 
 
 def test_the_page_holds_it_all_and_runs_no_script(

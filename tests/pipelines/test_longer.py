@@ -56,6 +56,8 @@ def test_a_longer_training_goes_on_here_and_on_another_host(tmp_path: Path) -> N
         assert (longer.root / GENERATOR).read_bytes() == (at_once.root / GENERATOR).read_bytes()
         model = json.loads((longer.root / "artifacts/train/model.json").read_text())
         assert model["progress"]["images_seen"] == model["trained_images"] == 960
+        grids = [{path.name for path in (one.root / "artifacts/train/samples").iterdir()} for one in (longer, at_once)]
+        assert grids[0] == grids[1]
     assert (at_once.root / "artifacts/train/state.pt").read_bytes() == b""
     said = repro(at_once, 1440)
     assert "this one starts anew, because artifacts/train/state.pt of then is not there" in said
@@ -72,7 +74,8 @@ def test_what_dvc_lock_names_is_found_in_the_cache_and_in_the_remote(
     root = tmp_path / "repo"
     root.mkdir()
     monkeypatch.chdir(root)
-    (root / "dvc.yaml").write_text("stages:\n  one:\n    cmd: echo first > out.txt\n    outs: [out.txt]\n")
+    makes = "echo first > out.txt && mkdir pictures && echo one > pictures/1.png"
+    (root / "dvc.yaml").write_text(f"stages:\n  one:\n    cmd: {makes}\n    outs: [out.txt, pictures]\n")
     assert locked_content(Path("out.txt")) is None  # no DVC here yet
     for command in (
         ["git", "init", "--quiet"],
@@ -83,11 +86,15 @@ def test_what_dvc_lock_names_is_found_in_the_cache_and_in_the_remote(
     ):
         subprocess.run(command, check=True, cwd=root)
     assert locked_content(Path("out.txt")) == b"first\n"
+    shutil.rmtree(root / "pictures")
+    assert locked_content(Path("pictures"), "1.png") == b"one\n"
+    assert locked_content(Path("pictures"), "2.png") is None
     (root / "out.txt").unlink()
     assert locked_content(Path("out.txt")) == b"first\n"
     (root / "out.txt").write_text("another\n")
     shutil.rmtree(root / ".dvc" / "cache")
     assert locked_content(Path("out.txt")) == b"first\n"
+    assert locked_content(Path("pictures"), "1.png") == b"one\n"
     shutil.rmtree(tmp_path / "store")
     assert locked_content(Path("out.txt")) is None
     assert locked_content(Path("other.txt")) is None
@@ -95,6 +102,8 @@ def test_what_dvc_lock_names_is_found_in_the_cache_and_in_the_remote(
 
 def test_a_schedule_or_a_gan_with_stages_depends_on_the_length() -> None:
     assert depends_on_length("dcgan", TrainSettings()) == ""
+    for values in ({"patience_images": 5}, {"select": "best"}):
+        assert "choose among all" in depends_on_length("dcgan", TrainSettings.model_validate(values))
     assert "train.schedule" in depends_on_length("dcgan", TrainSettings(schedule={"warmup": 0.1}))  # type: ignore[arg-type]
     assert "progan" in depends_on_length("progan", TrainSettings())
 
@@ -105,5 +114,6 @@ def test_a_gan_whose_code_asks_for_the_share_that_is_done_says_so(name: str) -> 
     gan = gans.load(name)
     modules = {one.__module__ for one in gan.__mro__ if one.__module__.startswith("ganpipe.gans.")}
     files = [Path(sys.modules[module].__file__ or "") for module in modules]
-    asks = any("progress.fraction" in file.read_text() for file in files if file.name != "base.py")
+    texts = [file.read_text() for file in files if file.name != "base.py"]
+    asks = any(asked in text for text in texts for asked in ("progress.fraction", "linear_decay("))
     assert gan.depends_on_length == asks

@@ -92,11 +92,12 @@ def test_draws_follow_their_distribution() -> None:
 def test_the_line_of_the_best_is_its_settings_over_time() -> None:
     a, b, c = ({"generator.lr": rate} for rate in (1e-4, 2e-4, 3e-4))
     generations = [[Member(a, 0), Member(b, 1)], [Member(a, 0), Member(c, 0)], [Member(a, 0), Member(c, 1)]]
-    assert over_time(generations, 1) == [
-        {"until": pytest.approx(1 / 3), "players": {"generator": {"lr": 1e-4}}},
+    lengths = SETTINGS.model_copy(update={"num_images": 8000, "exchange_images": 3000})
+    assert over_time(generations, 1, lengths) == [
+        {"until": 0.375, "players": {"generator": {"lr": 1e-4}}},
         {"until": 1.0, "players": {"generator": {"lr": 3e-4}}},
     ]
-    assert over_time(generations, 0) == [{"until": 1.0, "players": {"generator": {"lr": 1e-4}}}]
+    assert over_time(generations, 0, lengths) == [{"until": 1.0, "players": {"generator": {"lr": 1e-4}}}]
 
 
 @pytest.mark.parametrize(
@@ -164,3 +165,8 @@ def test_pin_writes_settings_over_time_into_params_yaml(
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["tune"]["num_trials"] == 0
     (tmp_path / "artifacts" / "tune" / "best.json").write_text("{}")  # as `tune` leaves it from now on
     assert searched(load_params())[0].train == before.train
+    (tmp_path / "artifacts" / "tune" / "best.json").write_text(json.dumps({"critic": {"lr": 1e-3}}))
+    (tmp_path / "params.yaml").write_text((tmp_path / "params.yaml").read_text().replace("gan: dcgan", "gan: wgan_gp"))
+    later, config = searched(load_params())
+    assert later.train.over_time == ()
+    assert config.optimizer_of("critic").lr == 1e-3

@@ -14,16 +14,26 @@ import numpy as np
 
 from ..images.decoding import BRIGHTEST, DARKEST, FLATTEST
 from ..shards.left_out import summary_lines
-from ..shards.manifest import SPLITS, Manifest
+from ..shards.manifest import SPLITS, Manifest, Split
 from . import class_counts
 from .alike import blank_kinds, equal_pairs, near_pairs
 from .originals import Originals
 
-MOST_COMPARED = 100_000
-"""Images in which duplicates and blank images are looked for: the first of each split, which are a random choice."""
+_MOST_COMPARED, _MOST_BYTES = 100_000, 2**30
+"""Images, and their bytes, in which duplicates and blank images are looked for: the first of each split, which are a
+random choice."""
 _NUM_SHOWN = 16
 _MANY = 0.01
 """Share of the images from which on duplicates and blank images are a warning."""
+
+
+def num_compared(manifest: Manifest, split: Split) -> int:
+    """How many of a split's images are compared: each split has its share of what there is room for, at least one."""
+    total = sum(manifest.num_samples(one) for one in manifest.splits)
+    image = manifest.image
+    room = max(len(manifest.splits), min(_MOST_COMPARED, _MOST_BYTES // (image.channels * image.size**2)))
+    number = manifest.num_samples(split)
+    return number if total <= room else max(1, number * room // total)
 
 
 def numbers(
@@ -35,11 +45,11 @@ def numbers(
     """The report as plain values, and what its page shows of each kind: images (N, C, H, W) by title.
 
     Args:
-        images: of the main field by split, uint8, (N, C, H, W); at most MOST_COMPARED in all.
-        labels: of the main label by split, (N,); empty without labels.
+        images: of the main field by split, the first `num_compared`, uint8, (N, C, H, W).
+        labels: of the main label of all samples by split; empty without labels.
     """
     splits = [split for split in SPLITS if split in images]
-    all_NCHW = np.concatenate([images[split] for split in splits])
+    all_NCHW = np.concatenate([images[split] for split in splits]) if len(splits) > 1 else images[splits[0]]
     is_train_N = np.repeat([split == "train" for split in splits], [len(images[split]) for split in splits])
     pairs = {"equal": equal_pairs(all_NCHW), "nearly equal": near_pairs(all_NCHW)}
     across = {kind: int((is_train_N[found[:, 0]] != is_train_N[found[:, 1]]).sum()) for kind, found in pairs.items()}
@@ -57,10 +67,7 @@ def numbers(
             kind: {"pairs": len(found_of), "across_splits": across[kind]} for kind, found_of in pairs.items()
         },
         "classes": {name: [counts[0].get(at, 0), counts[1].get(at, 0)] for at, name in enumerate(classes)},
-        "brightness": {
-            "mean": [float(f"{value:.4g}") for value in all_NCHW.mean((0, 2, 3))],
-            "deviation": [float(f"{value:.4g}") for value in all_NCHW.std((0, 2, 3))],
-        },
+        "brightness": _brightness(all_NCHW),
     }
     found["warnings"] = [
         *warnings(found),
@@ -70,6 +77,18 @@ def numbers(
     shown = {f"{kind}, in pairs": all_NCHW[found_of[:_NUM_SHOWN].reshape(-1)] for kind, found_of in pairs.items()}
     shown |= {kind: all_NCHW[found_of[:_NUM_SHOWN]] for kind, found_of in blank.items()}
     return found, {title: chosen for title, chosen in shown.items() if len(chosen)}
+
+
+def _brightness(images_NCHW: np.ndarray) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel, by how often each of the 256 values occurs."""
+    levels, found = np.arange(256), dict[str, list[float]](mean=[], deviation=[])
+    for channel in range(images_NCHW.shape[1]):
+        shares = sum(np.bincount(image[channel].reshape(-1), minlength=256) for image in images_NCHW)
+        shares = shares / np.sum(shares)
+        mean = float(shares @ levels)
+        found["mean"].append(float(f"{mean:.4g}"))
+        found["deviation"].append(float(f"{np.sqrt(shares @ (levels - mean) ** 2):.4g}"))
+    return found
 
 
 def warnings(found: Mapping[str, Any]) -> list[str]:

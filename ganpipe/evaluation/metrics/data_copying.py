@@ -12,10 +12,13 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 from scipy.stats import rankdata
 
+from ..needs import is_given_pictures
 from ..neighbours import nearest
 from .base import Estimate, Metric
 
 if TYPE_CHECKING:
+    from ...gans.base import Gan, GanConfig
+    from ...gans.spec import DataSpec
     from ..measured import Measured
 
 _NUM_COMPONENTS = 64
@@ -30,11 +33,16 @@ _LEAST = 20
 class DataCopying(Metric):
     """C_T of the paper, in feature space: about 0 where samples are as near to training images as held-out images are,
     below -3 where they are nearer than chance explains, above where they are farther: whatever is far from all real
-    images is no copy. None without enough held-out images."""
+    images is no copy. None without enough held-out images. Not for GANs that are given a picture, of which a good
+    result is a likeness."""
 
     better = "higher"
     needs = frozenset({"features"})
     tells = "Data-copying test: about 0 as for unseen real images, below -3 for copies of training images"
+
+    @classmethod
+    def applies(cls, gan: type[Gan] | Gan, config: GanConfig, data: DataSpec) -> bool:
+        return super().applies(gan, config, data) and not is_given_pictures(gan, config, data)
 
     def compute(self, measured: Measured) -> Estimate | None:
         if measured.training_TD is None or measured.held_out_HD is None:
