@@ -32,17 +32,17 @@ class SrganSettings(GanConfig):
     """Feature maps of the generator; 64 in the paper, which took days on a GPU."""
     num_blocks: int = Field(default=5, ge=1)
     """Residual blocks of the generator; 16 in the paper."""
-    discriminator_width: int = Field(default=32, ge=1)
+    discriminator_width: int = Field(default=16, ge=1)
     """Feature maps of the discriminator's first layer; 64 in the paper."""
-    pretraining: float = Field(default=0.5, ge=0, le=1)
+    pretraining: float = Field(default=0.75, ge=0, le=1)
     """Share of the training in which the generator learns by the mean squared error alone (SRResNet). 1: all of it."""
     content_weight: float = Field(default=3e-4, ge=0)
     """Weight of the mean squared distance of a classifier's feature maps: about as large as the pixels' error then.
     The paper's 6e-3 is for VGG-19, whose maps differ less; here it makes coloured fringes."""
     pixel_weight: float = Field(default=1.0, ge=0)
     """Weight of the mean squared error beside it; 0 in the paper."""
-    adversarial_weight: float = Field(default=1e-3, ge=0)
-    """Weight of the adversarial loss (eq. 3)."""
+    adversarial_weight: float = Field(default=3e-3, ge=0)
+    """Weight of the adversarial loss (eq. 3); 1e-3 in the paper."""
     adam_generator: Adam = Adam(lr=5e-4, beta1=0.9, beta2=0.999)
     """The generator's optimiser; 1e-4 in the paper, for a million updates."""
     adam_discriminator: Adam = Adam(lr=1e-4, beta1=0.9, beta2=0.999)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..images.decoding import BRIGHTEST, DARKEST, FLATTEST
 from ..shards.left_out import summary_lines
-from ..shards.manifest import SPLITS, Manifest, Split
+from ..shards.manifest import SPLITS, Manifest
 from . import class_counts
 from .alike import blank_kinds, equal_pairs, near_pairs
 from .originals import Originals
@@ -27,7 +27,7 @@ _MANY = 0.01
 """Share of the images from which on duplicates and blank images are a warning."""
 
 
-def num_compared(manifest: Manifest, split: Split) -> int:
+def num_compared(manifest: Manifest, split: str) -> int:
     """How many of a split's images are compared: each split has its share of what there is room for, at least one."""
     total = sum(manifest.num_samples(one) for one in manifest.splits)
     image = manifest.image
@@ -83,8 +83,10 @@ def _brightness(images_NCHW: np.ndarray) -> dict[str, list[float]]:
     """Mean and standard deviation of each channel, by how often each of the 256 values occurs."""
     levels, found = np.arange(256), dict[str, list[float]](mean=[], deviation=[])
     for channel in range(images_NCHW.shape[1]):
-        shares = sum(np.bincount(image[channel].reshape(-1), minlength=256) for image in images_NCHW)
-        shares = shares / np.sum(shares)
+        counts = np.zeros(256)
+        for image in images_NCHW:
+            counts += np.bincount(image[channel].reshape(-1), minlength=256)
+        shares = counts / counts.sum()
         mean = float(shares @ levels)
         found["mean"].append(float(f"{mean:.4g}"))
         found["deviation"].append(float(f"{np.sqrt(shares @ (levels - mean) ** 2):.4g}"))
