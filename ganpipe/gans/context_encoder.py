@@ -21,8 +21,11 @@ class ContextEncoderSettings(CompletingSettings):
 
     reconstruction_weight: float = Field(default=0.98, ge=0)
     """lambda_rec: 0.999 in the paper, whose holes are larger beside their images."""
-    adversarial_weight: float = Field(default=0.02, ge=0)
+    adversarial_weight: float = Field(default=0.005, ge=0)
     """lambda_adv: 0.001 in the paper. 0 is the network without a discriminator, for a comparison."""
+    pretraining: float = Field(default=0.75, ge=0, le=1)
+    """Share of the training in which the network learns by the reconstruction alone; 0 in the paper, which trained for
+    14 hours on a GPU."""
     overlap: int = Field(default=2, ge=0)
     """Width in pixels of the surroundings of the hole that the network must make again; 7 in the paper, at 128
     pixels."""
@@ -38,6 +41,7 @@ class ContextEncoder(CompletingGan):
     """An encoder, a channel-wise fully connected layer and a decoder; the discriminator sees images, and no mask."""
 
     Config = ContextEncoderSettings
+    depends_on_length = True
     config: ContextEncoderSettings
 
     def __init__(self, config: ContextEncoderSettings, data: DataSpec) -> None:
@@ -47,11 +51,13 @@ class ContextEncoder(CompletingGan):
         self.discriminator = dcgan.discriminator(size, channels, config.discriminator_width)
         dcgan.initialise(self)
 
+    def stage(self, progress: Progress) -> int:
+        return int(progress.fraction >= self.config.pretraining) if self.config.adversarial_weight else 0
+
     def phases(self, progress: Progress) -> list[Phase]:
-        discriminator, generator = super().phases(progress)
-        if self.config.adversarial_weight:
-            return [discriminator, generator]
-        return [Phase("generator", self.generator_losses)]
+        if self.stage(progress) == 0:
+            return [Phase("generator", self.generator_losses)]
+        return super().phases(progress)
 
     def _weights(self, batch: Batch) -> Tensor:
         """How much a pixel's error counts, (N, 1, H, W): 1 in the hole, more around it, 0 elsewhere."""
@@ -63,6 +69,6 @@ class ContextEncoder(CompletingGan):
         """Equation 3."""
         distance = weighted_squared(self.made(batch), batch["image"], self._weights(batch))
         losses = {"reconstruction": self.config.reconstruction_weight * distance}
-        if weight := self.config.adversarial_weight:
-            losses["adversarial"] = weight * super().generator_losses(batch, progress)["adversarial"]
+        if self.stage(progress) == 1:
+            losses["adversarial"] = self.config.adversarial_weight * super().generator_losses(batch, progress)["adversarial"]
         return losses
