@@ -38,14 +38,14 @@ class DeblurganSettings(GanConfig):
     """Feature maps of the generator's first layer; 64 in the paper."""
     num_blocks: int = Field(default=4, ge=0)
     """Residual blocks of the generator; 9 in the paper, at 256 pixels."""
-    critic_width: int = Field(default=32, ge=1)
+    critic_width: int = Field(default=16, ge=1)
     """Feature maps of the critic's first layer; 64 in the paper."""
     content_weight: float = Field(default=3e-4, ge=0)
     """Weight of the distance of a classifier's feature maps. The paper's 100 is for VGG-19 and the adversarial loss as
     it is; here the pixels' distance sets the scale."""
     pixel_weight: float = Field(default=1.0, ge=0)
     """Weight of the mean absolute error beside it; 0 in the paper, which reports colours that are off without it."""
-    adversarial_weight: float = Field(default=2e-3, ge=0)
+    adversarial_weight: float = Field(default=4e-3, ge=0)
     """Weight of the adversarial loss; 0 is the generator without a critic, for a comparison."""
     penalty_weight: float = Field(default=10.0, ge=0)
     """Weight of the critic's gradient penalty."""
