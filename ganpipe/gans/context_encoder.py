@@ -70,5 +70,6 @@ class ContextEncoder(CompletingGan):
         distance = weighted_squared(self.made(batch), batch["image"], self._weights(batch))
         losses = {"reconstruction": self.config.reconstruction_weight * distance}
         if self.stage(progress) == 1:
-            losses["adversarial"] = self.config.adversarial_weight * super().generator_losses(batch, progress)["adversarial"]
+            adversarial = super().generator_losses(batch, progress)["adversarial"]
+            losses["adversarial"] = self.config.adversarial_weight * adversarial
         return losses
