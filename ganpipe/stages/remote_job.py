@@ -77,7 +77,7 @@ class Work:
             "manifest": self.shards.read_manifest().model_dump(mode="json")
         }
         values["start"] = self.start and dataclasses.asdict(self.start)
-        values["known"] = [{**dataclasses.asdict(one), "objective": str(one.objective)} for one in self.known]
+        values["known"] = [one.to_json() for one in self.known]
         values["tracker"] = {"uri": without_user_info(self.tracker.uri), "experiment": self.tracker.experiment}
         return json.dumps(values)
 
@@ -95,7 +95,7 @@ class Work:
                 "params": Params.model_validate(values["params"]),
                 "shards": ShardSet(manifest=manifest, **values["shards"]),
                 "start": values["start"] and Start(**values["start"]),
-                "known": [Trial(**{**one, "objective": float(one["objective"])}) for one in values["known"]],
+                "known": [Trial.from_json(one) for one in values["known"]],
                 "tracker": Tracker(uri, values["tracker"]["experiment"], spool),
             }
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 
@@ -104,11 +103,7 @@ def known_trials(params: Params, key: str) -> list[Trial]:
     content = locked_content(TUNE / SEARCH)
     try:
         found = json.loads(content or b"{}")
-        known = (
-            [Trial(**{**one, "objective": float(one["objective"])}) for one in found["trials"]]
-            if found.get("key") == key
-            else []
-        )
+        known = [Trial.from_json(one) for one in found["trials"]] if found.get("key") == key else []
     except (ValueError, TypeError, KeyError, AttributeError):
         return []
     if known:
@@ -142,8 +137,7 @@ def _write(result: SearchResult | None, key: str = "") -> int:
     TUNE.mkdir(parents=True, exist_ok=True)
     write_text(TUNE / "trials.csv", result.table() if result else "trial,images_seen\n")
     (TUNE / "trials.png").write_bytes(draw_trials(result))
-    trials = [] if result is None else [dataclasses.asdict(trial) for trial in result.trials]
-    finite = [{**trial, "objective": str(trial["objective"])} for trial in trials]  # JSON knows no infinity
-    write_json(TUNE / SEARCH, {"key": key, "trials": finite})
+    trials = [] if result is None else result.trials
+    write_json(TUNE / SEARCH, {"key": key, "trials": [trial.to_json() for trial in trials]})
     write_json(TUNE / "best.json", result.chosen if result else {})
     return 0

@@ -17,7 +17,8 @@ from .state import EndedEarly, TrainingState
 
 _WINDOWS = 5
 """Rows of the curves in which a discriminator has to be far ahead, or behind, one after the other."""
-_TOLD_APART, _NOT_TOLD_APART = 0.02, 0.02
+_NEAR = 0.02
+"""How near scores have to be to 1 and 0, or to each other."""
 _FEW = 0.2
 """Samples are so much nearer to each other than real images are, as a share."""
 _FALLEN = 0.25
@@ -121,12 +122,12 @@ def _won_or_lost(rows: Sequence[Row]) -> Iterator[Alarm]:
     scored = [row for row in rows if "score_real" in row and "score_fake" in row]
 
     def told_apart(row: Row) -> bool:
-        return abs(row["score_real"] - 1) <= _TOLD_APART and abs(row["score_fake"]) <= _TOLD_APART
+        return abs(row["score_real"] - 1) <= _NEAR and abs(row["score_fake"]) <= _NEAR
 
     def not_told_apart(row: Row) -> bool:
         both = row["score_real"], row["score_fake"]
         # Only probabilities are near a half by themselves: a critic's scores may be anything.
-        return abs(both[0] - both[1]) <= _NOT_TOLD_APART and all(0.4 <= score <= 0.6 for score in both)
+        return abs(both[0] - both[1]) <= _NEAR and all(0.4 <= score <= 0.6 for score in both)
 
     cases = {
         "discriminator_won": (

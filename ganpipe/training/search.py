@@ -114,7 +114,7 @@ def _new_tuner(
             name=_TRIALS,
             storage_path=storage,
             verbose=0,
-            # A trial whose process died starts again, from its own checkpoint where it has one; see `_trial_callback`.
+            # A trial whose process died starts again, from its own checkpoint where it has one; see `trial_callback`.
             failure_config=tune.FailureConfig(max_failures=max_failures),
             callbacks=[trial_callback(job.name, num_trials, job.score_name, max_failures)],
         ),

@@ -81,8 +81,8 @@ class TrainSettings(Section):
     """End the training where the quick FID has not improved for so many images. null: never. It is measured at each
     checkpoint (checkpoint_every)."""
     keep_state: bool = True
-    """Keep the last checkpoint as an output, from which a training with a larger num_images goes on. It takes 3 to 7
-    times the space of the generator."""
+    """Keep the last checkpoint as an output, from which a training with a larger num_images goes on. With Adam it
+    takes 4 times the space of the generator and 3 times that of the discriminator."""
     select: Literal["last", "best"] = "last"
     """Which checkpoint becomes the generator: the last, or the best by quick FID."""
 

@@ -35,6 +35,15 @@ class Trial:
     images_seen: int
     objective: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the objective as text, because JSON knows no infinity."""
+        return {**dataclasses.asdict(self), "objective": str(self.objective)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Trial:
+        """The reverse."""
+        return cls(**{**values, "objective": float(values["objective"])})
+
 
 @dataclass(frozen=True)
 class SearchResult:

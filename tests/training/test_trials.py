@@ -34,6 +34,8 @@ def test_a_table_is_read_as_it_was_written() -> None:
     found = result(3)
     assert read_table(found.table()) == found.trials
     assert by_player(flat(found.trials[0].adam)) == found.trials[0].adam
+    lost = Trial(3, found.trials[0].adam, 5, math.inf)
+    assert Trial.from_json(json.loads(json.dumps(lost.to_json(), allow_nan=False))) == lost
     for text in ("", "a,b\n1,2\n", "trial,images_seen\n"):
         with pytest.raises(ValueError, match="expected a table of trials"):
             read_table(text)
