@@ -37,6 +37,7 @@ def _sections() -> dict[str, Callable[[Path, int], list[Row]]]:
     from .memory import memory
     from .sharing import sharing
     from .startup import startup
+    from .streaming import streaming
     from .training import training
     from .tuning import tuning
 
@@ -47,6 +48,7 @@ def _sections() -> dict[str, Callable[[Path, int], list[Row]]]:
         "startup": startup,
         "tuning": tuning,
         "data": data,
+        "streaming": streaming,
         "evaluation": evaluation,
         "memory": memory,
     }

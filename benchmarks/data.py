@@ -13,7 +13,7 @@ import numpy as np
 
 from ganpipe.data import sources
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.loading.order import SampleOrder
 from ganpipe.data.settings import DataSettings
 

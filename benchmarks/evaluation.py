@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.documents import read_verified
 from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.frechet import Gaussian, frechet_distance, gaussian_distance

@@ -31,7 +31,8 @@ from ganpipe import gans
 from ganpipe.cpus import usable_cpus
 from ganpipe.data import sources
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import Dataset, open_dataset
+from ganpipe.data.loading.dataset import Dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.evaluate import Evaluation, evaluate

@@ -41,7 +41,7 @@ run_training(TrainingJob("gan", "gan", load("gan").Config(), settings, ShardSet(
                          str(folder / "work"), num_threads=2))
 """,
     "evaluation": """
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.reference import compute_reference
 from ganpipe.evaluation.settings import EvaluateSettings

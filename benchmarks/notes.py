@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ganpipe.cpus import usable_cpus
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import read_manifest
 from ganpipe.data.shards.shard_set import ShardSet

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from ganpipe import services
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import read_manifest
 from ganpipe.data.shards.shard_set import ShardSet

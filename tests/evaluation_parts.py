@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from ganpipe import gans
-from ganpipe.data.loading.cache import Dataset
+from ganpipe.data.loading.cache import CachedDataset
+from ganpipe.data.loading.dataset import Dataset
 from ganpipe.data.shards.manifest import Manifest, Shard
 from ganpipe.gans.base import DataSpec, Gan, GanConfig, Phase, Player, Progress
 
@@ -55,7 +56,7 @@ def digits_dataset(num_images: int = 300, start: int = 0, sha256: str = "0" * 64
         **of_images(SIZE, 1, "0123456789"),
     )
     rows = slice(start, start + num_images)
-    return Dataset(manifest, split, {"image": images_NCHW[rows], "label": labels_N[rows]})
+    return CachedDataset(manifest, split, {"image": images_NCHW[rows], "label": labels_N[rows]})
 
 
 def new_gan(name: str) -> Gan:

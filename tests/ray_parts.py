@@ -41,6 +41,11 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """512 images of blobs at 16 pixels in two classes, as shards."""
+    return write_blobs(tmp_path_factory.mktemp("bars"), 512, samples_per_shard=200)
+
+
+def write_blobs(root: Path, num_images: int, samples_per_shard: int) -> Path:
+    """The folder below `root` with such images as shards."""
     import numpy as np
     from PIL import Image
     from training_parts import blobs
@@ -49,14 +54,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ganpipe.data.ingest.shards import write_shards
     from ganpipe.data.settings import DataSettings
 
-    root = tmp_path_factory.mktemp("bars")
-    fields = blobs(512)
+    fields = blobs(num_images)
     for number, (image, label) in enumerate(zip(fields["image"].numpy(), fields["label"].numpy(), strict=True)):
         path = root / "images" / ("left", "right")[label] / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(((image[0] + 1) * 127.5).round().astype(np.uint8)).save(path)
     folder = sources.load("folder")
-    settings = DataSettings(source="folder", image_size=16, samples_per_shard=200)
+    settings = DataSettings(source="folder", image_size=16, samples_per_shard=samples_per_shard)
     source = folder(folder.Settings.model_validate({"path": str(root / "images")}))
     write_shards(settings, source, root / "shards", num_processes=1)
     return root / "shards"

@@ -97,6 +97,16 @@ class InMemory:
     def __len__(self) -> int:
         return len(next(iter(self._arrays.values())))
 
+    @property
+    def shard_sizes_S(self) -> np.ndarray:
+        return np.array([len(self)])
+
+    def sizes_within(self, members_N: np.ndarray) -> np.ndarray:
+        return np.array([len(members_N)])
+
+    def require_window(self, window: int | None) -> None:
+        """All of it is here."""
+
     def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         return {name: array[indices] for name, array in self._arrays.items() if fields is None or name in fields}
 
@@ -306,9 +316,9 @@ class _Floats(InMemory):
         self._arrays = {name: value.numpy() for name, value in fields.items()}
 
 
-def in_order(num_samples: int, group: str) -> Order:
+def in_order(members: Sequence[int] | np.ndarray, group: str) -> Order:
     """Samples as they come, again and again."""
-    return lambda start, stop: np.arange(start, stop) % num_samples
+    return lambda start, stop: np.arange(start, stop) % len(members)
 
 
 def fetch_of(gan: Gan, fields: dict[str, Tensor], dtype: torch.dtype) -> Fetch:

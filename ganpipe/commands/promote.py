@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     if command == "rollback":
         _show(settings.model_name, roll_back(tracker, settings.model_name, options.reason, options.who))
         return 0
-    measurement = VersionMeasurement(params.evaluate, tracker)
+    measurement = VersionMeasurement(params, tracker)
     request = PromotionRequest(options.version, options.force, options.reason, options.who)
     done = promote(tracker, settings, measurement.measure, measurement.protocol, request)
     _show(settings.model_name, done)

@@ -54,6 +54,11 @@ class DataSettings(Section):
     number."""
     samples_per_shard: int = Field(5000, ge=1, le=1_000_000)
     """The most images in a shard (tar file)."""
+    read: Literal["auto", "cache", "stream"] = "auto"
+    """How trainings and evaluations read the shards: `cache` decodes them into this host's cache once, `stream` reads
+    them in place, or fetches them as they are needed, and decodes each image when it is used. auto: the cache where
+    the decoded split takes no more than GANPIPE_CACHE_BYTES, by default 80 % of the free disk. What is made does not
+    depend on it."""
 
     @field_validator("source")
     @classmethod

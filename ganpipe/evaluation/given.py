@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.loading.cache import Dataset
+from ..data.loading.dataset import Dataset
 from ..errors import GanpipeError
 from ..gans.base import Gan
 from ..gans.spec import FieldReader, Order, Origin, is_view, to_tensor
@@ -41,8 +41,8 @@ def field_reader(
     """
     origins = gan.origins(gan.config, gan.data)
 
-    def order(num_samples: int, group: str) -> Order:
-        chosen = choose(num_samples, num_samples, seed) if group else indices_N
+    def order(members: Sequence[int] | np.ndarray, group: str) -> Order:
+        chosen = choose(len(members), len(members), seed) if group else indices_N
         return lambda start, stop: chosen[np.arange(start, stop) % len(chosen)]
 
     return FieldReader({**{name: origins[name] for name in names}, **(others or {})}, dataset, order, seed)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.loading.cache import Dataset
+from ..data.loading.dataset import Dataset
 from ..gans.base import Gan, Progress
 from ..gans.spec import FieldReader, Origin
 from .class_fids import ClassFid, class_fids

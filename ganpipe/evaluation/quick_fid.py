@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.loading.cache import Dataset, ShardSet, open_dataset
+from ..data.loading.dataset import Dataset
+from ..data.loading.opening import open_dataset
+from ..data.shards.shard_set import ShardSet
 from ..gans.base import Gan, Progress
 from ..scores import Scored
 from .extractors import Extractor, load_extractor

@@ -21,7 +21,8 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from ..data.access.host_cache import host_cache
-from ..data.loading.cache import Dataset
+from ..data.loading.dataset import Dataset
+from ..data.loading.order import SampleOrder
 from ..data.parallel import progress as progress_bar
 from ..data.shards.manifest import Manifest
 from ..documents import parse_json, read_bounded
@@ -35,6 +36,7 @@ from .settings import EvaluateSettings
 FEATURES, PROTOCOL = "reference.safetensors", "protocol.json"
 _BATCH = 512
 _MAX_PROTOCOL_BYTES = 2**20
+_MANY_IMAGES, _WINDOW_OF_MANY = 2**24, 64
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ class Reference:
 def choose(num_images: int, num_chosen: int, seed: int) -> np.ndarray:
     """Indices of the images that are taken, in random order, int64; a larger choice begins with a smaller one's."""
     return np.random.default_rng(seed).permutation(num_images)[:num_chosen].astype(np.int64)
+
+
+def chosen_of(dataset: Dataset, protocol: ReferenceProtocol) -> np.ndarray:
+    """The images of a reference. Those of a very large split are from few shards: which shard an image lies in is
+    decided by its content, so that each shard is a random sample."""
+    if len(dataset) <= _MANY_IMAGES:
+        return choose(len(dataset), protocol.num_real, protocol.seed)
+    order = SampleOrder(dataset.shard_sizes_S, protocol.seed, _WINDOW_OF_MANY)
+    return order.indices(0, protocol.num_real)
 
 
 def require_images(manifest: Manifest, settings: EvaluateSettings) -> None:
@@ -113,19 +124,21 @@ def compute_reference(
         quick: with `settings.quick`'s number of images and seed.
     """
     protocol = reference_protocol(dataset, extractor, settings, quick)
-    indices_N = choose(len(dataset), protocol.num_real, protocol.seed)
+    indices_N = chosen_of(dataset, protocol)
     features_ND = np.empty((len(indices_N), extractor.num_features), np.float32)
-    labels: list[np.ndarray] = []
     main, label = dataset.manifest.main, dataset.manifest.label
+    labels_N = None if label is None else np.empty(len(indices_N), np.int64)
     wanted = [main, *([] if label is None else [label])]
+    by_place_N = np.argsort(indices_N)  # a stream opens each shard once
     with progress_bar(f"features of real images ({dataset.split})", len(indices_N), "image") as bar:
         for start in range(0, len(indices_N), _BATCH):
-            rows = dataset.rows(indices_N[start : start + _BATCH], wanted)
-            images = one_frame_each(rows[main], np.arange(start, start + len(rows[main])))
-            features_ND[start : start + _BATCH] = extractor.features(images)
-            labels += [rows[label]] if label in rows else []
-            bar.update(len(rows[main]))
-    return Reference(protocol, features_ND, indices_N, np.concatenate(labels) if labels else None)
+            chosen = by_place_N[start : start + _BATCH]
+            rows = dataset.rows(indices_N[chosen], wanted)
+            features_ND[chosen] = extractor.features(one_frame_each(rows[main], chosen))
+            if label is not None and labels_N is not None:
+                labels_N[chosen] = rows[label]
+            bar.update(len(chosen))
+    return Reference(protocol, features_ND, indices_N, labels_N)
 
 
 def save_reference(reference: Reference, folder: Path) -> None:

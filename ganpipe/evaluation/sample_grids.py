@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..data.loading.cache import Dataset, ShardSet, open_dataset
+from ..data.loading.dataset import Dataset
+from ..data.loading.opening import open_dataset
+from ..data.shards.shard_set import ShardSet
 from ..errors import GanpipeError
 from ..fields import FieldSpec
 from ..gans.base import Gan, Progress

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.loading.cache import Dataset
+from ..data.loading.dataset import Dataset
 from ..gans.spec import Origin, is_view
 from .frames import like_targets
 from .measured import Subject

@@ -122,7 +122,7 @@ class Arithmetic(Exploration):
         """(sign, seeds) of each term."""
         numbers = {term.name: class_here(explored, term.name) for term in self.terms if not term.seeds}
         wanted = dict.fromkeys(numbers.values(), self.num_members)
-        found = seeds_of_classes(explored, wanted, self.params.evaluate) if wanted else {}
+        found = seeds_of_classes(explored, wanted, self.params) if wanted else {}
         return [(term.sign, list(term.seeds) or found[numbers[term.name]]) for term in self.terms]
 
     def _noise(self, explored: Explored, latents: Latents) -> Tensor:

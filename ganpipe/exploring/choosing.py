@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ..data.loading.cache import open_dataset
+from ..data.loading.opening import open_dataset
 from ..data.shards.manifest import Manifest, read_manifest
 from ..errors import GanpipeError
 from ..evaluation.classifier import LinearDiscriminant
 from ..evaluation.extractors import load_extractor
 from ..evaluation.reference import cached_reference
 from ..evaluation.sampling import device_and_dtype
-from ..evaluation.settings import EvaluateSettings
 from ..packaging.class_names import class_number
-from ..stages.common import SHARDS
+from ..params import Params
+from ..stages.common import SHARDS, shards_here
 from .explored import Explored
 
 _MOST_SEEDS, _AT_ONCE = 8192, 256
@@ -44,7 +44,7 @@ def _require_alike(explored: Explored, manifest: Manifest) -> None:
         )
 
 
-def seeds_of_classes(explored: Explored, wanted: dict[int, int], settings: EvaluateSettings) -> dict[int, list[int]]:
+def seeds_of_classes(explored: Explored, wanted: dict[int, int], params: Params) -> dict[int, list[int]]:
     """For each class, the first seeds whose samples the classifier assigns to it: linear discriminant analysis of the
     evaluation's features of real images, as for the metric `class_accuracy`.
 
@@ -54,8 +54,9 @@ def seeds_of_classes(explored: Explored, wanted: dict[int, int], settings: Evalu
     Raises:
         GanpipeError: too few samples are of a class.
     """
+    settings = params.evaluate
     extractor = load_extractor(settings, device_and_dtype(explored.gan)[0])
-    reference = cached_reference(open_dataset(SHARDS, settings.split), extractor, settings)
+    reference = cached_reference(open_dataset(shards_here(params), settings.split), extractor, settings)
     assert reference.labels_N is not None  # the manifest has classes
     classifier = LinearDiscriminant.fit(reference.features_ND, reference.labels_N)
     found: dict[int, list[int]] = {number: [] for number in wanted}

@@ -193,14 +193,14 @@ class FieldReader:
         self,
         origins: Mapping[str, Origin],
         dataset: Dataset,
-        order: Callable[[int, str], Order],
+        order: Callable[[Sequence[int] | np.ndarray, str], Order],
         seed: int,
         mirror: Mirror | None = None,
     ) -> None:
         """Args:
         origins: of the fields that are read.
-        order: (number of samples, group) -> their order. The group is '' for samples as they are, else names the class
-            of a view, or says that the samples are shuffled.
+        order: (indices of the samples, group) -> the order of these samples, which are numbered from 0. The group is ''
+            for samples as they are, else names the class of a view, or says that the samples are shuffled.
         seed: of the draws for derived fields.
         mirror: which samples' pictures are turned left to right, before other fields are derived from them; by default
             none.
@@ -217,7 +217,7 @@ class FieldReader:
             self._origins.setdefault(group, {})[name] = origin
             if group not in self._groups:
                 members = _members(dataset, origin) if is_view(origin) else None
-                self._groups[group] = members, order(len(dataset) if members is None else len(members), group)
+                self._groups[group] = members, order(range(len(dataset)) if members is None else members, group)
 
     def read(self, start: int, stop: int, place: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """The fields at positions [start, stop) of the stream.

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.shards.manifest import Manifest
+from ..data.shards.shard_set import ShardSet
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
+from ..params import Params
 
 SHARDS = Path("artifacts/shards")
 REAL_IMAGES = Path("artifacts/ingest/real.png")
@@ -24,6 +27,15 @@ PACKAGE = Path("artifacts/package")
 NOTES = Path(".ganpipe/notes")
 STAGES = ("code", "ingest", "reference", "tune", "train", "evaluate", "register")
 _MAX_JSON_BYTES = 2**26
+
+
+def shards_here(params: Params, manifest: Manifest | None = None) -> ShardSet:
+    """The shards of this checkout, read as `data.read` says.
+
+    Args:
+        manifest: theirs; read from the folder when None.
+    """
+    return ShardSet(str(SHARDS.absolute()), manifest, read=params.data.read)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 
 from .. import environment
-from ..data.loading.cache import Dataset, open_dataset
+from ..data.loading.dataset import Dataset
+from ..data.loading.opening import open_dataset
 from ..data.shards.manifest import Manifest, read_manifest, verify
 from ..errors import GanpipeError
 from ..evaluation import metrics
@@ -21,19 +22,18 @@ from ..evaluation.measuring import protocol_of
 from ..evaluation.protocol import Protocol
 from ..evaluation.reference import Reference, load_reference, reference_protocol, require_images
 from ..evaluation.sampling import device_and_dtype
-from ..evaluation.settings import EvaluateSettings
 from ..fields import FieldSpec
 from ..gans import load
 from ..gans.base import DataSpec, Gan, Progress
 from ..packaging.served_model import load_weights
-from ..params import load_params
+from ..params import Params, load_params
 from ..registry.gate import NotComparable
 from ..tracking import lineage
 from ..tracking.links import run_page
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
 from ..tracking.seeds import PROTOCOL_TAG
-from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments
+from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments, shards_here
 from .runs import recipe_tags
 from .work import clear_done
 
@@ -49,13 +49,13 @@ def main(argv: list[str]) -> int:
     gan = trained_gan(trained)
     tracker = Tracker.at(environment.home(), params.register_.experiment)
     key, progress = trained["run_key"], Progress(**trained["progress"])
-    protocol = protocol_here(gan, params.evaluate, trained["averaged"])
+    protocol = protocol_here(gan, params, trained["averaged"])
     # MLflow is reached before the long work: if it is away afterwards, the work need not be done again.
     with tracker.run("train", key, name=f"train {trained['gan']}") as training:
         # A run of its own, a child of the training's: the same generator may be measured under other protocols, too.
         name = f"evaluate {trained['gan']} {protocol.hash}"
         with tracker.run("evaluate", f"{key}-{protocol.hash}", name=name, parent_run_id=training.run_id) as run:
-            evaluation = measure(gan, progress, params.evaluate, trained["averaged"])
+            evaluation = measure(gan, progress, params, trained["averaged"])
             evaluation.save(EVALUATE)
             _log(evaluation, run, progress.images_seen, recipe_tags(params, read_manifest(SHARDS)))
             links = {"MLflow run of the evaluation": run_page(tracker, run.run_id, run.experiment_id)}
@@ -121,29 +121,29 @@ def trained_gan(trained: dict[str, Any]) -> Gan:
     return gan.eval()
 
 
-def measure(
-    gan: Gan, progress: Progress, settings: EvaluateSettings, averaged: bool, with_figures: bool = True
-) -> Evaluation:
+def measure(gan: Gan, progress: Progress, params: Params, averaged: bool, with_figures: bool = True) -> Evaluation:
     """Evaluate `gan` against the reference that the stage `reference` left.
 
     Raises:
         NotComparable: it makes other images than the data are.
     """
-    dataset, extractor, reference = _reference_set(gan, settings)
-    splits = {split: open_dataset(SHARDS, split) for split in dataset.manifest.splits}
+    settings, shards = params.evaluate, shards_here(params)
+    dataset, extractor, reference = _reference_set(gan, params)
+    splits = {split: open_dataset(shards, split) for split in dataset.manifest.splits}
     training, held_out = splits["train"], splits.get("validation")
     subject = Subject(gan, progress, dataset, reference, extractor, settings, averaged, training, held_out)
     return evaluate(subject, with_figures)
 
 
-def protocol_here(gan: Gan, settings: EvaluateSettings, averaged: bool) -> Protocol:
+def protocol_here(gan: Gan, params: Params, averaged: bool) -> Protocol:
     """The protocol under which `measure` measures `gan`."""
-    return protocol_of(gan, _reference_set(gan, settings)[2], settings, averaged=averaged)
+    return protocol_of(gan, _reference_set(gan, params)[2], params.evaluate, averaged=averaged)
 
 
-def _reference_set(gan: Gan, settings: EvaluateSettings) -> tuple[Dataset, Extractor, Reference]:
+def _reference_set(gan: Gan, params: Params) -> tuple[Dataset, Extractor, Reference]:
     require_fitting(gan, read_manifest(SHARDS))
-    dataset = open_dataset(SHARDS, settings.split)
+    settings = params.evaluate
+    dataset = open_dataset(shards_here(params), settings.split)
     extractor = load_extractor(settings, device_and_dtype(gan)[0])
     return dataset, extractor, load_reference(REFERENCE, reference_protocol(dataset, extractor, settings))
 

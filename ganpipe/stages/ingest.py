@@ -13,11 +13,21 @@ from ..data.ingest import data_report
 from ..data.ingest.originals import Originals
 from ..data.ingest.preview import preview
 from ..data.ingest.shards import IngestHistory, write_shards
-from ..data.loading.cache import Dataset, open_dataset
+from ..data.loading.dataset import Dataset
+from ..data.loading.opening import open_dataset
 from ..data.shards.manifest import Manifest
 from ..evaluation import grids
-from ..params import load_params
-from .common import DATA_PAGE, DATA_REPORT, REAL_IMAGES, SHARDS, require_no_arguments, write_json, write_text
+from ..params import Params, load_params
+from .common import (
+    DATA_PAGE,
+    DATA_REPORT,
+    REAL_IMAGES,
+    SHARDS,
+    require_no_arguments,
+    shards_here,
+    write_json,
+    write_text,
+)
 from .dvc_store import dvc_stores
 
 _COLUMNS = 16
@@ -41,7 +51,7 @@ def main(argv: list[str]) -> int:
     manifest = write_shards(params.data, source, SHARDS, history=history, originals=originals)
     REAL_IMAGES.parent.mkdir(parents=True, exist_ok=True)
     REAL_IMAGES.write_bytes(grids.png(grids.grid(*preview(SHARDS, manifest))))
-    for warning in _report(manifest, originals):
+    for warning in _report(params, manifest, originals):
         print(f"warning: {warning}", file=sys.stderr)
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)
     print(f"{SHARDS}: {counts} images of {manifest.image.size} pixels, {', '.join(manifest.fields)}")
@@ -51,11 +61,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _report(manifest: Manifest, originals: Originals) -> list[str]:
+def _report(params: Params, manifest: Manifest, originals: Originals) -> list[str]:
     """Write what a person should know of the data; returns its warnings but those on classes, which are printed."""
     images, labels = {}, {}
     for split in manifest.splits:
-        dataset = open_dataset(SHARDS, split)
+        dataset = open_dataset(shards_here(params, manifest), split)
         images[split] = _first_images(dataset, data_report.num_compared(manifest, split))
         if manifest.label is not None:
             labels[split] = dataset.rows(np.arange(len(dataset)), [manifest.label])[manifest.label]

@@ -23,7 +23,7 @@ from ..training import cluster, job_api
 from ..training.feed import data_spec_of
 from ..training.start import Start
 from ..training.worker import TrainingJob
-from .common import SHARDS, require_no_arguments
+from .common import SHARDS, require_no_arguments, shards_here
 from .domains import require_domains
 from .shared_storage import shards_for_all
 from .trainable import require_trainable
@@ -96,7 +96,7 @@ def connect_ray(params: Params, manifest: Manifest, needs: Needs, tracking_uri: 
     cluster.connect(address)
     cluster.require(needs.num_workers, needs.cpus, needs.gpus, params.cluster.wait_seconds, needs.section)
     may_grow = needs.may_grow and not environment.is_loopback(address)
-    return shards_for_all(manifest, params.cluster, tracking_uri, needs.cpus, needs.gpus, may_grow)
+    return shards_for_all(shards_here(params, manifest), params.cluster, tracking_uri, needs.cpus, needs.gpus, may_grow)
 
 
 def run_concurrently(opening: Callable[[], RunT], work: Callable[[], ResultT]) -> tuple[RunT, Future[ResultT]]:
@@ -135,7 +135,7 @@ def training_job(
         GanpipeError: the GAN cannot train in this way, or on such data.
     """
     require_trainable(params, data_spec_of(manifest))
-    shards = shards or ShardSet(str(SHARDS.absolute()), manifest)
+    shards = shards or shards_here(params, manifest)
     score = QuickFid(shards, params.evaluate)
     return TrainingJob(
         name=params.train.gan,

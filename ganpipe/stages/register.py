@@ -12,7 +12,6 @@ from .. import environment
 from ..data.shards.manifest import Manifest, read_manifest
 from ..evaluation import figures
 from ..evaluation.evaluate import INTERVALS, METRICS
-from ..evaluation.settings import EvaluateSettings
 from ..gans.base import Progress
 from ..packaging.card import CARD_FILE, SAMPLES_FILE, card, card_summary
 from ..packaging.output_shape import shape_of_package
@@ -66,7 +65,7 @@ def main(argv: list[str]) -> int:
             },
             intervals={name: (low, high) for name, (low, high) in intervals.items()},
         )
-        remeasure = VersionMeasurement(params.evaluate, tracker).measure
+        remeasure = VersionMeasurement(params, tracker).measure
         registration = register(candidate, params.register_, tracker, remeasure)
     page = version_page(tracker, params.register_.model_name, registration.version)
     about = registration.decision.text
@@ -103,8 +102,8 @@ def card_of(
 class VersionMeasurement:
     """Measures registered versions again, under this checkout's protocol."""
 
-    def __init__(self, settings: EvaluateSettings, tracker: Tracker) -> None:
-        self._settings = settings
+    def __init__(self, params: Params, tracker: Tracker) -> None:
+        self._params = params
         self._tracker = tracker
 
     def measure(self, version: ModelVersion) -> Mapping[str, float]:
@@ -114,12 +113,12 @@ class VersionMeasurement:
             description = generator.description
             progress = Progress(**description["progress"])
             averaged = description["averaged"]
-            return measure(generator.gan, progress, self._settings, averaged, with_figures=False).metrics
+            return measure(generator.gan, progress, self._params, averaged, with_figures=False).metrics
 
     def protocol(self, version: ModelVersion) -> str:
         """Hash of the protocol under which `measure` measures a version."""
         with self._generator(version) as generator:
-            return protocol_here(generator.gan, self._settings, generator.description["averaged"]).hash
+            return protocol_here(generator.gan, self._params, generator.description["averaged"]).hash
 
     @contextmanager
     def _generator(self, version: ModelVersion) -> Iterator[Generator]:

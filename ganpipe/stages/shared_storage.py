@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .. import environment, redaction
-from ..data.shards.manifest import MANIFEST, Manifest
+from ..data.shards.manifest import MANIFEST
 from ..data.shards.shard_set import ShardSet
 from ..errors import GanpipeError, UnavailableError
 from ..redaction import without_password
@@ -22,11 +22,12 @@ PUBLIC_OPTIONS = ("endpoint_url", "region_name")
 
 
 def shards_for_all(
-    manifest: Manifest, settings: ClusterSettings, tracking_uri: str, cpus: float, gpus: float, may_grow: bool
+    shards: ShardSet, settings: ClusterSettings, tracking_uri: str, cpus: float, gpus: float, may_grow: bool
 ) -> ShardSet:
     """The shards as the cluster's hosts find them; Ray must be connected.
 
     Args:
+        shards: as this host finds them.
         tracking_uri: where MLflow is.
         cpus, gpus: per worker.
         may_grow: whether hosts may join while the work goes on.
@@ -34,7 +35,6 @@ def shards_for_all(
     Raises:
         GanpipeError: workers would run on other hosts, which do not reach checkpoints, MLflow or shards.
     """
-    shards = ShardSet(str(SHARDS.absolute()), manifest)
     others = hosts.others(cpus, gpus)
     if not others and not may_grow:
         return shards

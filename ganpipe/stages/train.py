@@ -26,7 +26,7 @@ from ..training.feed import data_spec_of
 from ..training.settings import TrainSettings
 from ..training.state import TrainingState, listed
 from ..training.worker import TrainingJob, train
-from .common import CURVES, REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, write_json, write_text
+from .common import CURVES, REAL_IMAGES, SHARDS, TRAIN, TUNE, leave_note, read_json, shards_here, write_json, write_text
 from .jobs import OpenTraining, begin, connect_ray, job_server, needs_of, run_concurrently, training_job
 from .longer import STATE, go_on_from_shorter, steps_key
 from .remote_job import Work, submit
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
         if is_there:
             print("the training is complete already: an earlier run with the same work did it")
         elif address:
-            here = ShardSet(str(SHARDS.absolute()), manifest)
+            here = shards_here(params, manifest)
             work = Work(
                 "train",
                 params,

@@ -18,7 +18,7 @@ from ..training.feed import data_spec_of
 from ..training.search import search
 from ..training.search_figure import draw_trials
 from ..training.trials import AdamByPlayer, SearchResult, Trial, read_table
-from .common import SHARDS, TUNE, leave_note, write_json, write_text
+from .common import SHARDS, TUNE, leave_note, shards_here, write_json, write_text
 from .dvc_store import locked_content
 from .jobs import OpenTrial, begin, connect_ray, job_server, needs_of, run_concurrently, training_job
 from .remote_job import Work, submit
@@ -29,8 +29,8 @@ from .work import mark_done, work_folder
 SEARCH = "search.json"
 """In TUNE: the trials, and a digest of everything that decides them but their number."""
 OF_TRAIN = ("gan", "start_from", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "compile",
-            "deterministic", "max_gradient_norm", "schedule", "mirror", "augment", "ema_half_life",
-            "ema_ramp_up")  # fmt: skip
+            "deterministic", "max_gradient_norm", "schedule", "window_shards", "mirror", "augment",
+            "ema_half_life", "ema_ramp_up")  # fmt: skip
 """What of `train` a trial depends on; the rest may change without a new search. dvc.yaml names the same."""
 
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     with opened as run:
         run.log_params({"tune": params.tune.model_dump(mode="json"), "gan": params.train.gan})
         if address:
-            here = ShardSet(str(SHARDS.absolute()), manifest)
+            here = shards_here(params, manifest)
             work = Work("tune", params, {}, folder, key, run.run_id, here, "", tracker, start, known, earlier)
             result = submit(address, work)
         else:

@@ -41,6 +41,12 @@ class World:
         self.broadcast([holder])
         return float(holder)
 
+    def any(self, holds: bool) -> bool:
+        """Whether it holds on any rank."""
+        if self.size == 1:
+            return holds
+        return bool(_summed(torch.tensor([float(holds)], device=self.device)) > 0)
+
     def gather_shares(self, tensor_G: Tensor) -> None:
         """Complete a tensor of which each rank has the rows of its own share of the global batch."""
         if self.size > 1:

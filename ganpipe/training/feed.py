@@ -6,14 +6,15 @@ Legend: N samples, C channels, H height, W width.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.loading.cache import Dataset
+from ..data.loading.dataset import Dataset
 from ..data.loading.order import SampleOrder, mirrored
 from ..data.shards.manifest import Manifest
 from ..gans.draws import derive_seed
@@ -27,7 +28,11 @@ def data_spec_of(manifest: Manifest) -> DataSpec:
 
 
 class Feed:
-    """Positions of the stream -> a GAN's fields on the device: images in [-1, 1] (N, C, H, W), labels (N,) int64."""
+    """Positions of the stream -> a GAN's fields on the device: images in [-1, 1] (N, C, H, W), labels (N,) int64.
+
+    Attributes:
+        orders: of the samples, by group: of all samples, of a view's, ...
+    """
 
     def __init__(
         self,
@@ -38,13 +43,24 @@ class Feed:
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
         mirror: bool = False,
+        window_shards: int | None = None,
     ) -> None:
-        """Args:
-        mirror: whether one in two samples is turned left to right.
         """
+        Args:
+            mirror: whether one in two samples is turned left to right.
+            window_shards: number of shards within which samples are shuffled; all when None.
 
-        def order(num_samples: int, group: str) -> Order:
-            return SampleOrder(num_samples, derive_seed("order", group, seed) if group else seed).indices
+        Raises:
+            GanpipeError: this host has no room for two windows of a stream.
+        """
+        self.orders: dict[str, SampleOrder] = {}
+        dataset.require_window(window_shards)
+
+        def order(members: Sequence[int] | np.ndarray, group: str) -> Order:
+            sizes_S = dataset.shard_sizes_S if isinstance(members, range) else dataset.sizes_within(np.array(members))
+            order_seed = derive_seed("order", group, seed) if group else seed
+            self.orders[group] = SampleOrder(sizes_S, order_seed, window_shards)
+            return self.orders[group].indices
 
         turn = functools.partial(mirrored, derive_seed("mirror", seed)) if mirror else None
         self._reader = FieldReader(origins, dataset, order, seed, turn)

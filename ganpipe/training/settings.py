@@ -56,6 +56,9 @@ class TrainSettings(Section):
     """Settings of optimisers over the course of the training, by parts, the last until 1; `ganpipe pin` writes what
     population based training found here. Empty: the GAN's own settings from beginning to end. A search
     that runs afterwards puts its own choice in their place."""
+    window_shards: int | None = Field(default=None, ge=1)
+    """Shuffle the samples within windows of so many shards, which are in a random order; null: all samples together.
+    A stream (data.read) holds two windows at a time."""
     mirror: bool = False
     """Turn one in two samples left to right, all their pictures together: twice the images, where left and right are
     alike. Not for digits, letters and faces that look to one side only."""

@@ -13,11 +13,14 @@ from typing import Any
 import fsspec
 import torch
 
-from ..data.loading.cache import ShardSet, open_dataset
+from ..data.loading.opening import open_dataset
+from ..data.loading.stream import StreamedDataset
+from ..data.shards.shard_set import ShardSet
 from ..errors import GanpipeError, UnavailableError
 from ..gans.base import GanConfig
 from .alarms import Watch, out_of_patience
 from .allocator import keep_freed_memory
+from .arrivals import ShardArrivals
 from .distributed import World
 from .failures import FAILS_AGAIN, describe_error, is_transient, unwrap_error
 from .feed import Feed, data_spec_of, prefetched
@@ -138,7 +141,13 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         observers += [checkpoints, watch, StopOnRequest(world, job.store, checkpoints)]
         origins = state.gan.origins(job.config, state.gan.data)
         seed, mirror = job.settings.seed, job.settings.mirror
-        feed = Feed(dataset, origins, seed, state.device, state.dtype, state.memory_format, mirror)
+        window = job.settings.window_shards
+        feed = Feed(dataset, origins, seed, state.device, state.dtype, state.memory_format, mirror, window)
+        if world.any(isinstance(dataset, StreamedDataset)):  # hosts may differ
+            stack.callback(dataset.close)
+            arrivals = ShardArrivals(dataset, feed, job.settings.batch_size, world, checkpoints)
+            arrivals(state)
+            observers.append(arrivals)
         with prefetched(feed, job.settings.batch_size, state.device) as fetch:
             try:
                 watch(state)

@@ -17,7 +17,7 @@ from ganpipe.data.ingest import data_report
 from ganpipe.data.ingest.alike import equal_pairs, near_pairs
 from ganpipe.data.ingest.originals import Originals, done_to
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import Manifest
 

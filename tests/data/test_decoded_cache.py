@@ -18,9 +18,10 @@ from PIL import Image
 from ganpipe.data.access.host_cache import host_cache
 from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.loading import cache
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import read_manifest, write_manifest
+from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.data.sources.folder import Folder
 from ganpipe.errors import GanpipeError
 
@@ -135,7 +136,7 @@ OPEN = """
 import hashlib, sys
 from pathlib import Path
 import numpy as np
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 if __name__ == "__main__":
     dataset = open_dataset(Path(sys.argv[1]), "train")
     rows = dataset.rows(np.arange(len(dataset)))
@@ -263,7 +264,7 @@ def test_no_room(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grown = manifest.shards[0].model_copy(update={"num_samples": 10**11, "num_bytes": 2**50})
     write_manifest(shards, manifest.model_copy(update={"shards": (grown, *manifest.shards[1:])}))
     with pytest.raises(GanpipeError, match=r"takes [0-9.]+ GiB, [0-9.]+ GiB are free; set GANPIPE_CACHE"):
-        open_dataset(shards, "train")
+        open_dataset(ShardSet(str(shards), read="cache"), "train")
 
 
 def test_a_cache_that_cannot_be_written(shards: Path, tmp_path: Path) -> None:

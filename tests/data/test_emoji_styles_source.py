@@ -15,7 +15,7 @@ from PIL import Image
 
 from ganpipe.data.access.download import KnownFile
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.tar import tar_ending, tar_member
 from ganpipe.data.sources import emoji_styles

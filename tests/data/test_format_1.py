@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.shards.manifest import MANIFEST, verify, write_manifest
 from ganpipe.errors import GanpipeError
 from ganpipe.fields import Label, Picture, Tokens

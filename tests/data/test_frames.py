@@ -12,7 +12,7 @@ from PIL import Image
 
 from ganpipe.data.ingest.preview import preview
 from ganpipe.data.ingest.shards import read_manifest, write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.sources.base import Classes, Description, Films, ImageInMemory, Item, Pictures, Source, SourceSettings
 from ganpipe.errors import GanpipeError

@@ -26,7 +26,7 @@ from manifest_parts import of_images
 from PIL import Image
 
 from ganpipe.data.images.decoding import UnreadableImage, decode, decode_png_CHW
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.shards.manifest import MANIFEST, Manifest, Shard, read_manifest, write_manifest
 from ganpipe.data.shards.tar import read_members, tar_ending, tar_member
 from ganpipe.data.sources.imagefolder_metadata import read_rows

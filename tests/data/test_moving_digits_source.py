@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.sources.moving_digits import MovingDigits, MovingDigitsSettings, places_of_digit
 from ganpipe.errors import GanpipeError

@@ -16,7 +16,7 @@ from PIL import Image
 from ganpipe.cli import main
 from ganpipe.data.images.decoding import UnreadableImage
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.sources import openmoji
 from ganpipe.data.sources.base import Pictures, Texts

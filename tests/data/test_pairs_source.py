@@ -12,7 +12,7 @@ from PIL import Image
 
 from ganpipe.data.images.decoding import size_of
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.sources.pairs import Pairs, PairsSettings
 from ganpipe.errors import GanpipeError

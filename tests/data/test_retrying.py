@@ -24,7 +24,7 @@ from PIL import Image
 from ganpipe.data.access import retrying
 from ganpipe.data.access.download import KnownFile, fetch
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.data.sources import webdataset_shards

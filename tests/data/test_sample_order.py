@@ -107,3 +107,63 @@ def test_bad_ranges() -> None:
     with pytest.raises(ValueError, match="positions"):
         SampleOrder(5, 0).indices(3, 2)
     assert SampleOrder(5, 0).indices(3, 3).shape == (0,)
+
+
+SHARDS = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
+
+
+@settings(deadline=None)
+@given(sizes=SHARDS, window=st.integers(1, 14), seed=st.integers(0, 2**63), epoch=st.integers(0, 10**6))
+def test_an_epoch_in_windows_has_every_sample_once(sizes: list[int], window: int, seed: int, epoch: int) -> None:
+    order, num_samples = SampleOrder(np.array(sizes), seed, window), sum(sizes)
+    indices = order.indices(epoch * num_samples, (epoch + 1) * num_samples)
+    np.testing.assert_array_equal(np.sort(indices), np.arange(num_samples))
+
+
+@settings(deadline=None)
+@given(sizes=SHARDS, window=st.integers(1, 14), position=st.integers(0, 3000))
+def test_a_window_takes_its_samples_from_its_shards(sizes: list[int], window: int, position: int) -> None:
+    order = SampleOrder(np.array(sizes), 3, window)
+    held, end = order.window_at(position)
+    shards = np.searchsorted(np.cumsum(sizes), order.indices(position, end), side="right")
+    assert len(held) <= window
+    assert set(shards.tolist()) <= set(held)
+    following, _ = order.window_at(end)
+    assert end % sum(sizes) == 0 or not set(held) & set(following)  # within an epoch, each shard is in one window
+
+
+@settings(deadline=None)
+@given(sizes=SHARDS, window=st.integers(1, 14), cuts=st.lists(st.integers(0, 1000), min_size=2, max_size=8))
+def test_windows_do_not_depend_on_how_they_are_read(sizes: list[int], window: int, cuts: list[int]) -> None:
+    order, cuts = SampleOrder(np.array(sizes), 5, window), sorted(cuts)
+    pieces = [order.indices(lo, hi) for lo, hi in itertools.pairwise(cuts)]
+    whole = SampleOrder(np.array(sizes), 5, window).indices(cuts[0], cuts[-1])
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_a_window_of_all_shards_is_the_order_without_shards() -> None:
+    sizes = np.array([30, 0, 50, 20])
+    for window in (None, 4, 9):
+        np.testing.assert_array_equal(
+            SampleOrder(sizes, 7, window).indices(0, 250), SampleOrder(100, 7).indices(0, 250)
+        )
+
+
+def test_windows_mix_their_shards_and_epochs_differ() -> None:
+    sizes = np.full(20, 100)
+    order = SampleOrder(sizes, 0, 4)
+    shards = order.indices(0, 400) // 100
+    assert len(set(shards.tolist())) == 4
+    assert len(set(shards[:40].tolist())) == 4  # not one shard after the other
+    assert sorted(set(shards.tolist())) != sorted(set((order.indices(2000, 2400) // 100).tolist()))
+
+
+def test_the_order_in_windows_is_this_one_on_every_machine_and_version() -> None:
+    order = SampleOrder(np.full(12, 5000), 0, 4)
+    assert order.indices(59_998, 60_003).tolist() == [10872, 287, 26217, 22020, 24668]
+
+
+@pytest.mark.parametrize(("sizes", "window"), [([0, 0], None), ([3], 0)])
+def test_what_is_no_order(sizes: list[int], window: int | None) -> None:
+    with pytest.raises(ValueError, match="an order of"):
+        SampleOrder(np.array(sizes), 0, window)

@@ -15,7 +15,7 @@ import pytest
 
 from ganpipe.data.access.host_cache import host_cache
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import read_manifest
 from ganpipe.data.shards.shard_set import STORE, ShardSet
@@ -111,7 +111,7 @@ def test_a_store_that_does_not_answer(elsewhere: ShardSet) -> None:
 
 FETCH = """
 import json, sys
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.shards.manifest import Manifest
 from ganpipe.data.shards.shard_set import ShardSet
 given = json.loads(sys.argv[1])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import read_manifest
 from ganpipe.data.sources.imagefolder import Imagefolder, ImagefolderSettings

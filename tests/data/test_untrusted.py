@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin
 from ganpipe.data.access.download import _npm_parts
 from ganpipe.data.images.decoding import UnreadableImage, decode, decode_png_CHW
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import MANIFEST, read_manifest
 from ganpipe.data.shards.tar import read_members, tar_ending, tar_member

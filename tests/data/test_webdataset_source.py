@@ -21,7 +21,7 @@ import webdataset
 from PIL import Image
 
 from ganpipe.data.ingest.shards import write_shards
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import read_manifest
 from ganpipe.data.sources import webdataset_samples

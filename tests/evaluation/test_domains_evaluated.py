@@ -11,7 +11,8 @@ import torch
 from evaluation_parts import PROGRESS, SIZE, Unlearned, digits
 from torch import Tensor
 
-from ganpipe.data.loading.cache import Dataset
+from ganpipe.data.loading.cache import CachedDataset
+from ganpipe.data.loading.dataset import Dataset
 from ganpipe.data.shards.manifest import Manifest, Shard
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.evaluate import Evaluation, evaluate
@@ -56,7 +57,7 @@ def dataset(things: np.ndarray | None = None) -> Dataset:
     manifest = Manifest(
         source="digits", description="", licence="", shards=(shard,), fields=FIELDS, main="image", names=names
     )
-    return Dataset(manifest, "train", {name: values[order] for name, values in arrays.items()})
+    return CachedDataset(manifest, "train", {name: values[order] for name, values in arrays.items()})
 
 
 class Between(Unlearned):

@@ -12,7 +12,8 @@ from evaluation_parts import PROGRESS, SIZE, Unlearned, digits
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from ganpipe.data.loading.cache import Dataset
+from ganpipe.data.loading.cache import CachedDataset
+from ganpipe.data.loading.dataset import Dataset
 from ganpipe.data.shards.manifest import Manifest, Shard
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.evaluate import Evaluation, evaluate
@@ -48,7 +49,7 @@ def dataset() -> Dataset:
     arrays = {"past": films()[:, :PAST].copy(), "future": films()[:, PAST:].copy()}
     shard = Shard(name="train-000000.tar", sha256="0" * 64, num_bytes=1024 * NUM, num_samples=NUM, split="train")
     manifest = Manifest(source="films", description="", licence="", shards=(shard,), fields=FIELDS, main="future")
-    return Dataset(manifest, "train", arrays)
+    return CachedDataset(manifest, "train", arrays)
 
 
 class Forecasting(Unlearned):

@@ -11,7 +11,8 @@ from evaluation_parts import PROGRESS, SIZE, Unlearned, digits
 from PIL import Image
 from torch import Tensor
 
-from ganpipe.data.loading.cache import Dataset
+from ganpipe.data.loading.cache import CachedDataset
+from ganpipe.data.loading.dataset import Dataset
 from ganpipe.data.shards.manifest import Manifest, Shard
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation import figures, measuring, sampling
@@ -53,7 +54,7 @@ def dataset_of_pairs() -> Dataset:
     manifest = Manifest(
         source="digits", description="", licence="", shards=(shard,), fields=FIELDS, main="image", names=names
     )
-    return Dataset(manifest, "train", arrays)
+    return CachedDataset(manifest, "train", arrays)
 
 
 class Doubling(Unlearned):

@@ -10,7 +10,7 @@ from evaluation_parts import digits_dataset
 from exploring_parts import cell, explored, made
 from registry_parts import build
 
-from ganpipe.data.loading.cache import Dataset
+from ganpipe.data.loading.dataset import Dataset
 from ganpipe.errors import GanpipeError
 from ganpipe.evaluation.classifier import LinearDiscriminant
 from ganpipe.evaluation.extractors import load_extractor
@@ -42,14 +42,14 @@ def subject(tmp_path: Path) -> Explored:
 
 def test_a_group_is_the_first_samples_of_the_class(data: Dataset, subject: Explored) -> None:
     extractor = load_extractor(SETTINGS)
-    reference = compute_reference(data, extractor, SETTINGS)
+    reference = compute_reference(data, extractor, Params(evaluate=SETTINGS))
     assert reference.labels_N is not None
     classifier = LinearDiscriminant.fit(reference.features_ND, reference.labels_N)
     assert (classifier.classes_of(reference.features_ND) == reference.labels_N).mean() > 0.9
     classes_N = classifier.classes_of(extractor.features(subject.samples(list(range(64)))))
     number = int(np.bincount(classes_N).argmax())
     expected = np.flatnonzero(classes_N == number)[:5].tolist()
-    assert choosing.seeds_of_classes(subject, {number: 5}, SETTINGS) == {number: expected}
+    assert choosing.seeds_of_classes(subject, {number: 5}, Params(evaluate=SETTINGS)) == {number: expected}
 
     options = ["--expression", f"class:{number} - 0", "--members", "2"]
     content = made("arithmetic", subject, *options, params=Params(evaluate=SETTINGS))["arithmetic.png"]
@@ -60,7 +60,7 @@ def test_a_group_is_the_first_samples_of_the_class(data: Dataset, subject: Explo
     with pytest.raises(
         GanpipeError, match=rf"class:{rare}: the classifier finds \d+ such samples among 64; expected 60"
     ):
-        choosing.seeds_of_classes(subject, {rare: 60}, SETTINGS)
+        choosing.seeds_of_classes(subject, {rare: 60}, Params(evaluate=SETTINGS))
 
 
 def test_what_does_not_fit_the_data_is_refused(

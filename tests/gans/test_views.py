@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -32,8 +34,8 @@ class Domains:
 
 
 def reader(seed: int = 0, origins: dict[str, View] | None = None) -> FieldReader:
-    def order(num_samples: int, group: str) -> Order:
-        return SampleOrder(num_samples, derive_seed("order", group, seed)).indices
+    def order(members: Sequence[int] | np.ndarray, group: str) -> Order:
+        return SampleOrder(len(members), derive_seed("order", group, seed)).indices
 
     return FieldReader(origins or ORIGINS, Domains(), order, seed)
 
@@ -61,7 +63,7 @@ def test_the_domains_are_not_paired() -> None:
     alike = FieldReader(
         {"first": View("image", "label", 0), "second": View("image", "label", 0)},
         Domains(),
-        lambda num, group: SampleOrder(num, 1).indices,
+        lambda members, group: SampleOrder(len(members), 1).indices,
         0,
     ).read(0, 12, lambda rows: rows)
     assert torch.equal(alike["first"], alike["second"])  # one domain has one order

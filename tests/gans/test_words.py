@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -49,11 +50,11 @@ def test_other_words_are_those_of_other_samples() -> None:
     """Each epoch has every text once, in an order of its own."""
     dataset = InMemory({"text": torch.arange(20)})
 
-    def order(num_samples: int, group: str) -> Order:
+    def order(members: Sequence[int] | np.ndarray, group: str) -> Order:
         if not group:
-            return in_order(num_samples, group)
-        chosen = np.random.default_rng(3).permutation(num_samples)
-        return lambda start, stop: chosen[np.arange(start, stop) % num_samples]
+            return in_order(members, group)
+        chosen = np.random.default_rng(3).permutation(len(members))
+        return lambda start, stop: chosen[np.arange(start, stop) % len(members)]
 
     reader = FieldReader({"own": Stored("text"), "other": Shuffled("text")}, dataset, order, seed=0)
     found = reader.read(0, 20, lambda rows: rows)

@@ -18,7 +18,7 @@ import pytest
 from registry_parts import tracker_in
 from serving_parts import Registry
 
-from ganpipe.data.loading.cache import open_dataset
+from ganpipe.data.loading.opening import open_dataset
 from ganpipe.evaluation.extractors import efficientnet_lite0
 from ganpipe.evaluation.reference import compute_reference, save_reference
 from ganpipe.evaluation.settings import EvaluateSettings
@@ -27,6 +27,7 @@ from ganpipe.gans.base import Progress
 from ganpipe.packaging import package
 from ganpipe.packaging.output_shape import Shape, shape_of_package
 from ganpipe.packaging.package import input_example, signature
+from ganpipe.params import Params
 from ganpipe.registry.gate import NotComparable
 from ganpipe.registry.open_model import load
 from ganpipe.serving.query import Row
@@ -120,9 +121,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_gate_can_measure_it(packages: dict[str, Path], checkout: Path, gan: str) -> None:
     generator = load("a package", packages[gan])
     progress = Progress(**generator.description["progress"])
-    found = measure(generator.gan, progress, SETTINGS, averaged=True)
+    found = measure(generator.gan, progress, Params(evaluate=SETTINGS), averaged=True)
     assert np.isfinite(found.metrics["fid_efficientnet_lite0"])
-    assert found.protocol == protocol_here(generator.gan, SETTINGS, averaged=True)
+    assert found.protocol == protocol_here(generator.gan, Params(evaluate=SETTINGS), averaged=True)
 
 
 def test_on_other_data_it_is_not_comparable(packages: dict[str, Path], checkout: Path) -> None:
@@ -132,7 +133,7 @@ def test_on_other_data_it_is_not_comparable(packages: dict[str, Path], checkout:
     SHARDS.mkdir()
     (SHARDS / "manifest.json").write_text(text)
     with pytest.raises(NotComparable, match=r"made for image: 8 px, 1 channel; the data in artifacts/shards have 16"):
-        measure(generator.gan, Progress(0, 1), SETTINGS, averaged=True)
+        measure(generator.gan, Progress(0, 1), Params(evaluate=SETTINGS), averaged=True)
 
 
 @pytest.mark.parametrize("has_names", [True, False])

@@ -23,8 +23,13 @@ def test_one_in_two_by_seed_and_position() -> None:
 class Pairs:
     """Sample i has i in the left column of both pictures, and in its label."""
 
+    shard_sizes_S = np.array([50])
+
     def __len__(self) -> int:
         return 50
+
+    def require_window(self, window: int | None) -> None:
+        """It has all."""
 
     def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         image = np.zeros((len(indices), 1, 4, 4), np.uint8)

@@ -1,6 +1,6 @@
 """The decoded cache: the fields of a split as memory-mapped arrays, made from the shards once per host.
 
-Legend: N samples of the split, P requested rows, C channels, H height, W width.
+Legend: N samples of the split, P requested rows.
 The folder `<cache root>/decoded/<manifest digest>-<split>/` holds `<field>.npy` (N rows of the field's kind, see
 `fields.py`) and `complete.json` with checksums of the arrays' parts.
 """
@@ -14,25 +14,21 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
 from ...cpus import usable_cpus
 from ...errors import GanpipeError
-from ...fields import Frames, Picture
-from ..access.host_cache import host_cache
-from ..images.decoding import UnreadableImage, decode_png_CHW
 from ..parallel import ordered_map, progress
 from ..shards.manifest import Manifest, Shard, verify_shard
 from ..shards.shard_set import ShardSet
-from ..shards.tar import read_members
-
-__all__ = ["Dataset", "ShardSet", "host_cache", "open_dataset"]
+from .dataset import Dataset
+from .open_shard import OpenShard
 
 _FORMAT = 1
 _COMPLETE = "complete.json"
@@ -43,38 +39,15 @@ _MAX_CHECKED_BYTES = 2**30
 _POOL_PAYS_BYTES = 150 * 2**20
 
 
-class Dataset:
-    """A decoded split. It is opened in the process that reads it and cannot be pickled, which would copy the arrays."""
+class CachedDataset(Dataset):
+    """A split whose decoded samples lie on this host."""
 
     def __init__(self, manifest: Manifest, split: str, arrays: dict[str, np.ndarray]) -> None:
-        self.manifest = manifest
-        self.split = split
+        super().__init__(manifest, split)
         self._arrays = arrays
 
-    def __len__(self) -> int:
-        return self.manifest.num_samples(self.split)
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        return tuple(self.manifest.array_fields)
-
-    def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Copies of these samples by field: P rows of the field's kind, such as uint8 (P, C, H, W) for images.
-
-        Args:
-            indices: whole numbers, (P,).
-            fields: names of the fields to return; all fields when None.
-
-        Raises:
-            IndexError: an index is not in [0, len(self)).
-        """
-        indices_P = np.asarray(indices, dtype=np.int64)
-        if indices_P.size and not (indices_P.min() >= 0 and indices_P.max() < len(self)):
-            raise IndexError(f"indices from {indices_P.min()} to {indices_P.max()} in a split of {len(self)} samples")
-        return {name: self._arrays[name][indices_P] for name in self._arrays if fields is None or name in fields}
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a Dataset is opened in each process with open_dataset(); it is not sent between them")
+    def _read(self, indices_P: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {name: self._arrays[name][indices_P] for name in names}
 
 
 @dataclass(frozen=True)
@@ -91,66 +64,23 @@ def _array_shapes(manifest: Manifest, split: str) -> dict[str, tuple[type[Any], 
     return {name: (spec.dtype, (num_samples, *spec.row_shape)) for name, spec in manifest.array_fields.items()}
 
 
+def decoded_bytes(manifest: Manifest, split: str) -> int:
+    """Size of the decoded split."""
+    shapes = _array_shapes(manifest, split).values()
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in shapes)
+
+
 def _decode_shard(job: _Job, folder: Path, manifest: Manifest) -> int:
     """Verify a shard and decode its samples into the arrays in `folder`; returns their number."""
-    from webdataset.tariterators import group_by_keys
-
     path = verify_shard(job.folder, job.shard)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in manifest.array_fields}
-    stop = job.start + job.shard.num_samples
-    row = job.start
-    # webdataset groups the members, but does not read them: its tar reader is several times slower than shards/tar.py,
-    # and its URL reader runs names such as `pipe:...` as commands and refuses local files if WDS_SECURE is set.
-    members = (
-        {"fname": name, "data": content, "__url__": str(path)} for name, content in _known_members(path, manifest)
-    )
-    try:
-        for sample in group_by_keys(members):
-            where = f"{path}: sample {sample['__key__']}"
-            if row == stop:
-                raise GanpipeError(f"{path}: more samples than the {job.shard.num_samples} that the manifest lists")
+    with OpenShard(path, job.shard, manifest) as shard:
+        for row in range(job.shard.num_samples):
             for name, array in arrays.items():
-                suffix = manifest.fields[name].member(name)
-                content = sample.get(suffix)
-                if content is None:
-                    raise GanpipeError(f"{where} has no .{suffix} member")
-                array[row] = _decode_member(name, content, where, manifest)
-            row += 1
-    except ValueError as error:  # webdataset raises it if a member occurs twice
-        raise GanpipeError(f"{path}: {error.args[0]}; run `ganpipe ingest` again") from None
-    if row != stop:
-        raise GanpipeError(
-            f"{path}: {row - job.start} samples, the manifest says {job.shard.num_samples}; run `ganpipe ingest` again"
-        )
+                array[job.start + row] = shard.decoded(name, row)
     for array in arrays.values():
         array.flush()
     return job.shard.num_samples
-
-
-def _known_members(path: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of a shard's members; a member that is not a field of the manifest is an error, so that memory
-    is bounded."""
-    suffixes = {spec.member(name) for name, spec in manifest.fields.items()}
-    for name, content in read_members(path):
-        if name.partition(".")[2] not in suffixes:
-            raise GanpipeError(f"{path}: its member {name} is not in the manifest's fields; run `ganpipe ingest` again")
-        yield name, content
-
-
-def _decode_member(name: str, content: bytes, where: str, manifest: Manifest) -> np.ndarray | int:
-    spec = manifest.fields[name]
-    try:
-        if isinstance(spec, Picture):
-            return decode_png_CHW(content, spec.size, spec.size, spec.channels)
-        if isinstance(spec, Frames):
-            strip_CHW = decode_png_CHW(content, *spec.file_size, spec.channels)
-            return strip_CHW.reshape(spec.channels, spec.num_frames, spec.size, spec.size).swapaxes(0, 1)
-        found: np.ndarray | int = spec.parse(content.decode("utf-8"), manifest.names.get(name, ()))
-        return found
-    except UnreadableImage as error:
-        raise GanpipeError(f"{where}: .{spec.member(name)}: {error}") from None
-    except ValueError as error:
-        raise GanpipeError(f"{where}: .{spec.member(name)} {error}") from None
 
 
 def _checksums(array: np.ndarray, parts: range) -> dict[str, int]:
@@ -172,8 +102,7 @@ def _build(paths: dict[str, Path], manifest: Manifest, split: str, folder: Path)
     Raises:
         GanpipeError: there is not enough disk space, or a shard is damaged.
     """
-    shapes = _array_shapes(manifest, split)
-    needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in shapes.values())
+    shapes, needed = _array_shapes(manifest, split), decoded_bytes(manifest, split)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise GanpipeError(
@@ -202,7 +131,7 @@ def _build(paths: dict[str, Path], manifest: Manifest, split: str, folder: Path)
     partial.replace(folder / _COMPLETE)
 
 
-def _open_complete(folder: Path, manifest: Manifest, split: str) -> Dataset | None:
+def _open_complete(folder: Path, manifest: Manifest, split: str) -> CachedDataset | None:
     """The cache in `folder`; None if it is missing, incomplete or damaged.
 
     A cache of up to 1 GiB is checked completely. Of a larger cache, parts of 16 MiB are checked that are spread evenly
@@ -225,32 +154,28 @@ def _open_complete(folder: Path, manifest: Manifest, split: str) -> Dataset | No
                 return None
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-    return Dataset(manifest, split, arrays)
+    return CachedDataset(manifest, split, arrays)
 
 
-def open_dataset(shards: Path | str | ShardSet, split: str, cache_root: Path | None = None) -> Dataset:
-    """A split of a dataset from this host's decoded cache. The cache is made if it is missing, incomplete or damaged.
+def cached_already(manifest: Manifest, split: str, cache_root: Path) -> CachedDataset | None:
+    """The split from this host's cache; None if it is not there, incomplete or damaged."""
+    return _open_complete(_home(manifest, split, cache_root), manifest, split)
+
+
+def _home(manifest: Manifest, split: str, cache_root: Path) -> Path:
+    return cache_root / "decoded" / f"{manifest.digest[:32]}-{split}"
+
+
+def open_cached(found: ShardSet, manifest: Manifest, split: str, cache_root: Path) -> CachedDataset:
+    """A split from this host's decoded cache. The cache is made if it is missing, incomplete or damaged.
 
     Several processes may call it at the same time: one builds the cache, the others wait.
 
-    Args:
-        shards: the folder with manifest.json; or a set of shards, of which this host fetches those that it lacks.
-        split: `train` or `validation`.
-        cache_root: the folder of the cache; `host_cache()` when None.
-
     Raises:
-        GanpipeError: there is no manifest or no such split, a shard is missing or does not match the manifest, or there
-            is not enough disk space.
+        GanpipeError: a shard is missing or does not match the manifest, or there is not enough disk space.
         UnavailableError: the storage of the shards does not answer.
     """
-    found = shards if isinstance(shards, ShardSet) else ShardSet(str(shards))
-    manifest = found.read_manifest()
-    if split not in manifest.splits:
-        raise GanpipeError(
-            f"{found.folder}: has no {split} split (it has {', '.join(manifest.splits)}); "
-            "data.validation_fraction says how much of the data is kept for validation"
-        )
-    home = (cache_root or host_cache()).absolute() / "decoded" / f"{manifest.digest[:32]}-{split}"
+    home = _home(manifest, split, cache_root)
     if (dataset := _open_complete(home, manifest, split)) is not None:
         return dataset
     building, old = home.with_name(f"{home.name}.building"), home.with_name(f"{home.name}.old")

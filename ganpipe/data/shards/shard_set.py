@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import http.client
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 from filelock import FileLock
@@ -23,8 +23,14 @@ from .manifest import Manifest, Shard, read_manifest, verify_shard
 STORE = "shards"
 """Folder in the host's cache for fetched shards, each as `<sha256>/<name>`."""
 _MAX_ATTEMPTS = 3
+Read = Literal["auto", "cache", "stream"]
 _NUM_CONNECTIONS = 8
 _CHUNK_BYTES = 2**20
+
+
+def lock_of(store: Path, sha256: str) -> Path:
+    """Of whoever fetches this shard into the store. Many shards have the same, because the files of locks stay."""
+    return store / f".{sha256[:2]}.lock"
 
 
 class _WrongContent(UnavailableError):
@@ -40,12 +46,14 @@ class ShardSet:
         manifest: the dataset's manifest; read from the folder when None.
         urls: shard's name -> its URL, for hosts that do not see the folder.
         options: arguments of the fsspec file system of these URLs, without secrets: a host has its own credentials.
+        read: how hosts read the shards: see `data.read`.
     """
 
     folder: str
     manifest: Manifest | None = None
     urls: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    read: Read = "auto"
 
     def read_manifest(self) -> Manifest:
         """The dataset's manifest.
@@ -85,11 +93,23 @@ class ShardSet:
         # Held until the caller is done with the shards, so that `ganpipe clean` does not remove them.
         with FileLock(store.with_name(f"{STORE}.lock")):
             with ThreadPoolExecutor(_NUM_CONNECTIONS) as threads:
-                folders = list(threads.map(lambda shard: self._require_on_disk(shard, store), shards))
+                folders = list(threads.map(lambda shard: self.fetched(shard, store), shards))
             yield {shard.name: folder for shard, folder in zip(shards, folders, strict=True)}
 
-    def _require_on_disk(self, shard: Shard, store: Path) -> Path:
-        """The folder in the store that holds `shard`."""
+    def fetched(self, shard: Shard, store: Path, make_room: Callable[[], None] | None = None) -> Path:
+        """The folder in `store` that holds `shard`, which is fetched if it is not there.
+
+        Args:
+            make_room: called before it is fetched.
+
+        Raises:
+            GanpipeError: the shard is not found anywhere, or differs from the manifest.
+            UnavailableError: the storage does not answer.
+        """
+        with FileLock(lock_of(store, shard.sha256)):
+            return self._require_on_disk(shard, store, make_room)
+
+    def _require_on_disk(self, shard: Shard, store: Path, make_room: Callable[[], None] | None) -> Path:
         folder = store / shard.sha256
         if (folder / shard.name).exists():
             with contextlib.suppress(GanpipeError):  # if it is damaged, it is fetched again
@@ -99,6 +119,8 @@ class ShardSet:
                 f"{shard.name}: this host has no {self.folder} with this dataset, and no DVC remote is known to have "
                 "it; run `dvc push`, or share the folder with all hosts"
             )
+        if make_room is not None:
+            make_room()
         folder.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
