@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -15,8 +16,9 @@ import torch
 from ganpipe.data.loading.dataset import Dataset
 from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.loading.order import SampleOrder
+from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import Manifest, read_manifest, write_manifest
-from ganpipe.data.shards.shard_set import STORE, Read, ShardSet
+from ganpipe.data.shards.shard_set import Read, ShardSet
 from ganpipe.gans import load
 from ganpipe.training.distributed import World
 from ganpipe.training.feed import Feed, data_spec_of
@@ -30,6 +32,7 @@ from .measure import Row, alternate, median, ratio
 
 _BATCH, _WINDOW, _STEPS = 64, 4, 100
 SMALL, LARGE = 10_000, 1_000_000
+_SMALL_SHARDS = DataSettings(source="mnist", image_size=32, validation_fraction=0.0, samples_per_shard=1000)
 
 
 def streaming(folder: Path, rounds: int) -> list[Row]:
@@ -61,7 +64,7 @@ def streaming(folder: Path, rounds: int) -> list[Row]:
             ratio(read, "webdataset", "S3"), "x"),
         Row("training `dcgan` at 32 px from a stream, over the decoded cache",
             ratio(trained, "cache", "stream"), "x", "≥ 0.95", detail),
-        *_held(folder / "held", shards, manifest),
+        *_held(folder / "held"),
     ]  # fmt: skip
 
 
@@ -82,7 +85,7 @@ def _epoch(found: ShardSet, cache: Path, most: Callable[[], None] | None = None)
     shutil.rmtree(cache, ignore_errors=True)
 
     def read() -> None:
-        dataset = open_dataset(found, "train", cache)
+        dataset = opened.enter_context(contextlib.closing(open_dataset(found, "train", cache)))
         order = SampleOrder(dataset.shard_sizes_S, 0, _WINDOW)
         until = 0
         for start in range(0, len(dataset) - _BATCH, _BATCH):
@@ -92,9 +95,9 @@ def _epoch(found: ShardSet, cache: Path, most: Callable[[], None] | None = None)
                 if most is not None:
                     most()
             dataset.rows(order.indices(start, start + _BATCH))
-        dataset.close()
 
-    return _timed(read)
+    with contextlib.ExitStack() as opened:
+        return _timed(read)
 
 
 def _steps(shards: Path, cache: Path, how: Read) -> Callable[[], float]:
@@ -114,9 +117,19 @@ def _steps(shards: Path, cache: Path, how: Read) -> Callable[[], float]:
     return run
 
 
-def _held(folder: Path, shards: Path, manifest: Manifest) -> list[Row]:
+def _bytes_of(path: Path) -> int:
+    """On the disk; 0 for a file that was removed meanwhile."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def _held(folder: Path) -> list[Row]:
     """Peaks of this process's memory and of its part of the disk in an epoch of many shards: the same few again and
     again, each time followed by other bytes, which a tar allows, so that no two shards have the same digest."""
+    shards = mnist(folder / "shards", _SMALL_SHARDS)
+    manifest = read_manifest(shards)
     train = manifest.shards_of("train")
     found: dict[int, tuple[float, float]] = {}
     for num_images in (SMALL, LARGE):
@@ -137,7 +150,7 @@ def _held(folder: Path, shards: Path, manifest: Manifest) -> list[Row]:
 
         def look(most: list[float] = most, process: psutil.Process = process, before: int = before) -> None:
             most[0] = max(most[0], (process.memory_full_info().uss - before) / 2**20)
-            disk = sum(path.stat().st_size for path in (cache / STORE).glob("*/*.tar"))  # noqa: B023
+            disk = sum(_bytes_of(Path(place, name)) for place, _, names in os.walk(cache) for name in names)  # noqa: B023
             most[1] = max(most[1], disk / 2**20)
 
         os.environ["GANPIPE_CACHE_BYTES"] = str(2 * _WINDOW * max(shard.num_bytes for shard in large.shards))

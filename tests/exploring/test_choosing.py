@@ -42,7 +42,7 @@ def subject(tmp_path: Path) -> Explored:
 
 def test_a_group_is_the_first_samples_of_the_class(data: Dataset, subject: Explored) -> None:
     extractor = load_extractor(SETTINGS)
-    reference = compute_reference(data, extractor, Params(evaluate=SETTINGS))
+    reference = compute_reference(data, extractor, SETTINGS)
     assert reference.labels_N is not None
     classifier = LinearDiscriminant.fit(reference.features_ND, reference.labels_N)
     assert (classifier.classes_of(reference.features_ND) == reference.labels_N).mean() > 0.9
