@@ -251,7 +251,10 @@ def check_disk(params: Params) -> None:
     decoded = num_images * sum(
         math.prod(spec.row_shape) for spec in found.specs(params.data).values() if spec.is_picture
     )
-    for folder in (Path.cwd(), host_cache(), *dvc_stores(Path.cwd())):
+    places = [] if params.data.store is not None else [Path.cwd(), *dvc_stores(Path.cwd())]
+    if params.data.read == "cache":
+        places.append(host_cache())
+    for folder in places:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free
         if free < decoded + CHECKPOINT_BYTES:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from .. import environment, processes
 from ..data.access.host_cache import host_cache
-from ..data.shards.shard_set import STORE
+from ..data.shards.room import STORE
 from ..stages.work import WORK
 
 WORKSPACES = Path(".ganpipe/workspaces")

@@ -54,11 +54,22 @@ class DataSettings(Section):
     number."""
     samples_per_shard: int = Field(5000, ge=1, le=1_000_000)
     """The most images in a shard (tar file)."""
+    store: str | None = None
+    """Where ingest puts the shards, a URL that all hosts reach (s3://bucket/folder, file:///folder); artifacts/shards
+    then holds their manifest alone, and hosts fetch shards as data.read says. null: artifacts/shards, which DVC
+    tracks, file by file."""
     read: Literal["auto", "cache", "stream"] = "auto"
     """How trainings and evaluations read the shards: `cache` decodes them into this host's cache once, `stream` reads
     them in place, or fetches them as they are needed, and decodes each image when it is used. auto: the cache where
     the decoded split takes no more than GANPIPE_CACHE_BYTES, by default 80 % of the free disk. What is made does not
     depend on it."""
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_a_url(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError("expected a URL that all hosts reach, such as s3://bucket/folder")
+        return value
 
     @field_validator("source")
     @classmethod

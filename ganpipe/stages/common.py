@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.shards.manifest import Manifest
+from ..data.shards.manifest import Manifest, read_manifest, verify
 from ..data.shards.shard_set import ShardSet
 from ..documents import parse_json, read_bounded
 from ..errors import GanpipeError
@@ -35,7 +35,20 @@ def shards_here(params: Params, manifest: Manifest | None = None) -> ShardSet:
     Args:
         manifest: theirs; read from the folder when None.
     """
-    return ShardSet(str(SHARDS.absolute()), manifest, read=params.data.read)
+    return ShardSet(str(SHARDS.absolute()), manifest, read=params.data.read, store=params.data.store)
+
+
+def verified_shards(params: Params) -> Manifest:
+    """The manifest of this checkout's shards, after what can be compared with it in reasonable time was compared:
+    contents, or the sizes alone of shards that are streamed. Whoever opens a shard of a stream or of `data.store`
+    compares its content.
+
+    Raises:
+        GanpipeError: a shard is missing or differs; names the first one.
+    """
+    if params.data.store is not None:
+        return read_manifest(SHARDS)
+    return verify(SHARDS, contents=params.data.read != "stream")
 
 
 def write_json(path: Path, values: Any) -> None:

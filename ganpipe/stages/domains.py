@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ..data.shards.label_counts import count_labels
-from ..data.shards.manifest import Manifest
+from ..data.shards.manifest import Manifest, Shard
 from ..errors import GanpipeError
 from ..gans import load
 from ..gans.spec import View, is_view
@@ -13,11 +14,11 @@ from ..params import Params
 from ..training.feed import data_spec_of
 
 
-def require_domains(params: Params, manifest: Manifest, folder: Path) -> None:
+def require_domains(params: Params, manifest: Manifest, find: Callable[[Shard], Path]) -> None:
     """Return if every domain from which the chosen GAN takes images has enough of them; other GANs have no domains.
 
     Args:
-        folder: where the shards are.
+        find: shard -> the folder with it.
 
     Raises:
         GanpipeError: a domain has too few images; names its class and the split.
@@ -26,7 +27,7 @@ def require_domains(params: Params, manifest: Manifest, folder: Path) -> None:
     origins = gan_class.origins(params.gan_config, data_spec_of(manifest))
     views = {name: origin for name, origin in origins.items() if is_view(origin)}
     for split in dict.fromkeys(("train", params.evaluate.split)):
-        counts = {label: count_labels(folder, manifest, split, label) for label in {v.label for v in views.values()}}
+        counts = {label: count_labels(find, manifest, split, label) for label in {v.label for v in views.values()}}
         for name, view in views.items():
             is_measured = split == params.evaluate.split and name == gan_class.fields[0]
             needed = params.evaluate.min_real if is_measured else 1

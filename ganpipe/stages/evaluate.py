@@ -12,7 +12,7 @@ import torch
 from .. import environment
 from ..data.loading.dataset import Dataset
 from ..data.loading.opening import open_dataset
-from ..data.shards.manifest import Manifest, read_manifest, verify
+from ..data.shards.manifest import Manifest, read_manifest
 from ..errors import GanpipeError
 from ..evaluation import metrics
 from ..evaluation.evaluate import Evaluation, evaluate
@@ -33,7 +33,17 @@ from ..tracking.links import run_page
 from ..tracking.run_log import RunLog
 from ..tracking.runs import Tracker
 from ..tracking.seeds import PROTOCOL_TAG
-from .common import EVALUATE, REFERENCE, SHARDS, TRAIN, leave_note, read_json, require_no_arguments, shards_here
+from .common import (
+    EVALUATE,
+    REFERENCE,
+    SHARDS,
+    TRAIN,
+    leave_note,
+    read_json,
+    require_no_arguments,
+    shards_here,
+    verified_shards,
+)
 from .runs import recipe_tags
 from .work import clear_done
 
@@ -44,7 +54,7 @@ def main(argv: list[str]) -> int:
     require_no_arguments(argv, "evaluate", __doc__)
     params = load_params()
     clear_done()  # this stage runs once DVC has what the training made
-    require_images(verify(SHARDS), params.evaluate)
+    require_images(verified_shards(params), params.evaluate)
     trained = read_json(TRAIN / "model.json", made_by="train")
     gan = trained_gan(trained)
     tracker = Tracker.at(environment.home(), params.register_.experiment)

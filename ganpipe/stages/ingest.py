@@ -16,6 +16,7 @@ from ..data.ingest.shards import IngestHistory, write_shards
 from ..data.loading.dataset import Dataset
 from ..data.loading.opening import open_dataset
 from ..data.shards.manifest import Manifest
+from ..data.shards.store import ShardStore
 from ..evaluation import grids
 from ..params import Params, load_params
 from .common import (
@@ -48,9 +49,10 @@ def main(argv: list[str]) -> int:
     source = sources.load(params.data.source)(params.source_settings)
     history = IngestHistory(environment.home() / NOTES, dvc_stores(Path.cwd()))
     originals = Originals()
-    manifest = write_shards(params.data, source, SHARDS, history=history, originals=originals)
+    store = None if params.data.store is None else ShardStore(params.data.store)
+    manifest = write_shards(params.data, source, SHARDS, history=history, originals=originals, store=store)
     REAL_IMAGES.parent.mkdir(parents=True, exist_ok=True)
-    REAL_IMAGES.write_bytes(grids.png(grids.grid(*preview(SHARDS, manifest))))
+    REAL_IMAGES.write_bytes(grids.png(grids.grid(*preview(shards_here(params, manifest).finder(), manifest))))
     for warning in _report(params, manifest, originals):
         print(f"warning: {warning}", file=sys.stderr)
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import environment, services
-from ..data.shards.manifest import Manifest, verify
+from ..data.shards.manifest import Manifest
 from ..data.shards.shard_set import ShardSet
 from ..evaluation.quick_fid import QuickFid
 from ..evaluation.reference import require_images
@@ -23,7 +23,7 @@ from ..training import cluster, job_api
 from ..training.feed import data_spec_of
 from ..training.start import Start
 from ..training.worker import TrainingJob
-from .common import SHARDS, require_no_arguments, shards_here
+from .common import require_no_arguments, shards_here, verified_shards
 from .domains import require_domains
 from .shared_storage import shards_for_all
 from .trainable import require_trainable
@@ -33,7 +33,7 @@ ResultT = TypeVar("ResultT")
 
 
 def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manifest]:
-    """The settings, and the shards' manifest, against which every shard has been verified.
+    """The settings, and the shards' manifest, after `verified_shards`.
 
     Raises:
         GanpipeError: there are arguments, params.yaml is wrong, there is no commit, a shard is damaged, or there are
@@ -43,9 +43,9 @@ def begin(argv: list[str], stage: str, about: str | None) -> tuple[Params, Manif
     params = load_params()
     if params.register_.require_commit:
         lineage.require_commit(Path.cwd())
-    manifest = verify(SHARDS)
+    manifest = verified_shards(params)
     require_images(manifest, params.evaluate)
-    require_domains(params, manifest, SHARDS)
+    require_domains(params, manifest, shards_here(params, manifest).finder())
     return params, manifest
 
 

@@ -38,6 +38,10 @@ def shards_for_all(
     others = hosts.others(cpus, gpus)
     if not others and not may_grow:
         return shards
+    if shards.store is not None:
+        require_shared(settings, tracking_uri, others or ["those that join"])
+        require_reachable(shards, "", others)
+        return shards
     require_shared(settings, tracking_uri, others or ["those that join"])
     lacking = hosts.not_seeing(shards, others)
     if not lacking and not may_grow:
@@ -78,13 +82,18 @@ def require_reachable(shards: ShardSet, reason: str, lacking: dict[str, str]) ->
     Raises:
         GanpipeError: they cannot; says what to do.
     """
-    if not shards.urls:
+    if not shards.urls and shards.store is None:
         raise GanpipeError(
             f"{SHARDS}: {', '.join(sorted(lacking))} of the cluster cannot see this folder, and {reason}; push it to "
             "a DVC remote that all hosts reach (`dvc remote add -d store s3://bucket/path`, `dvc push`), or share the "
             "folder with them"
         )
     for address, why in sorted(hosts.not_reading(shards, lacking).items()):
+        if shards.store is not None:
+            raise GanpipeError(
+                f"data.store: {address} of the cluster cannot read {shards.store} ({why}); give its processes access "
+                "(address, credentials)"
+            )
         raise GanpipeError(
             f"{SHARDS}: {address} of the cluster can neither see this folder nor read the DVC remote ({why}); give its "
             "processes access (address, credentials), or share the folder"
@@ -101,6 +110,8 @@ def with_dvc_urls(shards: ShardSet) -> tuple[ShardSet, str]:
     from dvc.repo import Repo
     from dvc_data.index import StorageKeyError
 
+    if shards.store is not None:
+        return shards, ""
     names = [shard.name for shard in shards.read_manifest().shards]
     try:
         with Repo() as repo:

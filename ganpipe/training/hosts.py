@@ -50,8 +50,8 @@ def not_reading(shards: ShardSet, hosts: dict[str, str]) -> dict[str, str]:
 
 def _try_to_read(shards: ShardSet) -> str:
     """Why this host cannot read the first shard by its URL; empty where it can."""
-    url = next(iter(shards.urls.values()))
     try:
+        url = shards.url_of(shards.read_manifest().shards[0])
         filesystem, path = fsspec.core.url_to_fs(url, **shards.options)
         with filesystem.open(path, "rb") as file:
             file.read(1)

@@ -35,7 +35,7 @@ def test_a_column_is_a_class(
 ) -> None:
     settings = settings_of(channels=1, validation_fraction=0, samples_per_shard=7)
     manifest = write_shards(settings, folder_source(coloured), tmp_path / "out")
-    images, columns = preview(tmp_path / "out", manifest)
+    images, columns = preview(lambda shard: tmp_path / "out", manifest)
     assert (columns, images.shape) == (3, (24, 1, 16, 16))
     greys = images[:, 0, 0, 0].reshape(8, 3)
     assert (greys[:, 0] < 20).all()
@@ -43,7 +43,7 @@ def test_a_column_is_a_class(
     assert greys[0, 2] == 200
     assert (greys[3:, 1] == 255).all()  # a class with few images leaves its places white
     assert (greys[1:, 2] == 255).all()
-    np.testing.assert_array_equal(preview(tmp_path / "out", manifest)[0], images)
+    np.testing.assert_array_equal(preview(lambda shard: tmp_path / "out", manifest)[0], images)
 
 
 def test_without_labels_it_is_a_square(
@@ -51,7 +51,7 @@ def test_without_labels_it_is_a_square(
 ) -> None:
     settings = settings_of(validation_fraction=0, image_size=16)
     manifest = write_shards(settings, folder_source(coloured, labels="none"), tmp_path / "out")
-    images, columns = preview(tmp_path / "out", manifest)
+    images, columns = preview(lambda shard: tmp_path / "out", manifest)
     assert (columns, images.shape) == (5, (25, 3, 16, 16))
     shown = sorted(images[:24, 0, 0, 0])
     assert shown == [*range(20), 100, 101, 102, 200]  # each image once
@@ -69,4 +69,4 @@ def test_large_images_are_reduced(
     for channels in (1, 3):
         settings = settings_of(channels=channels, validation_fraction=0)
         manifest = write_shards(settings, folder_source(coloured), tmp_path / "out")
-        assert preview(tmp_path / "out", manifest)[0].shape == (24, channels, 8, 8)
+        assert preview(lambda shard: tmp_path / "out", manifest)[0].shape == (24, channels, 8, 8)

@@ -18,7 +18,8 @@ from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import read_manifest
-from ganpipe.data.shards.shard_set import STORE, ShardSet
+from ganpipe.data.shards.room import STORE
+from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.data.sources.folder import Folder
 from ganpipe.errors import GanpipeError, UnavailableError
 

@@ -22,7 +22,8 @@ from ganpipe.data.loading.order import SampleOrder
 from ganpipe.data.loading.stream import StreamedDataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.manifest import read_manifest
-from ganpipe.data.shards.shard_set import STORE, ShardSet
+from ganpipe.data.shards.room import STORE
+from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.data.sources.folder import Folder
 from ganpipe.errors import GanpipeError, UnavailableError
 

@@ -21,6 +21,9 @@ from training_parts import SMALL, blobs, largest_difference
 from ganpipe.data import sources
 from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.settings import DataSettings
+from ganpipe.data.shards.manifest import read_manifest
+from ganpipe.data.shards.shard_set import ShardSet
+from ganpipe.data.shards.store import ShardStore
 from ganpipe.errors import GanpipeError, UnavailableError
 from ganpipe.gans import load
 from ganpipe.stages.storage import require_writable
@@ -45,11 +48,11 @@ def tar_of(start: int, stop: int) -> bytes:
     return buffer.getvalue()
 
 
-def ingest(pattern: str, root: Path, out: Path) -> dict[str, bytes]:
+def ingest(pattern: str, root: Path, out: Path, store: ShardStore | None = None) -> dict[str, bytes]:
     source = sources.load("webdataset")
     values = {"path": str(root), "shards": [pattern], "label": "cls", "classes": ["left", "right"]}
     settings = DataSettings(source="webdataset", image_size=16, samples_per_shard=50)
-    write_shards(settings, source(source.Settings.model_validate(values)), out, num_processes=1)
+    write_shards(settings, source(source.Settings.model_validate(values)), out, num_processes=1, store=store)
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
@@ -120,6 +123,30 @@ def test_checkpoints_in_a_bucket_are_those_in_a_folder_and_training_goes_on_from
     assert here["curves"]["rows"] == there["curves"]["rows"]
     assert here["scores"] == there["scores"] == {80: 4.0, 160: 1.0, 240: 3.0, 320: 2.0}
     assert [key for key in s3.keys("work/") if "partial" in key] == []
+
+
+def test_a_training_streams_shards_from_the_bucket_that_ingest_put_there(
+    s3: ObjectStore, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest("blobs.tar", tmp_path, tmp_path / "there", ShardStore(s3.url("streamed")))
+    manifest = read_manifest(tmp_path / "there")
+    assert manifest == read_manifest(shards)
+    assert len(s3.keys("streamed/")) == len(manifest.shards) + 1  # and the one that tried whether it can be written
+    most = max(shard.num_bytes for shard in manifest.shards)
+    monkeypatch.setenv("GANPIPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GANPIPE_CACHE_BYTES", str(2 * most))
+    made = []
+    for found in (
+        ShardSet(str(shards), read="cache"),
+        ShardSet(str(tmp_path / "there"), manifest, read="stream", store=s3.url("streamed")),
+    ):
+        job = make_job(shards, str(tmp_path / f"work-{found.read}"))
+        settings = job.settings.model_copy(update={"window_shards": 1})
+        run_training(dataclasses.replace(job, shards=found, settings=settings))
+        made.append(job.store.load(job.store.newest())["gan"])
+        monkeypatch.setenv("GANPIPE_CACHE", str(tmp_path / "another"))
+    assert largest_difference(*made) == 0
+    assert sum(path.stat().st_size for path in (tmp_path / "another").rglob("*.tar")) <= 2 * most
 
 
 def test_a_place_for_checkpoints_that_cannot_be_written_is_named(s3: ObjectStore, tmp_path: Path) -> None:

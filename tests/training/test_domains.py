@@ -66,21 +66,21 @@ def params_of(a: int, b: int, split: str = "validation", num_neighbours: int = 3
 def refused(animals: tuple[Path, Manifest], params: Params) -> str:
     folder, manifest = animals
     with pytest.raises(GanpipeError) as caught:
-        require_domains(params, manifest, folder)
+        require_domains(params, manifest, lambda shard: folder)
     return str(caught.value)
 
 
 def test_classes_are_counted_over_the_shards_of_a_split(animals: tuple[Path, Manifest]) -> None:
     folder, manifest = animals
     assert len(manifest.shards_of("train")) > 1
-    assert count_labels(folder, manifest, "train", "label") == {0: 5, 1: 4}
-    assert count_labels(folder, manifest, "validation", "label") == {0: 3, 1: 4, 2: 2}
+    assert count_labels(lambda shard: folder, manifest, "train", "label") == {0: 5, 1: 4}
+    assert count_labels(lambda shard: folder, manifest, "validation", "label") == {0: 3, 1: 4, 2: 2}
 
 
 def test_domains_with_images_are_accepted_and_other_gans_have_none(animals: tuple[Path, Manifest]) -> None:
     folder, manifest = animals
-    require_domains(params_of(0, 1), manifest, folder)
-    require_domains(params_of(2, 2, gan="dcgan"), manifest, folder)
+    require_domains(params_of(0, 1), manifest, lambda shard: folder)
+    require_domains(params_of(2, 2, gan="dcgan"), manifest, lambda shard: folder)
 
 
 def test_a_domain_without_training_images_is_named(animals: tuple[Path, Manifest]) -> None:
@@ -91,7 +91,8 @@ def test_a_domain_without_training_images_is_named(animals: tuple[Path, Manifest
 
 
 def test_the_domain_that_is_measured_needs_images_for_its_metrics(animals: tuple[Path, Manifest]) -> None:
-    require_domains(params_of(1, 0, num_neighbours=2), *animals[::-1])
+    folder, manifest = animals
+    require_domains(params_of(1, 0, num_neighbours=2), manifest, lambda shard: folder)
     assert refused(animals, params_of(1, 0)).startswith(
         "the validation split has 3 images of class 0 (horse), which is domain b of train.gan cyclegan; expected at "
         "least 4: "

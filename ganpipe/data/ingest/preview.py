@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 
 from ...fields import Frames, Picture
 from ..images.decoding import decode_png_CHW
-from ..shards.manifest import Manifest
+from ..shards.manifest import Manifest, Shard
 from ..shards.tar import find_members
 
 NUM_SHOWN = 64
@@ -30,12 +30,15 @@ _MOST_SEARCHED = 50_000
 """The search for images of rare classes ends after this number of samples."""
 
 
-def preview(folder: Path, manifest: Manifest) -> tuple[np.ndarray, int]:
+def preview(find: Callable[[Shard], Path], manifest: Manifest) -> tuple[np.ndarray, int]:
     """The first training images in the shards: a random choice, because samples are ordered by digest. Of a sequence of
     frames the first one is shown.
 
     With labels of at most MOST_COLUMNS classes, each column shows one class; it ends in white images if the class has
     too few.
+
+    Args:
+        find: shard -> the folder with it.
 
     Returns:
         The images row by row, uint8, (N, C, H, W), and the number of columns.
@@ -47,7 +50,7 @@ def preview(folder: Path, manifest: Manifest) -> tuple[np.ndarray, int]:
     side = min(manifest.image.size, LARGEST_SIDE)
     images_NCHW = np.full((rows * columns, manifest.image.channels, side, side), 255, np.uint8)
     filled: Counter[int] = Counter()
-    for number, (label, content) in enumerate(_samples(folder, manifest)):
+    for number, (label, content) in enumerate(_samples(find, manifest)):
         if by_class:
             row, column = filled[label], label
         else:
@@ -61,12 +64,12 @@ def preview(folder: Path, manifest: Manifest) -> tuple[np.ndarray, int]:
     return images_NCHW[: last * columns], columns
 
 
-def _samples(folder: Path, manifest: Manifest) -> Iterator[tuple[int, bytes]]:
+def _samples(find: Callable[[Shard], Path], manifest: Manifest) -> Iterator[tuple[int, bytes]]:
     """(label, PNG of the main field) of each training sample; the label is 0 if there are no labels."""
     image_suffix, name = manifest.image.member(manifest.main), manifest.label
     label_suffix = manifest.fields[name].member(name) if name is not None else None
     for shard in manifest.shards_of("train"):
-        path = folder / shard.name
+        path = find(shard) / shard.name
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             label = 0
             for name, start, stop in find_members(path, content):  # a sample's label comes before its images

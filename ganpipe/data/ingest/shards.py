@@ -18,7 +18,9 @@ import sqlite3
 import sys
 import tempfile
 from array import array
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +44,7 @@ from ..shards.manifest import (
     verify,
     write_manifest,
 )
+from ..shards.store import ShardStore
 from ..sources.base import Classes, Description, Item, Items, Source
 from . import class_counts
 from .conversion import Converted, check_values, conversion_key, convert, split_of
@@ -59,6 +62,7 @@ _FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
 _NUM_NAMES_PRINTED = 20
 _NUM_ODD_NAMED = 5
 _PARTIAL = ".partial-"
+_NUM_MOVED_AT_ONCE = 4
 
 
 @dataclass
@@ -272,9 +276,19 @@ def _known_digests_file(previous: PreviousIngest) -> Iterator[Path | None]:
 
 
 def _write_all(
-    samples: SampleIndex, samples_per_shard: int, layout: Layout, store: ImageStore, previous: PreviousIngest, out: Path
+    samples: SampleIndex,
+    samples_per_shard: int,
+    layout: Layout,
+    store: ImageStore,
+    previous: PreviousIngest,
+    out: Path,
+    take: Callable[[Path, NotedShard], None],
 ) -> _Written:
-    """Write all shards under temporary names."""
+    """Write all shards under temporary names.
+
+    Args:
+        take: called with each shard when it is complete.
+    """
     written = _Written()
     for split in SPLITS:
         waiting = with_keys(samples.in_order(split))
@@ -288,6 +302,7 @@ def _write_all(
             else:
                 noted = write_shard(chosen, layout, store, path, name)
                 written.num_new += 1
+            take(path, noted)
             written.notes.append(noted)
             about = noted.model_dump(exclude={"md5"})
             written.shards.append(Shard(**about, num_samples=size, split=split))
@@ -318,8 +333,40 @@ def _publish(out: Path, manifest: Manifest) -> None:
     (out / MANIFEST).unlink(missing_ok=True)
     _remove_matching(out, SHARD_PATTERN)
     for shard in manifest.shards:
-        (out / f"{_PARTIAL}{shard.name}").rename(out / shard.name)
+        if (path := out / f"{_PARTIAL}{shard.name}").exists():  # else it is in data.store
+            path.rename(out / shard.name)
     write_manifest(out, manifest)
+
+
+@contextlib.contextmanager
+def _moving_to(store: ShardStore | None) -> Iterator[Callable[[Path, NotedShard], None]]:
+    """Moves shards into the store while others are written; at the end all are there. Does nothing without a store."""
+    if store is None:
+        yield lambda path, noted: None
+        return
+    store.require_writable()
+    moving: deque[Future[bool]] = deque()
+    num_new = num_moved = 0
+
+    def wait(most: int) -> None:
+        nonlocal num_new, num_moved
+        while len(moving) > most:
+            num_new += moving.popleft().result()
+            num_moved += 1
+
+    with ThreadPoolExecutor(_NUM_MOVED_AT_ONCE) as threads:
+
+        def take(path: Path, noted: NotedShard) -> None:
+            wait(_NUM_MOVED_AT_ONCE)  # so that few shards are on the disk at a time
+            moving.append(threads.submit(store.move_in, path, noted.sha256))
+
+        try:
+            yield take
+            wait(0)
+        finally:
+            for future in moving:
+                future.cancel()
+    print(f"data.store: {num_new:,} of {num_moved:,} shards are new there")
 
 
 def _change_summary(previous: PreviousIngest, gathered: _Gathered, written: _Written) -> str:
@@ -347,6 +394,7 @@ def write_shards(
     num_processes: int | None = None,
     history: IngestHistory | None = None,
     originals: Originals | None = None,
+    store: ShardStore | None = None,
 ) -> Manifest:
     """Ingest: write the source's images into `out` as shards, then their manifest.
 
@@ -360,6 +408,7 @@ def write_shards(
             images.
         history: where notes on earlier ingests are; None decodes everything.
         originals: counts what the images were before ingest.
+        store: takes the shards; `out` then gets the manifest alone.
 
     Returns:
         The manifest that was written.
@@ -378,11 +427,12 @@ def write_shards(
     if isinstance(items, Sized):  # so that errors in labels and texts are found before any image is read
         for item in items:
             check_values(item, description, settings)
+    history = history if store is None else None  # the shards of an earlier ingest are not on this disk
     previous = find_previous(history, key, out, layout)
     try:
         with (
             _partial_files(out),
-            contextlib.closing(ImageStore(out, previous, _label_position(description))) as store,
+            contextlib.closing(ImageStore(out, previous, _label_position(description))) as images,
             contextlib.closing(SampleIndex()) as samples,
             _known_digests_file(previous) as known_digests,
         ):
@@ -392,7 +442,7 @@ def write_shards(
                 description,
                 items,
                 samples,
-                store,
+                images,
                 known_digests,
                 num_processes,
                 originals or Originals(),
@@ -402,8 +452,9 @@ def write_shards(
             _report_blank(gathered.blank)
             _require_training_images(settings, gathered)
             _report_classes(description.classes, samples, settings.limit)
-            store.flush()
-            written = _write_all(samples, settings.samples_per_shard, layout, store, previous, out)
+            images.flush()
+            with _moving_to(store) as take:
+                written = _write_all(samples, settings.samples_per_shard, layout, images, previous, out, take)
             fields, names = _final_fields(fields, description, settings, samples)
             manifest = _manifest(settings, description, fields, names, written, gathered.skipped, source.left_out())
             _publish(out, manifest)

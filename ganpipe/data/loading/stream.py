@@ -9,29 +9,25 @@ Legend: P requested rows, S shards.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ...cpus import usable_cpus
 from ...errors import GanpipeError
-from ..access.host_cache import BYTES_VARIABLE, cache_limit
-from ..shards.manifest import Manifest, Shard, verify_shard
-from ..shards.shard_set import STORE, ShardSet, lock_of
+from ..access.host_cache import BYTES_VARIABLE
+from ..shards.manifest import Manifest, verify_shard
+from ..shards.room import Room
+from ..shards.shard_set import ShardSet
 from .dataset import Dataset
 from .open_shard import OpenShard
 
 MOST_OPEN = 256
 """Shards that a process has open: each is a file. A window is at most half of them."""
 _NUM_CONNECTIONS = 8
-_RESERVED = ".reserved"
-"""A file without content, of the size of the shard that is being fetched into its folder."""
 _THREADS_PAY_BYTES = 2**20
 """Decoded bytes from which on several threads decode the rows of one request."""
 
@@ -41,9 +37,9 @@ class StreamedDataset(Dataset):
 
     def __init__(self, found: ShardSet, manifest: Manifest, split: str, cache_root: Path) -> None:
         super().__init__(manifest, split)
-        self._found, self._is_here = found, found.manifest is None or found.is_here()
+        self._found, self._is_here = found, found.is_in_folder()
         self._stops_S = np.cumsum(self.shard_sizes_S)
-        self._room = _Room(cache_root / STORE)
+        self._room = Room(cache_root)
         self._open: dict[int, Future[OpenShard]] = {}  # the shard that was used last comes last
         self._lock = threading.Lock()
         self._expected: dict[str, set[int]] = {}
@@ -150,67 +146,11 @@ class StreamedDataset(Dataset):
         if self._is_here:
             return OpenShard(verify_shard(Path(self._found.folder).absolute(), shard), shard, self.manifest)
         while True:
-            folder = self._room.folder_with(shard, self._found, self._names_expected())
-            with contextlib.suppress(FileNotFoundError):  # another process has just made room
+            folder = self._found.fetched(shard, self._room, self._held())
+            with contextlib.suppress(FileNotFoundError):  # another process has made room just now
                 return OpenShard(folder / shard.name, shard, self.manifest)
 
-    def _names_expected(self) -> set[str]:
-        """Contents of the shards that this process holds or waits for."""
+    def _held(self) -> frozenset[str]:
+        """Contents of the shards that this process has open or waits for."""
         with self._lock:
-            return {self.shards[number].sha256 for number in self._open}
-
-
-class _Room:
-    """The folder of fetched shards, as `<sha256>/<name>`, which holds at most `limit` bytes."""
-
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self.limit, self.why = cache_limit(store)
-
-    def folder_with(self, shard: Shard, found: ShardSet, kept: set[str]) -> Path:
-        """The folder with this shard; room is made for it if it has to be fetched.
-
-        Args:
-            kept: contents that may not be removed.
-        """
-        self._store.mkdir(parents=True, exist_ok=True)
-        folder = found.fetched(shard, self._store, lambda: self._make_room(shard, kept))
-        with contextlib.suppress(OSError):  # another process removed it
-            (folder / _RESERVED).unlink(missing_ok=True)
-            os.utime(folder)
-        return folder
-
-    def _make_room(self, shard: Shard, kept: set[str]) -> None:
-        """Remove shards, the one that was opened longest ago first, until there is room for another, and reserve that
-        room. A process that has a removed shard open can still read it."""
-        with FileLock(self._store / ".room.lock"):
-            there = []
-            for folder in self._store.iterdir():
-                with contextlib.suppress(OSError):  # removed meanwhile
-                    if folder.is_dir() and folder.name != shard.sha256:
-                        there.append((folder.stat().st_mtime_ns, folder, _bytes_of(folder)))
-            total = shard.num_bytes + sum(num_bytes for _, _, num_bytes in there)
-            for _, folder, num_bytes in sorted(there):
-                if total <= self.limit:
-                    break
-                if folder.name not in kept and self._remove(folder):
-                    total -= num_bytes
-            reserved = self._store / shard.sha256 / _RESERVED
-            reserved.parent.mkdir(exist_ok=True)
-            reserved.touch()
-            os.truncate(reserved, shard.num_bytes)
-
-    def _remove(self, folder: Path) -> bool:
-        """Whether it could be removed: nobody is fetching it."""
-        try:
-            with FileLock(lock_of(self._store, folder.name), timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
-                return True
-        except Timeout:
-            return False
-
-
-def _bytes_of(folder: Path) -> int:
-    """Of a shard that lies there, or is to lie there soon."""
-    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
-    return max(sizes.pop(_RESERVED, 0), sum(sizes.values()))
+            return frozenset(self.shards[number].sha256 for number in self._open)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-from .manifest import Manifest
+from .manifest import Manifest, Shard
 from .tar import read_members
 
 
-def count_labels(folder: Path, manifest: Manifest, split: str, field: str) -> Counter[int]:
+def count_labels(find: Callable[[Shard], Path], manifest: Manifest, split: str, field: str) -> Counter[int]:
     """Class number -> number of the split's samples with this class in the field with labels `field`.
 
     Args:
-        folder: where the shards are, verified.
+        find: shard -> the folder with it.
 
     Raises:
         GanpipeError: a shard is no tar of ganpipe's.
@@ -21,7 +22,7 @@ def count_labels(folder: Path, manifest: Manifest, split: str, field: str) -> Co
     suffix = manifest.fields[field].member(field)
     counts: Counter[int] = Counter()
     for shard in manifest.shards_of(split):
-        for name, content in read_members(folder / shard.name):
+        for name, content in read_members(find(shard) / shard.name):
             if name.partition(".")[2] == suffix:
                 counts[int(content)] += 1
     return counts
