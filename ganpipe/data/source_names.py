@@ -7,7 +7,7 @@ from pathlib import Path
 from ..catalogue import file_names
 
 _FOLDER = Path(__file__).with_name("sources")
-_NOT_SOURCES = {"base", "files", "imagefolder_metadata", "unicode_groups", "webdataset_samples", "webdataset_shards"}
+_NOT_SOURCES = {"base", "files", "foreign_files", "imagefolder_metadata", "unicode_groups", "webdataset_samples"}
 """Files of that folder that are not sources: the interface, and helpers of several sources."""
 
 

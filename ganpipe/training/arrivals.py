@@ -36,13 +36,16 @@ class ShardArrivals:
         failure: GanpipeError | None = None
         self._here_until = 0
         for group, order in self._feed.orders.items():
-            now, until = [], start
+            now, until = order.window_at(start)
+            later, following = order.window_at(until)
+            crosses = until < stop
             while until < stop:
-                shards, until = order.window_at(until)
-                now += shards
-            self._here_until = min(self._here_until or until, until)
+                now, until = now + later, following
+                later, following = order.window_at(until)
+            # A step that reads two windows has both here; the next step looks further ahead.
+            self._here_until = min(self._here_until or until, stop if crosses else until)
             try:
-                self._dataset.expect(group, now, order.window_at(until)[0])
+                self._dataset.expect(group, now, [] if crosses else later)
             except GanpipeError as error:
                 failure = failure or error
         if self._world.any(failure is not None):

@@ -147,11 +147,11 @@ def test_the_redaction_is_where_text_leaves_for_logs_and_consoles() -> None:
 
 
 def test_a_request_sends_the_password_as_a_header_to_its_host_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ganpipe.data.sources import webdataset_shards
+    from ganpipe.data.sources import foreign_files
 
     seen: list[urllib.request.Request] = []
     monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: seen.append(request))
     monkeypatch.setenv("P", "s3cret!")
-    webdataset_shards._request(webdataset_shards.ForeignShard("https://me:$P@h.example/x.tar"), "GET")
+    foreign_files._request(foreign_files.ForeignFile("https://me:$P@h.example/x.tar", "key"), "GET")
     assert seen[0].full_url == "https://h.example/x.tar"
     assert seen[0].unredirected_hdrs["Authorization"] == "Basic bWU6czNjcmV0IQ=="

@@ -125,9 +125,7 @@ def test_a_store_that_damages_all_is_an_error_that_names_it(
     ingest: Ingest, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaging(monkeypatch, 10**6)
-    with pytest.raises(
-        UnavailableError, match=r"data\.store: it has other bytes than the shard of SHA-256 "
-    ):
+    with pytest.raises(UnavailableError, match=r"data\.store: it has other bytes than the shard of SHA-256 "):
         ingest("out", ShardStore(url))
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert not stored(tmp_path)

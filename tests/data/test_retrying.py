@@ -27,7 +27,7 @@ from ganpipe.data.ingest.shards import write_shards
 from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.shards.shard_set import ShardSet
-from ganpipe.data.sources import webdataset_shards
+from ganpipe.data.sources import foreign_files
 from ganpipe.data.sources.webdataset import Webdataset, WebdatasetSettings
 from ganpipe.errors import EXIT_UNAVAILABLE, GanpipeError, UnavailableError
 
@@ -174,7 +174,7 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(kind: str, packed: bool, 
 
 
 def test_a_server_that_falls_silent_is_asked_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webdataset_shards, "CONNECT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(foreign_files, "CONNECT_TIMEOUT_SECONDS", 0.3)
     site.files["/x.tar"], site.faults = shard(), ["stall"]
     assert len(read(site)) == 12
     assert site.asked == [("GET", None), ("GET", "bytes=20000-")]

@@ -267,7 +267,7 @@ def test_patterns_name_a_limited_number_of_shards_below_the_folder(tmp_path: Pat
 
 
 def test_a_pattern_of_many_names_still_is_what_it_was(tmp_path: Path) -> None:
-    from ganpipe.data.sources.webdataset_shards import _expanded, _num_expanded
+    from ganpipe.data.sources.foreign_files import _expanded, _num_expanded
 
     for pattern in (
         "a-{000..123}.tar",
@@ -278,10 +278,10 @@ def test_a_pattern_of_many_names_still_is_what_it_was(tmp_path: Path) -> None:
         "plain",
         "{a{1,2},b}{c,}",
     ):
-        names = _expanded(pattern)
+        names = _expanded(pattern, "sources.webdataset.shards")
         if "\\" not in pattern:
             assert len(names) == _num_expanded(pattern), pattern
-    assert len(_expanded("train-{000000..041233}.tar")) == 41_234
+    assert len(_expanded("train-{000000..041233}.tar", "key")) == 41_234
 
 
 # --- tables, images, IDX files, packages

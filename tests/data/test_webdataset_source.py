@@ -266,7 +266,7 @@ def test_a_damaged_gzip_is_named(shards: Path, tmp_path: Path, settings_of: Make
 
 
 def test_shards_that_are_not_there(shards: Path, served: str) -> None:
-    with pytest.raises(GanpipeError, match=r"shards: .*/data-000003\.tar: there is no such shard"):
+    with pytest.raises(GanpipeError, match=r"shards: .*/data-000003\.tar: there is no such file"):
         source_of(shards, "data-{000000..000003}.tar").check()
     with pytest.raises(GanpipeError, match=r"shards: '\*\.tgz' matches no file in "):
         source_of(shards, "*.tgz").check()

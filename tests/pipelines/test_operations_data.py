@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import webdataset
 import yaml
@@ -59,6 +61,9 @@ def workplace(make_repo: Callable[..., Path]) -> Path:
             for number in range(4 * shard, 4 * shard + 4):
                 about = {"label": "xy"[number % 2], "about": {"caption": f"number {number}"}}
                 writer.write({"__key__": f"{number}", "png": pixels(number), "json": about})
+    images = [{"bytes": (root / "faces" / "train" / f"{number}.png").read_bytes(), "path": None} for number in range(9)]
+    (root / "tables").mkdir()
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 2] * 3}), root / "tables" / "train-00000.parquet")
     for number in range(80):
         save(root / "photos" / f"{number:03d}.png", number)
     for number in range(80, 83):
@@ -102,6 +107,7 @@ def test_the_page(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert seen["imagefolder"] == (("image", "label", "text"), {"train": 9, "validation": 3})
     assert seen["pairs"] == (("source", "target"), {"train": 9, "validation": 3})
     assert sum(seen["webdataset"][1].values()) == 8
+    assert (seen["parquet"][0], sum(seen["parquet"][1].values())) == (("image", "label"), 9)
     assert seen["openmoji"][0] == ("image", "label", "text")
     assert sum(seen["folder"][1].values()) == 82
     number = len(json.loads((workplace / "artifacts" / "shards" / "manifest.json").read_text())["shards"])

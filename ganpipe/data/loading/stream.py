@@ -70,11 +70,8 @@ class StreamedDataset(Dataset):
         )
 
     def expect(self, who: str, now: Sequence[int], later: Sequence[int]) -> None:
-        wanted = {*now, *later}
-        if self._expected.get(who) == wanted:
-            return
-        self._expected[who] = wanted
-        self._let_go(wanted)
+        self._expected[who] = {*now, *later}
+        self._let_go(self._expected[who])
         self._bring([*now, *later])
         for number in now:
             self._shard(number)

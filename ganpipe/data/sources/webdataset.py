@@ -31,8 +31,8 @@ from .base import (
     SourceSettings,
     Texts,
 )
+from .foreign_files import ForeignFile, change_marks, expand_patterns, is_gzipped
 from .webdataset_samples import ForeignSample, MemberMapping, read_samples
-from .webdataset_shards import ForeignShard, change_marks, expand_patterns, is_gzipped
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 _LONGEST_CLASS = 200
@@ -100,7 +100,7 @@ class Webdataset(Source):
         self._names: tuple[str, ...] | None = None
         self._left_out = Tally()
 
-    def _shards(self) -> list[ForeignShard]:
+    def _shards(self) -> list[ForeignFile]:
         """All shards; never empty."""
         given = self._settings.path
         if given is None and any("://" not in pattern for pattern in self._settings.shards):
@@ -109,7 +109,7 @@ class Webdataset(Source):
         if any("://" not in pattern for pattern in self._settings.shards) and not root.is_dir():
             kind = "is a file, not a folder" if root.exists() else "does not exist"
             raise GanpipeError(f"{_KEY}.path: {root} {kind}")
-        return expand_patterns(self._settings.shards, root)
+        return expand_patterns(self._settings.shards, root, "webdataset", "shards")
 
     def _mapping(self, reads_images: bool) -> MemberMapping:
         """Which members make a sample. Label and text are always read, the image only if `reads_images`."""
@@ -121,13 +121,11 @@ class Webdataset(Source):
             last_dot=given.key_ends_at == "last dot",
         )
 
-    def _samples(
-        self, shard: ForeignShard, with_images: bool, left_out: Tally | None = None
-    ) -> Iterator[ForeignSample]:
+    def _samples(self, shard: ForeignFile, with_images: bool, left_out: Tally | None = None) -> Iterator[ForeignSample]:
         """The shard's samples with label and text read, and with the image read if `with_images`."""
         return read_samples(shard, self._mapping(with_images), left_out)
 
-    def _image_extension(self, shard: ForeignShard, sample: ForeignSample) -> str:
+    def _image_extension(self, shard: ForeignFile, sample: ForeignSample) -> str:
         if self._settings.image is not None:
             return self._require_member(shard, sample, self._settings.image.lower(), "image")
         for extension in _IMAGES:
@@ -138,7 +136,7 @@ class Webdataset(Source):
             f"set {_KEY}.image to the extension of the image{self._mapping(False).hint(sample)}"
         )
 
-    def _require_member(self, shard: ForeignShard, sample: ForeignSample, extension: str, setting: str) -> str:
+    def _require_member(self, shard: ForeignFile, sample: ForeignSample, extension: str, setting: str) -> str:
         if extension not in sample.members:
             raise (_NoImage if setting == "image" else GanpipeError)(
                 f"{shard.name}: sample {sample.key} has no .{extension}, which {_KEY}.{setting} names (it has "
@@ -146,7 +144,7 @@ class Webdataset(Source):
             )
         return extension
 
-    def _value(self, shard: ForeignShard, sample: ForeignSample, setting: str) -> Any:
+    def _value(self, shard: ForeignFile, sample: ForeignSample, setting: str) -> Any:
         """The text of the member that a setting names, or the value under a key of its JSON.
 
         Args:
@@ -169,7 +167,7 @@ class Webdataset(Source):
             value = value[part]
         return value
 
-    def _class_name(self, shard: ForeignShard, sample: ForeignSample) -> str:
+    def _class_name(self, shard: ForeignFile, sample: ForeignSample) -> str:
         """The sample's class as its member names it: a number or a name."""
         value = self._value(shard, sample, "label")
         name = value.strip() if isinstance(value, str) else str(value)
@@ -216,7 +214,7 @@ class Webdataset(Source):
             if not shard.is_remote:  # the settings have to fit its first sample with an image
                 self._require_images(shard)
 
-    def _require_images(self, shard: ForeignShard) -> None:
+    def _require_images(self, shard: ForeignFile) -> None:
         first: MissingImage | None = None
         for item in self._items_of(shard, self._classes()):
             image = item.images["image"]
@@ -241,7 +239,7 @@ class Webdataset(Source):
             licence=self._settings.licence,
         )
 
-    def _items_of(self, shard: ForeignShard, classes: tuple[str, ...], left_out: Tally | None = None) -> Iterator[Item]:
+    def _items_of(self, shard: ForeignFile, classes: tuple[str, ...], left_out: Tally | None = None) -> Iterator[Item]:
         in_place = not shard.is_remote and not is_gzipped(shard)
         numbers = {name: number for number, name in enumerate(classes)}
         path = Path(shard.url).absolute() if in_place else None
@@ -254,7 +252,7 @@ class Webdataset(Source):
                 files.printable(f"{name}: {sample.key}"), {"image": image}, {**values, **self._texts(shard, sample)}
             )
 
-    def _texts(self, shard: ForeignShard, sample: ForeignSample) -> dict[str, str]:
+    def _texts(self, shard: ForeignFile, sample: ForeignSample) -> dict[str, str]:
         if self._settings.text is None:
             return {}
         text = self._value(shard, sample, "text")
@@ -262,7 +260,7 @@ class Webdataset(Source):
             raise GanpipeError(f"{shard.name}: sample {sample.key}: {self._settings.text} is {text!r}; expected a text")
         return {"text": text}
 
-    def _image_reference(self, shard: ForeignShard, sample: ForeignSample, path: Path | None) -> ImageReference:
+    def _image_reference(self, shard: ForeignFile, sample: ForeignSample, path: Path | None) -> ImageReference:
         """The reference to the sample's image: in the local shard at `path`, or in memory if `path` is None."""
         try:
             extension = self._image_extension(shard, sample)
@@ -270,7 +268,7 @@ class Webdataset(Source):
             return MissingImage(str(error))
         return FileRange(path, *sample.members[extension]) if path else ImageInMemory(sample.contents[extension])
 
-    def _class_number(self, shard: ForeignShard, sample: ForeignSample, numbers: dict[str, int]) -> int:
+    def _class_number(self, shard: ForeignFile, sample: ForeignSample, numbers: dict[str, int]) -> int:
         name = self._class_name(shard, sample)
         if name in numbers:
             return numbers[name]

@@ -19,7 +19,7 @@ from typing import IO
 from ...errors import GanpipeError
 from ..shards.left_out import Tally
 from .files import printable
-from .webdataset_shards import ForeignShard, naming_errors, open_shard
+from .foreign_files import ForeignFile, naming_errors, open_foreign
 
 _BLOCK = tarfile.BLOCKSIZE
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
@@ -85,7 +85,7 @@ class ForeignSample:
         """Bytes of content that the sample holds in memory."""
         return sum(map(len, self.contents.values()))
 
-    def merged_with(self, later: ForeignSample, shard: ForeignShard) -> ForeignSample:
+    def merged_with(self, later: ForeignSample, shard: ForeignFile) -> ForeignSample:
         """This sample with the members of a later part of it.
 
         Raises:
@@ -148,7 +148,7 @@ class _TarWalk:
         last: how far the tar was read, for error messages, such as "after 0001.png".
     """
 
-    def __init__(self, shard: ForeignShard, stream: IO[bytes], left_out: Tally) -> None:
+    def __init__(self, shard: ForeignFile, stream: IO[bytes], left_out: Tally) -> None:
         self._shard, self._stream, self._left_out = shard, stream, left_out
         self._can_seek = not shard.is_remote and not isinstance(stream, gzip.GzipFile)
         self._position = 0
@@ -256,7 +256,7 @@ def _pax_values(content: bytes) -> dict[str, str]:
 
 
 def _consecutive_members(
-    shard: ForeignShard, walk: _TarWalk, mapping: MemberMapping, left_out: Tally
+    shard: ForeignFile, walk: _TarWalk, mapping: MemberMapping, left_out: Tally
 ) -> Iterator[ForeignSample]:
     """Consecutive members with the same key, as one sample; it may be incomplete."""
     current: ForeignSample | None = None
@@ -290,7 +290,7 @@ def _consecutive_members(
         yield current
 
 
-def read_samples(shard: ForeignShard, mapping: MemberMapping, left_out: Tally | None = None) -> Iterator[ForeignSample]:
+def read_samples(shard: ForeignFile, mapping: MemberMapping, left_out: Tally | None = None) -> Iterator[ForeignSample]:
     """The shard's samples in the order in which they become complete, and at the end those that lack members.
 
     Members of a sample that do not follow each other are put together as far as memory allows: at most _MAX_WAITING
@@ -310,7 +310,7 @@ def read_samples(shard: ForeignShard, mapping: MemberMapping, left_out: Tally | 
     waiting: dict[str, ForeignSample] = {}
     num_held = 0
     left_out = Tally() if left_out is None else left_out
-    with naming_errors(shard, lambda: walk.last if walk else "at all", _START_OVER), open_shard(shard) as stream:
+    with naming_errors(shard, lambda: walk.last if walk else "at all", _START_OVER), open_foreign(shard) as stream:
         walk = _TarWalk(shard, stream, left_out)
         for run in _consecutive_members(shard, walk, mapping, left_out):
             if run.key in waiting:

@@ -1,4 +1,4 @@
-"""Finds the shards that the settings of `webdataset` name, by pattern, and opens them: at a local path or at a URL."""
+"""Finds the files that the settings of a source name, by pattern, and opens them: at a local path or at a URL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ from ..access.retrying import (
 )
 from ..access.unpacking import LimitedGzipFile
 
-_KEY = "sources.webdataset.shards"
 _GZIP = b"\x1f\x8b"
 _MAX_SHARDS = 1_000_000
 _MAX_PATTERN_BYTES = 2**28
@@ -42,11 +41,16 @@ _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 
 
 @dataclass(frozen=True)
-class ForeignShard:
-    """A shard that others wrote, at a local path or at a URL."""
+class ForeignFile:
+    """A file that others wrote, at a local path or at a URL.
+
+    Attributes:
+        url: the path or the URL.
+        setting: what names the file, for messages.
+    """
 
     url: str
-    """The path or the URL."""
+    setting: str
 
     @property
     def is_remote(self) -> bool:
@@ -61,41 +65,42 @@ class ForeignShard:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def expand_patterns(patterns: tuple[str, ...], root: Path) -> list[ForeignShard]:
-    """The shards that patterns name, in their order.
+def expand_patterns(patterns: tuple[str, ...], root: Path, source: str, setting: str) -> list[ForeignFile]:
+    """The files that patterns name, in their order.
 
     Args:
         patterns: local paths or URLs; {000..123} and {a,b} are expanded everywhere, * and ? in local paths only.
-        root: the folder of the local shards.
+        root: the folder of the local files.
+        source, setting: where the patterns stand: `sources.<source>.<setting>`.
 
     Raises:
         GanpipeError: no file matches a pattern, or a pattern names a file that does not exist; names the pattern.
     """
-    found: list[ForeignShard] = []
+    found: list[ForeignFile] = []
+    key = f"sources.{source}.{setting}"
     for pattern in patterns:
-        for one in _expanded(pattern):
+        for one in _expanded(pattern, key):
             if "://" in one:
-                found.append(ForeignShard(one))
+                found.append(ForeignFile(one, key))
                 continue
             if ".." in Path(one).parts:
                 raise GanpipeError(
-                    f"sources.webdataset.shards: {one!r} leads out of sources.webdataset.path; set that to the folder "
-                    "which holds all shards"
+                    f"{key}: {one!r} leads out of sources.{source}.path; set that to the folder which holds all of them"
                 )
             if glob.has_magic(one):
                 names = sorted(glob.glob(one, root_dir=root, recursive=True))
                 if not names:
-                    raise GanpipeError(f"sources.webdataset.shards: {one!r} matches no file in {root}")
+                    raise GanpipeError(f"{key}: {one!r} matches no file in {root}")
             else:
                 names = [one]
             for name in names:
                 if not (root / name).is_file():
-                    raise GanpipeError(f"sources.webdataset.shards: {root / name}: there is no such shard")
-                found.append(ForeignShard(str(root / name)))
+                    raise GanpipeError(f"{key}: {root / name}: there is no such file")
+                found.append(ForeignFile(str(root / name), key))
     return found
 
 
-def _expanded(pattern: str) -> list[str]:
+def _expanded(pattern: str, key: str) -> list[str]:
     """The names that a pattern's braces stand for. They are counted first, so that they do not fill the memory.
 
     Raises:
@@ -108,7 +113,7 @@ def _expanded(pattern: str) -> list[str]:
         return list(braceexpand.braceexpand(pattern))
     except (ValueError, RecursionError) as error:
         shown = pattern if len(pattern) < 200 else f"{pattern[:200]}..."
-        raise GanpipeError(f"sources.webdataset.shards: {shown!r}: {error}") from None
+        raise GanpipeError(f"{key}: {shown!r}: {error}") from None
 
 
 def _num_expanded(pattern: str) -> int:
@@ -141,37 +146,37 @@ def _alternatives(inner: str) -> list[str]:
     return parts
 
 
-def is_gzipped(shard: ForeignShard) -> bool:
-    """Whether a local shard is gzipped."""
+def is_gzipped(file: ForeignFile) -> bool:
+    """Whether a local file is gzipped."""
     try:
-        with open(shard.url, "rb") as file:
-            return file.read(2) == _GZIP
+        with open(file.url, "rb") as opened:
+            return opened.read(2) == _GZIP
     except OSError as error:
-        raise GanpipeError(f"{shard.name}: cannot be read ({error.strerror})") from None
+        raise GanpipeError(f"{file.name}: cannot be read ({error.strerror})") from None
 
 
 @contextmanager
-def open_shard(shard: ForeignShard) -> Iterator[IO[bytes]]:
-    """The shard's content as a stream, unpacked if it is gzipped."""
-    raw: Any = ResumingReader(shard.name, _remote_file(shard)) if shard.is_remote else open(shard.url, "rb")  # noqa: SIM115
+def open_foreign(file: ForeignFile) -> Iterator[IO[bytes]]:
+    """The file's content as a stream, unpacked if it is gzipped."""
+    raw: Any = ResumingReader(file.name, _remote_file(file)) if file.is_remote else open(file.url, "rb")  # noqa: SIM115
     with raw:
         buffered = io.BufferedReader(raw, 2**20)
-        yield LimitedGzipFile(buffered, shard.name) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[misc]
+        yield LimitedGzipFile(buffered, file.name) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[misc]
 
 
-def _is_web(shard: ForeignShard) -> bool:
-    return shard.url.startswith(("http://", "https://"))
+def _is_web(file: ForeignFile) -> bool:
+    return file.url.startswith(("http://", "https://"))
 
 
-def _remote_file(shard: ForeignShard) -> RemoteFile:
-    if _is_web(shard):
-        return HttpFile(lambda headers: _request(shard, "GET", dict(headers)))
-    return StoreFile(_filesystem(shard), expand_variables(shard.url, _KEY))
+def _remote_file(file: ForeignFile) -> RemoteFile:
+    if _is_web(file):
+        return HttpFile(lambda headers: _request(file, "GET", dict(headers)))
+    return StoreFile(_filesystem(file), expand_variables(file.url, file.setting))
 
 
-def _request(shard: ForeignShard, method: str, headers: dict[str, str] | None = None) -> Any:
-    """The answer to a request for a shard at an http(s) URL. User and password in the URL are sent in a header."""
-    parts = urllib.parse.urlsplit(expand_variables(shard.url, _KEY))
+def _request(file: ForeignFile, method: str, headers: dict[str, str] | None = None) -> Any:
+    """The answer to a request for a file at an http(s) URL. User and password in the URL are sent in a header."""
+    parts = urllib.parse.urlsplit(expand_variables(file.url, file.setting))
     user_info, _, host = parts.netloc.rpartition("@")
     url = urllib.parse.urlunsplit(parts._replace(netloc=host))
     request = urllib.request.Request(url, headers=headers or {}, method=method)
@@ -182,21 +187,21 @@ def _request(shard: ForeignShard, method: str, headers: dict[str, str] | None = 
     return urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS)
 
 
-def _filesystem(shard: ForeignShard) -> fsspec.AbstractFileSystem:
-    scheme = shard.url.split("://")[0]
+def _filesystem(file: ForeignFile) -> fsspec.AbstractFileSystem:
+    scheme = file.url.split("://")[0]
     try:
         filesystem: fsspec.AbstractFileSystem = fsspec.filesystem(scheme)
     except (ImportError, ValueError) as error:
-        raise GanpipeError(f"{shard.name}: no driver for {scheme}:// is installed ({error})") from None
+        raise GanpipeError(f"{file.name}: no driver for {scheme}:// is installed ({error})") from None
     return filesystem
 
 
 @contextmanager
-def naming_errors(shard: ForeignShard, place: Callable[[], str], advice: str) -> Iterator[None]:
-    """Turns errors of disk and network into one line that names the shard and how far it was read.
+def naming_errors(file: ForeignFile, place: Callable[[], str], advice: str) -> Iterator[None]:
+    """Turns errors of disk and network into one line that names the file and how far it was read.
 
     Args:
-        place: says how far the shard was read, such as "after 0001.png".
+        place: says how far the file was read, such as "after 0001.png".
         advice: what to do if the server does not answer.
 
     Raises:
@@ -206,30 +211,30 @@ def naming_errors(shard: ForeignShard, place: Callable[[], str], advice: str) ->
     try:
         yield
     except urllib.error.HTTPError as error:
-        raise GanpipeError(f"{shard.name}: {reason_of(error)}") from None
+        raise GanpipeError(f"{file.name}: {reason_of(error)}") from None
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
-        raise GanpipeError(f"{shard.name}: cannot be read {place()} ({reason_of(error)})") from None
+        raise GanpipeError(f"{file.name}: cannot be read {place()} ({reason_of(error)})") from None
     except UnavailableError as error:
-        reason = str(error).removeprefix(f"{shard.name}: ")
-        raise UnavailableError(f"{shard.name}: cannot be read {place()} ({reason}); {advice}") from None
+        reason = str(error).removeprefix(f"{file.name}: ")
+        raise UnavailableError(f"{file.name}: cannot be read {place()} ({reason}); {advice}") from None
 
 
-def change_marks(shard: ForeignShard) -> list[str | int]:
-    """Values that change when the shard changes: URL, size and modification time, or ETag and dates from its server.
+def change_marks(file: ForeignFile) -> list[str | int]:
+    """Values that change when the file changes: URL, size and modification time, or ETag and dates from its server.
 
     Raises:
-        GanpipeError: the shard does not exist.
+        GanpipeError: the file does not exist.
         UnavailableError: its server failed.
     """
-    with naming_errors(shard, lambda: "at all", "try again later"):
-        if not shard.is_remote:
-            status = Path(shard.url).stat()
-            return [shard.url, status.st_size, status.st_mtime_ns]
-        if _is_web(shard):
-            with with_retries(shard.name, lambda: _request(shard, "HEAD")) as answer:
+    with naming_errors(file, lambda: "at all", "try again later"):
+        if not file.is_remote:
+            status = Path(file.url).stat()
+            return [file.url, status.st_size, status.st_mtime_ns]
+        if _is_web(file):
+            with with_retries(file.name, lambda: _request(file, "HEAD")) as answer:
                 marks = (answer.headers.get(name) or "" for name in ("ETag", "Last-Modified", "Content-Length"))
-                return [shard.url, *marks]
-        filesystem = _filesystem(shard)
+                return [file.url, *marks]
+        filesystem = _filesystem(file)
         filesystem.invalidate_cache()
-        about = with_retries(shard.name, lambda: filesystem.info(expand_variables(shard.url, _KEY)))
-        return [shard.url, *(str(about.get(name, "")) for name in ("ETag", "etag", "LastModified", "mtime", "size"))]
+        about = with_retries(file.name, lambda: filesystem.info(expand_variables(file.url, file.setting)))
+        return [file.url, *(str(about.get(name, "")) for name in ("ETag", "etag", "LastModified", "mtime", "size"))]
