@@ -104,7 +104,7 @@ class InMemory:
     def sizes_within(self, members_N: np.ndarray) -> np.ndarray:
         return np.array([len(members_N)])
 
-    def require_window(self, window: int | None) -> None:
+    def require_window(self, window: int | None, num_orders: int) -> None:
         """All of it is here."""
 
     def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:

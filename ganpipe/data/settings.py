@@ -54,6 +54,9 @@ class DataSettings(Section):
     number."""
     samples_per_shard: int = Field(5000, ge=1, le=1_000_000)
     """The most images in a shard (tar file)."""
+    convert_on: Literal["host", "cluster"] = "host"
+    """Where images are read, decoded and made alike: on this host's cores, or as tasks on all hosts of RAY_ADDRESS,
+    which have to reach the source's images (URLs, or folders that all hosts share). Shards are the same."""
     store: str | None = None
     """Where ingest puts the shards, a URL that all hosts reach (s3://bucket/folder, file:///folder); artifacts/shards
     then holds their manifest alone, and hosts fetch shards as data.read says. null: artifacts/shards, which DVC

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import environment
+from .. import environment, services
 from ..data import sources
 from ..data.ingest import data_report
 from ..data.ingest.originals import Originals
 from ..data.ingest.preview import preview
-from ..data.ingest.shards import IngestHistory, write_shards
+from ..data.ingest.shards import IngestHistory, MapTasks, write_shards
 from ..data.loading.dataset import Dataset
 from ..data.loading.opening import open_dataset
 from ..data.shards.manifest import Manifest
 from ..data.shards.store import ShardStore
+from ..errors import GanpipeError
 from ..evaluation import grids
 from ..params import Params, load_params
+from ..training import cluster, job_api
+from ..training.ray_tasks import map_on_cluster
 from .common import (
     DATA_PAGE,
     DATA_REPORT,
@@ -50,9 +53,18 @@ def main(argv: list[str]) -> int:
     history = IngestHistory(environment.home() / NOTES, dvc_stores(Path.cwd()))
     originals = Originals()
     store = None if params.data.store is None else ShardStore(params.data.store)
-    manifest = write_shards(params.data, source, SHARDS, history=history, originals=originals, store=store)
+    manifest = write_shards(
+        params.data,
+        source,
+        SHARDS,
+        history=history,
+        originals=originals,
+        store=store,
+        map_tasks=_map_tasks(params),
+    )
     REAL_IMAGES.parent.mkdir(parents=True, exist_ok=True)
-    REAL_IMAGES.write_bytes(grids.png(grids.grid(*preview(shards_here(params, manifest).finder(), manifest))))
+    shown = preview(shards_here(params, manifest).finder(), manifest)
+    REAL_IMAGES.write_bytes(grids.png(grids.grid(*shown)))
     for warning in _report(params, manifest, originals):
         print(f"warning: {warning}", file=sys.stderr)
     counts = ", ".join(f"{manifest.num_samples(split):,} {split}" for split in manifest.splits)
@@ -61,6 +73,20 @@ def main(argv: list[str]) -> int:
         f"{DATA_PAGE}: some of them as they are trained on, and what to know of them; look at it before a long training"
     )
     return 0
+
+
+def _map_tasks(params: Params) -> MapTasks | None:
+    """What does the work where `data.convert_on` says; None for this host."""
+    if params.data.convert_on == "host":
+        return None
+    address = services.ray_address(environment.home()) or ""
+    if job_api.is_job_server(address):
+        raise GanpipeError(
+            f"data.convert_on: cluster needs a host of the Ray cluster, and RAY_ADDRESS is the job server {address}; "
+            "run ingest on a host of the cluster with RAY_ADDRESS as host:port"
+        )
+    cluster.connect(services.ensure("ray", environment.home()).address)
+    return map_on_cluster
 
 
 def _report(params: Params, manifest: Manifest, originals: Originals) -> list[str]:

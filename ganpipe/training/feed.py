@@ -54,7 +54,6 @@ class Feed:
             GanpipeError: this host has no room for two windows of a stream.
         """
         self.orders: dict[str, SampleOrder] = {}
-        dataset.require_window(window_shards)
 
         def order(members: Sequence[int] | np.ndarray, group: str) -> Order:
             sizes_S = dataset.shard_sizes_S if isinstance(members, range) else dataset.sizes_within(np.array(members))
@@ -64,6 +63,7 @@ class Feed:
 
         turn = functools.partial(mirrored, derive_seed("mirror", seed)) if mirror else None
         self._reader = FieldReader(origins, dataset, order, seed, turn)
+        dataset.require_window(window_shards, len(self.orders))
         self._device, self._dtype, self._memory_format = device, dtype, memory_format
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from object_store import SECRET, ObjectStore, free_port
+from object_store import BUCKET, SECRET, ObjectStore, free_port
 from PIL import Image
 from training_parts import SMALL, blobs, largest_difference
 
@@ -67,6 +67,54 @@ def test_shards_in_a_bucket_are_ingested_as_those_in_a_folder(s3: ObjectStore, t
     assert there == here
     with pytest.raises(GanpipeError, match=r"^s3://ganpipe/shards/part-7\.tar: cannot be read at all"):
         ingest(s3.url("shards/part-7.tar"), tmp_path, tmp_path / "nowhere")
+
+
+def test_images_in_a_folder_of_the_bucket_are_those_of_a_local_folder(s3: ObjectStore, tmp_path: Path) -> None:
+    folder, fields = sources.load("folder"), blobs(30)
+    for number in range(30):
+        path = tmp_path / "images" / ("left", "right")[int(fields["label"][number])] / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = ((fields["image"][number, 0].numpy() + 1) * 127.5).round().astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "images" / "left" / "notes.txt").write_text("no image")
+    (tmp_path / "images" / ".hidden.png").write_bytes(b"hidden")
+    for path in (tmp_path / "images").rglob("*"):
+        if path.is_file():
+            s3.client.upload_file(str(path), BUCKET, f"pictures/{path.relative_to(tmp_path / 'images')}")
+    settings = DataSettings(source="folder", image_size=16, samples_per_shard=10)
+    manifests, found = [], []
+    for name, values in (("local", {"path": str(tmp_path / "images")}), ("there", {"url": s3.url("pictures/")})):
+        source = folder(folder.Settings.model_validate(values))
+        source.check()
+        manifests.append(write_shards(settings, source, tmp_path / name, num_processes=1))
+        found.append(source)
+    assert manifests[0].shards == manifests[1].shards
+    assert manifests[1].classes == ("left", "right")
+    assert [one.kind for one in manifests[1].left_out] == [".txt"]
+    before = found[1].fingerprint()
+    assert found[1].fingerprint() == before
+    s3.client.put_object(Bucket=BUCKET, Key="pictures/left/000.png", Body=b"no image any more")
+    assert found[1].fingerprint() != before
+    again = folder(folder.Settings.model_validate({"url": s3.url("pictures")}))
+    with pytest.raises(GanpipeError, match=r"left/\d+\.png: .*; remove it, or set data\.unreadable to skip"):
+        write_shards(settings, again, tmp_path / "damaged", num_processes=1)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        (
+            "s3://ganpipe/nothing-here",
+            r"folder\.url: s3://ganpipe/nothing-here does not exist, or has no file",
+        ),
+        ("https://h.example/images", r"sources\.folder\.url: https://h\.example/images: a web server does not list"),
+        ("gopher://x/y", r"gopher://x/y: no driver for gopher:// is installed"),
+    ],
+)
+def test_folders_that_cannot_be_listed(s3: ObjectStore, url: str, text: str) -> None:
+    folder = sources.load("folder")
+    with pytest.raises(GanpipeError, match=text):
+        folder(folder.Settings.model_validate({"url": url})).check()
 
 
 def test_a_shard_replaced_in_the_bucket_is_noticed(s3: ObjectStore) -> None:

@@ -28,7 +28,7 @@ class Pairs:
     def __len__(self) -> int:
         return 50
 
-    def require_window(self, window: int | None) -> None:
+    def require_window(self, window: int | None, num_orders: int) -> None:
         """It has all."""
 
     def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +23,20 @@ from ..images.facts import Facts
 from ..images.value_range import FULL_RANGES, Extent, Kind, Range
 from ..settings import DataSettings
 from ..shards.manifest import Split
-from ..sources.base import Classes, Description, ImageReference, Item, Pictures, files_kept_open
+from ..sources.base import (
+    Classes,
+    Description,
+    ImageInMemory,
+    ImageReference,
+    Item,
+    MissingImage,
+    Pictures,
+    files_kept_open,
+)
 
 DIGEST_BYTES = 16
+_NUM_CONNECTIONS = 16
+"""Images that a process asks servers for at a time."""
 
 
 class Converted(NamedTuple):
@@ -221,7 +233,29 @@ def convert(
     """
     digests = _read_known(known_digests) if known_digests is not None else frozenset()
     with files_kept_open():
-        return [_convert_one(item, description, settings, digests, decided) for item in task]
+        return [_convert_one(item, description, settings, digests, decided) for item in _fetched(task)]
+
+
+def _fetched(task: Sequence[Item]) -> Sequence[Item]:
+    """The items with all images that wait for a server read, many at a time."""
+    references = [one for item in task for name in item.images for one in item.references(name) if one.is_remote]
+    if not references:
+        return task
+    with ThreadPoolExecutor(_NUM_CONNECTIONS) as threads:
+        read = dict(zip(references, threads.map(_read, references), strict=True))
+
+    def replaced(item: Item, name: str) -> ImageReference | tuple[ImageReference, ...]:
+        found = tuple(read.get(one, one) for one in item.references(name))
+        return found if isinstance(item.images[name], tuple) else found[0]
+
+    return [item._replace(images={name: replaced(item, name) for name in item.images}) for item in task]
+
+
+def _read(reference: ImageReference) -> ImageReference:
+    try:
+        return ImageInMemory(reference.read())
+    except UnreadableImage as error:
+        return MissingImage(str(error))
 
 
 def conversion_key(settings: DataSettings, description: Description) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...cpus import usable_cpus
 from ...errors import GanpipeError
@@ -56,6 +57,8 @@ from .shard_writer import ImageStore, find_unchanged_shard, reuse_shard, with_ke
 
 __all__ = ["IngestHistory", "Manifest", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
 
+MapTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Generator[Any, None, None]]
+"""(function, tasks) -> the results in the order of the tasks, as `ordered_map` gives them."""
 _ITEMS_PER_TASK = 128
 _HELD_BYTES_PER_TASK = 2**24
 _FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
@@ -171,18 +174,21 @@ def _convert_all(
     items: Iterable[Item],
     convert_items: Callable[[Sequence[Item]], list[Converted]],
     num_processes: int | None,
+    map_tasks: MapTasks | None,
     what: str,
 ) -> Generator[Converted, None, None]:
     """The results of `convert_items` for all items, in the order of the items, with a progress bar.
 
     Args:
         num_processes: all cores when None, but this process only if there are few items.
+        map_tasks: does the work elsewhere.
         what: the title of the progress bar.
     """
     total = len(items) if isinstance(items, Sized) else None
     if num_processes is None:
         num_processes = usable_cpus() if total is None or total > _FEW_ITEMS else 1
-    results = ordered_map(convert_items, _tasks(items), num_processes)
+    tasks = _tasks(items)
+    results = ordered_map(convert_items, tasks, num_processes) if map_tasks is None else map_tasks(convert_items, tasks)
     with progress(what, total, "image") as bar, contextlib.closing(results):
         for converted in results:
             yield from converted
@@ -198,6 +204,7 @@ def _gather(
     store: ImageStore,
     known_digests: Path | None,
     num_processes: int | None,
+    map_tasks: MapTasks | None,
     originals: Originals,
 ) -> _Gathered:
     """Read all items, decode those whose digests are not known, and add them to `samples` and `store`.
@@ -209,7 +216,7 @@ def _gather(
     convert_items = functools.partial(convert, description=description, settings=settings, known_digests=known_digests)
     waiting = array("Q")
     extents: dict[value_range.Kind, value_range.Extent] = {}
-    with contextlib.closing(_convert_all(items, convert_items, num_processes, "ingest")) as results:
+    with contextlib.closing(_convert_all(items, convert_items, num_processes, map_tasks, "ingest")) as results:
         for position, sample in enumerate(results):
             if sample.extents:
                 waiting.append(position)
@@ -221,7 +228,7 @@ def _gather(
         convert_items = functools.partial(convert_items, decided=_choose_ranges(extents))
         chosen = Items(len(waiting), functools.partial(_items_at, second_pass, waiting))
         with contextlib.closing(
-            _convert_all(chosen, convert_items, num_processes, "ingest, more than 8 bits")
+            _convert_all(chosen, convert_items, num_processes, map_tasks, "ingest, more than 8 bits")
         ) as results:
             for sample in results:
                 _keep(sample, settings, gathered, store)
@@ -395,6 +402,7 @@ def write_shards(
     history: IngestHistory | None = None,
     originals: Originals | None = None,
     store: ShardStore | None = None,
+    map_tasks: MapTasks | None = None,
 ) -> Manifest:
     """Ingest: write the source's images into `out` as shards, then their manifest.
 
@@ -409,6 +417,7 @@ def write_shards(
         history: where notes on earlier ingests are; None decodes everything.
         originals: counts what the images were before ingest.
         store: takes the shards; `out` then gets the manifest alone.
+        map_tasks: decodes and encodes on other hosts, which read the images where the items say they are.
 
     Returns:
         The manifest that was written.
@@ -427,7 +436,8 @@ def write_shards(
     if isinstance(items, Sized):  # so that errors in labels and texts are found before any image is read
         for item in items:
             check_values(item, description, settings)
-    history = history if store is None else None  # the shards of an earlier ingest are not on this disk
+    if store is not None or map_tasks is not None:
+        history = None  # the shards of an earlier ingest are not on this disk, or not on those of other hosts
     previous = find_previous(history, key, out, layout)
     try:
         with (
@@ -445,6 +455,7 @@ def write_shards(
                 images,
                 known_digests,
                 num_processes,
+                map_tasks,
                 originals or Originals(),
             )
             _report_skipped(gathered.skipped, out)

@@ -52,8 +52,9 @@ class Dataset(ABC):
             raise IndexError(f"indices from {indices_P.min()} to {indices_P.max()} in a split of {len(self)} samples")
         return self._read(indices_P, [name for name in self.fields if fields is None or name in fields])
 
-    def require_window(self, window: int | None) -> None:
-        """Return if this host can hold two windows of so many shards (all when None), the present and the next.
+    def require_window(self, window: int | None, num_orders: int = 1) -> None:
+        """Return if this host can hold two windows of so many shards (all when None), the present and the next, for
+        each of so many orders of samples.
 
         Raises:
             GanpipeError: it cannot; says how many it can.

@@ -46,14 +46,14 @@ class StreamedDataset(Dataset):
         self._fetchers = ThreadPoolExecutor(_NUM_CONNECTIONS, "shards")
         self._decoders = ThreadPoolExecutor(usable_cpus(), "decode")
 
-    def require_window(self, window: int | None) -> None:
-        held = len(self.shards) if window is None else min(2 * window, len(self.shards))
+    def require_window(self, window: int | None, num_orders: int = 1) -> None:
+        held = len(self.shards) if window is None else min(2 * window * num_orders, len(self.shards))
         got = f"train.window_shards: got {'null (all shards)' if window is None else window}"
         if held > MOST_OPEN:
             raise GanpipeError(
                 f"{got}, and the {self.split} split is streamed from {len(self.shards):,} shards, of which at most "
-                f"{MOST_OPEN} are held at a time: two windows of {MOST_OPEN // 2}; set train.window_shards to "
-                f"{MOST_OPEN // 2} or fewer, or data.read to cache"
+                f"{MOST_OPEN} are held at a time; set train.window_shards to {MOST_OPEN // (2 * num_orders)} or fewer, "
+                "or data.read to cache"
             )
         sizes = sorted((shard.num_bytes for shard in self.shards), reverse=True)
         if self._is_here or sum(sizes[:held]) <= self._room.limit:
@@ -63,8 +63,8 @@ class StreamedDataset(Dataset):
             f"{got}: {held} shards of the {self.split} split are held at a time, {sum(sizes[:held]) / 2**30:.2f} GiB, "
             f"and this host has room for {self._room.limit / 2**30:.2f} GiB ({self._room.why}); "
             + (
-                f"set train.window_shards to {most // 2} or fewer, or {BYTES_VARIABLE} higher"
-                if most >= 2
+                f"set train.window_shards to {most // (2 * num_orders)} or fewer, or {BYTES_VARIABLE} higher"
+                if most >= 2 * num_orders
                 else f"set {BYTES_VARIABLE} higher, or make smaller shards (data.samples_per_shard)"
             )
         )

@@ -111,6 +111,11 @@ class ImageReference(ABC):
         return ""
 
     @property
+    def is_remote(self) -> bool:
+        """Whether reading it waits for a server, so that others should be read meanwhile."""
+        return False
+
+    @property
     def num_held_bytes(self) -> int:
         """Bytes of content that the reference itself holds in memory, and that are pickled with it."""
         return 0

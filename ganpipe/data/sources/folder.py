@@ -1,4 +1,4 @@
-"""Images in a folder: without labels, or in one subfolder per class. Any format that Pillow decodes."""
+"""Images in a folder, local or at a URL: without labels, or a subfolder per class. Any format that Pillow decodes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import GanpipeError
-from ..shards.left_out import Tally, summary_lines
+from ..shards.left_out import NO_EXTENSION, Tally, summary_lines
 from ..shards.manifest import LeftOut
 from . import files
-from .base import Classes, Description, EncodedFile, Item, Items, Pictures, Source, SourceSettings
+from .base import Classes, Description, EncodedFile, ImageReference, Item, Items, Pictures, Source, SourceSettings
+from .url_folder import ImageAtUrl, file_in, listing
 
 
 class FolderSettings(SourceSettings):
@@ -20,6 +21,9 @@ class FolderSettings(SourceSettings):
     path: str | None = None
     """The folder. Files are taken by their extension (.png, .jpg, .webp, ...), or by their content if they have none.
     All subfolders are searched except hidden ones. Files that are left out are counted and named."""
+    url: str | None = None
+    """A folder in a storage instead (s3://bucket/images, gs, ...). Its files are taken by their extension. `path` then
+    stays a folder that exists, because dvc.yaml names it."""
     labels: Literal["auto", "subfolders", "none"] = "auto"
     """`subfolders`: the folder's subfolders are the classes. `none`: no labels. `auto`: classes if all images lie in
     subfolders, no labels if all lie in the folder itself; an error if some lie here and some there."""
@@ -30,7 +34,7 @@ class FolderSettings(SourceSettings):
 
 
 class Folder(Source):
-    """Images in a local folder."""
+    """Images in a folder."""
 
     Settings = FolderSettings
 
@@ -39,6 +43,11 @@ class Folder(Source):
         self._settings = settings
         self._listed: list[files.Parts] | None = None
         self._left_out = Tally()
+
+    @property
+    def _place(self) -> str:
+        """The setting that says where the images are."""
+        return "sources.folder.path" if self._settings.url is None else "sources.folder.url"
 
     def _root(self) -> Path:
         if self._settings.path is None:
@@ -52,16 +61,30 @@ class Folder(Source):
     def _images(self) -> list[files.Parts]:
         """The paths of all images below the folder; never empty."""
         if self._listed is None:
-            self._left_out, root = Tally(), self._root()
-            with self._naming_errors():
-                self._listed = list(files.images_among(root, files.walk(root, left_out=self._left_out), self._left_out))
+            self._left_out = Tally()
+            if self._settings.url is not None:
+                self._listed = self._images_at(self._settings.url)
+            else:
+                root = self._root()
+                with self._naming_errors():
+                    walked = files.walk(root, left_out=self._left_out)
+                    self._listed = list(files.images_among(root, walked, self._left_out))
         if not self._listed:
             found = "; ".join(summary_lines(self._left_out.result()))
             raise GanpipeError(
-                f"sources.folder.path: {self._root()} holds no image (a file that ends in .png, .jpg, .webp, ...)"
-                f"{f', but {found}' if found else ''}"
+                f"{self._place}: {self._settings.url or self._root()} holds no image (a file that ends in .png, .jpg, "
+                f".webp, ...){f', but {found}' if found else ''}"
             )
         return self._listed
+
+    def _images_at(self, url: str) -> list[files.Parts]:
+        images = []
+        for parts in listing(url, self._place):
+            if files.is_image(parts[-1]):
+                images.append(parts)
+            else:
+                self._left_out.add(files.extension_of(parts[-1]) or NO_EXTENSION, files.display_path(parts))
+        return images
 
     @contextmanager
     def _naming_errors(self) -> Iterator[None]:
@@ -101,14 +124,21 @@ class Folder(Source):
         )
 
     def items(self) -> Items:
-        root, images = self._root().absolute(), self._images()
+        images, url = self._images(), self._settings.url
+        root = None if url is not None else self._root().absolute()
         numbers = {name: number for number, name in enumerate(self._classes())}
+
+        def reference(parts: files.Parts) -> ImageReference:
+            if url is not None:
+                return ImageAtUrl(file_in(url, parts, self._place))
+            assert root is not None
+            return EncodedFile(root.joinpath(*parts))
 
         def make() -> Iterator[Item]:
             for parts in images:
                 yield Item(
                     name=files.printable("/".join(parts)),
-                    images={"image": EncodedFile(root.joinpath(*parts))},
+                    images={"image": reference(parts)},
                     values={"label": numbers[parts[0]]} if numbers else {},
                 )
 
@@ -118,6 +148,10 @@ class Folder(Source):
         return self._left_out.result()
 
     def fingerprint(self) -> str:
+        if self._settings.url is not None:
+            marks = ("ETag", "etag", "LastModified", "mtime", "size")
+            found = listing(self._settings.url, self._place).items()
+            return files.digest_of([*parts, *(str(about.get(mark, "")) for mark in marks)] for parts, about in found)
         root = self._root()
         with self._naming_errors():
             return files.fingerprint(root.joinpath(*parts) for parts in files.walk(root))

@@ -171,7 +171,7 @@ def _is_web(file: ForeignFile) -> bool:
 def _remote_file(file: ForeignFile) -> RemoteFile:
     if _is_web(file):
         return HttpFile(lambda headers: _request(file, "GET", dict(headers)))
-    return StoreFile(_filesystem(file), expand_variables(file.url, file.setting))
+    return StoreFile(filesystem_of(file), expand_variables(file.url, file.setting))
 
 
 def _request(file: ForeignFile, method: str, headers: dict[str, str] | None = None) -> Any:
@@ -187,7 +187,12 @@ def _request(file: ForeignFile, method: str, headers: dict[str, str] | None = No
     return urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS)
 
 
-def _filesystem(file: ForeignFile) -> fsspec.AbstractFileSystem:
+def filesystem_of(file: ForeignFile) -> fsspec.AbstractFileSystem:
+    """The file system of a URL that is not http(s).
+
+    Raises:
+        GanpipeError: its driver is not installed.
+    """
     scheme = file.url.split("://")[0]
     try:
         filesystem: fsspec.AbstractFileSystem = fsspec.filesystem(scheme)
@@ -234,7 +239,7 @@ def change_marks(file: ForeignFile) -> list[str | int]:
             with with_retries(file.name, lambda: _request(file, "HEAD")) as answer:
                 marks = (answer.headers.get(name) or "" for name in ("ETag", "Last-Modified", "Content-Length"))
                 return [file.url, *marks]
-        filesystem = _filesystem(file)
+        filesystem = filesystem_of(file)
         filesystem.invalidate_cache()
         about = with_retries(file.name, lambda: filesystem.info(expand_variables(file.url, file.setting)))
         return [file.url, *(str(about.get(name, "")) for name in ("ETag", "etag", "LastModified", "mtime", "size"))]
