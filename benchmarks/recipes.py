@@ -107,9 +107,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"| {int(best):,}: {last['fid'][best]:.1f} | {last['images'] / last['seconds']:,.0f} |"
         )
     where = sorted({f"{row['machine']['processor']}, {row['machine']['cores']} cores" for row in rows})
-    lines.append(
-        f"\nFID of {_NUM_SAMPLES:,} samples by `efficientnet_lite0`. {'; '.join(where)}. The settings of each:\n"
-    )
+    lines.append(f"\nFID of {_NUM_SAMPLES:,} samples by `efficientnet_lite0`. {'; '.join(where)}. Settings:\n")
     lines += [f"- {row['what']}: `{' '.join(row['settings']) or 'the defaults'}`" for row in rows]
     return "\n".join(lines)
 

@@ -228,9 +228,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(
         streamed.require_window(None)
     with pytest.raises(GanpipeError, match=r"window_shards: got 3: 6 shards"):
         streamed.require_window(3)
-    with pytest.raises(
-        GanpipeError, match=r"window_shards: got 2: \d shards .*; set train.window_shards to 1 or fewer"
-    ):
+    with pytest.raises(GanpipeError, match=r"got 2: \d shards .*; set train.window_shards to 1 or fewer"):
         streamed.require_window(2, num_orders=2)  # of two domains
     monkeypatch.setenv("GANPIPE_CACHE_BYTES", "100")
     with pytest.raises(GanpipeError, match="set GANPIPE_CACHE_BYTES higher, or make smaller shards"):
