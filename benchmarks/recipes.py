@@ -57,7 +57,8 @@ def measure(trial: Trial, num_images: int, shards_folder: Path) -> list[dict[str
     state = TrainingState(trial.gan, config, data_spec_of(dataset.manifest), settings, World())
     state.configure_torch()
     origins = state.gan.origins(config, state.gan.data)
-    feed = Feed(dataset, origins, settings.seed, state.device, state.dtype, state.memory_format, settings.mirror)
+    place = (state.device, state.dtype, state.memory_format)
+    feed = Feed(dataset, origins, settings.seed, *place, settings.mirror, settings.window_shards)
     modules = {name: module for name, module in state.gan.named_children() if name == "generator"}
     averages = {name: Ema(modules, *values) for name, values in HALF_LIVES.items()}
     extractor = efficientnet_lite0(64)

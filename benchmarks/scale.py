@@ -7,6 +7,7 @@ python -m benchmarks.scale --write    # and puts them into docs/scale.md
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import math
@@ -139,6 +140,55 @@ def order() -> str:
     return "\n".join(lines)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """Data that no disk here holds: so many images, of so many bytes in a shard, of which a worker trains so many a
+    second."""
+
+    what: str
+    num_images: int
+    side: int
+    channels: int
+    bytes_in_shard: int
+    images_per_second: int
+
+
+_LARGE = (
+    _Data("grey, 64 px", 10**9, 64, 1, 3 * 2**10, 2000),
+    _Data("colour, 256 px", 10**8, 256, 3, 100 * 2**10, 200),
+)
+_PER_SHARD, _WINDOW, _WORKERS_PER_HOST, _HOSTS = 5000, 64, 8, 32
+
+
+def stream() -> str:
+    """A stream of 256 workers: what a host holds and reads, and what its order costs."""
+    lines = [
+        "| images | decoded | in shards | a host holds | a host reads | all hosts read | order of a batch, µs "
+        "| memory of the order, MiB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for data in _LARGE:
+        sizes_S = np.full(data.num_images // _PER_SHARD, _PER_SHARD)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        order = SampleOrder(sizes_S, 0, _WINDOW)
+        order.indices(0, _BATCH)
+        start = time.perf_counter()
+        for batch in range(1000):
+            order.indices(batch * _BATCH, (batch + 1) * _BATCH)
+        micro = (time.perf_counter() - start) * 1e3
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+        decoded = data.num_images * data.channels * data.side**2
+        held = 2 * _WINDOW * _PER_SHARD * data.bytes_in_shard
+        # Samples of a window are mixed: each host reads every shard of it, whatever its share of the batch.
+        read = _HOSTS * _WORKERS_PER_HOST * data.images_per_second * data.bytes_in_shard
+        lines.append(
+            f"| {data.num_images:,} {data.what} | {decoded / 1e12:.1f} TB "
+            f"| {data.num_images * data.bytes_in_shard / 1e12:.1f} TB | {held / 1e9:.1f} GB | {read / 1e9:.1f} GB/s "
+            f"| {_HOSTS * read / 1e9:,.0f} GB/s | {micro:.0f} | {grown:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def shards() -> str:
     """Manifest and DVC at up to 100,000 shards (of 1 KiB here: what is measured is what each shard costs)."""
     lines = ["| shards | manifest, MiB | read it, s | `dvc add`, s | `dvc status`, s |", "|---:|---:|---:|---:|---:|"]
@@ -222,7 +272,7 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-TABLES = {"workers": workers, "order": order, "shards": shards, "registry": registry}
+TABLES = {"workers": workers, "order": order, "stream": stream, "shards": shards, "registry": registry}
 
 
 def main() -> None:

@@ -222,6 +222,6 @@ def test_every_local_folder_of_a_source_is_a_dependency_of_ingest() -> None:
         if key.endswith("path") and section[key] is not None
     }
     pairs = {"pairs.path", "pairs.source_path", "pairs.target_path"}
-    assert set(folders) == {"folder.path", "imagefolder.path", "webdataset.path", *pairs}
+    assert set(folders) == {"folder.path", "imagefolder.path", "parquet.path", "webdataset.path", *pairs}
     assert {f"${{sources.{key}}}" for key in folders} <= set(deps)
     assert all((ROOT / path).is_dir() for path in folders.values())

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torch.distributed
 import torch.multiprocessing
 from fault_parts import Training, new_training
@@ -36,8 +37,13 @@ def many_shards(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache of the test's own; and torch as it was, because a training sets it up for its whole process."""
     monkeypatch.setenv("GANPIPE_CACHE", str(tmp_path / "cache"))
+    num_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(deterministic)
 
 
 def streaming(training: Training, **settings: Any) -> Training:
