@@ -59,8 +59,7 @@ def measure(trial: Trial, num_images: int, shards_folder: Path) -> list[dict[str
     origins = state.gan.origins(config, state.gan.data)
     place = (state.device, state.dtype, state.memory_format)
     feed = Feed(dataset, origins, settings.seed, *place, settings.mirror, settings.window_shards)
-    modules = {name: module for name, module in state.gan.named_children() if name == "generator"}
-    averages = {name: Ema(modules, *values) for name, values in HALF_LIVES.items()}
+    averages = {name: Ema(state.averaged_modules(), *values) for name, values in HALF_LIVES.items()}
     extractor = efficientnet_lite0(64)
     reference = cached_reference(dataset, extractor, EvaluateSettings())
     loop, found, seconds, began = Loop(state, feed, settings, World()), [], 0.0, time.perf_counter()

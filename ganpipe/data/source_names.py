@@ -7,8 +7,16 @@ from pathlib import Path
 from ..catalogue import file_names
 
 _FOLDER = Path(__file__).with_name("sources")
-_NOT_SOURCES = {"base", "files", "foreign_files", "imagefolder_metadata", "unicode_groups", "url_folder",
-                "webdataset_samples"}  # fmt: skip
+_NOT_SOURCES = {
+    "base",
+    "files",
+    "foreign_classes",
+    "foreign_files",
+    "imagefolder_metadata",
+    "unicode_groups",
+    "url_folder",
+    "webdataset_samples",
+}
 """Files of that folder that are not sources: the interface, and helpers of several sources."""
 
 

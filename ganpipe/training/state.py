@@ -135,7 +135,7 @@ class TrainingState:
         self.optimizers = {
             name: optimizers.build(self.parameters[name], player.optimizer) for name, player in self.players.items()
         }
-        self.ema = Ema(self._averaged_modules(), settings.ema_half_life, settings.ema_ramp_up)
+        self.ema = Ema(self.averaged_modules(), settings.ema_half_life, settings.ema_ramp_up)
         self.progress = Progress(0, settings.num_images)
         self.stage = self.gan.stage(self.progress)
         self.curves = Curves(settings.log_every)
@@ -146,7 +146,8 @@ class TrainingState:
         network.to(self.device, self.dtype).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         return network.eval().requires_grad_(False)
 
-    def _averaged_modules(self) -> dict[str, nn.Module]:
+    def averaged_modules(self) -> dict[str, nn.Module]:
+        """The networks from whose averaged weights samples are drawn, by name."""
         averaged = {id(m) for player in self.players.values() if player.averaged for m in player.modules}
         return {name: module for name, module in self.gan.named_children() if id(module) in averaged}
 
@@ -206,7 +207,7 @@ class TrainingState:
 
     def generator_state(self) -> dict[str, Tensor]:
         """What sampling needs: state of the averaged players' modules with averaged values, on the CPU, contiguous."""
-        modules = self._averaged_modules()
+        modules = self.averaged_modules()
         with self.ema.applied():
             return {
                 f"{prefix}.{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

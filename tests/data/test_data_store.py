@@ -72,7 +72,9 @@ def test_what_is_there_is_not_moved_again(
     ingest: Ingest, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ingest("out", ShardStore(url))
-    assert "data.store: 9 of 9 shards are new there" in capsys.readouterr().out or stored(tmp_path)
+    number = len(stored(tmp_path))
+    assert number > 8
+    assert f"data.store: {number} of {number} shards are new there" in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in stored(tmp_path)}
     gone = stored(tmp_path)[0]
     gone.unlink()
@@ -131,7 +133,10 @@ def test_a_store_that_damages_all_is_an_error_that_names_it(
     assert not stored(tmp_path)
 
 
-def test_a_store_that_refuses_is_said_before_any_shard_is_made(ingest: Ingest, tmp_path: Path) -> None:
+def test_a_store_that_refuses_is_said_before_any_image_is_decoded(
+    ingest: Ingest, tmp_path: Path, class_folder: Path
+) -> None:
+    next(class_folder.rglob("*.png")).write_bytes(b"no image")  # which would be the error, were it read
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(GanpipeError, match=r"file/store.*data\.store"):
         ingest("out", ShardStore(f"file://{tmp_path}/file/store"))

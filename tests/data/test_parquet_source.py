@@ -146,9 +146,9 @@ FAULTS: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
     ({"image": [1, 2]}, {}, r"holds int64; expected encoded images as bytes"),
     ({"image": [{"path": "x"}, {"path": "y"}]}, {}, r"holds struct<path: string>; expected encoded images"),
     ({"image": IMAGES}, {"label": "label"}, r"has no column 'label', which sources\.parquet\.label names"),
-    ({"image": IMAGES, "label": [0.5, 1.0]}, {"label": "label"}, r"row 0: the label is 0\.5; expected a class"),
-    ({"image": IMAGES, "label": [0, None]}, {"label": "label"}, r"row 1: the label is None; expected a class"),
-    ({"image": IMAGES, "label": [True, False]}, {"label": "label"}, r"row 0: the label is True; expected a class"),
+    ({"image": IMAGES, "label": [0.5, 1.0]}, {"label": "label"}, r"row 0: label is 0\.5; expected a class"),
+    ({"image": IMAGES, "label": [0, None]}, {"label": "label"}, r"row 1: label is None; expected a class"),
+    ({"image": IMAGES, "label": [True, False]}, {"label": "label"}, r"row 0: label is True; expected a class"),
     (
         {"image": IMAGES, "label": ["a", "c"]},
         {"label": "label", "classes": ["a", "b"]},
@@ -159,6 +159,7 @@ FAULTS: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         {"label": "label", "classes": 3},
         r"row 1: label is '7', which is none",
     ),
+    ({"image": IMAGES, "label": ["a", "b" * 201]}, {"label": "label"}, r"row 1: label has 201 characters; the name of"),
     ({"image": IMAGES, "text": ["a", None]}, {"text": "text"}, r"row 1: text is None; expected a text"),
 ]
 

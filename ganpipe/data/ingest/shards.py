@@ -351,7 +351,6 @@ def _moving_to(store: ShardStore | None) -> Iterator[Callable[[Path, NotedShard]
     if store is None:
         yield lambda path, noted: None
         return
-    store.require_writable()
     moving: deque[Future[bool]] = deque()
     num_new = num_moved = 0
 
@@ -428,6 +427,8 @@ def write_shards(
     """
     source.check()
     source.check_against(settings)
+    if store is not None:
+        store.require_writable()
     description = source.describe()
     items = _limited(source.items(), settings.limit)
     key = f"{settings.source}-{conversion_key(settings, description)}"

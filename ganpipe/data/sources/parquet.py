@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ...errors import GanpipeError
-from ...fields import MAX_CLASSES
 from ...section import nearest
 from ..access.host_cache import host_cache
 from . import files
@@ -29,6 +28,7 @@ from .base import (
     SourceSettings,
     Texts,
 )
+from .foreign_classes import GivenClasses, class_name, class_number, classes_among
 from .foreign_files import ForeignFile, change_marks, expand_patterns, naming_errors, open_foreign
 
 if TYPE_CHECKING:
@@ -55,22 +55,13 @@ class ParquetSettings(SourceSettings):
     """The column with the classes, numbers or names. Null: no labels."""
     text: str | None = None
     """The column with texts. Null: no texts."""
-    classes: tuple[str, ...] | int | None = None
+    classes: GivenClasses = None
     """Names of the classes, or their number. Null: the names that Hugging Face's metadata in the first local file give,
     else all labels of local files are read to find the classes. It has to be set if files at URLs have labels."""
     description: str = "Images from Parquet files."
     """One sentence for the model card."""
     licence: str = "unknown (Parquet files)"
     """Under which terms the images may be used; it is written into every registered model."""
-
-    @field_validator("classes")
-    @classmethod
-    def _classes_make_sense(cls, value: tuple[str, ...] | int | None) -> tuple[str, ...] | int | None:
-        if isinstance(value, int) and not 1 <= value <= MAX_CLASSES:
-            raise ValueError(f"expected a number from 1 to {MAX_CLASSES:,}, or names")
-        if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
-            raise ValueError("expected names that differ from each other")
-        return value
 
 
 class Parquet(Source):
@@ -161,15 +152,17 @@ class Parquet(Source):
         return self._names
 
     def _classes_in(self, listed: list[ForeignFile]) -> tuple[str, ...]:
-        found: set[str] = set()
-        for file in listed:
-            for number, values in self._rows(file, ["label"]):
-                found.add(_class_name(file, number, values["label"]))
-                if len(found) > MAX_CLASSES:
-                    raise GanpipeError(f"{file.name}: {_KEY}.label makes more than {MAX_CLASSES:,} classes")
-        if all(name.isdecimal() for name in found) and (largest := max(map(int, found), default=0)) < MAX_CLASSES:
-            return tuple(map(str, range(largest + 1)))
-        return tuple(sorted(found))
+        return classes_among(
+            (
+                (file.name, self._class_name(file, number, values["label"]))
+                for file in listed
+                for number, values in self._rows(file, ["label"])
+            ),
+            f"{_KEY}.label",
+        )
+
+    def _class_name(self, file: ForeignFile, number: int, value: Any) -> str:
+        return class_name(value, f"{file.name}: row {number}", str(self._settings.label))
 
     def check(self) -> None:
         numbers = {name: number for number, name in enumerate(self._classes())}
@@ -213,16 +206,8 @@ class Parquet(Source):
         """Label and text of a row, as far as `found` has them."""
         values: dict[str, int | str] = {}
         if "label" in found:
-            name = _class_name(file, number, found["label"])
-            if name in numbers:
-                values["label"] = numbers[name]
-            elif name.isdecimal() and int(name) < len(numbers):
-                values["label"] = int(name)
-            else:
-                raise GanpipeError(
-                    f"{file.name}: row {number}: {self._settings.label} is {name!r}, which is none of the "
-                    f"{len(numbers)} classes; {nearest(name, numbers)}"
-                )
+            name = self._class_name(file, number, found["label"])
+            values["label"] = class_number(name, numbers, f"{file.name}: row {number}", str(self._settings.label))
         if "text" in found:
             if not isinstance(found["text"], str):
                 raise GanpipeError(
@@ -276,14 +261,6 @@ def _names_in_metadata(schema: pa.Schema, column: str) -> tuple[str, ...]:
     except (KeyError, ValueError, TypeError):
         return ()
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
-
-
-def _class_name(file: ForeignFile, number: int, value: Any) -> str:
-    """A row's class, a number or a name, as text."""
-    name = value.strip() if isinstance(value, str) else str(value)
-    if isinstance(value, bool) or not isinstance(value, str | int) or not name:
-        raise GanpipeError(f"{file.name}: row {number}: the label is {value!r}; expected a class: its number or name")
-    return name
 
 
 def _image_reference(file: ForeignFile, number: int, value: Any) -> ImageReference:

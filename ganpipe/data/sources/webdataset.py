@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,6 @@ from pydantic import Field, field_validator
 
 from ...documents import parse_json
 from ...errors import GanpipeError
-from ...fields import MAX_CLASSES
 from ...section import nearest
 from ..shards.left_out import Tally
 from ..shards.manifest import LeftOut
@@ -31,11 +30,11 @@ from .base import (
     SourceSettings,
     Texts,
 )
+from .foreign_classes import GivenClasses, class_name, class_number, classes_among
 from .foreign_files import ForeignFile, change_marks, expand_patterns, is_gzipped
 from .webdataset_samples import ForeignSample, MemberMapping, read_samples
 
 _IMAGES = ("png", "jpg", "jpeg", "webp")
-_LONGEST_CLASS = 200
 _MAX_LISTED = 8
 _KEY = "sources.webdataset"
 
@@ -61,7 +60,7 @@ class WebdatasetSettings(SourceSettings):
     value under this key of a JSON member (`json:a.b`: the value under b in a). Null: no labels."""
     text: str | None = None
     """The member with the text, written in the same way (`txt`, `json:caption`). Null: no texts."""
-    classes: tuple[str, ...] | int | None = None
+    classes: GivenClasses = None
     """Names of the classes, or their number. Null: all labels of local shards are read to find the classes. It has to
     be set if shards at URLs have labels."""
     key_ends_at: Literal["first dot", "last dot"] = "first dot"
@@ -71,15 +70,6 @@ class WebdatasetSettings(SourceSettings):
     """One sentence for the model card."""
     licence: str = "unknown (WebDataset shards)"
     """Under which terms the images may be used; it is written into every registered model."""
-
-    @field_validator("classes")
-    @classmethod
-    def _classes_make_sense(cls, value: tuple[str, ...] | int | None) -> tuple[str, ...] | int | None:
-        if isinstance(value, int) and not 1 <= value <= MAX_CLASSES:
-            raise ValueError(f"expected a number from 1 to {MAX_CLASSES:,}, or names")
-        if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
-            raise ValueError("expected names that differ from each other")
-        return value
 
     @field_validator("image", "label", "text")
     @classmethod
@@ -169,19 +159,8 @@ class Webdataset(Source):
 
     def _class_name(self, shard: ForeignFile, sample: ForeignSample) -> str:
         """The sample's class as its member names it: a number or a name."""
-        value = self._value(shard, sample, "label")
-        name = value.strip() if isinstance(value, str) else str(value)
-        if isinstance(value, bool) or not isinstance(value, (str, int)) or not name:
-            raise GanpipeError(
-                f"{shard.name}: sample {sample.key}: {self._settings.label} is {value!r}; expected a class: its number "
-                "or name"
-            )
-        if len(name) > _LONGEST_CLASS:
-            raise GanpipeError(
-                f"{shard.name}: sample {sample.key}: {self._settings.label} has {len(name):,} characters; the name of "
-                f"a class may have {_LONGEST_CLASS}"
-            )
-        return name
+        where = f"{shard.name}: sample {sample.key}"
+        return class_name(self._value(shard, sample, "label"), where, str(self._settings.label))
 
     def _classes(self) -> tuple[str, ...]:
         """Names of the classes, by number."""
@@ -199,13 +178,14 @@ class Webdataset(Source):
                     f"{_KEY}.classes: not set; {remote.name} is not on this machine, so give the names of its classes, "
                     "or their number"
                 )
-            found: set[str] = set()
-            for shard in shards:
-                for sample in read_samples(shard, self._mapping(False)):
-                    found.add(self._class_name(shard, sample))
-                    if len(found) > MAX_CLASSES:
-                        raise GanpipeError(f"{shard.name}: {_KEY}.label makes more than {MAX_CLASSES:,} classes")
-            self._names = _classes_by_number(found)
+            self._names = classes_among(
+                (
+                    (shard.name, self._class_name(shard, sample))
+                    for shard in shards
+                    for sample in read_samples(shard, self._mapping(False))
+                ),
+                f"{_KEY}.label",
+            )
         return self._names
 
     def check(self) -> None:
@@ -269,15 +249,8 @@ class Webdataset(Source):
         return FileRange(path, *sample.members[extension]) if path else ImageInMemory(sample.contents[extension])
 
     def _class_number(self, shard: ForeignFile, sample: ForeignSample, numbers: dict[str, int]) -> int:
-        name = self._class_name(shard, sample)
-        if name in numbers:
-            return numbers[name]
-        if name.isdecimal() and int(name) < len(numbers):
-            return int(name)
-        raise GanpipeError(
-            f"{shard.name}: sample {sample.key}: {self._settings.label} is {name!r}, which is none of the "
-            f"{len(numbers)} classes; {nearest(name, numbers)}"
-        )
+        where = f"{shard.name}: sample {sample.key}"
+        return class_number(self._class_name(shard, sample), numbers, where, str(self._settings.label))
 
     def items(self) -> Iterable[Item]:
         shards, classes = self._shards(), self._classes()
@@ -303,13 +276,3 @@ class Webdataset(Source):
 def _list_members(sample: ForeignSample) -> str:
     found = [f".{extension}" for extension in sample.members]
     return ", ".join(found if len(found) <= _MAX_LISTED else [*found[:_MAX_LISTED], "..."])
-
-
-def _classes_by_number(names: Iterable[str]) -> tuple[str, ...]:
-    """The classes by number: if all names are numbers, every number up to the largest; else the sorted names."""
-    known: Sequence[str] = sorted(names)
-    if known and all(name.isdecimal() for name in known):
-        largest = max(map(int, known))
-        if largest < MAX_CLASSES:
-            return tuple(map(str, range(largest + 1)))
-    return tuple(known)
