@@ -229,7 +229,11 @@ def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 def shards(name: str, root: Path) -> Path:
     """The dataset `name` as shards below `root`; made where it is not there yet."""
-    folder, data = root / name, DATA[name]
+    return made_shards(DATA[name], root / name)
+
+
+def made_shards(data: Data, folder: Path) -> Path:
+    """The dataset as shards in `folder`; made where it is not there yet."""
     if not (folder / "manifest.json").exists():
         source = sources.load(data.settings["source"])
         write_shards(
@@ -264,9 +268,15 @@ def train_for(trial: Trial, folder: Path, shards_folder: Path) -> tuple[Training
 
 
 def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> tuple[Evaluation, dict[str, bytes]]:
-    """The generator's metrics under the default protocol, and its first samples, by suffix: a picture with a column per
-    class; of frames also a film."""
-    settings = parse(EvaluateSettings, DATA[trial.data].evaluate, prefix="evaluate")
+    """What `measured_as` says, under the dataset's own protocol."""
+    return measured_as(parse(EvaluateSettings, DATA[trial.data].evaluate, prefix="evaluate"), state, dataset)
+
+
+def measured_as(
+    settings: EvaluateSettings, state: TrainingState, dataset: Dataset
+) -> tuple[Evaluation, dict[str, bytes]]:
+    """The generator's metrics, and its first samples, by suffix: a picture with a column per class; of frames also a
+    film."""
     extractor = efficientnet_lite0(settings.resize or 224)
     reference = cached_reference(dataset, extractor, settings)
     with state.averaged() as gan:

@@ -58,7 +58,7 @@ def measure(trial: Trial, num_images: int, shards_folder: Path) -> list[dict[str
     state.configure_torch()
     origins = state.gan.origins(config, state.gan.data)
     place = (state.device, state.dtype, state.memory_format)
-    feed = Feed(dataset, origins, settings.seed, *place, settings.mirror, settings.window_shards)
+    feed = Feed(dataset, origins, settings.seed, *place, settings.mirror, settings.shuffling)
     averages = {name: Ema(state.averaged_modules(), *values) for name, values in HALF_LIVES.items()}
     extractor = efficientnet_lite0(64)
     reference = cached_reference(dataset, extractor, EvaluateSettings())
@@ -104,7 +104,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         best = min(last["fid"], key=lambda name: last["fid"][name])
         lines.append(
             f"| `{row['gan']}` | {row['what']} | {last['images']:,} | {' | '.join(shown)} "
-            f"| {int(best):,}: {last['fid'][best]:.1f} | {last['images'] / last['seconds']:,.0f} |"
+            f"| {int(best):,}: {last['fid'][best]:.1f} "
+            f"| {'' if row.get('shared') else format(last['images'] / last['seconds'], ',.0f')} |"
         )
     where = sorted({f"{row['machine']['processor']}, {row['machine']['cores']} cores" for row in rows})
     lines.append(f"\nFID of {_NUM_SAMPLES:,} samples by `efficientnet_lite0`. {'; '.join(where)}. Settings:\n")
@@ -128,12 +129,13 @@ def main() -> None:
         "settings", nargs="*", metavar="key=value", help="gans.<gan>.* and train.* that are no defaults"
     )
     parser.add_argument("--images", type=int, default=96_000)
+    parser.add_argument("--shared", action="store_true", help="the machine has other work: the speed is not told")
     parser.add_argument("--cache", type=Path, default=ROOT / ".ganpipe" / "bench-gans", help="where shards are kept")
     options = parser.parse_intermixed_args()
     trial = Trial(options.gan, "mnist", further=tuple(options.settings))
     moments = measure(trial, options.images, shards("mnist", options.cache))
     row = {"what": options.what, "gan": options.gan, "settings": options.settings, "moments": moments}
-    row |= {"commit": commit(), "machine": machine()}
+    row |= {"commit": commit(), "machine": machine(), "shared": options.shared}
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     write([*[other for other in rows if (other["gan"], other["what"]) != (options.gan, options.what)], row])
     print(json.dumps({key: row[key] for key in ("what", "moments")}), flush=True)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import torch.distributed
 
+from ganpipe.data.loading.lanes import LanedOrder, Shuffling
 from ganpipe.data.loading.order import SampleOrder
 from ganpipe.data.shards.manifest import Manifest, read_manifest
 from ganpipe.gans import load
@@ -163,29 +164,32 @@ _PER_SHARD, _WINDOW, _WORKERS_PER_HOST, _HOSTS = 5000, 64, 8, 32
 def stream() -> str:
     """A stream of 256 workers: what a host holds and reads, and what its order costs."""
     lines = [
-        "| images | decoded | in shards | a host holds | a host reads | all hosts read | order of a batch, µs "
-        "| memory of the order, MiB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| images | decoded | in shards | `train.shard_lanes` | a host holds | a host reads | all hosts read "
+        "| order of a worker's batch, µs | memory of the order, MiB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    num_workers = _HOSTS * _WORKERS_PER_HOST
     for data in _LARGE:
         sizes_S = np.full(data.num_images // _PER_SHARD, _PER_SHARD)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        order = SampleOrder(sizes_S, 0, _WINDOW)
-        order.indices(0, _BATCH)
-        start = time.perf_counter()
-        for batch in range(1000):
-            order.indices(batch * _BATCH, (batch + 1) * _BATCH)
-        micro = (time.perf_counter() - start) * 1e3
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
         decoded = data.num_images * data.channels * data.side**2
-        held = 2 * _WINDOW * _PER_SHARD * data.bytes_in_shard
-        # Samples of a window are mixed: each host reads every shard of it, whatever its share of the batch.
-        read = _HOSTS * _WORKERS_PER_HOST * data.images_per_second * data.bytes_in_shard
-        lines.append(
-            f"| {data.num_images:,} {data.what} | {decoded / 1e12:.1f} TB "
-            f"| {data.num_images * data.bytes_in_shard / 1e12:.1f} TB | {held / 1e9:.1f} GB | {read / 1e9:.1f} GB/s "
-            f"| {_HOSTS * read / 1e9:,.0f} GB/s | {micro:.0f} | {grown:.0f} |"
-        )
+        needed = num_workers * data.images_per_second * data.bytes_in_shard
+        for num_lanes in (1, _HOSTS):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            order = LanedOrder(sizes_S, 0, Shuffling(_WINDOW, num_lanes, _BATCH * num_workers))
+            order.indices(0, _BATCH)
+            start = time.perf_counter()
+            for batch in range(1000):
+                order.indices(batch * _BATCH * num_workers, (batch * num_workers + 1) * _BATCH)
+            micro = (time.perf_counter() - start) * 1e3
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+            held = 2 * _WINDOW * _PER_SHARD * data.bytes_in_shard
+            # Samples of a window are mixed: a host reads every shard of its lanes, whatever its share of the batch.
+            read = needed / num_lanes
+            lines.append(
+                f"| {data.num_images:,} {data.what} | {decoded / 1e12:.1f} TB "
+                f"| {data.num_images * data.bytes_in_shard / 1e12:.1f} TB | {num_lanes} | {held / 1e9:.1f} GB "
+                f"| {read / 1e9:.2f} GB/s | {_HOSTS * read / 1e9:,.1f} GB/s | {micro:.0f} | {grown:.0f} |"
+            )
     return "\n".join(lines)
 
 

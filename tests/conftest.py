@@ -3,6 +3,7 @@ share; how they are spread over processes."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,25 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: groups.turn(item.nodeid))
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was() -> None:
+    """Each test begins with torch as this process found it: a training sets it up for its whole process, and a test
+    that ran before may have trained."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(_num_threads())
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _num_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 @pytest.fixture(scope="session")

@@ -104,9 +104,6 @@ class InMemory:
     def sizes_within(self, members_N: np.ndarray) -> np.ndarray:
         return np.array([len(members_N)])
 
-    def require_window(self, window: int | None, num_orders: int) -> None:
-        """All of it is here."""
-
     def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         return {name: array[indices] for name, array in self._arrays.items() if fields is None or name in fields}
 

@@ -5,6 +5,8 @@ Legend: N samples, Z latent size, K classes, C channels, H = W image size.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -12,21 +14,25 @@ from torch.nn import functional as F
 
 from ..losses.adversarial import wide
 from ..networks import dcgan
-from .base import Batch, DataSpec, Losses, Progress
+from .base import Batch, DataSpec, Losses, Player, Progress, linear_decay
 from .convolutional import ConvolutionalSettings
 from .optimizers import Adam
 from .pair import AdversarialPair
 
 
 class AcganSettings(ConvolutionalSettings):
-    """DCGAN's networks, without the paper's dropout, and the paper's optimisers (appendix A) but for the generator's
-    learning rate: with the paper's 2e-4 it fell behind in short trainings. The class joins the latent, standard
-    normal, as K further numbers."""
+    """DCGAN's networks, without the paper's dropout. The paper's learning rate (appendix A) is 2e-4 for both players
+    and constant; here rates are higher, the generator's above all, and fall at the end, because a short training learns
+    more with them (docs/recipes.md). The class joins the latent, standard normal, as K further numbers."""
 
     class_weight: float = Field(default=1.0, ge=0)
     """Weight of L_C, the classifier's part of what both players minimise; 1 in the paper."""
-    adam_generator: Adam = Adam(lr=1e-3, beta1=0.5, beta2=0.999)
+    decay_from: float = Field(default=0.6, ge=0, le=1)
+    """Share of the training after which learning rates fall linearly, to zero at its end. 1: they do not."""
+    adam_generator: Adam = Adam(lr=2e-3, beta1=0.5, beta2=0.999)
     """The generator's optimiser."""
+    adam_discriminator: Adam = Adam(lr=4e-4, beta1=0.5, beta2=0.999)
+    """The discriminator's optimiser."""
 
 
 class Acgan(AdversarialPair):
@@ -36,6 +42,7 @@ class Acgan(AdversarialPair):
     """
 
     Config = AcganSettings
+    depends_on_length = True
     config: AcganSettings
     needs_power_of_two = True
     fields = ("image", "label")
@@ -49,6 +56,10 @@ class Acgan(AdversarialPair):
             size, channels, config.discriminator_width, num_outputs=1 + data.num_classes
         )
         dcgan.initialise(self)
+
+    def players(self) -> dict[str, Player]:
+        decay = linear_decay(self.config.decay_from)
+        return {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
 
     def generate(self, batch: Batch) -> Tensor:
         label_NK = F.one_hot(batch["label"], self.data.num_classes).to(batch.dtype)

@@ -5,6 +5,7 @@ Legend: N samples, Z latent size, D code size, C channels, H = W image size.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 from pydantic import Field
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 from ..losses.energy import energy_generator, margin_discriminator, pulling_away, reconstruction_energy
 from ..networks import dcgan
 from ..networks.autoencoder import AutoEncoder
-from .base import Batch, DataSpec, GanConfig, Losses, Progress
+from .base import Batch, DataSpec, GanConfig, Losses, Player, Progress, linear_decay
 from .optimizers import Adam
 from .pair import AdversarialPair
 
 
 class EbganSettings(GanConfig):
-    """Convolutional networks, as the paper has for photographs, with a dense code."""
+    """Convolutional networks, as the paper has for photographs, with a dense code. Learning rates that are high and
+    fall at the end, and a short memory of squared gradients, make the most of a short training (docs/recipes.md)."""
 
     num_latents: int = Field(default=100, ge=1)
     """Z, the size of the latent vector, standard normal."""
@@ -34,9 +36,11 @@ class EbganSettings(GanConfig):
     paper's margins, 10 for MNIST and 20 to 80 for photographs, belong to an energy that is no mean over pixels."""
     repelling_weight: float = Field(default=0.1, ge=0)
     """Weight of the repelling regulariser f_PT. 0: none."""
-    adam_generator: Adam = Adam(lr=1e-3, beta1=0.5, beta2=0.999)
+    decay_from: float = Field(default=0.6, ge=0, le=1)
+    """Share of the training after which learning rates fall linearly, to zero at its end. 1: they do not."""
+    adam_generator: Adam = Adam(lr=2e-3, beta1=0.5, beta2=0.99)
     """The generator's optimiser."""
-    adam_discriminator: Adam = Adam(lr=3e-4, beta1=0.5, beta2=0.999)
+    adam_discriminator: Adam = Adam(lr=6e-4, beta1=0.5, beta2=0.99)
     """The discriminator's optimiser."""
 
 
@@ -49,6 +53,7 @@ class Ebgan(AdversarialPair):
     """
 
     Config = EbganSettings
+    depends_on_length = True
     config: EbganSettings
     needs_power_of_two = True
     augmentations = ("diffaugment",)  # an energy has no sign
@@ -62,6 +67,10 @@ class Ebgan(AdversarialPair):
         self.discriminator = AutoEncoder(size, channels, config.discriminator_width, config.num_codes)
         self.discriminator_loss = functools.partial(margin_discriminator, margin=config.margin)
         dcgan.initialise(self)
+
+    def players(self) -> dict[str, Player]:
+        decay = linear_decay(self.config.decay_from)
+        return {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
 
     def generate(self, batch: Batch) -> Tensor:
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))

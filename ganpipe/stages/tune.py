@@ -29,7 +29,7 @@ from .work import mark_done, work_folder
 SEARCH = "search.json"
 """In TUNE: the trials, and a digest of everything that decides them but their number."""
 OF_TRAIN = ("gan", "start_from", "batch_size", "micro_batch_size", "seed", "precision", "channels_last", "compile",
-            "deterministic", "max_gradient_norm", "schedule", "window_shards", "mirror", "augment",
+            "deterministic", "max_gradient_norm", "schedule", "window_shards", "shard_lanes", "mirror", "augment",
             "ema_half_life", "ema_ramp_up")  # fmt: skip
 """What of `train` a trial depends on; the rest may change without a new search. dvc.yaml names the same."""
 

@@ -27,6 +27,8 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    num_here: int = 1
+    """Workers on this host."""
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite each tensor with rank 0's."""

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from ..data.loading.dataset import Dataset
-from ..data.loading.order import SampleOrder, mirrored
+from ..data.loading.lanes import LanedOrder, Shuffling
+from ..data.loading.order import mirrored
 from ..data.shards.manifest import Manifest
+from ..errors import GanpipeError
 from ..gans.draws import derive_seed
 from ..gans.spec import DataSpec, FieldReader, Order, Origin, to_tensor
 from .loop import Fetch
@@ -43,27 +45,33 @@ class Feed:
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
         mirror: bool = False,
-        window_shards: int | None = None,
+        shuffling: Shuffling | None = None,
     ) -> None:
         """
         Args:
             mirror: whether one in two samples is turned left to right.
-            window_shards: number of shards within which samples are shuffled; all when None.
+            shuffling: within what the samples are shuffled; all together when None.
 
         Raises:
-            GanpipeError: this host has no room for two windows of a stream.
+            GanpipeError: there are fewer samples than lanes.
         """
-        self.orders: dict[str, SampleOrder] = {}
+        self.orders: dict[str, LanedOrder] = {}
+        shuffling = shuffling or Shuffling()
 
         def order(members: Sequence[int] | np.ndarray, group: str) -> Order:
             sizes_S = dataset.shard_sizes_S if isinstance(members, range) else dataset.sizes_within(np.array(members))
             order_seed = derive_seed("order", group, seed) if group else seed
-            self.orders[group] = SampleOrder(sizes_S, order_seed, window_shards)
+            if len(members) < shuffling.num_lanes:
+                of = f"{group} of the {dataset.split}" if group else f"the {dataset.split}"
+                raise GanpipeError(
+                    f"train.shard_lanes: got {shuffling.num_lanes}, and {of} split has {len(members):,} samples; "
+                    "expected at most as many lanes as samples"
+                )
+            self.orders[group] = LanedOrder(sizes_S, order_seed, shuffling)
             return self.orders[group].indices
 
         turn = functools.partial(mirrored, derive_seed("mirror", seed)) if mirror else None
         self._reader = FieldReader(origins, dataset, order, seed, turn)
-        dataset.require_window(window_shards, len(self.orders))
         self._device, self._dtype, self._memory_format = device, dtype, memory_format
 
     def __call__(self, start: int, stop: int) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ class TuneSettings(Section):
     max_concurrent_trials: int | None = Field(default=None, ge=1)
     """Most trials side by side. null: as many as the cluster has room for."""
     space: AdamSpace = AdamSpace(
-        lr=Distribution(log_uniform=(5e-5, 1e-3)),
+        lr=Distribution(log_uniform=(1e-4, 1e-2)),
         beta1=Distribution(uniform=(0.0, 0.7)),
         beta2=Distribution(choice=(0.9, 0.99, 0.999)),
     )

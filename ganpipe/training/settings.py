@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from ..data.loading.lanes import Shuffling
 from ..gans.augmentation import AugmentSettings
 from ..section import Section
 from .schedules import Schedule
@@ -59,6 +60,9 @@ class TrainSettings(Section):
     window_shards: int | None = Field(default=None, ge=1)
     """Shuffle the samples within windows of so many shards, which are in a random order; null: all samples together.
     A stream (data.read) holds two windows at a time."""
+    shard_lanes: int = Field(default=1, ge=1)
+    """Deal the samples to so many lanes, each of which has shards of its own and an equal part of every batch. With a
+    lane for each host or worker, each reads its own shards only; samples mix within a lane. 1: every host reads all."""
     mirror: bool = False
     """Turn one in two samples left to right, all their pictures together: twice the images, where left and right are
     alike. Not for digits, letters and faces that look to one side only."""
@@ -106,6 +110,19 @@ class TrainSettings(Section):
                 "expected null, models:/NAME/NUMBER, a version's number, or the path or URL of a package or checkpoint"
             )
         return value
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> Self:
+        if self.batch_size % self.shard_lanes:
+            raise ValueError(
+                f"shard_lanes: expected a divisor of batch_size, {self.batch_size}, because each lane has an equal "
+                f"part of every batch; got {self.shard_lanes}"
+            )
+        return self
+
+    @property
+    def shuffling(self) -> Shuffling:
+        return Shuffling(self.window_shards, self.shard_lanes, self.batch_size)
 
     def settings_at(self, fraction: float, player: str) -> dict[str, float]:
         """What `over_time` says of a player's optimiser when this share of the training is done."""

@@ -141,11 +141,11 @@ def run_training(job: TrainingJob, world: World | None = None, report: Report | 
         observers += [checkpoints, watch, StopOnRequest(world, job.store, checkpoints)]
         origins = state.gan.origins(job.config, state.gan.data)
         seed, mirror = job.settings.seed, job.settings.mirror
-        window = job.settings.window_shards
-        feed = Feed(dataset, origins, seed, state.device, state.dtype, state.memory_format, mirror, window)
+        place = (state.device, state.dtype, state.memory_format)
+        feed = Feed(dataset, origins, seed, *place, mirror, job.settings.shuffling)
         if world.any(isinstance(dataset, StreamedDataset)):  # hosts may differ
             stack.callback(dataset.close)
-            arrivals = ShardArrivals(dataset, feed, job.settings.batch_size, world, checkpoints)
+            arrivals = ShardArrivals(dataset, feed, job.settings, world, checkpoints)
             arrivals(state)
             observers.append(arrivals)
         with prefetched(feed, job.settings.batch_size, state.device) as fetch:
@@ -168,7 +168,7 @@ def _train_worker(job: TrainingJob, every_report: bool) -> tuple[str, str] | Non
 
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
-    world = World(context.get_world_rank(), context.get_world_size(), device)
+    world = World(context.get_world_rank(), context.get_world_size(), device, context.get_local_world_size())
     try:
         report = ray.train.report if every_report else throttled(ray.train.report, world)
         run_training(job, world, report)

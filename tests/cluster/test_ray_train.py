@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 from training_parts import SMALL, largest_difference
 
 from ganpipe.errors import GanpipeError, UnavailableError
@@ -43,12 +42,7 @@ def make_job(shards: Path, folder: Path, name: str = "dcgan", **settings: Any) -
 
 def train_here(job: TrainingJob, reports: list[dict[str, float]] | None = None) -> dict[str, Any]:
     """Train in this process, without Ray, and return the last checkpoint."""
-    num_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    try:
-        run_training(job, report=None if reports is None else reports.append)
-    finally:
-        torch.set_num_threads(num_threads)
-        torch.use_deterministic_algorithms(deterministic)
+    run_training(job, report=None if reports is None else reports.append)
     return job.store.load(job.store.list()[-1])
 
 

@@ -287,7 +287,13 @@ def test_what_dvc_writes_for_set_param_is_read(tmp_path: Path) -> None:
     path = write(tmp_path)
     apply_overrides(
         path,
-        ["train.num_images=1e5", "train.micro_batch_size=null", "gans.dcgan.adam_generator.lr=1e-5", "train.seed=1e17"],
+        [
+            "train.gan=dcgan",
+            "train.num_images=1e5",
+            "train.micro_batch_size=null",
+            "gans.dcgan.adam_generator.lr=1e-5",
+            "train.seed=1e17",
+        ],
     )
     params = load_params(path)
     assert (params.train.num_images, params.train.seed, params.train.micro_batch_size) == (100_000, 10**17, None)
@@ -304,10 +310,8 @@ def test_what_an_override_of_a_run_holds_is_read(tmp_path: Path) -> None:
     space = Workspace(tmp_path, "run", "")
     space.root.mkdir(parents=True)
     path = write(space.root)
-    adam = "gans.dcgan.adam_generator"
-    override(
-        space, json.loads(f'{{"train.num_images": 1e5, "train.compile": true, "{adam}.lr": 1E-5, "data.limit": null}}')
-    )
+    numbers = '{"train.num_images": 1e5, "gans.dcgan.adam_generator.lr": 1E-5}'
+    override(space, {"train.gan": "dcgan", "train.compile": True, "data.limit": None, **json.loads(numbers)})
     params = load_params(path)
     assert (params.train.num_images, params.train.compile, params.data.limit) == (100_000, True, None)
     assert params.gan_config.model_dump()["adam_generator"]["lr"] == 1e-5

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from ganpipe.data.loading.lanes import LanedOrder, Shuffling
 from ganpipe.data.loading.order import SampleOrder, share
 
 
@@ -167,3 +168,70 @@ def test_the_order_in_windows_is_this_one_on_every_machine_and_version() -> None
 def test_what_is_no_order(sizes: list[int], window: int | None) -> None:
     with pytest.raises(ValueError, match="an order of"):
         SampleOrder(np.array(sizes), 0, window)
+
+
+LANES = st.tuples(st.integers(1, 6), st.integers(1, 4)).map(lambda pair: (pair[0], pair[0] * pair[1]))
+"""Lanes, and a batch size that they divide."""
+
+
+@settings(deadline=None, max_examples=25)
+@given(sizes=SHARDS, window=st.integers(1, 14) | st.none(), lanes=LANES, seed=st.integers(0, 2**63))
+def test_lanes_see_every_sample_equally_often(
+    sizes: list[int], window: int | None, lanes: tuple[int, int], seed: int
+) -> None:
+    num_samples, (num_lanes, batch_size) = sum(sizes), lanes
+    if num_samples < num_lanes:
+        with pytest.raises(ValueError, match="0 samples"):
+            LanedOrder(np.array(sizes), seed, Shuffling(window, num_lanes, batch_size))
+        return
+    order = LanedOrder(np.array(sizes), seed, Shuffling(window, num_lanes, batch_size))
+    num_epochs = 3
+    part = batch_size // num_lanes
+    num_batches = -(-num_epochs * num_samples // batch_size)
+    table = order.indices(0, num_batches * batch_size).reshape(num_batches, num_lanes, part)
+    for lane in range(num_lanes):
+        start, stop = num_samples * lane // num_lanes, num_samples * (lane + 1) // num_lanes
+        seen = table[:, lane].ravel()
+        assert start <= seen.min() <= seen.max() < stop
+        for epoch in range(len(seen) // (stop - start)):
+            of_epoch = seen[epoch * (stop - start) : (epoch + 1) * (stop - start)]
+            np.testing.assert_array_equal(np.sort(of_epoch), np.arange(start, stop))
+
+
+@settings(deadline=None, max_examples=25)
+@given(sizes=SHARDS, window=st.integers(1, 14), lanes=LANES, seed=st.integers(0, 2**63), step=st.integers(0, 60))
+def test_a_lane_needs_its_own_shards(
+    sizes: list[int], window: int, lanes: tuple[int, int], seed: int, step: int
+) -> None:
+    num_lanes, batch_size = lanes
+    if sum(sizes) < num_lanes:
+        return
+    order = LanedOrder(np.array(sizes), seed, Shuffling(window, num_lanes, batch_size))
+    start, stop = step * batch_size, (step + 2) * batch_size
+    stops, part = np.cumsum(sizes), batch_size // num_lanes
+    for lane, needed in enumerate(order.needed(start, stop)):
+        for batch in range(step, max(step + 2, needed.until // batch_size)):
+            first = batch * batch_size + lane * part
+            used = np.searchsorted(stops, order.indices(first, first + part), side="right")
+            assert set(used) <= set(needed.now)
+        if needed.later:
+            first = needed.until + lane * part
+            used = np.searchsorted(stops, order.indices(first, first + part), side="right")
+            assert set(used) <= {*needed.now, *needed.later}
+
+
+def test_a_single_lane_is_the_order_without_lanes() -> None:
+    sizes = np.array([30, 0, 7, 20])
+    for window in (None, 2):
+        laned = LanedOrder(sizes, 3, Shuffling(window, 1, 8))
+        np.testing.assert_array_equal(laned.indices(5, 300), SampleOrder(sizes, 3, window).indices(5, 300))
+
+
+def test_workers_have_lanes_of_their_own() -> None:
+    order = LanedOrder(np.full(64, 100), 0, Shuffling(4, 8, 64))
+    for world_size in (1, 2, 4, 8):
+        shares = [share(0, 64, rank, world_size) for rank in range(world_size)]
+        lanes = [lane for mine in shares for lane in order.lanes_at(*mine)]
+        assert lanes == list(range(8))
+    assert [list(order.lanes_at(*share(0, 64, rank, 16))) for rank in (0, 1, 15)] == [[0], [0], [7]]
+    assert list(order.lanes_at(5, 5)) == []

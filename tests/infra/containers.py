@@ -2,8 +2,9 @@
 
 What a container would have, they have: a network address and name of their own and the others' names to find them by,
 the volumes at their paths, a root that is read only where the file says so, no capabilities, an own /tmp/ray and
-/dev/shm, and the environment of image and file and nothing else. Not so: the image (they run this machine's Python and
-the checkout's code), the user, the limits of CPUs and memory. All ends with the process of the test, however it ends.
+/dev/shm, and the environment of image and file and nothing else. With the built image they have its root and the file's
+user, too; without it they run this machine's Python and the checkout's code, as root. Not so: the limits of CPUs and
+memory. All ends with the process of the test, however it ends.
 """
 
 from __future__ import annotations
@@ -53,17 +54,37 @@ class Network:
 class Container:
     """One service's namespaces, with its volumes in place."""
 
-    def __init__(self, network: Network, name: str, service: Mapping[str, Any], volumes: Mapping[str, Path]) -> None:
-        """Args:
-        volumes: where each volume's source lies on this machine; others are left out.
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        service: Mapping[str, Any],
+        volumes: Mapping[str, Path],
+        root: Path | None = None,
+    ) -> None:
         """
-        self.name, self.service, self._network = name, service, network
+        Args:
+            volumes: where each volume's source lies on this machine; others are left out.
+            root: the image's root filesystem; this machine's own when None.
+        """
+        self.name, self.service, self._network, self._root = name, service, network, root
+        self.python = sys.executable if root is None else "python"
         self.log = network.folder / f"{name}.log"
         self.namespace = Namespace()
         network.containers[name] = self
         self._join(network)
+        if root is None:
+            self._mount_here(network.folder / name)
+        else:
+            self._mount_image(root)
+        for source, target, read_only in map(target_of, service.get("volumes", ())):
+            if source in volumes:
+                self._mount_volume(volumes[source], f"{root or ''}{target}", read_only)
+        if service.get("read_only"):
+            self.namespace("mount", "-o", "remount,bind,ro", str(root or "/"))
+
+    def _mount_here(self, own: Path) -> None:
         run = self.namespace
-        own = network.folder / name
         (own / "ray").mkdir(parents=True)
         Path("/tmp/ray").mkdir(exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", "size=2g", "shm", "/dev/shm")
@@ -73,15 +94,26 @@ class Container:
         for folder in OWN_FOLDERS:
             run("mount", "-t", "tmpfs", "none", folder)
         run("mkdir", "-p", "/var/lib/ganpipe")
-        for source, target, read_only in map(target_of, service.get("volumes", ())):
-            if source not in volumes:
-                continue
-            run("mkdir", "-p", target)
-            run("mount", "--bind", str(volumes[source]), target)
-            if read_only:
-                run("mount", "-o", "remount,bind,ro", target)
-        if service.get("read_only"):
-            run("mount", "-o", "remount,bind,ro", "/")
+
+    def _mount_image(self, root: Path) -> None:
+        """The image's files, and what every container has beside them."""
+        run = self.namespace
+        run("mount", "--bind", str(root), str(root))
+        run("mount", "-t", "proc", "proc", f"{root}/proc")
+        for folder in ("/dev", "/sys"):
+            run("mount", "--rbind", folder, f"{root}{folder}")
+        run("mount", "-t", "tmpfs", "-o", "size=2g", "shm", f"{root}/dev/shm")
+        for place in self.service.get("tmpfs", ()):
+            target, _, options = place.partition(":")
+            run("mount", "-t", "tmpfs", "-o", options, "none", f"{root}{target}")
+        for name in ("hosts", "resolv.conf"):
+            run("mount", "--bind", f"/etc/{name}", f"{root}/etc/{name}")
+
+    def _mount_volume(self, source: Path, target: str, read_only: bool) -> None:
+        self.namespace("mkdir", "-p", target)
+        self.namespace("mount", "--bind", str(source), target)
+        if read_only:
+            self.namespace("mount", "-o", "remount,bind,ro", target)
 
     def _join(self, network: Network) -> None:
         run, port = self.namespace, f"to-{network.names.index(self.name)}"
@@ -101,8 +133,9 @@ class Container:
         run("mount", "--bind", str(network.folder / "resolv.conf"), "/etc/resolv.conf")
 
     def environment(self, image: Mapping[str, str], **variables: str) -> dict[str, str]:
-        """The image's, the service's, and a PATH to the commands of the Python that runs the tests."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])
+        """The image's, the service's, and a PATH to the commands of the image or of the Python that runs the tests."""
+        own = "/venv/bin" if self._root else str(Path(sys.executable).parent)
+        path = os.pathsep.join([own, "/usr/local/bin", "/usr/bin", "/bin"])
         return {"PATH": path, "LANG": "C.UTF-8", **image, **self.service.get("environment", {}), **variables}
 
     def start(
@@ -110,17 +143,26 @@ class Container:
     ) -> subprocess.Popen[bytes]:
         """Start a command, its output in `log`."""
         dropped = NO_CAPABILITIES if self.service.get("cap_drop") == ["ALL"] else ()
-        inside = ["sh", "-c", 'cd "$0" && exec "$@"', folder, *user, *dropped, *command]
+        inside = self._inside([*user, *dropped, *command], folder, entrypoint=True)
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 self.namespace.command(inside), env=dict(variables), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
+    def _inside(self, command: Sequence[str], folder: str, entrypoint: bool = False) -> list[str]:
+        """What runs a command in the service's root, as its user."""
+        there = ["sh", "-c", 'cd "$0" && exec "$@"', folder, *command]
+        if self._root is None:
+            return there
+        user, _, group = str(self.service["user"]).partition(":")
+        as_user = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *NO_CAPABILITIES]
+        return ["chroot", str(self._root), *as_user, *(["tini", "-s", "--"] if entrypoint else []), *there]
+
     def run(
         self, *command: str, variables: Mapping[str, str], folder: str = "/srv/ganpipe", timeout: float = 300
     ) -> str:
         """Run a command to its end, as `docker compose exec` does; what it prints."""
-        inside = self.namespace.command(["sh", "-c", 'cd "$0" && exec "$@"', folder, *command])
+        inside = self.namespace.command(self._inside(command, folder))
         done = subprocess.run(inside, env=dict(variables), capture_output=True, text=True, timeout=timeout, check=False)
         assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -132,7 +174,10 @@ class Container:
         deadline = time.monotonic() + seconds
         while True:
             done = subprocess.run(
-                self.namespace.command(check), env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
+                self.namespace.command(self._inside(check, "/")),
+                env={"PATH": "/usr/bin:/bin"},
+                capture_output=True,
+                check=False,
             )
             if done.returncode == 0:
                 return

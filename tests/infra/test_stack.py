@@ -1,13 +1,17 @@
 """The services of infra/compose.yaml, started with the file's own commands, environments, volumes and probes, and one
 whole pipeline run on them: as a deployment, on a Ray cluster, with PostgreSQL behind MLflow and Prefect, files on S3.
+Once with this machine's Python and the checkout's code, once in the image of infra/Dockerfile for each of two users.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +20,11 @@ from typing import Any
 import pytest
 from compose_file import INFRA, image_environment, services, target_of
 from containers import Container, Network, require_namespaces
+from image import Built, require_tools
 from postgresql import USER, initialise, own_folder, programs
 from projects import Project, make_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SECRETS = {
     "POSTGRES_PASSWORD": "postgres-secret-of-the-tests",
     "AWS_ACCESS_KEY_ID": "the-tests",
@@ -37,14 +42,18 @@ class Stack:
     volumes: dict[str, Path]
     project: Project
     services: dict[str, dict[str, Any]]
+    image: Built | None = None
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def container(self, name: str) -> Container:
-        return Container(self.network, name, self.services[name], self.volumes)
+        of_image = self.image is not None and self.services[name]["image"].startswith("ganpipe:")
+        root = self.image.root if self.image is not None and of_image else None
+        return Container(self.network, name, self.services[name], self.volumes, root)
 
     def environment(self, container: Container) -> dict[str, str]:
-        """In place of the image's installed package: the checkout's code where it is mounted."""
-        return container.environment(image_environment(), PYTHONPATH="/srv/ganpipe")
+        """Without the image and its installed package: the checkout's code where it is mounted."""
+        own = {} if self.image else {"PYTHONPATH": "/srv/ganpipe"}
+        return container.environment(image_environment(), **own)
 
     def start(self, name: str) -> Container:
         """Start one of ganpipe's own services."""
@@ -95,29 +104,60 @@ def client_variables(stack: Stack) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def image() -> Iterator[Built]:
+    require_tools()
+    with tempfile.TemporaryDirectory(prefix="ganpipe-image-") as folder:
+        os.chmod(folder, 0o755)  # users of the image walk through it
+        built = Built(Path(folder))
+        try:
+            yield built
+        finally:
+            built.close()
+
+
+@pytest.fixture(scope="module", params=["this machine's Python", "the image", "the image, a user without a name"])
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     require_namespaces()
     programs()
-    root = tmp_path_factory.mktemp("stack")
+    built = request.getfixturevalue("image") if request.param.startswith("the image") else None
+    user = {"this machine's Python": 0, "the image": 1000}.get(request.param, 23456)
+    with tempfile.TemporaryDirectory(prefix="ganpipe-stack-") as folder:
+        os.chmod(folder, 0o755)  # pytest's own folders are root's alone
+        yield from run_stack(Path(folder), built, user)
+
+
+def run_stack(root: Path, built: Built | None, user: int) -> Iterator[Stack]:
     project = make_project(root / "checkout")
     shutil.copytree(INFRA, project.root / "infra", ignore=shutil.ignore_patterns(".env"))
     project.set("cluster.storage_path", "s3://ganpipe/work")
     project.set("cluster.num_workers", 2)
     project.dvc("remote", "add", "--default", "store", "s3://ganpipe/dvc")
     project.commit("On the services of infra/compose.yaml")
-    variables = {**SECRETS, "GANPIPE_CHECKOUT": str(project.root), "GANPIPE_UID": "0", "RAY_WORKER_CPUS": "2"}
+    variables = {**SECRETS, "GANPIPE_CHECKOUT": str(project.root), "RAY_WORKER_CPUS": "2"}
+    variables |= {"GANPIPE_UID": str(user), "GANPIPE_GID": str(user)}
     found = services(variables)
     volumes = {name: root / "volumes" / name for name in ("objects", "cache")}
     for folder in volumes.values():
         folder.mkdir(parents=True)
+    if built is not None:
+        as_in_image(built.root / "var/cache/ganpipe", volumes["cache"])
+    for path in [project.root, *project.root.rglob("*")]:
+        os.chown(path, user, user, follow_symlinks=False)
     volumes[str(project.root)] = project.root
     with own_folder() as data:
-        stack = Stack(Network(root, list(found)), volumes | {"postgres": data}, project, found)
+        stack = Stack(Network(root, list(found)), volumes | {"postgres": data}, project, found, built)
         try:
             start_all(stack)
             yield stack
         finally:
             stack.network.close()
+
+
+def as_in_image(folder: Path, volume: Path) -> None:
+    """A named volume begins with owner and mode of the folder that the image has at its place."""
+    found = folder.stat()
+    os.chown(volume, found.st_uid, found.st_gid)
+    os.chmod(volume, stat.S_IMODE(found.st_mode))
 
 
 def start_all(stack: Stack) -> None:
@@ -142,7 +182,8 @@ def test_a_deployment_runs_the_whole_pipeline_on_the_services(stack: Stack) -> N
     )  # fmt: skip
     assert "finished successfully" in said, said
     # What it made: an experiment in the checkout, a champion in MLflow on PostgreSQL, files on S3.
-    assert stack.project.dvc("exp", "list", "--name-only").split() == ["on-the-services"]
+    listed = worker.run("dvc", "exp", "list", "--name-only", variables=environment)
+    assert listed.split() == ["on-the-services"]
     models = json.loads(worker.run("ganpipe", "models", "--json", variables=environment))
     assert "champion" in json.dumps(models)
     keys = objects(stack)
@@ -153,6 +194,36 @@ def test_a_deployment_runs_the_whole_pipeline_on_the_services(stack: Stack) -> N
     for secret in ("POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "PREFECT_AUTH"):
         logs = {path.name: path.read_text(errors="replace") for path in stack.network.folder.glob("*.log")}
         assert [name for name, text in logs.items() if SECRETS[secret] in text] == [], secret
+
+
+def test_the_installation_is_checked_in_the_worker(stack: Stack) -> None:
+    worker = stack.network.containers["prefect-worker"]
+    said = worker.run("ganpipe", "check", variables=stack.environment(worker))
+    assert "ready" in said
+    if stack.image is not None:
+        where = worker.run(
+            "python", "-c", "import ganpipe; print(ganpipe.__file__)", folder="/", variables=stack.environment(worker)
+        )
+        assert where.startswith("/venv/lib/")
+        identity = worker.run("id", "-u", variables=stack.environment(worker)).strip()
+        assert identity == str(stack.services["prefect-worker"]["user"]).partition(":")[0]
+
+
+def test_the_code_is_read_only_where_the_file_says_so(stack: Stack) -> None:
+    head = stack.network.containers["ray-head"]
+    for place in ("/srv/ganpipe/written", "/written", "/venv/written") if stack.image else ("/srv/ganpipe/written",):
+        with pytest.raises(AssertionError, match="Read-only file system|Permission denied"):
+            head.run("touch", place, folder="/", variables=stack.environment(head))
+
+
+def test_the_image_says_who_runs_it_and_how(image: Built) -> None:
+    assert image.configured("{{.OCIv1.Config.User}}") == "1000:1000"
+    assert image.configured("{{.OCIv1.Config.Entrypoint}}") == "[tini --]"
+    assert image.configured("{{.OCIv1.Config.WorkingDir}}") == "/srv/ganpipe"
+    told = dict(
+        line.split("=", 1) for line in image.configured("{{range .OCIv1.Config.Env}}{{println .}}{{end}}").split("\n")
+    )
+    assert image_environment().items() <= told.items()
 
 
 def objects(stack: Stack) -> list[str]:
@@ -187,7 +258,7 @@ def test_both_databases_are_on_postgresql(stack: Stack) -> None:
         "    print(json.dumps([row[0] for row in cursor.fetchall()]))"
     )
     listed = container.run(
-        sys.executable, "-c", code, "mlflow", "prefect", folder="/", variables=stack.environment(container)
+        container.python, "-c", code, "mlflow", "prefect", folder="/", variables=stack.environment(container)
     )
     mlflow, prefect = map(json.loads, listed.splitlines())
     assert {"registered_models", "runs"} <= set(mlflow)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from object_store import BUCKET, SECRET, ObjectStore, free_port
 from PIL import Image
 from training_parts import SMALL, blobs, largest_difference
@@ -153,18 +152,13 @@ def shards(tmp_path: Path) -> Path:
 def test_checkpoints_in_a_bucket_are_those_in_a_folder_and_training_goes_on_from_them(
     s3: ObjectStore, shards: Path, tmp_path: Path
 ) -> None:
-    num_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    try:
-        local, remote = make_job(shards, str(tmp_path / "work")), make_job(shards, s3.url("work/train"))
-        run_training(local)
-        # The first half, and the rest by another process's store, which has listed nothing yet.
-        first = remote.settings.model_copy(update={"num_images": 160})
-        run_training(dataclasses.replace(remote, settings=first))
-        assert remote.store.list() == [80, 160]
-        run_training(dataclasses.replace(remote, score=lambda gan, now: {240: 3.0, 320: 2.0}[now.images_seen]))
-    finally:
-        torch.set_num_threads(num_threads)
-        torch.use_deterministic_algorithms(deterministic)
+    local, remote = make_job(shards, str(tmp_path / "work")), make_job(shards, s3.url("work/train"))
+    run_training(local)
+    # The first half, and the rest by another process's store, which has listed nothing yet.
+    first = remote.settings.model_copy(update={"num_images": 160})
+    run_training(dataclasses.replace(remote, settings=first))
+    assert remote.store.list() == [80, 160]
+    run_training(dataclasses.replace(remote, score=lambda gan, now: {240: 3.0, 320: 2.0}[now.images_seen]))
     assert local.store.list() == remote.store.list() == [160, 240, 320]  # the last two, and the best
     here, there = local.store.load(320), remote.store.load(320)
     assert largest_difference(here["gan"], there["gan"]) == 0

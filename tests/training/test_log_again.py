@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from registry_parts import tracker_in
 from training_parts import SMALL
 
 from ganpipe.gans import load
 from ganpipe.training.settings import TrainSettings
 from ganpipe.training.worker import TrainingJob, run_training
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    num_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(deterministic)
 
 
 def test_curves_and_scores_of_a_checkpoint_are_logged_where_they_are_missing(

@@ -28,9 +28,6 @@ class Pairs:
     def __len__(self) -> int:
         return 50
 
-    def require_window(self, window: int | None, num_orders: int) -> None:
-        """It has all."""
-
     def rows(self, indices: np.ndarray, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         image = np.zeros((len(indices), 1, 4, 4), np.uint8)
         image[..., 0] = indices[:, None, None]

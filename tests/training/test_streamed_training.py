@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from fault_parts import Training, new_training
 from fault_parts import start as start_processes
 from ray_parts import write_blobs
 
+from ganpipe.data.loading.open_shard import OpenShard
 from ganpipe.data.loading.opening import open_dataset
 from ganpipe.data.loading.order import SampleOrder
+from ganpipe.data.loading.stream import StreamedDataset
 from ganpipe.data.shards.manifest import read_manifest
 from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.errors import GanpipeError, UnavailableError
@@ -37,13 +39,8 @@ def many_shards(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache of the test's own; and torch as it was, because a training sets it up for its whole process."""
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANPIPE_CACHE", str(tmp_path / "cache"))
-    num_threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(deterministic)
 
 
 def streaming(training: Training, **settings: Any) -> Training:
@@ -81,6 +78,34 @@ def test_killed_with_two_workers_it_goes_on_to_the_same_bytes(many_shards: Path,
         child.end()
     assert [child.end() for child in start_processes(broken, world_size=2)] == [0, 0]
     assert broken.made() == whole.made()
+
+
+def _train_noting(rank: int, job: TrainingJob, meeting: str) -> None:
+    """Notes the numbers of the shards that this worker reads."""
+    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
+    read, shard = set[int](), StreamedDataset._shard
+
+    def noted(dataset: StreamedDataset, number: int) -> OpenShard:
+        read.add(number)
+        return shard(dataset, number)
+
+    StreamedDataset._shard = noted  # type: ignore[method-assign]
+    run_training(job, World(rank, 2))
+    Path(job.folder, f"read-{rank}").write_text(" ".join(map(str, sorted(read))))
+
+
+def test_with_lanes_each_worker_reads_shards_of_its_own(many_shards: Path, tmp_path: Path) -> None:
+    settings = {"window_shards": 2, "shard_lanes": 2, "num_images": 960}
+    cached = new_training(many_shards, tmp_path / "cached", "dcgan", **settings)
+    assert [child.end() for child in start_processes(cached, world_size=2)] == [0, 0]
+    streamed = streaming(new_training(many_shards, tmp_path / "streamed", "dcgan", **settings))
+    arguments = (streamed.job, str(tmp_path / "meeting"))
+    torch.multiprocessing.start_processes(_train_noting, arguments, nprocs=2, start_method="spawn")
+    assert streamed.made() == cached.made()
+    first, second = ([int(n) for n in Path(streamed.job.folder, f"read-{rank}").read_text().split()] for rank in (0, 1))
+    num_shards = len(streamed.job.shards.manifest.shards_of("train"))
+    assert sorted({*first, *second}) == list(range(num_shards))
+    assert len({*first} & {*second}) <= 1  # the shard in which a lane ends and the other begins
 
 
 def fetching(training: Training, folder: Path) -> tuple[Training, Path]:

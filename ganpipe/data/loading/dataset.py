@@ -52,9 +52,12 @@ class Dataset(ABC):
             raise IndexError(f"indices from {indices_P.min()} to {indices_P.max()} in a split of {len(self)} samples")
         return self._read(indices_P, [name for name in self.fields if fields is None or name in fields])
 
-    def require_window(self, window: int | None, num_orders: int = 1) -> None:
+    def require_window(self, window: int | None, num_orders: int = 1, num_read: int | None = None) -> None:
         """Return if this host can hold two windows of so many shards (all when None), the present and the next, for
         each of so many orders of samples.
+
+        Args:
+            num_read: how many of the shards this host reads in an epoch; all when None.
 
         Raises:
             GanpipeError: it cannot; says how many it can.

@@ -76,10 +76,11 @@ class SampleOrder:
     are in a random order within each window: whoever reads them needs the shards of a window or two at a time.
     """
 
-    def __init__(self, num_samples: int | np.ndarray, seed: int, window: int | None = None) -> None:
+    def __init__(self, num_samples: int | np.ndarray, seed: int | str, window: int | None = None) -> None:
         """
         Args:
             num_samples: of the dataset, or of each shard, (S,); a shard may have no sample.
+            seed: equal ones give equal orders.
             window: number of shards; all when None. All shards are in one order, whatever the window, where there are
                 no more than it holds.
 

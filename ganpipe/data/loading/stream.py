@@ -46,8 +46,9 @@ class StreamedDataset(Dataset):
         self._fetchers = ThreadPoolExecutor(_NUM_CONNECTIONS, "shards")
         self._decoders = ThreadPoolExecutor(usable_cpus(), "decode")
 
-    def require_window(self, window: int | None, num_orders: int = 1) -> None:
-        held = len(self.shards) if window is None else min(2 * window * num_orders, len(self.shards))
+    def require_window(self, window: int | None, num_orders: int = 1, num_read: int | None = None) -> None:
+        most_read = len(self.shards) if num_read is None else min(num_read, len(self.shards))
+        held = most_read if window is None else min(2 * window * num_orders, most_read)
         got = f"train.window_shards: got {'null (all shards)' if window is None else window}"
         if held > MOST_OPEN:
             raise GanpipeError(
