@@ -66,7 +66,9 @@ def score(gan: str, number: int, num_images: int, is_end: bool, shards_folder: P
         else:
             seconds = time.perf_counter() - start
             with state.averaged() as averaged:
-                fid = QuickFid(shards_folder, _AT_THE_END if is_end else EvaluateSettings())(averaged, state.progress)
+                fid = QuickFid(shards_folder, _AT_THE_END if is_end else EvaluateSettings())(
+                    averaged, state.progress
+                ).value
     row = {"gan": gan, "trial": number, "images": num_images, "end": is_end, "settings": settings}
     return {**row, "fid": float(fid), "seconds": seconds, "commit": commit(), "machine": machine()}
 

@@ -1,7 +1,8 @@
 """Trains on the cluster of RAY_ADDRESS: what the tests of several hosts start on one of them.
 
-Its argument is JSON: shards, folder (of the training's work), gan, widths (its settings), settings (of `train`), hosts
-(to wait for), cluster (of `cluster`) and, to stop the training at a known place, pause: {folder, at, until}.
+Its argument is JSON: shards, read (`data.read`), folder (of the training's work), gan, widths (its settings), settings
+(of `train`), hosts (to wait for), cluster (of `cluster`) and, to stop the training at a known place, pause: {folder,
+at, until}.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ganpipe.data.shards.manifest import read_manifest
+from ganpipe.data.shards.shard_set import ShardSet
 from ganpipe.gans import load
 from ganpipe.gans.base import Gan, Progress
 from ganpipe.training import cluster
@@ -48,12 +51,19 @@ class Pause:
 
 
 def job_of(
-    shards: str, folder: str, gan: str, widths: dict[str, Any], settings: dict[str, Any], pause: dict[str, Any] | None
+    shards: str,
+    read: str,
+    folder: str,
+    gan: str,
+    widths: dict[str, Any],
+    settings: dict[str, Any],
+    pause: dict[str, Any] | None,
 ) -> TrainingJob:
     config = load(gan).Config.model_validate(widths)
     values = TrainSettings.model_validate({"gan": gan, **settings})
     score = None if pause is None else Pause(**pause)
-    return TrainingJob(gan, gan, config, values, shards, folder, score=score)
+    found = ShardSet(shards, read_manifest(Path(shards)), read=read)
+    return TrainingJob(gan, gan, config, values, found, folder, score=score)
 
 
 def main(text: str) -> None:

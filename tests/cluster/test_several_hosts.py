@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hosts import Host, Network, require_namespaces
+from ray_parts import write_blobs
 from reliability import fault
 from training_parts import SMALL, largest_difference
 
@@ -22,6 +24,23 @@ CODE = HERE.parents[1]
 pytestmark = pytest.mark.slow
 SETTINGS = {"num_images": 1_600, "batch_size": 16, "checkpoint_every": 400, "precision": "fp64"}
 ELASTIC = {"num_workers": [1, 2], "cpus_per_worker": 1, "resize_seconds": 2}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training reads, and how."""
+
+    shards: Path
+    read: str
+    settings: dict[str, Any]
+
+
+@pytest.fixture(params=["the cache", "a stream in two lanes"])
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
+    if request.param == "the cache":
+        return Data(request.getfixturevalue("shards"), "cache", {})
+    shards = write_blobs(tmp_path / "many", 300, samples_per_shard=25)
+    return Data(shards, "stream", {"window_shards": 2, "shard_lanes": 2})
 
 
 @pytest.fixture
@@ -47,16 +66,17 @@ def join(host: Host, head: Host, num_cpus: int = 1) -> None:
 
 
 def start_training(
-    host: Host, head: Host, shards: Path, folder: Path, hosts: int, gan: str = "gan",
+    host: Host, head: Host, data: Data, folder: Path, hosts: int, gan: str = "gan",
     cluster: dict[str, Any] | None = None, settings: dict[str, Any] | None = None, pause: dict[str, Any] | None = None,
 ) -> subprocess.Popen[str]:  # fmt: skip
     """A driver on `host`; its output goes to <folder>.log."""
     given = {
-        "shards": str(shards),
+        "shards": str(data.shards),
+        "read": data.read,
         "folder": f"file://{folder}",
         "gan": gan,
         "widths": SMALL[gan],
-        "settings": SETTINGS | (settings or {}),
+        "settings": SETTINGS | data.settings | (settings or {}),
         "hosts": hosts,
         "cluster": cluster or {"num_workers": 2, "cpus_per_worker": 1},
         "pause": pause,
@@ -82,15 +102,13 @@ def finished(driver: subprocess.Popen[str], folder: Path, seconds: float = 240) 
     return store.load(store.list()[-1])
 
 
-def test_two_hosts_with_a_worker_each_train_as_one_host_with_two(
-    network: Network, shards: Path, tmp_path: Path
-) -> None:
+def test_two_hosts_with_a_worker_each_train_as_one_host_with_two(network: Network, data: Data, tmp_path: Path) -> None:
     settings = {"precision": "fp32", "num_images": 800}
     apart, together = tmp_path / "apart", tmp_path / "together"
     alpha, _ = start_cluster(network, "alpha", "beta")
-    first = finished(start_training(alpha, alpha, shards, apart, 2, "dcgan", settings=settings), apart)
+    first = finished(start_training(alpha, alpha, data, apart, 2, "dcgan", settings=settings), apart)
     [gamma] = start_cluster(network, "gamma", num_cpus=2)
-    second = finished(start_training(gamma, gamma, shards, together, 1, "dcgan", settings=settings), together)
+    second = finished(start_training(gamma, gamma, data, together, 1, "dcgan", settings=settings), together)
     assert "ip=10.77.0.2" in apart.with_suffix(".log").read_text(), "all workers were on one host"
     assert first["step"] == second["step"] == 50
     assert all(torch.equal(first["gan"][name], second["gan"][name]) for name in first["gan"])
@@ -98,11 +116,11 @@ def test_two_hosts_with_a_worker_each_train_as_one_host_with_two(
 
 
 @pytest.fixture
-def straight(shards: Path, tmp_path: Path) -> dict[str, Any]:
-    """The same training without a cluster and without a fault."""
+def straight(data: Data, tmp_path: Path) -> dict[str, Any]:
+    """The same training from the cache, without a cluster and without a fault."""
     from test_ray_train import make_job, train_here
 
-    return train_here(make_job(shards, tmp_path / "straight", "gan", **SETTINGS))
+    return train_here(make_job(data.shards, tmp_path / "straight", "gan", **SETTINGS, **data.settings))
 
 
 def pause_of(tmp_path: Path, until: int) -> dict[str, Any]:
@@ -116,12 +134,10 @@ def workers_seen(tmp_path: Path) -> list[str]:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("how", ["its link is cut", "its raylet is killed"])
-def test_a_host_that_is_lost(
-    how: str, network: Network, shards: Path, tmp_path: Path, straight: dict[str, Any]
-) -> None:
+def test_a_host_that_is_lost(how: str, network: Network, data: Data, tmp_path: Path, straight: dict[str, Any]) -> None:
     alpha, beta = start_cluster(network, "alpha", "beta")
     work = tmp_path / "work"
-    driver = start_training(alpha, alpha, shards, work, 2, cluster=ELASTIC, pause=pause_of(tmp_path, 1))
+    driver = start_training(alpha, alpha, data, work, 2, cluster=ELASTIC, pause=pause_of(tmp_path, 1))
     network.wait_for((tmp_path / "pause" / "paused").exists, about="the training's pause")
     assert set(workers_seen(tmp_path)) == {"2"}
     with fault(f"one of two hosts is lost: {how}") as trial:
@@ -137,10 +153,10 @@ def test_a_host_that_is_lost(
 
 
 @pytest.mark.fault
-def test_a_host_that_joins(network: Network, shards: Path, tmp_path: Path, straight: dict[str, Any]) -> None:
+def test_a_host_that_joins(network: Network, data: Data, tmp_path: Path, straight: dict[str, Any]) -> None:
     [alpha] = start_cluster(network, "alpha")
     work = tmp_path / "work"
-    driver = start_training(alpha, alpha, shards, work, 1, cluster=ELASTIC, pause=pause_of(tmp_path, 2))
+    driver = start_training(alpha, alpha, data, work, 1, cluster=ELASTIC, pause=pause_of(tmp_path, 2))
     network.wait_for((tmp_path / "pause" / "paused").exists, about="the training's pause")
     assert set(workers_seen(tmp_path)) == {"1"}
     with fault("a second host joins") as trial:

@@ -156,7 +156,7 @@ class Container:
             return there
         user, _, group = str(self.service["user"]).partition(":")
         as_user = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *NO_CAPABILITIES]
-        return ["chroot", str(self._root), *as_user, *(["tini", "-s", "--"] if entrypoint else []), *there]
+        return ["/usr/sbin/chroot", str(self._root), *as_user, *(["tini", "-s", "--"] if entrypoint else []), *there]
 
     def run(
         self, *command: str, variables: Mapping[str, str], folder: str = "/srv/ganpipe", timeout: float = 300

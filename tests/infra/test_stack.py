@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_file import INFRA, image_environment, services, target_of
+from compose_file import INFRA, ROOT, image_environment, services, target_of
 from containers import Container, Network, require_namespaces
 from image import Built, require_tools
 from postgresql import USER, initialise, own_folder, programs
@@ -214,6 +214,14 @@ def test_the_code_is_read_only_where_the_file_says_so(stack: Stack) -> None:
     for place in ("/srv/ganpipe/written", "/written", "/venv/written") if stack.image else ("/srv/ganpipe/written",):
         with pytest.raises(AssertionError, match="Read-only file system|Permission denied"):
             head.run("touch", place, folder="/", variables=stack.environment(head))
+
+
+def test_the_image_holds_the_checkout_s_code(image: Built) -> None:
+    (installed,) = image.root.glob("venv/lib/python3.*/site-packages")
+    for package in ("ganpipe", "pipelines"):
+        expected = {path.relative_to(ROOT): path.read_bytes() for path in (ROOT / package).rglob("*.py")}
+        found = {path.relative_to(installed): path.read_bytes() for path in (installed / package).rglob("*.py")}
+        assert found == expected
 
 
 def test_the_image_says_who_runs_it_and_how(image: Built) -> None:
