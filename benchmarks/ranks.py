@@ -84,6 +84,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for gan in sorted({row["gan"] for row in rows}):
         of_gan = [row for row in rows if row["gan"] == gan]
         ends = {row["trial"]: row for row in of_gan if row["end"]}
+        if not ends:
+            continue
         for length in sorted({row["images"] for row in of_gan if not row["end"]}):
             trials = [r for r in of_gan if not r["end"] and r["images"] == length and r["trial"] in ends]
             if len(trials) < 3:

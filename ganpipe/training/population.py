@@ -32,12 +32,10 @@ from .trials import (
     by_player,
     keep_keys_here,
     num_concurrent_trials,
-    raise_failures,
     run_trial,
-    trial_callback,
+    run_trials,
     trial_cluster,
     trial_job,
-    trial_resources,
 )
 from .worker import TrainingJob
 
@@ -217,7 +215,6 @@ class _Generation:
         """Train the members and keep their scores."""
         from ray import tune
 
-        max_failures, storage = self.cluster.max_failures, f"{self.job.folder}/search"
         parameters = {
             "job": dataclasses.replace(trial_job(self.job, self.settings), end_at=self._until),
             "cluster": trial_cluster(self.cluster, self.settings),
@@ -225,32 +222,17 @@ class _Generation:
             "generation": self.number,
             "open_trial_tracker": open_trial_tracker,
         }
-        trainable = tune.with_resources(tune.with_parameters(_member, **parameters), trial_resources(self.settings))
-        if tune.Tuner.can_restore(f"{storage}/{self._name}"):
-            print(f"{self.job.name}: going on with {self._name.replace('-', ' ')}", flush=True)
-            tuner = tune.Tuner.restore(
-                f"{storage}/{self._name}", trainable, resume_unfinished=True, resume_errored=True
-            )
-        else:
-            tuner = tune.Tuner(
-                trainable,
-                param_space={"member": tune.grid_search(list(range(len(self.members))))},
-                tune_config=tune.TuneConfig(
-                    max_concurrent_trials=num_concurrent_trials(self.settings),
-                    reuse_actors=self.settings.workers_per_trial == 1,
-                    trial_name_creator=self._trial_name,
-                    trial_dirname_creator=self._trial_name,
-                ),
-                run_config=tune.RunConfig(
-                    name=self._name,
-                    storage_path=storage,
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=max_failures),
-                    callbacks=[trial_callback(self.job.name, len(self.members), self.job.score_name, max_failures)],
-                ),
-            )
-        results = tuner.fit()
-        raise_failures(results)
+        results = run_trials(
+            tune.with_parameters(_member, **parameters),
+            self.job,
+            self.settings,
+            self.cluster.max_failures,
+            self._name,
+            len(self.members),
+            self._trial_name,
+            {"member": tune.grid_search(list(range(len(self.members))))},
+            max_concurrent_trials=num_concurrent_trials(self.settings),
+        )
         ended: dict[int, Any] = {
             int(results[at].config["member"]): results[at].metrics  # type: ignore[index]
             for at in range(len(results))

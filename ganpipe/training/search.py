@@ -21,12 +21,10 @@ from .trials import (
     flat,
     keep_keys_here,
     num_concurrent_trials,
-    raise_failures,
     run_trial,
-    trial_callback,
+    run_trials,
     trial_cluster,
     trial_job,
-    trial_resources,
 )
 from .worker import TrainingJob
 
@@ -52,7 +50,6 @@ def search(
         GanpipeError: there is nothing to search, or a trial failed with an error of the code.
         UnavailableError: a trial's processes were lost more often than cluster.max_failures.
     """
-    from ray import tune
 
     keep_keys_here()
     space = search_space(job.config, settings)
@@ -62,73 +59,38 @@ def search(
     known = known[: settings.num_trials]
     if len(known) == settings.num_trials:
         return SearchResult(job.score_name, list(known))
-    trainable = _trainable(job, settings, cluster, open_trial_tracker)
-    storage = f"{job.folder}/search"
-    if tune.Tuner.can_restore(f"{storage}/{_TRIALS}"):
-        print(f"{job.name}: going on with the search", flush=True)
-        tuner = tune.Tuner.restore(f"{storage}/{_TRIALS}", trainable, resume_unfinished=True, resume_errored=True)
-    else:
-        tuner = _new_tuner(trainable, job, settings, storage, space, cluster.max_failures, len(known))
-    return _result(tuner.fit(), job.score_name, known)
+    num_trials = settings.num_trials - len(known)
+    is_tpe = settings.searcher == "tpe"
+    results = run_trials(
+        _trainable(job, settings, cluster, open_trial_tracker),
+        job,
+        settings,
+        cluster.max_failures,
+        _TRIALS,
+        num_trials,
+        _trial_name,
+        None if is_tpe else {key: _tune_domain(value) for key, value in space.distributions.items()},
+        num_samples=num_trials,
+        # The random searcher limits the number itself, and Tune warns where both limit it.
+        max_concurrent_trials=num_concurrent_trials(settings) if is_tpe else None,
+        search_alg=_searcher(settings, job.score_name, space, len(known)),
+        scheduler=_scheduler(settings, job.score_name),
+    )
+    return _result(results, job.score_name, known)
 
 
 def _trainable(
     job: TrainingJob, settings: TuneSettings, cluster: ClusterSettings, open_trial_tracker: OpenTrialTracker | None
 ) -> Any:
-    """What Tune runs for each trial, with what it takes of the cluster."""
+    """What Tune runs for each trial."""
     from ray import tune
 
     parameters = {"job": trial_job(job, settings), "cluster": trial_cluster(cluster, settings)}
-    trainable = tune.with_parameters(_trial, **parameters, open_trial_tracker=open_trial_tracker)
-    return tune.with_resources(trainable, trial_resources(settings))
-
-
-def _new_tuner(
-    trainable: Any,
-    job: TrainingJob,
-    settings: TuneSettings,
-    storage: str,
-    space: SearchSpace,
-    max_failures: int,
-    num_known: int,
-) -> Any:
-    from ray import tune
-
-    num_trials = settings.num_trials - num_known
-    return tune.Tuner(
-        trainable,
-        param_space=None
-        if settings.searcher == "tpe"
-        else {k: _tune_domain(d) for k, d in space.distributions.items()},
-        tune_config=tune.TuneConfig(
-            num_samples=num_trials,
-            # The random searcher limits the number itself, and Tune warns where both limit it.
-            max_concurrent_trials=num_concurrent_trials(settings) if settings.searcher == "tpe" else None,
-            search_alg=_searcher(settings, job.score_name, space, num_known),
-            scheduler=_scheduler(settings, job.score_name),
-            reuse_actors=settings.workers_per_trial == 1,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name=_TRIALS,
-            storage_path=storage,
-            verbose=0,
-            # A trial whose process died starts again, from its own checkpoint where it has one; see `trial_callback`.
-            failure_config=tune.FailureConfig(max_failures=max_failures),
-            callbacks=[trial_callback(job.name, num_trials, job.score_name, max_failures)],
-        ),
-    )
+    return tune.with_parameters(_trial, **parameters, open_trial_tracker=open_trial_tracker)
 
 
 def _result(results: Any, objective: str, known: Sequence[Trial]) -> SearchResult:
-    """The table of trials from Tune's results, after those that are known.
-
-    Raises:
-        GanpipeError: a trial failed with an error of the code.
-        UnavailableError: a trial's processes were lost more often than `max_failures`.
-    """
-    raise_failures(results)
+    """The table of trials from Tune's results, after those that are known."""
     # A search that went on lists the trials in another order than one that was not stopped.
     ended = [(results[index].metrics or {}, results[index].config or {}) for index in range(len(results))]
     ended.sort(key=lambda trial: _trial_index(trial[0]["experiment_tag"]))

@@ -149,6 +149,59 @@ def trial_resources(settings: TuneSettings) -> dict[str, float]:
     return {"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker}
 
 
+def run_trials(
+    trainable: Any,
+    job: TrainingJob,
+    settings: TuneSettings,
+    max_failures: int,
+    name: str,
+    num_trials: int,
+    trial_name: Callable[[Any], str],
+    param_space: dict[str, Any] | None,
+    **tune_config: Any,
+) -> Any:
+    """Run trials on Tune, and return its results; Ray must be running. Those of the same name in the same `job.folder`
+    that were stopped go on where they were.
+
+    Args:
+        trainable: what Tune runs for each.
+        max_failures: how often a trial starts again whose process died, from its own checkpoint where it has one.
+        trial_name: names a trial and its folder.
+
+    Raises:
+        GanpipeError: a trial failed with an error of the code.
+        UnavailableError: a trial's processes were lost more often than `max_failures`.
+    """
+    from ray import tune
+
+    storage = f"{job.folder}/search"
+    with_resources = tune.with_resources(trainable, trial_resources(settings))
+    if tune.Tuner.can_restore(f"{storage}/{name}"):
+        print(f"{job.name}: going on with the {name.replace('-', ' ')}", flush=True)
+        tuner = tune.Tuner.restore(f"{storage}/{name}", with_resources, resume_unfinished=True, resume_errored=True)
+    else:
+        tuner = tune.Tuner(
+            with_resources,
+            param_space=param_space,
+            tune_config=tune.TuneConfig(
+                reuse_actors=settings.workers_per_trial == 1,
+                trial_name_creator=trial_name,
+                trial_dirname_creator=trial_name,
+                **tune_config,
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=storage,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=max_failures),
+                callbacks=[trial_callback(job.name, num_trials, job.score_name, max_failures)],
+            ),
+        )
+    results = tuner.fit()
+    raise_failures(results)
+    return results
+
+
 def run_trial(
     name: str,
     adam: AdamByPlayer,
