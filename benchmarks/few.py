@@ -24,7 +24,7 @@ from ganpipe.evaluation.settings import EvaluateSettings
 from ganpipe.gans import load
 from ganpipe.section import parse
 from ganpipe.training.settings import TrainSettings
-from ganpipe.training.start import Start, weights_of
+from ganpipe.training.start import AVERAGE, Start, weights_of
 from ganpipe.training.worker import TrainingJob, run_training
 
 from .__main__ import commit, machine
@@ -34,9 +34,11 @@ from .gans import DATA, Data, made_shards, measured_as
 RESULTS, PAGE = ROOT / "benchmarks" / "few.json", ROOT / "docs" / "training.md"
 BEGIN, END = "<!-- table: python -m benchmarks.few -->", "<!-- end of table -->"
 PICTURES = ROOT / "docs" / "images"
-GAN, IMAGES = "dcgan", 32_000
-TARGET, TUNED_IMAGES = "food-drink", 16_000
-"""The group of emoji that the fine-tuned generator draws, and for how many images it is trained."""
+GAN, IMAGES = "acgan", 32_000
+TUNED_GAN, BEFORE_IMAGES, TUNED_IMAGES = "ebgan", 64_000, 16_000
+"""The GAN that is fine-tuned: it needs no labels. For how many images it was trained before, and is fine-tuned."""
+TARGET = "food-drink"
+"""The group of emoji that it draws then."""
 _NOTHING: dict[str, Any] = {}
 _DIFFAUGMENT = {"augment": {"kind": "diffaugment"}}
 _AUGMENTED = {
@@ -105,11 +107,12 @@ def rows() -> list[Few]:
 
 def train(data: Data, settings: dict[str, Any], num_images: int, cache: Path, start: Start | None = None) -> Any:
     """The state of a training at its end."""
-    values = {"gan": GAN, "num_images": num_images, "checkpoint_every": 10**9, **settings}
+    gan = TUNED_GAN if data.source else GAN
+    values = {"gan": gan, "num_images": num_images, "checkpoint_every": 10**9, **settings}
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         shards = str(placed(data, cache))
-        config, chosen = load(GAN).Config(), parse(TrainSettings, values, prefix="train")
-        return run_training(TrainingJob(GAN, GAN, config, chosen, shards, folder, usable_cpus(), start=start))
+        config, chosen = load(gan).Config(), parse(TrainSettings, values, prefix="train")
+        return run_training(TrainingJob(gan, gan, config, chosen, shards, folder, usable_cpus(), start=start))
 
 
 def placed(data: Data, cache: Path) -> Path:
@@ -119,12 +122,14 @@ def placed(data: Data, cache: Path) -> Path:
 
 
 def other_groups(cache: Path) -> Start:
-    """A generator of all groups but the target, trained as long as the rows."""
-    path = cache / f"few-start-{GAN}-{IMAGES}.safetensors"
+    """A generator of all groups but the target."""
+    path = cache / f"few-start-{TUNED_GAN}-{BEFORE_IMAGES}.safetensors"
     if not path.exists():
         groups = [group for group in OpenmojiSettings().groups if group != TARGET]
-        state = train(limited(of_groups(*groups), None), _NOTHING, IMAGES, cache)
-        path.write_bytes(safetensors.torch.save(weights_of(state.gan)))
+        state = train(limited(of_groups(*groups), None), _NOTHING, BEFORE_IMAGES, cache)
+        weights = {name: tensor.contiguous() for name, tensor in weights_of(state.gan).items()}
+        averages = {f"{AVERAGE}{name}": tensor.contiguous() for name, tensor in state.ema.state_dict().items()}
+        path.write_bytes(safetensors.torch.save(weights | averages))
     return Start("the other groups", hashlib.sha256(path.read_bytes()).hexdigest(), str(path))
 
 
@@ -151,13 +156,13 @@ def table(found: list[dict[str, Any]]) -> str:
         names = [name for name in _AUGMENTED if any(row["what"] == name for row in of_data)]
         if not of_data:
             continue
-        lines += ["", f"| {data}: images | " + " | ".join(names) + " |", "|---:|" + "---:|" * len(names)]
+        lines += ["", f"| `{GAN}`, {data}: images | " + " | ".join(names) + " |", "|---:|" + "---:|" * len(names)]
         for limit in sorted({row["limit"] for row in of_data}):
             cells = {row["what"]: _cell(row) for row in of_data if row["limit"] == limit}
             lines.append(f"| {limit:,} | " + " | ".join(cells.get(name, "") for name in names) + " |")
     tuned = [row for row in found if row["groups"]]
     if tuned:
-        lines += ["", f"| `{TARGET}`, {tuned[0]['limit']} images | FID, recall |", "|---|---:|"]
+        lines += ["", f"| `{TUNED_GAN}`, {tuned[0]['limit']} images of `{TARGET}` | FID, recall |", "|---|---:|"]
         lines += [f"| {row['what']} | {_cell(row)} |" for row in tuned]
     return "\n".join(lines[1:])
 
