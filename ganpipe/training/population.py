@@ -233,10 +233,7 @@ class _Generation:
             {"member": tune.grid_search(list(range(len(self.members))))},
             max_concurrent_trials=num_concurrent_trials(self.settings),
         )
-        ended: dict[int, Any] = {
-            int(results[at].config["member"]): results[at].metrics  # type: ignore[index]
-            for at in range(len(results))
-        }
+        ended: dict[int, Any] = {int(results[at].config["member"]): results[at].metrics for at in range(len(results))}
         scores = [float(ended[number][self.job.score_name]) for number in range(len(self.members))]
         filesystem, path = self._result_path
         filesystem.pipe_file(path, json.dumps(scores).encode())
