@@ -159,7 +159,10 @@ def test_no_commit_to_name_as_the_origin(
             "cluster: asks for 50 workers of 9 CPUs; this machine",
         ),
         ({"train__batch_size": 4, "cluster__num_workers": [1, 8]}, "cluster.num_workers: got 8, more than train.batch"),
-        ({"tune__cpus_per_worker": 999}, "tune: asks for 1 workers of 999 CPUs; this machine has"),
+        (
+            {"tune__num_trials": 1, "tune__cpus_per_worker": 999},
+            "tune: asks for 1 workers of 999 CPUs; this machine has",
+        ),
         ({"tune__player_space": {"critic": {}}}, "tune.player_space.critic: the GAN has no such player"),
         (
             {"register__metric": "fid_inception"},
@@ -172,11 +175,17 @@ def test_no_commit_to_name_as_the_origin(
         ({"register__metric": "fid_intra_efficientnet_lite0"}, "no metric 'fid_intra_efficientnet_lite0' is measured"),
         ({"train__batch_size": 1, "cluster__num_workers": 2}, "cluster.num_workers: got 2, more than train.batch_size"),
         (
-            {"train__batch_size": 1, "tune__workers_per_trial": 2},
+            {"train__batch_size": 1, "tune__num_trials": 1, "tune__workers_per_trial": 2},
             "tune.workers_per_trial: got 2, more than train.batch_s",
         ),
-        ({"tune__space": {}}, "tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0"),
-        ({"tune__start_from": "none.csv"}, "tune.start_from: got 'none.csv'; there is no such file"),
+        (
+            {"tune__num_trials": 1, "tune__space": {}},
+            "tune.space: nothing to search; name lr, beta1 or beta2, or set tune.num_trials: 0",
+        ),
+        (
+            {"tune__num_trials": 1, "tune__start_from": "none.csv"},
+            "tune.start_from: got 'none.csv'; there is no such file",
+        ),
         (
             {"train__start_from": "artifacts/none"},
             "train.start_from: got 'artifacts/none'; there is no such file",

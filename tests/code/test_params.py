@@ -84,12 +84,12 @@ def test_every_field_is_documented() -> None:
         ({"train__bach_size": 3}, "train.bach_size: unknown key; did you mean 'batch_size'?"),
         ({"trian": {}}, "trian: unknown key; did you mean 'train'?"),
         (
-            {"gans__dcgan__adam_generator__lr": -1},
-            "gans.dcgan.adam_generator.lr: got -1; input should be greater than 0",
+            {"gans__ebgan__adam_generator__lr": -1},
+            "gans.ebgan.adam_generator.lr: got -1; input should be greater than 0",
         ),
         (
-            {"gans__dcgan__adam_generator__beta3": 0.1},
-            "gans.dcgan.adam_generator.beta3: unknown key; did you mean 'beta2'",
+            {"gans__ebgan__adam_generator__beta3": 0.1},
+            "gans.ebgan.adam_generator.beta3: unknown key; did you mean 'beta2'",
         ),
         ({"gans__dcgam": {}}, "gans.dcgam: unknown key; did you mean 'dcgan'?"),
         ({"train__batch_size": "many"}, "train.batch_size: got 'many'; input should be a valid integer"),
@@ -129,8 +129,8 @@ def test_every_field_is_documented() -> None:
             "evaluate.num_neighbours: got 1000; expected less than num_real, which is 400",
         ),
         (
-            {"tune__scheduler": "asha", "tune__grace_images": 9000},
-            "tune.grace_images: got 9000; asha: expected at most num_images, which is 8000",
+            {"tune__scheduler": "asha", "tune__grace_images": 17000},
+            "tune.grace_images: got 17000; asha: expected at most num_images, which is 16000",
         ),
         ({"evaluate__extractor": "inception"}, "evaluate: .*needs inception_path"),
         ({"register__metric": "beauty"}, "register: .*set register.better to lower or higher"),
