@@ -1,6 +1,6 @@
 """`python -m benchmarks.few`: few images, with augmentation and from other weights, as the tables of docs/training.md.
 
-    python -m benchmarks.few                    # all that is missing; a row takes about two minutes on two cores
+    python -m benchmarks.few                    # all that is missing; a row takes under a minute on two cores
 
 Each generator is compared with all images of its dataset, also with those that it was not trained on. A row is kept in
 benchmarks/few.json as soon as it is there. Two trainings are compared at equal numbers of images seen.
@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,8 @@ from ganpipe.training.worker import TrainingJob, run_training
 from .__main__ import commit, machine
 from .checkout import ROOT
 from .gans import DATA, Data, made_shards, measured_as
+from .kept import Kept
 
-RESULTS, PAGE = ROOT / "benchmarks" / "few.json", ROOT / "docs" / "training.md"
-BEGIN, END = "<!-- table: python -m benchmarks.few -->", "<!-- end of table -->"
 PICTURES = ROOT / "docs" / "images"
 GAN, IMAGES = "acgan", 32_000
 TUNED_GAN, BEFORE_IMAGES, TUNED_IMAGES = "ebgan", 64_000, 16_000
@@ -89,11 +89,15 @@ def of_groups(*groups: str) -> Data:
 def rows() -> list[Few]:
     """All that is measured."""
     found = []
-    for name, limits in (("openmoji", (200, 1_000)), ("mnist", (200, 1_000, 10_000))):
+    of_digits = {
+        what: train for what, train in _AUGMENTED.items() if not train.get("mirror")
+    }  # mirrored, they are none
+    for data, limits, ways in (
+        (DATA["openmoji"], (200, 1_000), _AUGMENTED),
+        (DATA["mnist"], (200, 1_000, 10_000), of_digits),
+    ):
         for limit in limits:
-            for what, train in _AUGMENTED.items():
-                if name == "openmoji" or what != "`train.mirror`":  # mirrored digits are none
-                    found.append(Few(what, limited(DATA[name], limit), limited(DATA[name], None), train))
+            found += [Few(what, limited(data, limit), limited(data, None), train) for what, train in ways.items()]
     target = of_groups(TARGET)
     for what, train, is_tuned in (
         ("from scratch", _NOTHING, False),
@@ -148,7 +152,7 @@ def measure(row: Few, cache: Path) -> dict[str, Any]:
     return {**row.key, **images, "metrics": dict(found.metrics), "commit": commit(), "machine": machine()}
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(found: Sequence[dict[str, Any]]) -> str:
     """A table per dataset: a row for each number of images."""
     lines = []
     for data in ("openmoji", "mnist"):
@@ -172,23 +176,18 @@ def _cell(row: dict[str, Any]) -> str:
     return f"{metrics['fid']:.0f}, {metrics['recall']:.2f}"
 
 
-def write(found: list[dict[str, Any]]) -> None:
-    """Keep the rows, and put the tables between the page's marks."""
-    RESULTS.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}", encoding="utf-8")
+KEPT = Kept("few", "training.md", "python -m benchmarks.few", table)
 
 
 def main() -> None:
     cache = ROOT / ".ganpipe" / "bench-gans"
     cache.mkdir(parents=True, exist_ok=True)
-    found: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    found = KEPT.rows()
     for row in rows():
         if any(row.key.items() <= other.items() for other in found):
             continue
         found.append(measure(row, cache))
-        write(found)
+        KEPT.write(found)
         print(json.dumps({key: found[-1][key] for key in ("what", "data", "limit", "metrics")}), flush=True)
 
 

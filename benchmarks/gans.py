@@ -54,9 +54,9 @@ from ganpipe.training.worker import TrainingJob, run_training
 
 from .__main__ import commit, machine
 from .checkout import ROOT
+from .kept import Kept
 
-RESULTS, PAGE, STRIPS = ROOT / "benchmarks" / "gans.json", ROOT / "docs" / "gans.md", ROOT / "docs" / "images" / "gans"
-BEGIN, END = "<!-- table: make bench-gans -->", "<!-- end of table -->"
+STRIPS = ROOT / "docs" / "images" / "gans"
 SECONDS = 240.0
 _PILOT = 0.08
 """Share of the time that finding the speed may take."""
@@ -360,10 +360,11 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 f"| {found['precision']:.2f} | {found['recall']:.2f} | {r['images']:,} | {r['images_per_second']:,.0f} "
                 f"| {r['parameters']:,} | {r['peak_mib']:,} MiB | {_further(found)} |"
             )
-        where = rows[0]["machine"]
+        where = {f"{r['machine']['processor']}, {r['machine']['cores']} cores" for r in rows}
+        commits = ", ".join(sorted({r["commit"] for r in rows}))
         parts.append(
-            f"\nProtocol {rows[0]['protocol']}; {where['processor']}, {where['cores']} cores, "
-            f"torch {where['versions']['torch']}; commits {', '.join(sorted({r['commit'] for r in rows}))}.\n"
+            f"\nProtocols {', '.join(sorted({r['protocol'] for r in rows}))}; {'; '.join(sorted(where))}; "
+            f"torch {rows[0]['machine']['versions']['torch']}; commits {commits}.\n"
         )
         for r in rows:
             files = [picture_of(r["name"], data, suffix) for suffix in reversed(r.get("pictures", ["png"]))]
@@ -384,12 +385,7 @@ def _further(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in metrics.items() if name not in known)
 
 
-def write(results: Sequence[dict[str, Any]]) -> None:
-    """Keep the rows, and put the tables between the page's marks."""
-    RESULTS.write_text(json.dumps(list(results), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}", encoding="utf-8")
+KEPT = Kept("gans", "gans.md", "make bench-gans", table)
 
 
 def main() -> None:
@@ -402,7 +398,7 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     names = [word for word in options.words if "=" not in word]
     overrides = tuple(word for word in options.words if "=" in word)
-    results = [] if options.out or not RESULTS.exists() else json.loads(RESULTS.read_text())
+    results = [] if options.out else KEPT.rows()
     present = {(r["name"], r["data"]) for r in results}
     wanted = [
         (name, data)
@@ -425,7 +421,7 @@ def main() -> None:
             with (options.out / "rows.jsonl").open("a") as file:
                 file.write(json.dumps({**found, "overrides": overrides}) + "\n")
         else:
-            write([*[r for r in results if (r["name"], r["data"]) != wanted[0]], found])
+            KEPT.write([*[r for r in results if (r["name"], r["data"]) != wanted[0]], found])
 
 
 if __name__ == "__main__":

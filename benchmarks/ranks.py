@@ -15,6 +15,7 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,8 @@ from ganpipe.training.worker import TrainingJob, run_training
 from .__main__ import commit, machine
 from .checkout import ROOT
 from .gans import shards
+from .kept import Kept
 
-RESULTS, PAGE = ROOT / "benchmarks" / "ranks.json", ROOT / "docs" / "search.md"
-BEGIN, END = "<!-- table: python -m benchmarks.ranks -->", "<!-- end of table -->"
 _AT_THE_END = EvaluateSettings.model_validate({"quick": {"num_samples": 5_000, "num_real": 10_000}})
 
 
@@ -73,7 +73,7 @@ def score(gan: str, number: int, num_images: int, is_end: bool, shards_folder: P
     return {**row, "fid": float(fid), "seconds": seconds, "commit": commit(), "machine": machine()}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """A line per GAN and length of the trials; below, what the ends are."""
     lines = [
         "| GAN | trials | images of a trial | time of a trial | rank correlation with the end "
@@ -105,12 +105,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", *below])
 
 
-def write(rows: list[dict[str, Any]]) -> None:
-    """Keep the rows, and put the table between the page's marks."""
-    RESULTS.write_text(json.dumps(rows, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+KEPT = Kept("ranks", "search.md", "python -m benchmarks.ranks", table)
 
 
 def main() -> None:
@@ -122,14 +117,14 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / ".ganpipe" / "bench-gans", help="where shards are kept")
     options = parser.parse_args()
     folder = shards("mnist", options.cache)
-    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = KEPT.rows()
     done = {(row["gan"], row["trial"], row["images"]) for row in rows}
     for number in range(options.trials):
         for length in [*options.lengths, options.end]:
             if (options.gan, number, length) in done:
                 continue
             rows.append(score(options.gan, number, length, length == options.end, folder))
-            write(rows)
+            KEPT.write(rows)
             print(json.dumps({k: rows[-1][k] for k in ("gan", "trial", "images", "fid", "seconds")}), flush=True)
 
 

@@ -14,7 +14,7 @@ import argparse
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,8 @@ from ganpipe.training.state import TrainingState
 from .__main__ import commit, machine
 from .checkout import ROOT
 from .gans import Trial, shards
+from .kept import Kept
 
-RESULTS, PAGE = ROOT / "benchmarks" / "recipes.json", ROOT / "docs" / "recipes.md"
-BEGIN, END = "<!-- table: python -m benchmarks.recipes -->", "<!-- end of table -->"
 HALF_LIVES = {"1500": (1_500, 0.05), "5000": (5_000, 0.05), "10000": (10_000, 0.1), "20000": (20_000, 0.2)}
 """Half-life in images and ramp-up of each moving average; 5000 is the default."""
 _SHARES, _NUM_SAMPLES = (0.5, 0.75, 1.0), 5_000
@@ -92,7 +91,7 @@ def _averaged_by(average: Ema, state: TrainingState) -> Iterator[None]:
     state.gan.train()
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """One line per training, grouped by what it was trained on and for how long."""
     lines = [
         "| GAN | what | images | FID after half | after ¾ | at the end | best half-life of the average | images/s |",
@@ -113,12 +112,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write(rows: list[dict[str, Any]]) -> None:
-    """Keep the rows, and put the table between the page's marks."""
-    RESULTS.write_text(json.dumps(rows, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+KEPT = Kept("recipes", "recipes.md", "python -m benchmarks.recipes", table)
 
 
 def main() -> None:
@@ -136,8 +130,8 @@ def main() -> None:
     moments = measure(trial, options.images, shards("mnist", options.cache))
     row = {"what": options.what, "gan": options.gan, "settings": options.settings, "moments": moments}
     row |= {"commit": commit(), "machine": machine(), "shared": options.shared}
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    write([*[other for other in rows if (other["gan"], other["what"]) != (options.gan, options.what)], row])
+    rows = KEPT.rows()
+    KEPT.write([*[other for other in rows if (other["gan"], other["what"]) != (options.gan, options.what)], row])
     print(json.dumps({key: row[key] for key in ("what", "moments")}), flush=True)
 
 

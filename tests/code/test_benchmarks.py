@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from benchmarks import __main__ as bench
+from benchmarks import few, ranks, recipes
 from benchmarks.ceiling import Ceiling
+from benchmarks.kept import Kept
 from benchmarks.measure import Row, alternate, ratio
 from benchmarks.textbook import Textbook
 from benchmarks.training import CASES
@@ -58,3 +60,9 @@ def test_the_page_shows_the_results_that_are_kept() -> None:
     assert results
     shown = bench.PAGE.read_text(encoding="utf-8").partition(bench.BEGIN)[2].partition(bench.END)[0]
     assert shown.strip() == bench.table(results).strip(), "run `make bench`, or some sections of it"
+
+
+@pytest.mark.parametrize("kept", [few.KEPT, ranks.KEPT, recipes.KEPT], ids=lambda kept: kept.name)
+def test_a_page_s_table_is_that_of_the_kept_rows(kept: Kept) -> None:
+    assert kept.rows()
+    assert kept.shown() == f"\n{kept.table(kept.rows())}\n"
