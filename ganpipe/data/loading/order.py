@@ -95,6 +95,7 @@ class SampleOrder:
         if self.num_samples < 1 or self._window < 1:
             raise ValueError(f"an order of {self.num_samples} samples in windows of {self._window} shards")
         self._ahead_from, self._ahead = 0, np.empty(0, np.int64)
+        self._last_start = 0
         self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def indices(self, start: int, stop: int) -> np.ndarray:
@@ -106,7 +107,8 @@ class SampleOrder:
         if not 0 <= start <= stop:
             raise ValueError(f"positions [{start}, {stop}); expected 0 <= start <= stop")
         ahead = min(_AHEAD, self.num_samples)  # at most one epoch, because each epoch costs new keys
-        if stop - start > ahead:
+        stride, self._last_start = start - self._last_start, start
+        if stop - start > ahead or stride >= ahead:  # what is computed ahead would serve no other call
             return self._compute(start, stop)
         first = self._ahead_from
         if not first <= start <= stop <= first + len(self._ahead):
