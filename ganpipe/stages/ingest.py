@@ -12,7 +12,8 @@ from ..data import sources
 from ..data.ingest import data_report
 from ..data.ingest.originals import Originals
 from ..data.ingest.preview import preview
-from ..data.ingest.shards import IngestHistory, MapTasks, write_shards
+from ..data.ingest.reading import MapTasks
+from ..data.ingest.shards import IngestHistory, write_shards
 from ..data.loading.dataset import Dataset
 from ..data.loading.opening import open_dataset
 from ..data.shards.manifest import Manifest

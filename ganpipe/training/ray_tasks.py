@@ -28,11 +28,12 @@ def map_on_cluster(function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT])
     import ray
     from ray.exceptions import RayError
 
-    remote: Any = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)(_plain(function))
+    remote: Any = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)(_call)
+    shared = ray.put(function)  # once, because it may hold much
     pending: deque[Any] = deque()
     try:
         for task in tasks:
-            pending.append(remote.remote(task))
+            pending.append(remote.remote(shared, task))
             if len(pending) >= _WAITING_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1))):
                 yield ray.get(pending.popleft())
         while pending:
@@ -47,10 +48,5 @@ def map_on_cluster(function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT])
             ray.cancel(reference, force=True)
 
 
-def _plain(function: Callable[[TaskT], ResultT]) -> Callable[[TaskT], ResultT]:
-    """Ray makes remote functions of plain functions only."""
-
-    def call(task: TaskT) -> ResultT:
-        return function(task)
-
-    return call
+def _call(function: Callable[[TaskT], ResultT], task: TaskT) -> ResultT:
+    return function(task)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ganpipe.data import sources
-from ganpipe.data.ingest.shards import write_shards
+from ganpipe.data.ingest.shards import IngestHistory, write_shards
 from ganpipe.data.settings import DataSettings
 from ganpipe.errors import GanpipeError
 from ganpipe.training.ray_tasks import map_on_cluster
@@ -37,6 +37,18 @@ def ingest(pictures: Path, out: Path, **options: object) -> dict[str, bytes]:
 
 def test_its_shards_are_those_of_a_host(ray_head: str, pictures: Path, tmp_path: Path) -> None:
     assert ingest(pictures, tmp_path / "ray", map_tasks=map_on_cluster) == ingest(pictures, tmp_path / "host")
+
+
+def test_again_it_decodes_only_what_is_new(
+    ray_head: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = IngestHistory(tmp_path / "notes")
+    first = ingest(pictures, tmp_path / "ray", map_tasks=map_on_cluster, history=history)
+    Image.fromarray(np.full((12, 12, 3), 7, np.uint8)).save(pictures / "a" / "new.png")
+    second = ingest(pictures, tmp_path / "ray", map_tasks=map_on_cluster, history=history)
+    said = capsys.readouterr().out
+    assert f"1 image added, 0 removed: 1 of {len(second) - 1} shards rewritten" in said
+    assert first != second == ingest(pictures, tmp_path / "host")
 
 
 def test_an_image_that_cannot_be_read_is_named(ray_head: str, pictures: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ganpipe.data.access import retrying
+from ganpipe.data.ingest import conversion
 from ganpipe.data.settings import DataSettings
 from ganpipe.data.sources.folder import Folder, FolderSettings
 
@@ -60,6 +61,20 @@ def class_folder(tmp_path: Path, draw: Callable[..., Path]) -> Path:
     for number in range(36):
         draw(tmp_path / "classes" / "abc"[number % 3] / f"{number:03d}.png", number)
     return tmp_path / "classes"
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each image that this process decodes."""
+    seen: list[int] = []
+    encode = conversion.encode_png
+
+    def counted(image: object) -> bytes:
+        seen.append(1)
+        return encode(image)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(conversion, "encode_png", counted)
+    return seen
 
 
 @pytest.fixture

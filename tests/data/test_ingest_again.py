@@ -16,7 +16,7 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ganpipe.data.ingest import conversion, previous, shards
+from ganpipe.data.ingest import previous, shards
 from ganpipe.data.ingest.sample_index import SampleIndex
 from ganpipe.data.ingest.shard_assignment import shard_sizes
 from ganpipe.data.ingest.shards import IngestHistory, verify, write_shards
@@ -122,20 +122,6 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def inodes(folder: Path) -> set[tuple[int, int]]:
     return {(path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("*.tar")}
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each image that this process decodes."""
-    seen: list[int] = []
-    encode = conversion.encode_png
-
-    def counted(image: object) -> bytes:
-        seen.append(1)
-        return encode(image)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(conversion, "encode_png", counted)
-    return seen
 
 
 @pytest.fixture
@@ -383,7 +369,7 @@ def test_a_failed_ingest_leaves_the_last_one_as_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards, "write_manifest", full)
-    monkeypatch.setattr(shards, "reuse_shard", full)
+    monkeypatch.setattr(previous.PreviousIngest, "reuse", full)
     with pytest.raises(GanpipeError, match="cannot write its shards: No space left"):
         again.ingest(lambda: folder_source(many))
     assert files(again.out) == before

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
+import numpy.typing as npt
 import PIL
 from PIL import features
 
@@ -35,6 +36,9 @@ from ..sources.base import (
 )
 
 DIGEST_BYTES = 16
+DIGEST_TYPE = np.dtype(f"S{DIGEST_BYTES}")
+KnownDigests = npt.NDArray[np.bytes_]
+"""Different digests, sorted. Searching this array takes no memory of its own, so that processes share it."""
 _NUM_CONNECTIONS = 16
 """Images that a process asks servers for at a time."""
 
@@ -94,10 +98,21 @@ def _sample_digest(digests: Sequence[bytes], decodings: tuple[str, ...]) -> byte
     return hashlib.sha256(_digest_of_decodings(decodings) + b"".join(digests)).digest()[:DIGEST_BYTES]
 
 
+def known_digests(digests: Iterable[bytes]) -> KnownDigests:
+    """These digests as an array."""
+    return np.unique(np.array([*digests], DIGEST_TYPE))
+
+
 @functools.lru_cache(maxsize=1)
-def _read_known(path: Path) -> frozenset[bytes]:
-    content = path.read_bytes()
-    return frozenset(content[start : start + DIGEST_BYTES] for start in range(0, len(content), DIGEST_BYTES))
+def _mapped(path: Path) -> KnownDigests:
+    return np.memmap(path, DIGEST_TYPE, "r")
+
+
+def _is_known(digest: bytes, known: KnownDigests | None) -> bool:
+    if known is None:
+        return False
+    position = int(known.searchsorted(np.frombuffer(digest, DIGEST_TYPE))[0])
+    return known[position : position + 1].tobytes() == digest  # an S16 by itself has lost its last zeros
 
 
 def check_values(item: Item, description: Description, settings: DataSettings) -> tuple[bytes, ...]:
@@ -157,7 +172,7 @@ def _convert_one(
     item: Item,
     description: Description,
     settings: DataSettings,
-    known_digests: frozenset[bytes],
+    known: KnownDigests | None,
     decided: Mapping[Kind, Range] | None,
 ) -> Converted:
     values = check_values(item, description, settings)
@@ -182,7 +197,7 @@ def _convert_one(
             _decoding_name(reference, kind, decided) for reference, kind in zip(references, kinds, strict=True)
         )
         digest = _sample_digest(digests, tuple(decodings))
-        if digest not in known_digests:
+        if not _is_known(digest, known):
             waiting = iter(contents)
             for name, group in zip(description.picture_fields, groups, strict=True):
                 field_settings = _field_settings(description.fields[name], settings)
@@ -217,23 +232,23 @@ def convert(
     task: Sequence[Item],
     description: Description,
     settings: DataSettings,
-    known_digests: Path | None,
+    known_digests: Path | KnownDigests | None,
     decided: Mapping[Kind, Range] | None = None,
 ) -> list[Converted]:
     """The samples of these items, in the order of the items.
 
     Args:
         task: the items.
-        known_digests: a file of digests, DIGEST_BYTES each; samples with these digests are not decoded.
+        known_digests: the digests of samples that are not decoded, or a file that holds such an array.
         decided: the dataset's range of each kind of image of more than 8 bits. If None, the samples of such images hold
             their extents only.
 
     Raises:
         GanpipeError: an item's label is not a class, or its text has too few or too many words.
     """
-    digests = _read_known(known_digests) if known_digests is not None else frozenset()
+    known = _mapped(known_digests) if isinstance(known_digests, Path) else known_digests
     with files_kept_open():
-        return [_convert_one(item, description, settings, digests, decided) for item in _fetched(task)]
+        return [_convert_one(item, description, settings, known, decided) for item in _fetched(task)]
 
 
 def _fetched(task: Sequence[Item]) -> Sequence[Item]:

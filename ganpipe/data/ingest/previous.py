@@ -7,11 +7,14 @@ keep files under their MD5, such as DVC's cache. A shard is used only if its siz
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import mmap
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +29,7 @@ from ...fields import Fields
 from ...section import Section
 from ..shards.manifest import SHARD_PATTERN
 from ..shards.tar import find_members
+from .conversion import KnownDigests, known_digests
 
 _NUM_NOTES_KEPT = 20
 ImageRange = tuple[int, int, int]
@@ -153,6 +157,30 @@ class PreviousIngest:
                 self.digests[digest] += 1
             shard.samples = []  # frees memory: `image_ranges` holds the same
 
+    @functools.cached_property
+    def known_digests(self) -> KnownDigests:
+        """The digests of all samples, which need not be decoded again."""
+        return known_digests(self.image_ranges)
+
+    def reuse(self, signature: bytes, path: Path, name: str) -> NotedShard | None:
+        """Put the shard with this signature at `path`, if there is such a shard: as a hard link if it lies in the same
+        folder, else as a copy.
+
+        Args:
+            name: the shard's new name.
+
+        Returns:
+            The note on the shard; None if there is no such shard.
+        """
+        if (shard := self.by_signature.get(signature)) is None:
+            return None
+        if shard.path.parent == path.parent:
+            with contextlib.suppress(OSError):  # a file system without hard links
+                os.link(shard.path, path)
+        if not path.exists():
+            shutil.copyfile(shard.path, path)
+        return shard.noted.model_copy(update={"name": name})
+
 
 def _note_path(history: IngestHistory, key: str) -> Path:
     return history.notes / f"{key}.json"
@@ -177,7 +205,12 @@ def write_note(history: IngestHistory, key: str, shards: Sequence[NotedShard]) -
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(Note(shards=tuple(shards)).model_dump(mode="json"), indent=1) + "\n")
     os.replace(partial, path)
-    notes = sorted(history.notes.glob("*.json"), key=lambda note: note.stat().st_mtime_ns)
+    keep_newest(history.notes, "*.json")
+
+
+def keep_newest(folder: Path, pattern: str) -> None:
+    """Remove all but the newest notes whose names match the pattern."""
+    notes = sorted(folder.glob(pattern), key=lambda note: note.stat().st_mtime_ns)
     for old in notes[:-_NUM_NOTES_KEPT]:
         old.unlink(missing_ok=True)
 

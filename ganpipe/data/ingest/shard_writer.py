@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
+from ...errors import GanpipeError
 from ..shards.tar import tar_ending, tar_member
 from .conversion import Converted
-from .previous import FoundShard, ImageRange, Layout, NotedShard, PreviousIngest, ShardSignature
+from .previous import ImageRange, Layout, NotedShard, PreviousIngest, ShardSignature
 from .sample_index import Sample
 
 _CHUNK_BYTES = 2**20
 _MAX_OPEN = 32
+_MISSING = 2**32 - 1
+"""In the place of a file's number: the images are to be decoded once more, from the item at a position."""
 
 
 KeyedSample = tuple[str, Sample]
@@ -27,46 +28,102 @@ KeyedSample = tuple[str, Sample]
 
 class ImageStore:
     """The images of all samples. New images go to an anonymous file, which vanishes even if the process is killed; the
-    images of the previous ingest are read from its shards."""
+    images of the previous ingest are read from its shards.
 
-    def __init__(self, folder: Path, previous: PreviousIngest, label_position: int | None = None) -> None:
+    If the file may not hold all new images, those beyond its room are decoded once more, a part of them at a time: see
+    `missing`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        previous: PreviousIngest,
+        label_position: int | None = None,
+        num_raw_bytes: int = 0,
+        max_bytes: int | None = None,
+    ) -> None:
         """
         Args:
             folder: where the anonymous file is made.
             previous: the shards of the previous ingest.
             label_position: index of the main label among a sample's values; None if there are no labels.
+            num_raw_bytes: about the most bytes that a sample's images take.
+            max_bytes: the most bytes in the anonymous file, half of them for images that were decoded once more; None:
+                no bound.
         """
-        self._previous, self._label_position = previous, label_position
+        self._previous, self._label_position, self._num_raw_bytes = previous, label_position, num_raw_bytes
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self._number = len(previous.shards)
-        self._end = 0
+        self._end = self._end_of_first = 0
+        self.max_again = None if max_bytes is None else max_bytes // 2
+        self._again: dict[bytes, tuple[ImageRange, ...]] = {}
         self._open: dict[int, IO[bytes]] = {}
 
-    def add(self, converted: Converted) -> Sample:
-        """Keep a sample's images, unless the previous ingest has them, and return the sample for the index."""
-        if converted.images is None:
-            images = self._previous.image_ranges[converted.digest]
+    def add(self, converted: Converted, position: int) -> Sample:
+        """Keep a sample's images, if they are new and there is room, and return the sample for the index.
+
+        Args:
+            position: of its item in the source.
+        """
+        images = converted.images
+        if images is None:
+            found = self._previous.image_ranges.get(converted.digest)
+            ranges = ((_MISSING, position, self._num_raw_bytes),) if found is None else found
+        elif self.max_again is not None and self._end + sum(map(len, images)) > self.max_again:
+            ranges = ((_MISSING, position, sum(map(len, images))),)
         else:
-            places = []
-            for content in converted.images:
-                self._spool.write(content)
-                places.append((self._number, self._end, len(content)))
-                self._end += len(content)
-            images = tuple(places)
+            ranges = self._spooled(images)
+            self._end_of_first = self._end
         label = -1 if self._label_position is None else int(converted.values[self._label_position])
-        return Sample(converted.digest, label, converted.values, images)
+        return Sample(converted.digest, label, converted.values, ranges)
 
-    def flush(self) -> None:
-        """Write what is buffered; to be called after the last `add` and before the first `read`."""
-        self._spool.flush()
+    def _spooled(self, images: Iterable[bytes]) -> tuple[ImageRange, ...]:
+        ranges = []
+        for content in images:
+            self._spool.write(content)
+            ranges.append((self._number, self._end, len(content)))
+            self._end += len(content)
+        return tuple(ranges)
 
-    def read(self, place: ImageRange) -> bytes:
-        """The content of an image, a PNG.
+    @staticmethod
+    def missing(samples: Iterable[KeyedSample]) -> dict[bytes, tuple[int, int]]:
+        """Those of the samples whose images have to be decoded once more: by digest, the position of an item with these
+        images, and their number of bytes, or the most that they take."""
+        ranges = ((sample.digest, *sample.images[0]) for _, sample in samples)
+        return {digest: (position, num) for digest, number, position, num in ranges if number == _MISSING}
+
+    def replace_again(self, decoded: Iterable[Converted], wanted: Container[bytes]) -> None:
+        """Keep the images of samples that were decoded once more, instead of those of an earlier call.
+
+        Args:
+            wanted: the digests that the samples had before.
 
         Raises:
-            OSError: it cannot be read, or its file changed.
+            GanpipeError: an image of the source changed meanwhile.
         """
-        number, offset, num_bytes = place
+        self._end = self._end_of_first
+        self._spool.seek(self._end)
+        self._spool.truncate()
+        self._again.clear()
+        for sample in decoded:
+            if sample.images is None or sample.digest not in wanted:
+                raise GanpipeError(f"{sample.name}: changed while ingest ran; run the same command again")
+            self._again[sample.digest] = self._spooled(sample.images)
+
+    def flush(self) -> None:
+        """Write what is buffered; to be called after the last `add` or `replace_again` and before a `read`."""
+        self._spool.flush()
+
+    def read(self, sample: Sample) -> list[bytes]:
+        """The images of a sample, PNGs, in the order of the fields.
+
+        Raises:
+            OSError: they cannot be read, or their file changed.
+        """
+        ranges = self._again[sample.digest] if sample.images[0][0] == _MISSING else sample.images
+        return [self._read(*one) for one in ranges]
+
+    def _read(self, number: int, offset: int, num_bytes: int) -> bytes:
         content = os.pread(self._file(number).fileno(), num_bytes, offset)
         if len(content) != num_bytes:
             raise OSError(f"{self._previous.shards[number].path} changed while it was read")
@@ -148,31 +205,12 @@ def with_keys(samples: Iterable[Sample]) -> Iterator[KeyedSample]:
         yield sample.digest.hex() + (f"_{copies}" if copies else ""), sample
 
 
-def find_unchanged_shard(samples: Sequence[KeyedSample], previous: PreviousIngest) -> FoundShard | None:
-    """The shard of the previous ingest that has the same bytes as a shard of these samples; None if there is none."""
-    if not previous.shards:
-        return None
+def signature_of(samples: Iterable[KeyedSample]) -> bytes:
+    """The value of the `ShardSignature` of a shard of these samples."""
     signature = ShardSignature()
     for key, sample in samples:
         signature.add(key, sample.values)
-    return previous.by_signature.get(signature.value)
-
-
-def reuse_shard(shard: FoundShard, folder: Path, path: Path, name: str) -> NotedShard:
-    """Put a shard of the previous ingest at `path`: a hard link if the shard lies in `folder`, else a copy.
-
-    Args:
-        name: the shard's new name, for the note.
-
-    Returns:
-        The note on the shard.
-    """
-    if shard.path.parent == folder:
-        with contextlib.suppress(OSError):  # a file system without hard links
-            os.link(shard.path, path)
-    if not path.exists():
-        shutil.copyfile(shard.path, path)
-    return shard.noted.model_copy(update={"name": name})
+    return signature.value
 
 
 def write_shard(samples: Sequence[KeyedSample], layout: Layout, store: ImageStore, path: Path, name: str) -> NotedShard:
@@ -188,8 +226,9 @@ def write_shard(samples: Sequence[KeyedSample], layout: Layout, store: ImageStor
     file = _HashedFile(path)
     try:
         for key, sample in samples:
+            images = store.read(sample)
             for suffix, is_picture, number in layout.members:
-                content = store.read(sample.images[number]) if is_picture else sample.values[number]
+                content = images[number] if is_picture else sample.values[number]
                 file.write(tar_member(f"{key}.{suffix}", content))
         file.flush()
         file.write(tar_ending(file.num_bytes))

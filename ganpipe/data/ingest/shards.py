@@ -10,29 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import heapq
 import itertools
+import math
 import re
 import sqlite3
-import sys
-import tempfile
-from array import array
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ...cpus import usable_cpus
 from ...errors import GanpipeError
-from ...fields import Fields, Tokens, main_label
+from ...fields import Fields, FieldSpec, Tokens, main_label
 from ...words import NUM_RESERVED, vocabulary, words_of
-from ..images import value_range
-from ..parallel import ordered_map, progress, rare_collections
+from ..access.host_cache import cache_limit
+from ..parallel import rare_collections
 from ..settings import DataSettings
-from ..shards.left_out import summary_lines
 from ..shards.manifest import (
     MANIFEST,
     SHARD_PATTERN,
@@ -46,26 +39,24 @@ from ..shards.manifest import (
     write_manifest,
 )
 from ..shards.store import ShardStore
-from ..sources.base import Classes, Description, Item, Items, Source
-from . import class_counts
-from .conversion import Converted, check_values, conversion_key, convert, split_of
+from ..sources.base import Classes, Description, Source
+from . import messages
+from .conversion import Converted, conversion_key, split_of
 from .originals import Originals
 from .previous import IngestHistory, Layout, NotedShard, PreviousIngest, find_previous, write_note
+from .reading import MapTasks, Reading
 from .sample_index import SampleIndex
 from .shard_assignment import shard_sizes
-from .shard_writer import ImageStore, find_unchanged_shard, reuse_shard, with_keys, write_shard
+from .shard_writer import ImageStore, KeyedSample, signature_of, with_keys, write_shard
+from .store_journal import StoreJournal
 
 __all__ = ["IngestHistory", "Manifest", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
 
-MapTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Generator[Any, None, None]]
-"""(function, tasks) -> the results in the order of the tasks, as `ordered_map` gives them."""
-_ITEMS_PER_TASK = 128
-_HELD_BYTES_PER_TASK = 2**24
-_FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
-_NUM_NAMES_PRINTED = 20
-_NUM_ODD_NAMED = 5
 _PARTIAL = ".partial-"
 _NUM_MOVED_AT_ONCE = 4
+_MAX_SAMPLES_IN_PART = 500_000
+Missing = dict[bytes, tuple[int, int]]
+"""What `ImageStore.missing` returns."""
 
 
 @dataclass
@@ -77,27 +68,30 @@ class _Gathered:
         skipped: the items that could not be read.
         num_decoded: how many samples were decoded, not found in the previous ingest.
         blank: images in which a person would see nothing, by their `blank_kind`.
-        originals: counts what the images were.
     """
 
     samples: SampleIndex
-    skipped: list[Converted]
-    originals: Originals
+    skipped: list[Converted] = field(default_factory=list)
     num_decoded: int = 0
-    blank: dict[str, _NamedImages] = field(default_factory=dict)
+    blank: dict[str, messages.NamedImages] = field(default_factory=dict)
 
 
 @dataclass
-class _NamedImages:
-    """A number of images, and the names of the first ones."""
+class _Planned:
+    """A shard before it is written.
 
-    number: int = 0
-    names: list[str] = field(default_factory=list)
+    Attributes:
+        path: where it is written, under a temporary name.
+        signature: the value of its `ShardSignature`.
+        reused: the note on it if an earlier ingest made it, and it is where it belongs.
+    """
 
-    def add(self, name: str) -> None:
-        self.number += 1
-        if len(self.names) < _NUM_ODD_NAMED:
-            self.names.append(name)
+    name: str
+    split: Split
+    path: Path
+    samples: list[KeyedSample]
+    signature: bytes
+    reused: NotedShard | None
 
 
 @dataclass
@@ -109,210 +103,95 @@ class _Written:
     num_new: int = 0
 
 
-def _limited(items: Iterable[Item], limit: int | None) -> Iterable[Item]:
-    """At most `limit` items: those whose names have the smallest SHA-256, in the source's order."""
-    if limit is None:
-        return items
-    chosen = heapq.nsmallest(
-        limit, enumerate(items), key=lambda pair: (hashlib.sha256(pair[1].name.encode()).digest(), pair[0])
-    )
-    return [item for _, item in sorted(chosen, key=lambda pair: pair[0])]
-
-
-def _tasks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    task: list[Item] = []
-    held = 0
-    for item in items:
-        task.append(item)
-        held += sum(reference.num_held_bytes for name in item.images for reference in item.references(name))
-        if len(task) == _ITEMS_PER_TASK or held > _HELD_BYTES_PER_TASK:
-            yield task
-            task, held = [], 0
-    if task:
-        yield task
-
-
-def _report_skipped(skipped: list[Converted], out: Path) -> None:
-    if not skipped:
-        return
-    print(f"skipped {len(skipped)} unreadable image(s), listed in {out / MANIFEST}:", file=sys.stderr)
-    for item in skipped[:_NUM_NAMES_PRINTED]:
-        print(f"  {item.name}: {item.unreadable}", file=sys.stderr)
-    if len(skipped) > _NUM_NAMES_PRINTED:
-        print(f"  ... and {len(skipped) - _NUM_NAMES_PRINTED} more", file=sys.stderr)
-
-
-def _report_left_out(left_out: Sequence[LeftOut], out: Path) -> None:
-    if left_out:
-        print(f"left out {sum(one.number for one in left_out):,}, listed in {out / MANIFEST}:", file=sys.stderr)
-    for line in summary_lines(left_out):
-        print(f"  {line}", file=sys.stderr)
-
-
-def _report_blank(blank: dict[str, _NamedImages]) -> None:
-    for what, images in sorted(blank.items()):
-        more = ", ..." if images.number > len(images.names) else ""
-        print(
-            f"warning: {images.number:,} image(s) are {what}: {', '.join(images.names)}{more}; look at them, and at "
-            "data.value_range and data.background",
-            file=sys.stderr,
-        )
-
-
-def _report_classes(names: Sequence[str], samples: SampleIndex, limit: int | None) -> None:
-    """Print images per class and warnings about them, because a long training would not show such mistakes."""
-    if not names:
-        return
-    train, validation = (samples.num_per_label(split) for split in SPLITS)
-    for line in class_counts.table(names, train, validation):
-        print(line)
-    for line in (*class_counts.name_warnings(names), *class_counts.count_warnings(names, train, validation, limit)):
-        print(f"warning: {line}", file=sys.stderr)
-
-
-def _convert_all(
-    items: Iterable[Item],
-    convert_items: Callable[[Sequence[Item]], list[Converted]],
-    num_processes: int | None,
-    map_tasks: MapTasks | None,
-    what: str,
-) -> Generator[Converted, None, None]:
-    """The results of `convert_items` for all items, in the order of the items, with a progress bar.
-
-    Args:
-        num_processes: all cores when None, but this process only if there are few items.
-        map_tasks: does the work elsewhere.
-        what: the title of the progress bar.
-    """
-    total = len(items) if isinstance(items, Sized) else None
-    if num_processes is None:
-        num_processes = usable_cpus() if total is None or total > _FEW_ITEMS else 1
-    tasks = _tasks(items)
-    results = ordered_map(convert_items, tasks, num_processes) if map_tasks is None else map_tasks(convert_items, tasks)
-    with progress(what, total, "image") as bar, contextlib.closing(results):
-        for converted in results:
-            yield from converted
-            bar.update(len(converted))
-
-
 def _gather(
     settings: DataSettings,
-    source: Source,
-    description: Description,
-    items: Iterable[Item],
+    reading: Reading,
     samples: SampleIndex,
-    store: ImageStore,
-    known_digests: Path | None,
-    num_processes: int | None,
-    map_tasks: MapTasks | None,
+    images: ImageStore,
+    earlier: PreviousIngest | StoreJournal,
     originals: Originals,
 ) -> _Gathered:
-    """Read all items, decode those whose digests are not known, and add them to `samples` and `store`.
-
-    Images of more than 8 bits whose range is chosen from the dataset are read twice, because the range is known only
-    after the last image.
-    """
-    gathered = _Gathered(samples, [], originals)
-    convert_items = functools.partial(convert, description=description, settings=settings, known_digests=known_digests)
-    waiting = array("Q")
-    extents: dict[value_range.Kind, value_range.Extent] = {}
-    with contextlib.closing(_convert_all(items, convert_items, num_processes, map_tasks, "ingest")) as results:
-        for position, sample in enumerate(results):
-            if sample.extents:
-                waiting.append(position)
-                extents = value_range.merge_extents([*extents.values(), *sample.extents])
+    """Read all items, decode those whose digests are not known, and add them to `samples` and `images`."""
+    gathered = _Gathered(samples)
+    with contextlib.closing(reading.all(earlier.known_digests)) as results:
+        for position, sample in results:
+            if sample.unreadable is None:
+                samples.add(sample.split, images.add(sample, position), sample.split_is_given)
+                originals.add(sample.facts, settings)
+                if sample.images is not None:
+                    gathered.num_decoded += 1
+                    if sample.blank_kind is None and isinstance(earlier, StoreJournal):  # others are told of again
+                        earlier.note_decoded(sample.digest)
+                if sample.blank_kind is not None:
+                    gathered.blank.setdefault(sample.blank_kind, messages.NamedImages()).add(sample.name)
+            elif settings.unreadable == "skip":
+                gathered.skipped.append(sample)
             else:
-                _keep(sample, settings, gathered, store)
-    if waiting:
-        second_pass = items if isinstance(items, Sized) else source.items()  # a stream can be read once only
-        convert_items = functools.partial(convert_items, decided=_choose_ranges(extents))
-        chosen = Items(len(waiting), functools.partial(_items_at, second_pass, waiting))
-        with contextlib.closing(
-            _convert_all(chosen, convert_items, num_processes, map_tasks, "ingest, more than 8 bits")
-        ) as results:
-            for sample in results:
-                _keep(sample, settings, gathered, store)
-    if description.classes:
+                raise GanpipeError(f"{sample.name}: {sample.unreadable}; remove it, or set data.unreadable to skip")
+    if reading.description.classes:
         samples.ensure_label_is_trained()
     samples.sort()
+    images.flush()
     return gathered
 
 
-def _keep(sample: Converted, settings: DataSettings, gathered: _Gathered, store: ImageStore) -> None:
-    if sample.unreadable is None:
-        gathered.samples.add(sample.split, store.add(sample), sample.split_is_given)
-        gathered.num_decoded += sample.images is not None
-        gathered.originals.add(sample.facts, settings)
-        if sample.blank_kind is not None:
-            gathered.blank.setdefault(sample.blank_kind, _NamedImages()).add(sample.name)
-    elif settings.unreadable == "skip":
-        gathered.skipped.append(sample)
-    else:
-        raise GanpipeError(f"{sample.name}: {sample.unreadable}; remove it, or set data.unreadable to skip")
-
-
-def _choose_ranges(extents: Mapping[value_range.Kind, value_range.Extent]) -> dict[value_range.Kind, value_range.Range]:
-    """The dataset's range of each kind of image; prints a warning for each that is not the full range of its type."""
-    decided = {kind: value_range.choose_range(extent) for kind, extent in extents.items()}
-    for kind, extent in extents.items():
-        if (range_warning := value_range.range_warning(extent, decided[kind])) is not None:
-            print(f"warning: {range_warning}", file=sys.stderr)
-    return decided
-
-
-def _items_at(items: Iterable[Item], positions: Sequence[int]) -> Iterator[Item]:
-    """The items at these positions, which have to be sorted."""
-    wanted = iter(positions)
-    position = next(wanted, None)
-    for found, item in enumerate(items):
-        if found == position:
-            yield item
-            position = next(wanted, None)
-
-
-@contextlib.contextmanager
-def _known_digests_file(previous: PreviousIngest) -> Iterator[Path | None]:
-    """A temporary file with the digests of all samples of the previous ingest; None if there are none."""
-    if not previous.image_ranges:
-        yield None
-        return
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"".join(previous.image_ranges))
-        file.flush()
-        yield Path(file.name)
-
-
-def _write_all(
-    samples: SampleIndex,
-    samples_per_shard: int,
-    layout: Layout,
-    store: ImageStore,
-    previous: PreviousIngest,
-    out: Path,
-    take: Callable[[Path, NotedShard], None],
-) -> _Written:
-    """Write all shards under temporary names.
-
-    Args:
-        take: called with each shard when it is complete.
-    """
-    written = _Written()
+def _planned(
+    samples: SampleIndex, samples_per_shard: int, earlier: PreviousIngest | StoreJournal, out: Path
+) -> Iterator[_Planned]:
     for split in SPLITS:
         waiting = with_keys(samples.in_order(split))
         num_between = functools.partial(samples.num_between, split)
         sizes = shard_sizes(samples.num_samples(split), num_between, samples_per_shard)
         for number, size in enumerate(sizes):
             name, chosen = f"{split}-{number:06d}.tar", list(itertools.islice(waiting, size))
-            path = out / f"{_PARTIAL}{name}"
-            if (same := find_unchanged_shard(chosen, previous)) is not None:
-                noted = reuse_shard(same, out, path, name)
-            else:
-                noted = write_shard(chosen, layout, store, path, name)
+            path, signature = out / f"{_PARTIAL}{name}", signature_of(chosen)
+            yield _Planned(name, split, path, chosen, signature, earlier.reuse(signature, path, name))
+
+
+def _in_parts(planned: Iterable[_Planned], images: ImageStore) -> Iterator[tuple[list[_Planned], Missing]]:
+    """The shards in their order, in parts whose images that have to be decoded once more fit together into the room
+    for them, and these images. A shard alone is a part, even if its images do not fit."""
+    part: list[_Planned] = []
+    missing: Missing = {}
+    num_samples = num_bytes = 0
+    for shard in planned:
+        more = {} if shard.reused else images.missing(shard.samples)
+        num_more = sum(num for _, num in more.values())
+        is_full = num_bytes + num_more > (images.max_again or 0) or num_samples > _MAX_SAMPLES_IN_PART
+        if part and (is_full or not missing):
+            yield part, missing
+            part, missing, num_samples, num_bytes = [], {}, 0, 0
+        part.append(shard)
+        missing |= more
+        num_samples, num_bytes = num_samples + len(shard.samples), num_bytes + num_more
+    if part:
+        yield part, missing
+
+
+def _write_all(
+    planned: Iterable[_Planned],
+    layout: Layout,
+    images: ImageStore,
+    reading: Reading,
+    moving: _Moving,
+) -> _Written:
+    """Write all shards that are not reused under temporary names."""
+    written = _Written()
+    for number, (part, missing) in enumerate(_in_parts(planned, images)):
+        if missing:
+            positions = sorted(position for position, _ in missing.values())
+            with contextlib.closing(reading.again(positions, f"ingest, part {number + 1}")) as decoded:
+                images.replace_again(decoded, missing)
+            images.flush()
+        for shard in part:
+            noted = shard.reused
+            if noted is None:
+                noted = write_shard(shard.samples, layout, images, shard.path, shard.name)
                 written.num_new += 1
-            take(path, noted)
+                moving.take(shard, noted)
             written.notes.append(noted)
             about = noted.model_dump(exclude={"md5"})
-            written.shards.append(Shard(**about, num_samples=size, split=split))
+            written.shards.append(Shard(**about, num_samples=len(shard.samples), split=shard.split))
     return written
 
 
@@ -345,51 +224,40 @@ def _publish(out: Path, manifest: Manifest) -> None:
     write_manifest(out, manifest)
 
 
-@contextlib.contextmanager
-def _moving_to(store: ShardStore | None) -> Iterator[Callable[[Path, NotedShard], None]]:
-    """Moves shards into the store while others are written; at the end all are there. Does nothing without a store."""
-    if store is None:
-        yield lambda path, noted: None
-        return
-    moving: deque[Future[bool]] = deque()
-    num_new = num_moved = 0
+class _Moving:
+    """Moves shards into the store while others are written; at the end of the context all are there. Does nothing
+    without a store."""
 
-    def wait(most: int) -> None:
-        nonlocal num_new, num_moved
-        while len(moving) > most:
-            num_new += moving.popleft().result()
-            num_moved += 1
+    def __init__(self, store: ShardStore | None, journal: StoreJournal | None) -> None:
+        self._store, self._journal = store, journal
+        self._threads = ThreadPoolExecutor(_NUM_MOVED_AT_ONCE)
+        self._moving: deque[tuple[Future[bool], bytes, NotedShard]] = deque()
+        self.num_new = 0
+        """Shards that the store did not have already."""
 
-    with ThreadPoolExecutor(_NUM_MOVED_AT_ONCE) as threads:
+    def __enter__(self) -> _Moving:
+        return self
 
-        def take(path: Path, noted: NotedShard) -> None:
-            wait(_NUM_MOVED_AT_ONCE)  # so that few shards are on the disk at a time
-            moving.append(threads.submit(store.move_in, path, noted.sha256))
+    def take(self, shard: _Planned, noted: NotedShard) -> None:
+        """Move a shard that is complete."""
+        if self._store is not None:
+            self._wait(_NUM_MOVED_AT_ONCE)  # so that few shards are on the disk at a time
+            future = self._threads.submit(self._store.move_in, shard.path, noted.sha256)
+            self._moving.append((future, shard.signature, noted))
 
+    def _wait(self, most: int) -> None:
+        while len(self._moving) > most:
+            future, signature, noted = self._moving.popleft()
+            self.num_new += future.result()
+            if self._journal is not None:
+                self._journal.note_stored(signature, noted)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            yield take
-            wait(0)
+            if kind is None:
+                self._wait(0)
         finally:
-            for future in moving:
-                future.cancel()
-    print(f"data.store: {num_new:,} of {num_moved:,} shards are new there")
-
-
-def _change_summary(previous: PreviousIngest, gathered: _Gathered, written: _Written) -> str:
-    """One line on what changed since the previous ingest."""
-    rewritten = f"{written.num_new} of {len(written.shards)} shards rewritten"
-    if previous.num_lost:
-        return (
-            f"{previous.num_lost} shard(s) of the last ingest are gone or damaged: {gathered.num_decoded:,} images "
-            f"decoded, {rewritten}"
-        )
-    num_added, num_kept = 0, 0
-    for digest, number in gathered.samples.digests():
-        kept = min(number, previous.digests[digest])
-        num_added, num_kept = num_added + number - kept, num_kept + kept
-    num_removed = previous.digests.total() - num_kept
-    plural = "" if num_added == 1 else "s"
-    return f"{num_added:,} image{plural} added, {num_removed:,} removed: {rewritten}"
+            self._threads.shutdown(cancel_futures=True)
 
 
 @rare_collections()
@@ -413,7 +281,7 @@ def write_shards(
         out: the folder of the shards; it is made if it does not exist.
         num_processes: processes that decode and encode; all cores when None, but this process only if there are few
             images.
-        history: where notes on earlier ingests are; None decodes everything.
+        history: where notes on earlier ingests are, also of one into `store` that was killed; None decodes everything.
         originals: counts what the images were before ingest.
         store: takes the shards; `out` then gets the manifest alone.
         map_tasks: decodes and encodes on other hosts, which read the images where the items say they are.
@@ -429,59 +297,71 @@ def write_shards(
     source.check_against(settings)
     if store is not None:
         store.require_writable()
-    description = source.describe()
-    items = _limited(source.items(), settings.limit)
-    key = f"{settings.source}-{conversion_key(settings, description)}"
-    fields: Fields = description.specs(settings)
-    layout = Layout.of(fields)
-    if isinstance(items, Sized):  # so that errors in labels and texts are found before any image is read
-        for item in items:
-            check_values(item, description, settings)
-    if store is not None or map_tasks is not None:
-        history = None  # the shards of an earlier ingest are not on this disk, or not on those of other hosts
-    previous = find_previous(history, key, out, layout)
+    reading = Reading(settings, source, num_processes, map_tasks)
+    reading.check_values()
     try:
-        with (
-            _partial_files(out),
-            contextlib.closing(ImageStore(out, previous, _label_position(description))) as images,
-            contextlib.closing(SampleIndex()) as samples,
-            _known_digests_file(previous) as known_digests,
-        ):
-            gathered = _gather(
-                settings,
-                source,
-                description,
-                items,
-                samples,
-                images,
-                known_digests,
-                num_processes,
-                map_tasks,
-                originals or Originals(),
-            )
-            _report_skipped(gathered.skipped, out)
-            _report_left_out(source.left_out(), out)
-            _report_blank(gathered.blank)
-            _require_training_images(settings, gathered)
-            _report_classes(description.classes, samples, settings.limit)
-            images.flush()
-            with _moving_to(store) as take:
-                written = _write_all(samples, settings.samples_per_shard, layout, images, previous, out, take)
-            fields, names = _final_fields(fields, description, settings, samples)
-            manifest = _manifest(settings, description, fields, names, written, gathered.skipped, source.left_out())
-            _publish(out, manifest)
-            change = _change_summary(previous, gathered, written) if previous.num_lost is not None else None
-        if history is not None:
-            write_note(history, key, written.notes)
+        return _ingest(settings, source, reading, out, history, originals or Originals(), store)
     except OSError as error:
         raise GanpipeError(f"{out}: ingest cannot write its shards: {error.strerror or error}") from error
     except sqlite3.Error as error:
         raise GanpipeError(
             f"ingest cannot sort its samples in the folder for temporary files ({error}); set TMPDIR to one with room"
         ) from error
-    if change is not None:
-        print(change)
+
+
+def _ingest(
+    settings: DataSettings,
+    source: Source,
+    reading: Reading,
+    out: Path,
+    history: IngestHistory | None,
+    originals: Originals,
+    store: ShardStore | None,
+) -> Manifest:
+    """`write_shards` after its checks."""
+    description = reading.description
+    fields: Fields = description.specs(settings)
+    layout = Layout.of(fields)
+    key = f"{settings.source}-{conversion_key(settings, description)}"
+    previous = find_previous(history if store is None else None, key, out, layout)
+    label_position, num_raw_bytes = _label_position(description), sum(map(_num_bytes, fields.values()))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_partial_files(out))
+        journal: StoreJournal | None = None
+        if store is not None and history is not None:
+            journal = stack.enter_context(contextlib.closing(StoreJournal(history.notes, key, store)))
+        max_bytes = None if store is None else cache_limit(out)[0]
+        images = stack.enter_context(
+            contextlib.closing(ImageStore(out, previous, label_position, num_raw_bytes, max_bytes))
+        )
+        samples = stack.enter_context(contextlib.closing(SampleIndex()))
+        gathered = _gather(settings, reading, samples, images, journal or previous, originals)
+        left_out = source.left_out()
+        messages.report_skipped(gathered.skipped, out)
+        messages.report_left_out(left_out, out)
+        messages.report_blank(gathered.blank)
+        _require_training_images(settings, gathered)
+        messages.report_classes(description.classes, samples, settings.limit)
+        planned = _planned(samples, settings.samples_per_shard, journal or previous, out)
+        with _Moving(store, journal) as moving:
+            written = _write_all(planned, layout, images, reading, moving)
+        if store is not None:
+            print(f"data.store: {moving.num_new:,} of {len(written.shards):,} shards are new there")
+        fields, names = _final_fields(fields, description, settings, samples)
+        manifest = _manifest(settings, description, fields, names, written, gathered.skipped, left_out)
+        _publish(out, manifest)
+        num_shards = len(manifest.shards)
+        messages.report_changes(previous, samples, gathered.num_decoded, written.num_new, num_shards)
+        if journal is not None:
+            journal.finish(digest for digest, _ in samples.digests())
+    if history is not None and store is None:
+        write_note(history, key, written.notes)
     return manifest
+
+
+def _num_bytes(spec: FieldSpec) -> int:
+    """Of a picture's pixels; 0 for other kinds of fields."""
+    return math.prod(spec.row_shape) if spec.is_picture else 0
 
 
 def _label_position(description: Description) -> int | None:

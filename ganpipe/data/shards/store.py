@@ -29,7 +29,7 @@ class ShardStore:
     """Takes shards from the disk."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
 
     def require_writable(self) -> None:
         """Return if a file can be written to it.
@@ -38,8 +38,28 @@ class ShardStore:
             GanpipeError: it refuses.
             UnavailableError: it does not answer.
         """
-        url = f"{expand_variables(self._url, 'data.store').rstrip('/')}/.ganpipe-can-write"
-        self._on(url, lambda filesystem, path: filesystem.pipe_file(path, b""))
+        self._on(f"{self._root}/.ganpipe-can-write", lambda filesystem, path: filesystem.pipe_file(path, b""))
+
+    @property
+    def _root(self) -> str:
+        return expand_variables(self.url, "data.store").rstrip("/")
+
+    def sizes(self) -> dict[str, int]:
+        """The number of bytes of each shard in it, by SHA-256.
+
+        Raises:
+            GanpipeError: it refuses.
+            UnavailableError: it does not answer.
+        """
+        found: dict[str, int] = {}
+
+        def listed(filesystem: Any, path: str) -> None:
+            filesystem.invalidate_cache()
+            names = filesystem.find(path, detail=True).items()
+            found.update((Path(name).stem, int(about["size"])) for name, about in names if name.endswith(".tar"))
+
+        self._on(f"{self._root}/", listed)
+        return found
 
     def move_in(self, path: Path, sha256: str) -> bool:
         """Take the shard at `path`, which is removed from there once the storage has returned the same bytes.
@@ -71,7 +91,7 @@ class ShardStore:
                 filesystem.rm(there)
                 raise _OtherContent(f"it has other bytes than the shard of SHA-256 {sha256[:12]}...")
 
-        self._on(url_in(self._url, sha256), put)
+        self._on(url_in(self.url, sha256), put)
         path.unlink()
         return is_new
 
@@ -87,4 +107,4 @@ class ShardStore:
         except GanpipeError:
             raise
         except Exception as error:  # whatever the file system's library raises
-            raise GanpipeError(f"{url}: data.store cannot be written: {reason_of(error)}") from error
+            raise GanpipeError(f"{url}: data.store cannot be used: {reason_of(error)}") from error

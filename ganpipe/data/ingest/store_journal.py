@@ -1,0 +1,108 @@
+"""What ingest into `data.store` has done so far, noted on this host, so that a killed ingest goes on from there.
+
+Two files beside the notes on earlier ingests: the digests of all samples that were decoded without an error, and the
+shards that the store has. They are appended to while an ingest runs, and hold what its dataset consists of when it
+ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from ..shards.store import ShardStore
+from .conversion import DIGEST_BYTES, DIGEST_TYPE, KnownDigests, known_digests
+from .previous import NotedShard, keep_newest
+
+
+class _StoredShard(NotedShard):
+    """A shard that the store has."""
+
+    signature: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """The hexadecimal `ShardSignature` of its samples."""
+
+
+class StoreJournal:
+    """The notes on ingests with one key into one store."""
+
+    def __init__(self, folder: Path, key: str, store: ShardStore) -> None:
+        """
+        Args:
+            folder: of the notes.
+            key: of source, settings and code.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{key}-{hashlib.sha256(store.url.encode()).hexdigest()[:16]}"
+        self._digests_path, self._shards_path = folder / f"{name}.digests", folder / f"{name}.shards"
+        self.known_digests: KnownDigests = _read_digests(self._digests_path)
+        noted = _read_shards(self._shards_path)
+        sizes = store.sizes() if noted else {}
+        self._there = {one.signature: one for one in noted if sizes.get(one.sha256) == one.num_bytes}
+        self._digests = self._digests_path.open("ab", buffering=0)
+        self._shards = self._shards_path.open("a", buffering=1, encoding="utf-8")
+        self._new: dict[str, _StoredShard] = {}
+
+    def note_decoded(self, digest: bytes) -> None:
+        """A sample with this digest was decoded without an error."""
+        self._digests.write(digest)
+
+    def reuse(self, signature: bytes, path: Path, name: str) -> NotedShard | None:
+        """The note on the shard with this signature if the store has it, under its new name; nothing is put at
+        `path`."""
+        if (found := self._there.get(signature.hex())) is None:
+            return None
+        self._new[found.signature] = found
+        return NotedShard(name=name, **found.model_dump(exclude={"name", "signature"}))
+
+    def note_stored(self, signature: bytes, noted: NotedShard) -> None:
+        """The store has this shard now."""
+        found = _StoredShard(signature=signature.hex(), **noted.model_dump())
+        self._new[found.signature] = found
+        self._shards.write(found.model_dump_json() + "\n")
+
+    def finish(self, digests: Iterable[bytes]) -> None:
+        """Keep only what the dataset consists of, of which `digests` are all digests."""
+        with _replaced(self._digests_path) as partial:
+            partial.write_bytes(known_digests(digests).tobytes())
+        with _replaced(self._shards_path) as partial:
+            partial.write_text("".join(one.model_dump_json() + "\n" for one in self._new.values()), encoding="utf-8")
+        keep_newest(self._digests_path.parent, "*.digests")
+        keep_newest(self._digests_path.parent, "*.shards")
+
+    def close(self) -> None:
+        self._digests.close()
+        self._shards.close()
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A path for the new content, which then replaces the old one at once."""
+    partial = path.with_name(f"{path.name}.partial")
+    yield partial
+    os.replace(partial, path)
+
+
+def _read_digests(path: Path) -> KnownDigests:
+    """The digests in the file, which is cut after the last whole digest."""
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(path, path.stat().st_size // DIGEST_BYTES * DIGEST_BYTES)
+        return np.unique(np.frombuffer(path.read_bytes(), DIGEST_TYPE))
+    return known_digests(())
+
+
+def _read_shards(path: Path) -> list[_StoredShard]:
+    """The shards in the file, which is cut after the last whole line."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ValidationError):
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        os.truncate(path, len(whole))
+        for line in whole.splitlines():
+            found.append(_StoredShard.model_validate_json(line))
+    return found
