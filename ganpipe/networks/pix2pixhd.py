@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .norms import instance_norm
+from .norms import InstanceNorm
 from .resnet import ReflectedConv2d, ResidualBlock
 
 
 def _norm_relu(maps: int) -> list[nn.Module]:
-    return [instance_norm(maps), nn.ReLU()]
+    return [InstanceNorm(maps), nn.ReLU()]
 
 
 class CoarseGenerator(nn.Module):
@@ -79,7 +79,7 @@ class PatchCritic(nn.Module):
         for level in range(1, num_halvings):
             maps = width * 2**level
             convolution = nn.Conv2d(maps // 2, maps, 4, 2, 1, bias=False)
-            self.layers.append(nn.Sequential(convolution, instance_norm(maps), nn.LeakyReLU(0.2)))
+            self.layers.append(nn.Sequential(convolution, InstanceNorm(maps), nn.LeakyReLU(0.2)))
         self.layers.append(nn.Conv2d(width * 2 ** (num_halvings - 1), 1, 3, 1, 1))
 
     def forward(self, images_NCHW: Tensor) -> list[Tensor]:

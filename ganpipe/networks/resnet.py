@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .norms import instance_norm
+from .norms import InstanceNorm
 
 
 def _norm_relu(maps: int) -> list[nn.Module]:
-    return [instance_norm(maps), nn.ReLU()]
+    return [InstanceNorm(maps), nn.ReLU()]
 
 
 class ReflectedConv2d(nn.Conv2d):
@@ -44,7 +44,7 @@ class ResidualBlock(nn.Module):
             ReflectedConv2d(maps, maps, 3, bias=False),
             *_norm_relu(maps),
             ReflectedConv2d(maps, maps, 3, bias=False),
-            instance_norm(maps),
+            InstanceNorm(maps),
         )
 
     def forward(self, hidden_NCHW: Tensor) -> Tensor:
@@ -52,41 +52,29 @@ class ResidualBlock(nn.Module):
         return hidden_NCHW + added
 
 
-def _first(channels: int, num_more: int, width: int) -> list[nn.Module]:
-    if num_more:
-        return [ReflectedConv2d(channels + num_more, width, 7), nn.ReLU()]
-    return [ReflectedConv2d(channels, width, 7, bias=False), *_norm_relu(width)]
-
-
 class Corrected(nn.Module):
     """What a network of images adds to them, kept in [-1, 1] (Kupyn 2017, arXiv 1711.07064, section 3.2)."""
 
-    def __init__(self, network: nn.Module, channels: int) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.channels = network, channels
+        self.network = network
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Args:
-        images_NCHW: images, and whatever else the network is given behind their channels.
-        """
-        has_more = images_NCHW.shape[1] > self.channels
-        own_NCHW = images_NCHW[:, : self.channels] if has_more else images_NCHW
-        return (own_NCHW + self.network(images_NCHW)).clamp(-1, 1)
+        return (images_NCHW + self.network(images_NCHW)).clamp(-1, 1)
 
 
-def generator(channels: int, width: int, num_blocks: int, num_more: int = 0, is_correction: bool = False) -> nn.Module:
+def generator(channels: int, width: int, num_blocks: int, is_correction: bool = False) -> nn.Module:
     """Images (N, C, H, W) -> images in [-1, 1], (N, C, H, W); H is a multiple of 4.
 
     The paper's c7s1-64, d128, d256, residual blocks, u128, u64, c7s1-3, with `width` for 64. No bias before a norm,
     because its gradient would be rounding errors alone, and Adam would turn these into full steps.
 
     Args:
-        num_more: further channels of what it is given, beside the image's. They may be the same everywhere, as a class
-            is. A norm behind the first convolution would take away what is the same everywhere, so there is none then.
         is_correction: what comes out is added to the image, and begins near zero.
     """
     network = nn.Sequential(
-        *_first(channels, num_more, width),
+        ReflectedConv2d(channels, width, 7, bias=False),
+        *_norm_relu(width),
         nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False),
         *_norm_relu(2 * width),
         nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=False),
@@ -104,4 +92,4 @@ def generator(channels: int, width: int, num_blocks: int, num_more: int = 0, is_
     last = network[-2]
     assert isinstance(last, ReflectedConv2d)
     nn.init.normal_(last.weight, 0.0, 1e-3)
-    return Corrected(network, channels)
+    return Corrected(network)

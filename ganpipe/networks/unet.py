@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .norms import instance_norm
+from .norms import InstanceNorm
 
 _NUM_DROPPED = 3
 """Decoder blocks with dropout, from the bottleneck outwards."""
@@ -40,13 +40,13 @@ class UNet(nn.Module):
             has_norm = 0 < level < len(widths) - 1  # one value per map, at 1 x 1, would become zero
             block.append(nn.Conv2d(before, maps, 4, 2, 1, bias=not has_norm))
             if has_norm:
-                block.append(instance_norm(maps))
+                block.append(InstanceNorm(maps))
             self.encoder.append(nn.Sequential(*block))
         self.decoder = nn.ModuleList()
         for level in range(len(widths) - 1, 0, -1):
             before = widths[level] * (1 if level == len(widths) - 1 else 2)
             up = nn.ConvTranspose2d(before, widths[level - 1], 4, 2, 1, bias=False)
-            self.decoder.append(nn.Sequential(nn.ReLU(), up, instance_norm(widths[level - 1])))
+            self.decoder.append(nn.Sequential(nn.ReLU(), up, InstanceNorm(widths[level - 1])))
         self.head = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * widths[0], num_out, 4, 2, 1), nn.Tanh())
         self.mask_shapes = [
             (widths[level - 1], image_size // 2**level, image_size // 2**level)
@@ -89,6 +89,6 @@ def patch_discriminator(
         before, maps = width * min(8, 2 ** (level - 1)), width * min(8, 2**level)
         stride = 2 if level < num_halvings else 1
         layers.append(nn.Conv2d(before, maps, 4, stride, 1, bias=not has_norm))
-        layers += [instance_norm(maps)] if has_norm else []
+        layers += [InstanceNorm(maps)] if has_norm else []
         layers.append(nn.LeakyReLU(0.2))
     return nn.Sequential(*layers, nn.Conv2d(width * min(8, 2**num_halvings), 1, 4, 1, 1))

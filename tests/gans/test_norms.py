@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ganpipe.networks.norms import DenseBatchNorm, instance_norm
+from ganpipe.networks.norms import DenseBatchNorm, InstanceNorm
 from ganpipe.networks.resnet import ReflectedConv2d
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -32,12 +32,12 @@ def disagreement(norm: nn.Module) -> float:
 
 
 def test_instance_norm_learns_alike_in_any_layout() -> None:
-    assert disagreement(instance_norm(4)) < 1e-9
+    assert disagreement(InstanceNorm(4)) < 1e-9
 
 
 def test_it_is_instance_norm() -> None:
     expected = nn.InstanceNorm2d(4, affine=True).double()(IMAGES)
-    assert torch.allclose(instance_norm(4).double()(IMAGES), expected, rtol=0, atol=1e-12)
+    assert torch.allclose(InstanceNorm(4).double()(IMAGES), expected, rtol=0, atol=1e-12)
 
 
 def test_torchs_own_still_goes_wrong() -> None:

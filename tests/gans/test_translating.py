@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from ganpipe.losses import reconstruction
 from ganpipe.losses.soft_targets import soft_cross_entropy, soft_divergence
 from ganpipe.networks.pix2pixhd import MultiScaleCritic, scores_of
 from ganpipe.networks.resnet import generator
+from ganpipe.networks.stargan import DomainNorm
 from ganpipe.networks.video import MultiScalePredictor
 
 
@@ -120,6 +123,35 @@ def test_a_correction_begins_near_the_image() -> None:
         made = generator(3, 4, 1, is_correction=True)(images)
     assert (made - images).abs().mean() < 0.05
     assert made.abs().max() <= 1
+
+
+def test_a_domain_norm_gives_each_map_the_gain_and_the_bias_of_its_domain() -> None:
+    norm = DomainNorm(3, 2)
+    with torch.no_grad():
+        norm.gain.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+        norm.bias.weight.copy_(torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]))
+        made = norm(torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0]))
+    torch.testing.assert_close(made.mean((2, 3)), torch.tensor([[0.5, 0.6], [0.1, 0.2]]))
+    deviations = made.std((2, 3), correction=0)
+    torch.testing.assert_close(deviations, torch.tensor([[5.0, 6.0], [1.0, 2.0]]), rtol=1e-4, atol=0)
+
+
+def test_stargans_critic_tells_the_domains_of_real_and_of_made_images_apart() -> None:
+    gan = make_loop("stargan").state.gan
+    logits = torch.zeros(2, 4)  # of two domains; every class is as likely: log 4
+    seen: list[torch.Tensor] = []
+
+    def classification(logits_NK: torch.Tensor, domain_N: torch.Tensor) -> torch.Tensor:
+        seen.append(domain_N)
+        return F.cross_entropy(logits, domain_N)
+
+    gan._classification = classification  # type: ignore[method-assign, assignment]
+    fields = case_of("stargan").fields(2, 0)
+    batch = Batch(2, SeededDraws(range(2)), {**fields, "domain": 1 - fields["label"]}, dtype=torch.float64)
+    losses = gan.discriminator_losses_on(fields["image"].double(), batch)  # type: ignore[operator]
+    assert losses["class"] == losses["class_of_made"] == pytest.approx(math.log(4))
+    assert seen[0].tolist() == fields["label"].tolist()
+    assert seen[1].tolist() == (2 + 1 - fields["label"]).tolist()
 
 
 @pytest.mark.parametrize("name", ["stargan", "ageing"])
