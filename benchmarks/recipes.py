@@ -41,7 +41,8 @@ from .gans import Trial, shards
 from .kept import Kept
 
 HALF_LIVES = {"1500": (1_500, 0.05), "5000": (5_000, 0.05), "10000": (10_000, 0.1), "20000": (20_000, 0.2)}
-"""Half-life in images and ramp-up of each moving average; 5000 is the default."""
+"""Half-life in images and ramp-up of each moving average; 10000 is the default."""
+_DEFAULT = "10000"
 _SHARES, _NUM_SAMPLES = (0.5, 0.75, 1.0), 5_000
 
 
@@ -97,8 +98,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "| GAN | what | images | FID after half | after ¾ | at the end | best half-life of the average | images/s |",
         "|---|---|---:|---:|---:|---:|---|---:|",
     ]
-    for row in sorted(rows, key=lambda row: (row["gan"], row["moments"][-1]["fid"]["5000"])):
-        shown = [f"{moment['fid']['5000']:.1f}" for moment in row["moments"]]
+    for row in sorted(rows, key=lambda row: (row["gan"], row["moments"][-1]["fid"][_DEFAULT])):
+        shown = [f"{moment['fid'][_DEFAULT]:.1f}" for moment in row["moments"]]
         last = row["moments"][-1]
         best = min(last["fid"], key=lambda name: last["fid"][name])
         lines.append(

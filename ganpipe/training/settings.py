@@ -68,9 +68,9 @@ class TrainSettings(Section):
     alike. Not for digits, letters and faces that look to one side only."""
     augment: AugmentSettings = AugmentSettings()
     """Augmentation of what the discriminator sees, for every GAN whose discriminator sees images."""
-    ema_half_life: float = Field(default=5_000, ge=0)
+    ema_half_life: float = Field(default=10_000, ge=0)
     """Half-life, in images, of the moving average of the generator's weights from which samples are drawn. 0: off."""
-    ema_ramp_up: float = Field(default=0.05, ge=0)
+    ema_ramp_up: float = Field(default=0.1, ge=0)
     """While training is young the half-life is at most this share of the images seen. 0: no ramp-up."""
     log_every: int = Field(default=2_000, ge=1)
     """Images between two rows of the curves; a row holds means over them."""
