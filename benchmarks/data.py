@@ -63,7 +63,7 @@ def data(folder: Path, rounds: int) -> list[Row]:
         {
             "first": timed(lambda: open_dataset(ours, "train", cache), cache),
             "later": timed(epoch),
-            "webdataset": timed(lambda: _webdataset_epoch(ours)),
+            "webdataset": timed(lambda: webdataset_epoch(sorted(map(str, ours.glob("*.tar"))))),
         },
         rounds,
     )
@@ -98,8 +98,9 @@ def _shard_writer(images: np.ndarray, labels: np.ndarray, folder: Path) -> None:
             writer.write({"__key__": f"{number:06d}", "png": Image.fromarray(pixels), "cls": int(label)})
 
 
-def _webdataset_epoch(folder: Path) -> None:
-    """One epoch in batches, decoded with Pillow, as webdataset's own documentation shows."""
+def webdataset_epoch(shards: list[str]) -> None:
+    """One epoch of shards at these paths or URLs in batches, decoded with Pillow, as webdataset's own documentation
+    shows."""
     import webdataset
 
     def image(content: bytes) -> np.ndarray:
@@ -107,7 +108,6 @@ def _webdataset_epoch(folder: Path) -> None:
 
         return np.asarray(Image.open(io.BytesIO(content)))
 
-    shards = sorted(str(path) for path in folder.glob("*.tar"))
     dataset = webdataset.WebDataset(shards, shardshuffle=False).to_tuple("png", "cls").map_tuple(image, int)
     for _ in dataset.batched(_BATCH):
         continue
