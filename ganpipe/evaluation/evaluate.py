@@ -18,7 +18,7 @@ from ..errors import GanpipeError
 from . import figures, metrics
 from .class_fids import ClassFid
 from .colours import colour_shares
-from .frames import compare_frames
+from .frames import compare_frames, one_frame_each
 from .given import TooFewImages, reference_for
 from .measured import Measured, Subject
 from .measuring import PART, Part, SampleInputs, protocol_of, rounded, sample_features
@@ -134,9 +134,12 @@ def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
     numbers: dict[str, list[np.ndarray]] = {name: [] for name in (label, words) if name is not None}
     has_colours = label is not None and gan.output.kind == "image" and gan.output.channels == 3
     colours: list[np.ndarray] = []
+    needs = frozenset().union(*(metric.needs for metric in applying))
+    given: list[np.ndarray] = []
+    num_real = len(subject.reference.features_ND)
 
     fields = subject.field_reader(sides.fields, sides.others)
-    inputs = SampleInputs(subject.seeds, fields, len(subject.reference.features_ND))
+    inputs = SampleInputs(subject.seeds, fields, num_real)
     with progress_bar("samples and their features", len(subject.seeds), "image") as bar:
 
         def part_done(rows: slice, images: np.ndarray, found: Mapping[str, Tensor]) -> None:
@@ -150,10 +153,12 @@ def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
                 parts.append(found[name].numpy())
             if has_colours:
                 colours.append(colour_shares(images))
+            if "pairs" in needs:
+                numbers_N = np.arange(rows.start, rows.stop) % num_real
+                given.append(subject.extractor.features(one_frame_each(pictures["given"], numbers_N)))
             bar.update(len(images))
 
         features_MD = _features(subject, inputs, part_done)
-    needs = frozenset().union(*(metric.needs for metric in applying))
     training_TD, held_out_HD = _trained_and_not(subject)
     return Measured(
         real=subject.real,
@@ -167,6 +172,7 @@ def _measured(subject: Subject, applying: Sequence[Metric]) -> Measured:
         pair_values={name: found_MT.mean(1) for name, found_MT in values.items()},
         frame_values={name: found_MT.mean(0) for name, found_MT in values.items()} if num_frames > 1 else {},
         backward=_backward(subject) if "directions" in needs else None,
+        given_MD=np.concatenate(given) if given else None,
         again_VD=_again(subject) if "variety" in needs else None,
         training_TD=training_TD,
         held_out_HD=held_out_HD,

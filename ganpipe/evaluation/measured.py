@@ -101,6 +101,7 @@ class Measured:
         frame_values: metric of pairs -> its mean at each frame, (T,); empty where images are made.
         backward: real images of the domain that the GAN translates from, and features of images that it made for this
             domain; None for a GAN with one direction.
+        given_MD: features of the images that the samples were made of, for a GAN that is measured by pairs; else None.
         again_VD: features of the first samples' images from other latents; None where `variety` does not apply.
         tokens_ML: the words that the samples were given; None for a GAN without words.
         num_words: of the vocabulary.
@@ -117,6 +118,7 @@ class Measured:
     pair_values: Mapping[str, np.ndarray] = field(default_factory=dict)
     frame_values: Mapping[str, np.ndarray] = field(default_factory=dict)
     backward: tuple[Reference, np.ndarray] | None = None
+    given_MD: np.ndarray | None = None
     again_VD: np.ndarray | None = None
     tokens_ML: np.ndarray | None = None
     num_words: int = 0

@@ -78,7 +78,7 @@ ROOMS_OF_DATA = {
     "images": {"settings"},
     "shards": {"access"},
     "sources": {"settings", "source_names", "access", "images", "shards"},
-    "ingest": {"settings", "parallel", "images", "shards", "sources"},
+    "ingest": {"settings", "parallel", "access", "images", "shards", "sources"},
     "loading": {"parallel", "access", "images", "shards"},
     "": set(),
 }

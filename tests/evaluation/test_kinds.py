@@ -148,6 +148,8 @@ def test_a_gan_that_is_given_an_image_is_compared_with_what_it_should_make(
     assert right.metrics["psnr_of_given"] == found.metrics["psnr_of_given"] < right.metrics["psnr"]
     assert 0 < found.metrics["ssim_of_given"] < 1
     assert found.metrics["feature_distance_efficientnet_lite0"] > 1e-3
+    of_given = [each.metrics["feature_distance_of_given_efficientnet_lite0"] for each in (found, right)]
+    assert of_given[0] == of_given[1] > right.metrics["feature_distance_efficientnet_lite0"]
 
 
 def test_a_gan_between_domains_is_compared_with_the_domain_that_it_makes(

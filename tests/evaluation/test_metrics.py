@@ -100,6 +100,13 @@ def of_features() -> tuple[Measured, Measured]:
     return measured(real, real + 0.1 * normal(50)), measured(real, real[::-1].copy())
 
 
+def of_given_features() -> tuple[Measured, Measured]:
+    """What is made is the same."""
+    real = normal(50)
+    found = measured(real, real)
+    return dataclasses.replace(found, given_MD=real + 0.1 * normal(50)), dataclasses.replace(found, given_MD=real[::-1])
+
+
 def of_words() -> tuple[Measured, Measured]:
     """Each word has a direction in feature space; bad samples show other words than they were given."""
     tokens = np.stack([RANDOM.permutation(np.arange(2, 40))[:3] for _ in range(400)])
@@ -151,6 +158,7 @@ GOOD_AND_BAD = {
     "data_copying": of_copies,
     "cycle_error": lambda: of_pairs("cycle_error", 0.1),
     "feature_distance": of_features,
+    "feature_distance_of_given": of_given_features,
     "fid": of_distributions,
     "fid_backward": of_two_directions,
     "fid_infinity": of_distributions,
@@ -265,7 +273,7 @@ OF_NO_PICTURE = OF_FEATURES | {"data_copying"}
 OF_LABELS = {"fid_intra", "class_accuracy", "class_accuracy_of_real"}
 OF_WORDS = {"r_precision", "r_precision_of_real"}
 OF_COUNTERPARTS = {"counterpart_psnr", "counterpart_psnr_of_given"}
-OF_PAIRS = {"feature_distance", "psnr", "psnr_of_given", "ssim", "ssim_of_given"}
+OF_PAIRS = {"feature_distance", "feature_distance_of_given", "psnr", "psnr_of_given", "ssim", "ssim_of_given"}
 
 
 IN_TWO_DIRECTIONS = gan_of(("b", "a"), {"b": View("photo", "kind", 1), "a": View("photo", "kind", 0)})

@@ -22,11 +22,17 @@ class FeatureDistance(Metric):
     better = "lower"
     needs = frozenset({"features", "pairs"})
     tells = "Distance between features of each generated image and of the image that it should be, 0 for equal features"
+    beside = ("before", "feature_distance_of_given")
 
     def compute(self, measured: Measured) -> float | Estimate | None:
-        # Sample i is paired with the reference's image i; after the last image the first one follows again.
-        positions_M = np.arange(len(measured.features_MD)) % len(measured.real.features_ND)
-        return mean_of(feature_distances(measured.features_MD, measured.real.features_ND[positions_M]))
+        return mean_of(distances_from_real(measured.features_MD, measured))
+
+
+def distances_from_real(features_MD: np.ndarray, measured: Measured) -> np.ndarray:
+    """`feature_distances` of images from those that they should be, (M,)."""
+    # Sample i is paired with the reference's image i; after the last image the first one follows again.
+    positions_M = np.arange(len(features_MD)) % len(measured.real.features_ND)
+    return feature_distances(features_MD, measured.real.features_ND[positions_M])
 
 
 def feature_distances(first_ND: np.ndarray, second_ND: np.ndarray) -> np.ndarray:
