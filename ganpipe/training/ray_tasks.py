@@ -29,9 +29,9 @@ def map_on_cluster(function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT])
     from ray.exceptions import RayError
 
     remote: Any = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)(_call)
-    shared = ray.put(function)  # once, because it may hold much
     pending: deque[Any] = deque()
     try:
+        shared = ray.put(function)  # once, because it may hold much
         for task in tasks:
             pending.append(remote.remote(shared, task))
             if len(pending) >= _WAITING_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1))):

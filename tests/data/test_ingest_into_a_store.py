@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from ganpipe.data.access.host_cache import BYTES_VARIABLE
+from ganpipe.data.ingest import shards
 from ganpipe.data.ingest.reading import Reading
-from ganpipe.data.ingest.shard_writer import ImageStore
+from ganpipe.data.ingest.shard_writer import ImageStore, write_shard
 from ganpipe.data.ingest.shards import IngestHistory, write_shards
 from ganpipe.data.settings import DataSettings
-from ganpipe.data.shards.manifest import Manifest
+from ganpipe.data.shards.manifest import SPLITS, Manifest
 from ganpipe.data.shards.store import ShardStore
-from ganpipe.data.sources.folder import Folder
+from ganpipe.data.sources.base import Item
+from ganpipe.data.sources.folder import Folder, FolderSettings
+from ganpipe.data.sources.webdataset import Webdataset, WebdatasetSettings
 from ganpipe.errors import GanpipeError
 
 Ingest = Callable[..., Manifest]
@@ -93,20 +102,67 @@ def test_more_deep_images_than_the_disk_holds(
     assert has_all(tmp_path, manifest)
 
 
-def test_an_image_that_changes_meanwhile(
-    ingest: Ingest, class_folder: Path, tmp_path: Path, little_room: list[int], monkeypatch: pytest.MonkeyPatch
+def spoil(paths: list[Path]) -> None:
+    for path in paths:
+        path.write_bytes(path.read_bytes() + b"more")
+
+
+def copy_the_last(paths: list[Path]) -> None:
+    for path in paths[:-1]:
+        path.write_bytes(paths[-1].read_bytes())
+
+
+def remove(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (spoil, "changed while ingest ran; run the same command again"),
+        (copy_the_last, "changed while ingest ran; run the same command again"),
+        (remove, "could be read at first, and cannot be now: cannot be read: No such file or directory"),
+    ],
+)
+def test_images_that_change_meanwhile(
+    change: Callable[[list[Path]], None],
+    said: str,
+    ingest: Ingest,
+    class_folder: Path,
+    tmp_path: Path,
+    little_room: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     again = Reading.again
 
     def changing(self: Reading, positions: Sequence[int], what: str) -> object:
-        for path in class_folder.rglob("*.png"):
-            path.write_bytes(path.read_bytes() + b"more")
+        change(sorted(class_folder.rglob("*.png")))
         return again(self, positions, what)
 
     monkeypatch.setattr(Reading, "again", changing)
-    with pytest.raises(GanpipeError, match=r"^[abc]/\d+\.png: changed while ingest ran; run the same command again$"):
+    with pytest.raises(GanpipeError, match=rf"^[abc]/\d+\.png: {said}$"):
         ingest()
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_stream_that_has_fewer_images_meanwhile(
+    tmp_path: Path, settings_of: Callable[..., DataSettings], draw: Callable[..., Path], little_room: list[int]
+) -> None:
+    class Shrinking(Folder):
+        """A source that can only be read as a stream, and gives fewer items each time."""
+
+        num_items = 40
+
+        def items(self) -> Iterator[Item]:  # type: ignore[override]
+            self.num_items -= 8
+            yield from itertools.islice(super().items(), self.num_items)
+
+    for number in range(40):
+        draw(tmp_path / "images" / f"{number:03d}.png", number)
+    source = Shrinking(FolderSettings(path=str(tmp_path / "images")))
+    with pytest.raises(GanpipeError, match="^the source has fewer images now than when ingest began; run the same"):
+        write_shards(settings_of(), source, tmp_path / "out", store=ShardStore(f"file://{tmp_path}/store"))
 
 
 _KILLED = """
@@ -168,6 +224,76 @@ def test_killed_while_it_moves_shards_it_goes_on(
     assert has_all(tmp_path, manifest)
 
 
+def test_an_ingest_that_fails_keeps_what_it_has_moved(
+    ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[int]
+) -> None:
+    with monkeypatch.context() as patch:
+        written = [0]
+
+        def failing(*arguments: object) -> object:
+            written[0] += 1
+            if written[0] > 6:
+                raise OSError("no more")
+            return write_shard(*arguments)  # type: ignore[arg-type]
+
+        patch.setattr(shards, "write_shard", failing)
+        with pytest.raises(GanpipeError, match="no more"):
+            ingest()
+    there = shards_there(tmp_path)
+    assert there
+    decoded.clear()
+    manifest = ingest()
+    kept = [shard for shard in manifest.shards if shard.sha256 in there]
+    assert len(kept) == len(there)
+    assert len(decoded) == 36 - sum(shard.num_samples for shard in kept)
+
+
+def test_equal_shards_of_two_splits(
+    tmp_path: Path, draw: Callable[..., Path], settings_of: Callable[..., DataSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are one file in the store, and two threads write it at the same time."""
+
+    class Twice(Folder):
+        """Has each image in both splits."""
+
+        def items(self) -> Iterator[Item]:  # type: ignore[override]
+            for item, split in itertools.product(super().items(), SPLITS):
+                yield item._replace(split=split)
+
+    for number in range(4):
+        draw(tmp_path / "images" / f"{number}.png", number)
+    source = Twice(FolderSettings(path=str(tmp_path / "images")))
+    put_file = LocalFileSystem.put_file
+
+    def slow(self: LocalFileSystem, path: str, there: str, **options: object) -> None:
+        put_file(self, path, there, **options)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(LocalFileSystem, "put_file", slow)
+    manifest = write_shards(settings_of(), source, tmp_path / "out", store=ShardStore(f"file://{tmp_path}/store"))
+    assert [shard.split for shard in manifest.shards] == list(SPLITS)
+    assert len({shard.sha256 for shard in manifest.shards}) == 1
+    assert has_all(tmp_path, manifest)
+
+
+def test_a_label_is_not_taken_for_a_text(tmp_path: Path, draw: Callable[..., Path]) -> None:
+    """Two ingests of the same files whose samples have equal values, in files of other names."""
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        for number in range(6):
+            tar.add(draw(tmp_path / f"{number}.png", number), f"{number}.png")
+            info = tarfile.TarInfo(f"{number}.cls")
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"%d" % (number % 2)))
+    history, store = IngestHistory(tmp_path / "notes"), ShardStore(f"file://{tmp_path}/store")
+    settings = DataSettings(source="webdataset", image_size=16, channels=3)
+    manifests = []
+    for fields in ({"label": "cls", "classes": ["a", "b"]}, {"label": None, "text": "cls"}):
+        source = Webdataset(WebdatasetSettings.model_validate({"path": str(tmp_path), "shards": ["all.tar"], **fields}))
+        manifests.append(write_shards(settings, source, tmp_path / "out", history=history, store=store))
+        assert manifests[-1] == write_shards(settings, source, tmp_path / "local")
+    assert manifests[0].shards != manifests[1].shards
+
+
 def test_again_decodes_and_writes_only_what_changed(
     ingest: Ingest,
     class_folder: Path,
@@ -190,16 +316,23 @@ def test_again_decodes_and_writes_only_what_changed(
 
 def test_what_the_store_lost_is_made_again(ingest: Ingest, tmp_path: Path, decoded: list[int]) -> None:
     manifest = ingest()
-    lost, cut = manifest.shards[0], manifest.shards[1]
+    lost, cut, changed = manifest.shards[:3]
     for path in (tmp_path / "store").rglob("*.tar"):
         if path.stem == lost.sha256:
             path.unlink()
         if path.stem == cut.sha256:
             path.write_bytes(path.read_bytes()[:-512])
+        if path.stem == changed.sha256:
+            content = bytearray(path.read_bytes())
+            content[600] ^= 1
+            path.write_bytes(content)
     decoded.clear()
     assert ingest() == manifest
-    assert len(decoded) == lost.num_samples + cut.num_samples
+    assert len(decoded) == lost.num_samples + cut.num_samples + changed.num_samples
     assert has_all(tmp_path, manifest)
+    assert all(
+        path.stem == hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "store").rglob("*.tar")
+    )
 
 
 def test_other_settings_use_nothing_of_before(ingest: Ingest, decoded: list[int]) -> None:
@@ -215,5 +348,6 @@ def test_other_settings_use_nothing_of_before(ingest: Ingest, decoded: list[int]
 def test_a_damaged_journal_costs_work_only(ingest: Ingest, tmp_path: Path) -> None:
     manifest = ingest()
     for path in (tmp_path / "notes").iterdir():
-        path.write_bytes(path.read_bytes()[:-3] + b"\n{no JSON\n")
+        content = path.read_bytes()
+        path.write_bytes(content[:300] + b"\n{no JSON\n" + content[300:-3])
     assert ingest() == manifest == ingest(stored=False)

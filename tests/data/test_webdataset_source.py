@@ -359,6 +359,14 @@ def pack(path: Path, *members: tuple[str, bytes], **options: Any) -> Path:
     return path
 
 
+def deep_png(number: int) -> bytes:
+    """Of 16 bits."""
+    file = io.BytesIO()
+    values = np.random.default_rng(number).integers(0, 2**14, (20, 20)).astype(np.uint16)
+    Image.fromarray(values).save(file, "png")
+    return file.getvalue()
+
+
 def png(number: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image(number)).save(buffer, "png")
@@ -476,9 +484,13 @@ def test_what_is_no_tar_is_called_by_its_name(begin: bytes, says: str, tmp_path:
         source_of(tmp_path).check()
 
 
-def test_members_that_are_not_taken_are_counted(tmp_path: Path, settings_of: MakeSettings) -> None:
+@pytest.mark.parametrize("deep", [(), (0, 1)], ids=["images of 8 bits", "images of 16 bits, which are read twice"])
+def test_members_that_are_not_taken_are_counted(
+    deep: tuple[int, ...], tmp_path: Path, settings_of: MakeSettings
+) -> None:
     members = [(f"{n}.{end}", b"1") for n in range(4) for end in ("cls", "json")]
-    path = pack(tmp_path / "x.tar", *sorted([*members, *((f"{n}.png", png(n)) for n in range(4))]), ("README", b"x"))
+    images = [(f"{n}.png", deep_png(n) if n in deep else png(n)) for n in range(4)]
+    path = pack(tmp_path / "x.tar", *sorted([*members, *images]), ("README", b"x"))
     with tarfile.open(path, "a") as archive:
         link = tarfile.TarInfo("4.png")
         link.type, link.linkname = tarfile.LNKTYPE, "3.png"

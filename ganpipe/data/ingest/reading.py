@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ...cpus import usable_cpus
+from ...errors import GanpipeError
 from ..images import value_range
 from ..parallel import ordered_map, progress
 from ..settings import DataSettings
+from ..shards.manifest import LeftOut
 from ..sources.base import Item, Items, Source
 from .conversion import Converted, KnownDigests, check_values, convert
 
@@ -25,6 +27,7 @@ MapTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Generator[Any, None, 
 _ITEMS_PER_TASK = 128
 _HELD_BYTES_PER_TASK = 2**24
 _FEW_ITEMS = 2000  # below this, starting processes takes longer than it saves
+FEWER_IMAGES = "the source has fewer images now than when ingest began; run the same command again"
 
 
 class Reading:
@@ -46,6 +49,13 @@ class Reading:
         self._items = _limited(source.items(), settings.limit)
         self._num_processes, self._map_tasks = num_processes, map_tasks
         self._ranges: Mapping[value_range.Kind, value_range.Range] = {}
+        self.left_out: tuple[LeftOut, ...] = ()
+        """The files that the source left out; known when `all` has come to its end."""
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether items are found by themselves; otherwise the source is read from its beginning for each of them."""
+        return isinstance(self._items, Sized)
 
     def check_values(self) -> None:
         """Find errors in labels and texts before any image is read, if the items can be listed more than once.
@@ -53,7 +63,7 @@ class Reading:
         Raises:
             GanpipeError: a label is not a class, or a text has too few or too many words; names the item.
         """
-        if isinstance(self._items, Sized):
+        if self.is_listed:
             for item in self._items:
                 check_values(item, self.description, self._settings)
 
@@ -73,14 +83,21 @@ class Reading:
                         extents = value_range.merge_extents([*extents.values(), *sample.extents])
                     else:
                         yield position, sample
+            self.left_out = self._source.left_out()
             if waiting:
                 self._ranges = _choose_ranges(extents)
                 what, items = "ingest, more than 8 bits", self._at(waiting)
                 with contextlib.closing(self._converted(items, what, shared, self._ranges)) as results:
-                    yield from zip(waiting, results, strict=True)
+                    num_read = 0
+                    for position, sample in zip(waiting, results, strict=False):
+                        yield position, sample
+                        num_read += 1
+                    if num_read < len(waiting):
+                        raise GanpipeError(FEWER_IMAGES)
 
     def again(self, positions: Sequence[int], what: str) -> Generator[Converted, None, None]:
-        """The samples at these positions, decoded; to be called after `all`.
+        """The samples at these positions, decoded; to be called after `all`. A source that is a stream is read from its
+        beginning.
 
         Args:
             positions: sorted.
@@ -112,7 +129,7 @@ class Reading:
 
     def _at(self, positions: Sequence[int]) -> Items:
         """The items at these positions, which are sorted."""
-        found = self._items if isinstance(self._items, Sized) else self._source.items()  # a stream is read anew
+        found = self._items if self.is_listed else self._source.items()
         return Items(len(positions), functools.partial(_items_at, found, positions))
 
     @contextlib.contextmanager

@@ -31,7 +31,8 @@ class Sample(NamedTuple):
         digest: identifies the sample's images.
         label: number of its class in the main field with labels; -1 if there are no labels.
         values: the contents of the files of all labels and texts, in the order of the fields.
-        images: where the image of each field with pictures lies, in the order of the fields.
+        images: where the image of each field with pictures lies, in the order of the fields; a single entry for all of
+            them if they have to be decoded once more (`ImageStore.missing`).
     """
 
     digest: bytes

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from ...errors import GanpipeError
 from ..shards.tar import tar_ending, tar_member
 from .conversion import Converted
 from .previous import ImageRange, Layout, NotedShard, PreviousIngest, ShardSignature
+from .reading import FEWER_IMAGES
 from .sample_index import Sample
 
 _CHUNK_BYTES = 2**20
@@ -24,6 +26,14 @@ _MISSING = 2**32 - 1
 
 KeyedSample = tuple[str, Sample]
 """A sample's key in its shard, and the sample."""
+
+
+class Missing(NamedTuple):
+    """Images that have to be decoded once more: the position of an item that has them, and how many bytes they are, or
+    about the most that they can be."""
+
+    position: int
+    num_bytes: int
 
 
 class ImageStore:
@@ -47,7 +57,7 @@ class ImageStore:
             folder: where the anonymous file is made.
             previous: the shards of the previous ingest.
             label_position: index of the main label among a sample's values; None if there are no labels.
-            num_raw_bytes: about the most bytes that a sample's images take.
+            num_raw_bytes: about the most bytes that a sample's images take; PNGs of noise take a little more.
             max_bytes: the most bytes in the anonymous file, half of them for images that were decoded once more; None:
                 no bound.
         """
@@ -55,7 +65,8 @@ class ImageStore:
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self._number = len(previous.shards)
         self._end = self._end_of_first = 0
-        self.max_again = None if max_bytes is None else max_bytes // 2
+        self.part_bytes = sys.maxsize if max_bytes is None else max_bytes // 2
+        """The most bytes of the images that are kept at first, and of those that are decoded once more at a time."""
         self._again: dict[bytes, tuple[ImageRange, ...]] = {}
         self._open: dict[int, IO[bytes]] = {}
 
@@ -69,7 +80,7 @@ class ImageStore:
         if images is None:
             found = self._previous.image_ranges.get(converted.digest)
             ranges = ((_MISSING, position, self._num_raw_bytes),) if found is None else found
-        elif self.max_again is not None and self._end + sum(map(len, images)) > self.max_again:
+        elif self._end + sum(map(len, images)) > self.part_bytes:
             ranges = ((_MISSING, position, sum(map(len, images))),)
         else:
             ranges = self._spooled(images)
@@ -86,29 +97,33 @@ class ImageStore:
         return tuple(ranges)
 
     @staticmethod
-    def missing(samples: Iterable[KeyedSample]) -> dict[bytes, tuple[int, int]]:
-        """Those of the samples whose images have to be decoded once more: by digest, the position of an item with these
-        images, and their number of bytes, or the most that they take."""
+    def missing(samples: Iterable[KeyedSample]) -> dict[bytes, Missing]:
+        """Those of the samples whose images have to be decoded once more, by digest."""
         ranges = ((sample.digest, *sample.images[0]) for _, sample in samples)
-        return {digest: (position, num) for digest, number, position, num in ranges if number == _MISSING}
+        return {digest: Missing(position, num) for digest, number, position, num in ranges if number == _MISSING}
 
-    def replace_again(self, decoded: Iterable[Converted], wanted: Container[bytes]) -> None:
+    def replace_again(self, decoded: Iterable[Converted], expected: Sequence[bytes]) -> None:
         """Keep the images of samples that were decoded once more, instead of those of an earlier call.
 
         Args:
-            wanted: the digests that the samples had before.
+            expected: the digests that the samples had before, in their order.
 
         Raises:
-            GanpipeError: an image of the source changed meanwhile.
+            GanpipeError: an image of the source changed meanwhile, or cannot be read any more.
         """
         self._end = self._end_of_first
         self._spool.seek(self._end)
         self._spool.truncate()
         self._again.clear()
+        waiting = iter(expected)
         for sample in decoded:
-            if sample.images is None or sample.digest not in wanted:
+            if sample.unreadable is not None:
+                raise GanpipeError(f"{sample.name}: could be read at first, and cannot be now: {sample.unreadable}")
+            if sample.images is None or sample.digest != next(waiting, None):
                 raise GanpipeError(f"{sample.name}: changed while ingest ran; run the same command again")
             self._again[sample.digest] = self._spooled(sample.images)
+        if next(waiting, None) is not None:
+            raise GanpipeError(FEWER_IMAGES)
 
     def flush(self) -> None:
         """Write what is buffered; to be called after the last `add` or `replace_again` and before a `read`."""
@@ -126,7 +141,8 @@ class ImageStore:
     def _read(self, number: int, offset: int, num_bytes: int) -> bytes:
         content = os.pread(self._file(number).fileno(), num_bytes, offset)
         if len(content) != num_bytes:
-            raise OSError(f"{self._previous.shards[number].path} changed while it was read")
+            name = "the temporary file" if number == self._number else self._previous.shards[number].path
+            raise OSError(f"{name} changed while it was read")
         return content
 
     def _file(self, number: int) -> IO[bytes]:

@@ -47,16 +47,16 @@ from .previous import IngestHistory, Layout, NotedShard, PreviousIngest, find_pr
 from .reading import MapTasks, Reading
 from .sample_index import SampleIndex
 from .shard_assignment import shard_sizes
-from .shard_writer import ImageStore, KeyedSample, signature_of, with_keys, write_shard
+from .shard_writer import ImageStore, KeyedSample, Missing, signature_of, with_keys, write_shard
 from .store_journal import StoreJournal
 
 __all__ = ["IngestHistory", "Manifest", "Shard", "read_manifest", "split_of", "verify", "write_shards"]
 
 _PARTIAL = ".partial-"
 _NUM_MOVED_AT_ONCE = 4
-_MAX_SAMPLES_IN_PART = 500_000
-Missing = dict[bytes, tuple[int, int]]
-"""What `ImageStore.missing` returns."""
+_MAX_SAMPLES_IN_PART, _MAX_SAMPLES_OF_LISTED = 500_000, 10_000
+"""Samples that are decoded once more at a time: of a stream, which is read from its beginning for them, and of items
+that are found by themselves. The fewer, the less is lost when ingest is killed."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class _Gathered:
     Attributes:
         samples: all samples by split.
         skipped: the items that could not be read.
-        num_decoded: how many samples were decoded, not found in the previous ingest.
+        num_decoded: how many samples were decoded, because no earlier ingest is known to have decoded them.
         blank: images in which a person would see nothing, by their `blank_kind`.
     """
 
@@ -148,16 +148,18 @@ def _planned(
             yield _Planned(name, split, path, chosen, signature, earlier.reuse(signature, path, name))
 
 
-def _in_parts(planned: Iterable[_Planned], images: ImageStore) -> Iterator[tuple[list[_Planned], Missing]]:
+def _in_parts(
+    planned: Iterable[_Planned], images: ImageStore, max_samples: int
+) -> Iterator[tuple[list[_Planned], dict[bytes, Missing]]]:
     """The shards in their order, in parts whose images that have to be decoded once more fit together into the room
     for them, and these images. A shard alone is a part, even if its images do not fit."""
     part: list[_Planned] = []
-    missing: Missing = {}
+    missing: dict[bytes, Missing] = {}
     num_samples = num_bytes = 0
     for shard in planned:
         more = {} if shard.reused else images.missing(shard.samples)
-        num_more = sum(num for _, num in more.values())
-        is_full = num_bytes + num_more > (images.max_again or 0) or num_samples > _MAX_SAMPLES_IN_PART
+        num_more = sum(images_of_one.num_bytes for images_of_one in more.values())
+        is_full = num_bytes + num_more > images.part_bytes or num_samples + len(shard.samples) > max_samples
         if part and (is_full or not missing):
             yield part, missing
             part, missing, num_samples, num_bytes = [], {}, 0, 0
@@ -175,13 +177,16 @@ def _write_all(
     reading: Reading,
     moving: _Moving,
 ) -> _Written:
-    """Write all shards that are not reused under temporary names."""
+    """Write all shards that are not reused, under temporary names, and hand them to `moving`."""
     written = _Written()
-    for number, (part, missing) in enumerate(_in_parts(planned, images)):
+    max_samples = _MAX_SAMPLES_OF_LISTED if reading.is_listed else _MAX_SAMPLES_IN_PART
+    for part, missing in _in_parts(planned, images, max_samples):
         if missing:
-            positions = sorted(position for position, _ in missing.values())
-            with contextlib.closing(reading.again(positions, f"ingest, part {number + 1}")) as decoded:
-                images.replace_again(decoded, missing)
+            moving.settle()
+            digests = sorted(missing, key=lambda digest: missing[digest].position)
+            positions = [missing[digest].position for digest in digests]
+            with contextlib.closing(reading.again(positions, "ingest, once more")) as decoded:
+                images.replace_again(decoded, digests)
             images.flush()
         for shard in part:
             noted = shard.reused
@@ -241,12 +246,16 @@ class _Moving:
     def take(self, shard: _Planned, noted: NotedShard) -> None:
         """Move a shard that is complete."""
         if self._store is not None:
-            self._wait(_NUM_MOVED_AT_ONCE)  # so that few shards are on the disk at a time
+            self._wait(_NUM_MOVED_AT_ONCE - 1)  # so that few shards are on the disk at a time
             future = self._threads.submit(self._store.move_in, shard.path, noted.sha256)
             self._moving.append((future, shard.signature, noted))
 
+    def settle(self) -> None:
+        """Wait until the store has all shards that were handed over."""
+        self._wait(0)
+
     def _wait(self, most: int) -> None:
-        while len(self._moving) > most:
+        while self._moving and (len(self._moving) > most or self._moving[0][0].done()):
             future, signature, noted = self._moving.popleft()
             self.num_new += future.result()
             if self._journal is not None:
@@ -255,9 +264,12 @@ class _Moving:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self._wait(0)
+                self.settle()
         finally:
             self._threads.shutdown(cancel_futures=True)
+            for future, signature, noted in self._moving:  # of an ingest that failed
+                if self._journal is not None and not future.cancelled() and future.exception() is None:
+                    self._journal.note_stored(signature, noted)
 
 
 @rare_collections()
@@ -300,9 +312,10 @@ def write_shards(
     reading = Reading(settings, source, num_processes, map_tasks)
     reading.check_values()
     try:
-        return _ingest(settings, source, reading, out, history, originals or Originals(), store)
+        return _ingest(settings, reading, out, history, originals or Originals(), store)
     except OSError as error:
-        raise GanpipeError(f"{out}: ingest cannot write its shards: {error.strerror or error}") from error
+        place = error.filename if error.filename and not str(error.filename).startswith(str(out)) else out
+        raise GanpipeError(f"{place}: ingest cannot write its shards: {error.strerror or error}") from error
     except sqlite3.Error as error:
         raise GanpipeError(
             f"ingest cannot sort its samples in the folder for temporary files ({error}); set TMPDIR to one with room"
@@ -311,7 +324,6 @@ def write_shards(
 
 def _ingest(
     settings: DataSettings,
-    source: Source,
     reading: Reading,
     out: Path,
     history: IngestHistory | None,
@@ -329,16 +341,15 @@ def _ingest(
         stack.enter_context(_partial_files(out))
         journal: StoreJournal | None = None
         if store is not None and history is not None:
-            journal = stack.enter_context(contextlib.closing(StoreJournal(history.notes, key, store)))
+            journal = stack.enter_context(contextlib.closing(StoreJournal(history.notes, key, layout, store)))
         max_bytes = None if store is None else cache_limit(out)[0]
         images = stack.enter_context(
             contextlib.closing(ImageStore(out, previous, label_position, num_raw_bytes, max_bytes))
         )
         samples = stack.enter_context(contextlib.closing(SampleIndex()))
         gathered = _gather(settings, reading, samples, images, journal or previous, originals)
-        left_out = source.left_out()
         messages.report_skipped(gathered.skipped, out)
-        messages.report_left_out(left_out, out)
+        messages.report_left_out(reading.left_out, out)
         messages.report_blank(gathered.blank)
         _require_training_images(settings, gathered)
         messages.report_classes(description.classes, samples, settings.limit)
@@ -348,7 +359,7 @@ def _ingest(
         if store is not None:
             print(f"data.store: {moving.num_new:,} of {len(written.shards):,} shards are new there")
         fields, names = _final_fields(fields, description, settings, samples)
-        manifest = _manifest(settings, description, fields, names, written, gathered.skipped, left_out)
+        manifest = _manifest(settings, description, fields, names, written, gathered.skipped, reading.left_out)
         _publish(out, manifest)
         num_shards = len(manifest.shards)
         messages.report_changes(previous, samples, gathered.num_decoded, written.num_new, num_shards)

@@ -10,15 +10,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field, ValidationError
 
+from ..parallel import progress
 from ..shards.store import ShardStore
 from .conversion import DIGEST_BYTES, DIGEST_TYPE, KnownDigests, known_digests
-from .previous import NotedShard, keep_newest
+from .previous import Layout, NotedShard, keep_newest
+
+_NUM_READ_AT_ONCE = 8
 
 
 class _StoredShard(NotedShard):
@@ -31,19 +35,22 @@ class _StoredShard(NotedShard):
 class StoreJournal:
     """The notes on ingests with one key into one store."""
 
-    def __init__(self, folder: Path, key: str, store: ShardStore) -> None:
+    def __init__(self, folder: Path, key: str, layout: Layout, store: ShardStore) -> None:
         """
         Args:
             folder: of the notes.
             key: of source, settings and code.
+            layout: which files a sample has.
+
+        Raises:
+            GanpipeError: the store refuses.
+            UnavailableError: it does not answer.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{key}-{hashlib.sha256(store.url.encode()).hexdigest()[:16]}"
+        name = f"{key}-{hashlib.sha256(repr((layout.members, store.url)).encode()).hexdigest()[:16]}"
         self._digests_path, self._shards_path = folder / f"{name}.digests", folder / f"{name}.shards"
         self.known_digests: KnownDigests = _read_digests(self._digests_path)
-        noted = _read_shards(self._shards_path)
-        sizes = store.sizes() if noted else {}
-        self._there = {one.signature: one for one in noted if sizes.get(one.sha256) == one.num_bytes}
+        self._there = {one.signature: one for one in _still_there(_read_shards(self._shards_path), store)}
         self._digests = self._digests_path.open("ab", buffering=0)
         self._shards = self._shards_path.open("a", buffering=1, encoding="utf-8")
         self._new: dict[str, _StoredShard] = {}
@@ -99,10 +106,25 @@ def _read_digests(path: Path) -> KnownDigests:
 def _read_shards(path: Path) -> list[_StoredShard]:
     """The shards in the file, which is cut after the last whole line."""
     found = []
-    with contextlib.suppress(FileNotFoundError, ValidationError):
+    with contextlib.suppress(FileNotFoundError):
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         os.truncate(path, len(whole))
         for line in whole.splitlines():
-            found.append(_StoredShard.model_validate_json(line))
+            with contextlib.suppress(ValidationError):  # a damaged line costs the work on its shard
+                found.append(_StoredShard.model_validate_json(line))
+    return found
+
+
+def _still_there(noted: Sequence[_StoredShard], store: ShardStore) -> list[_StoredShard]:
+    """Those that the store returns as they were; many are read at a time."""
+    found = []
+    with (
+        ThreadPoolExecutor(_NUM_READ_AT_ONCE) as threads,
+        progress("data.store: shards of an earlier ingest", len(noted), "shard") as bar,
+    ):
+        for shard, is_there in zip(noted, threads.map(lambda one: store.has(one.sha256), noted), strict=True):
+            bar.update()
+            if is_there:
+                found.append(shard)
     return found

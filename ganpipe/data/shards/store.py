@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ def url_in(store: str, sha256: str) -> str:
     return f"{expand_variables(store, 'data.store').rstrip('/')}/{sha256[:2]}/{sha256}.tar"
 
 
+def _sha256_of(filesystem: Any, path: str) -> str:
+    digest = hashlib.sha256()
+    with filesystem.open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 class ShardStore:
     """Takes shards from the disk."""
 
@@ -44,21 +53,21 @@ class ShardStore:
     def _root(self) -> str:
         return expand_variables(self.url, "data.store").rstrip("/")
 
-    def sizes(self) -> dict[str, int]:
-        """The number of bytes of each shard in it, by SHA-256.
+    def has(self, sha256: str) -> bool:
+        """Whether it returns the shard with this content.
 
         Raises:
             GanpipeError: it refuses.
             UnavailableError: it does not answer.
         """
-        found: dict[str, int] = {}
+        found = False
 
-        def listed(filesystem: Any, path: str) -> None:
+        def compare(filesystem: Any, there: str) -> None:
+            nonlocal found
             filesystem.invalidate_cache()
-            names = filesystem.find(path, detail=True).items()
-            found.update((Path(name).stem, int(about["size"])) for name, about in names if name.endswith(".tar"))
+            found = filesystem.exists(there) and _sha256_of(filesystem, there) == sha256
 
-        self._on(f"{self._root}/", listed)
+        self._on(url_in(self.url, sha256), compare)
         return found
 
     def move_in(self, path: Path, sha256: str) -> bool:
@@ -79,15 +88,12 @@ class ShardStore:
             if not (filesystem.exists(there) and filesystem.info(there)["size"] == num_bytes):
                 is_new = True
                 if isinstance(filesystem, LocalFileSystem):  # object stores write a whole file or none
-                    filesystem.put_file(str(path), f"{there}.partial")
-                    filesystem.mv(f"{there}.partial", there)
+                    partial = f"{there}.{uuid.uuid4().hex}.partial"  # another split or host may write the same shard
+                    filesystem.put_file(str(path), partial)
+                    filesystem.mv(partial, there)
                 else:
                     filesystem.put_file(str(path), there)
-            digest = hashlib.sha256()
-            with filesystem.open(there, "rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-            if digest.hexdigest() != sha256:
+            if _sha256_of(filesystem, there) != sha256:
                 filesystem.rm(there)
                 raise _OtherContent(f"it has other bytes than the shard of SHA-256 {sha256[:12]}...")
 
