@@ -118,6 +118,8 @@ def _read_shards(path: Path) -> list[_StoredShard]:
 
 def _still_there(noted: Sequence[_StoredShard], store: ShardStore) -> list[_StoredShard]:
     """Those that the store returns as they were; many are read at a time."""
+    if not noted:  # no progress bar for a first ingest
+        return []
     found = []
     with (
         ThreadPoolExecutor(_NUM_READ_AT_ONCE) as threads,
