@@ -16,8 +16,8 @@ class InstanceNorm(nn.GroupNorm):
     Not `nn.InstanceNorm2d`: on a CPU its gradients are wrong, without a word, where the layer behind it is
     channels-last and the batch has more than one image (torch 2.13.0). tests/gans/test_norms.py shows it.
 
-    A CPU takes many times as long for channels-last maps in bf16 as for contiguous ones (torch 2.13.0). A GPU makes them
-    contiguous in any case.
+    A CPU takes many times as long for channels-last maps in bf16 as for contiguous ones (torch 2.13.0). A GPU makes
+    them contiguous in any case.
     """
 
     def __init__(self, maps: int) -> None:
