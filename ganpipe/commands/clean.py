@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from filelock import FileLock, Timeout
 
@@ -84,7 +86,7 @@ def _remove(folder: Path, in_use: Set[str]) -> bool:
         with ExitStack() as held:
             for lock in locks:
                 held.enter_context(FileLock(lock, timeout=0))
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, onerror=_unless_gone)
     except Timeout:
         return False
     return True
@@ -102,11 +104,25 @@ def leftovers(root: Path) -> Iterator[Leftover]:
     ):
         folders = [parent] if what in ("downloaded data", "fetched shards") else sorted(parent.glob("*/"))
         for folder in folders:
-            files = [path.lstat() for path in folder.rglob("*") if path.is_file()]
+            files = list(_files_in(folder))
             if files:
                 newest = max(max(stat.st_mtime, stat.st_atime) for stat in files)
                 size = sum(stat.st_size for stat in files)
                 yield Leftover(folder, what, size, max(0.0, time.time() - newest) / DAY, shared)
+
+
+def _unless_gone(remove: object, path: str, error: tuple[type[BaseException], BaseException, TracebackType]) -> None:
+    """For `shutil.rmtree`: what another process removed meanwhile is no error."""
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
+
+
+def _files_in(folder: Path) -> Iterator[os.stat_result]:
+    """Passes over what another process removes meanwhile: a stage that ends, a training that makes room for shards."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                yield os.lstat(Path(parent, name))
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import shutil
 import threading
 import time
@@ -67,7 +69,18 @@ Open = Callable[..., StreamedDataset]
 
 
 def on_disk() -> list[Path]:
-    return sorted((host_cache() / STORE).glob("*/*.tar"))
+    """Walked, not globbed: a walk passes over folders that another thread removes meanwhile."""
+    found = (Path(folder) / name for folder, _, names in os.walk(host_cache() / STORE) for name in names)
+    return sorted(path for path in found if path.suffix == ".tar")
+
+
+def bytes_on_disk() -> int:
+    """Of what is still there when it is measured: another thread makes room meanwhile."""
+    found = 0
+    for path in on_disk():
+        with contextlib.suppress(FileNotFoundError):
+            found += path.stat().st_size
+    return found
 
 
 def bytes_of(shards: ShardSet, number: int = 0) -> int:
@@ -116,7 +129,7 @@ def test_an_epoch_in_windows_stays_within_its_bytes(
         streamed.expect("", held, order.window_at(end)[0])
         found.append(streamed.rows(order.indices(position, end))["image"])
         position = end
-        most = max(most, sum(path.stat().st_size for path in on_disk()))
+        most = max(most, bytes_on_disk())
     assert 0 < most <= limit
     images = np.concatenate(found)
     cached = open_dataset(ShardSet(elsewhere.folder, elsewhere.manifest, elsewhere.urls, read="cache"), "train")

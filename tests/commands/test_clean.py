@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -100,3 +102,24 @@ def test_days_that_are_none_remove_nothing(checkout, days):
     assert done.returncode == 2
     assert done.stderr.endswith(f"--days: got '{days}'; expected a number of days, 0 or more\n")
     assert old.exists()
+
+
+def test_it_lists_beside_a_training_that_makes_room(checkout):
+    """Another thread brings and removes shards all the time, as a training that streams does."""
+    stop = threading.Event()
+    shard = checkout / "cache/shards/0123/train-000000.tar"
+    _file(checkout / "cache/shards/4567/train-000001.tar", 20)
+
+    def make_room() -> None:
+        while not stop.is_set():
+            _file(shard, 20)
+            shutil.rmtree(shard.parent)
+
+    training = threading.Thread(target=make_room)
+    training.start()
+    try:
+        for _ in range(300):
+            assert [found.what for found in clean.leftovers(checkout / "repo")] == ["fetched shards"]
+    finally:
+        stop.set()
+        training.join()
