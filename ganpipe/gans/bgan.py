@@ -39,8 +39,11 @@ class Bgan(ConvolutionalPair):
 
     Config = BganSettings
     config: BganSettings
-    shares_images = False  # the M samples need draws of their own
     generator_loss = staticmethod(boundary_seeking)
+
+    def __init__(self, config: BganSettings, data: DataSpec) -> None:
+        super().__init__(config, data)
+        self.shares_images = config.pixels == "continuous"  # the M samples need draws of their own
 
     @classmethod
     def origins(cls, config: GanConfig, data: DataSpec) -> dict[str, Origin]:

@@ -30,7 +30,7 @@ class AdversarialPair(Gan):
     separate_passes: ClassVar[bool] = True
     """Whether the discriminator sees real and generated images in two passes, each with its own batch statistics.
     Without batch norm the result is the same, and a single pass for both is faster."""
-    shares_images: ClassVar[bool] = True
+    shares_images: bool = True
     """Whether the generator learns from the images that the discriminator has just seen, which saves a pass."""
     generator: nn.Module
 

@@ -5,6 +5,8 @@ Legend: N samples, C channels, H = W image size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,22 +19,34 @@ def _norm_relu(maps: int) -> list[nn.Module]:
 
 
 class ReflectedConv2d(nn.Conv2d):
-    """A convolution of odd kernel size that keeps an image's size: beyond the border lies its reflection.
-
-    Not by torch's own reflection padding, whose backward pass has no deterministic form on a GPU.
-    """
+    """A convolution of odd kernel size that keeps an image's size: beyond the border lies its reflection."""
 
     def forward(self, input: Tensor) -> Tensor:
-        border = self.kernel_size[0] // 2
-        padded = _reflected(_reflected(input, border, 2), border, 3)
+        padded: Tensor = _Reflected.apply(input, self.kernel_size[0] // 2)
         return F.conv2d(padded, self.weight, self.bias)
 
 
-def _reflected(images: Tensor, border: int, dim: int) -> Tensor:
-    """With so many rows or columns of its reflection on both sides, without the first and last ones again."""
-    last = images.shape[dim] - 1
-    order = torch.arange(-border, last + border + 1, device=images.device).abs()
-    return images.index_select(dim, last - (last - order).abs())
+class _Reflected(torch.autograd.Function):
+    """Torch's reflection padding with a gradient of its own: torch's has no deterministic form on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, images_NCHW: Tensor, border: int) -> Tensor:
+        """Images with `border` rows and columns of their reflection on each side, without the outermost ones again."""
+        ctx.border = border
+        return F.pad(images_NCHW, (border,) * 4, mode="reflect")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients_NCHW: Tensor) -> tuple[Tensor, None]:
+        return _folded(_folded(gradients_NCHW[0], ctx.border, 2), ctx.border, 3), None
+
+
+def _folded(padded: Tensor, border: int, dim: int) -> Tensor:
+    """The sum over all places that show the same row or column: the border is turned over onto what it reflects."""
+    side = padded.shape[dim] - 2 * border
+    inside = padded.narrow(dim, border, side).clone(memory_format=torch.preserve_format)
+    inside.narrow(dim, 1, border).add_(padded.narrow(dim, 0, border).flip(dim))
+    inside.narrow(dim, side - 1 - border, border).add_(padded.narrow(dim, border + side, border).flip(dim))
+    return inside
 
 
 class ResidualBlock(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ganpipe.imports import SOURCES
 from ganpipe.params import Params
 from ganpipe.stages.code import READS, SETTINGS, code_of
 from ganpipe.stages.tune import OF_TRAIN
@@ -95,6 +97,43 @@ def test_what_each_stage_does_not_use_is_not_in_its_list() -> None:
         "ganpipe/evaluation/__init__.py",
         "ganpipe/evaluation/grids.py",  # draws the picture of the real images
     }
+
+
+@pytest.mark.parametrize(
+    ("file", "stages_that_use_it"),
+    [
+        ("gans/base.py", ["tune", "train", "evaluate", "register"]),
+        ("networks/mlp.py", ["tune", "train", "evaluate", "register"]),
+        # gans/gan.py imports this loss by way of gans/base.py.
+        ("losses/adversarial.py", ["tune", "train", "evaluate", "register"]),
+        ("training/feed.py", ["tune", "train"]),
+        # A training that is submitted to a cluster may be a search.
+        ("training/search.py", ["tune", "train"]),
+        ("training/search_figure.py", ["tune"]),
+        ("registry/registration.py", ["register"]),
+        ("data/sources/folder.py", ["ingest"]),
+        ("evaluation/reference.py", ["reference", "tune", "train", "evaluate", "register"]),
+        ("section.py", list(READS)),
+        # Found by their names; new files here, so that nothing imports them.
+        ("evaluation/metrics/another.py", ["evaluate", "register"]),
+        ("evaluation/figures/another.py", ["evaluate"]),
+        ("gans/another.py", []),
+        ("data/sources/another.py", []),
+    ],
+)
+def test_who_uses_a_file(lists_with_another: dict[str, set[str]], file: str, stages_that_use_it: list[str]) -> None:
+    users = [stage for stage, files in lists_with_another.items() if f"ganpipe/{file}" in files]
+    assert users == stages_that_use_it
+
+
+@pytest.fixture(scope="module")
+def lists_with_another(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Stage -> the files that it uses with the GAN `gan` and the source `folder`, in a package with some new files."""
+    package = tmp_path_factory.mktemp("lineage") / "ganpipe"
+    shutil.copytree(SOURCES, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("evaluation/metrics", "evaluation/figures", "gans", "data/sources"):
+        (package / folder / "another.py").write_text("from .base import *\n")
+    return {stage: set(code_of(stage, "gan", "folder", package)) for stage in READS}
 
 
 def test_the_search_depends_on_what_it_reads_of_train() -> None:

@@ -6,10 +6,11 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
-from ganpipe.networks.norms import DenseBatchNorm, InstanceNorm
+from ganpipe.networks.norms import DenseBatchNorm, InstanceNorm, normalised
 from ganpipe.networks.resnet import ReflectedConv2d
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -40,6 +41,13 @@ def test_it_is_instance_norm() -> None:
     assert torch.allclose(InstanceNorm(4).double()(IMAGES), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_comes_out_has_the_layout_that_came_in(layout: torch.memory_format) -> None:
+    images = IMAGES.contiguous(memory_format=layout)
+    for found in (InstanceNorm(4).double()(images), normalised(images)):
+        assert found.is_contiguous(memory_format=layout)
+
+
 def test_torchs_own_still_goes_wrong() -> None:
     """When this fails, torch has been mended, and `networks/norms.py` may take torch's."""
     assert disagreement(nn.InstanceNorm2d(4, affine=True)) > 0.1
@@ -60,8 +68,8 @@ def test_reflected_borders_are_torchs() -> None:
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(2, 2, 8, 8, requires_grad=True)
     assert torch.allclose(ours(images), theirs(images), atol=1e-6)
-    gradients = [torch.autograd.grad(layer(images).square().sum(), images)[0] for layer in (ours, theirs)]
-    assert torch.allclose(*gradients, atol=1e-4)
+    assert torch.autograd.gradcheck(ours.double(), images.double())
+    assert torch.autograd.gradgradcheck(ours, images.double())
 
 
 def test_no_network_differentiates_what_a_gpu_cannot_repeat() -> None:
@@ -76,9 +84,11 @@ def test_no_network_differentiates_what_a_gpu_cannot_repeat() -> None:
 
 
 def _code_of(path: Path) -> str:
-    """The code without docstrings and comments."""
+    """The code without docstrings and comments, and without functions that have a gradient of their own."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and "torch.autograd.Function" in map(ast.unparse, node.bases):
+            node.body = [ast.Pass()]
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [each for each in body if not _is_text(each)] or [ast.Pass()]  # type: ignore[attr-defined]

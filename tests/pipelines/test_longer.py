@@ -77,14 +77,9 @@ def test_what_dvc_lock_names_is_found_in_the_cache_and_in_the_remote(
     makes = "echo first > out.txt && mkdir pictures && echo one > pictures/1.png"
     (root / "dvc.yaml").write_text(f"stages:\n  one:\n    cmd: {makes}\n    outs: [out.txt, pictures]\n")
     assert locked_content(Path("out.txt")) is None  # no DVC here yet
-    for command in (
-        ["git", "init", "--quiet"],
-        ["dvc", "init", "--quiet"],
-        ["dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store")],
-        ["dvc", "repro", "--quiet"],
-        ["dvc", "push", "--quiet"],
-    ):
-        subprocess.run(command, check=True, cwd=root)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    for words in (["init"], ["remote", "add", "--default", "store", str(tmp_path / "store")], ["repro"], ["push"]):
+        subprocess.run([sys.executable, "-m", "dvc", *words, "--quiet"], check=True)
     assert locked_content(Path("out.txt")) == b"first\n"
     shutil.rmtree(root / "pictures")
     assert locked_content(Path("pictures"), "1.png") == b"one\n"
