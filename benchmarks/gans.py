@@ -123,7 +123,11 @@ DATA = {
         _SMALL_BATCHES,
     ),
     "films": Data(
-        {"source": "moving_digits", "image_size": 64, "channels": 1}, {}, _one("stored frames"), _FEWER, _SMALL_BATCHES
+        {"source": "moving_digits", "image_size": 64, "channels": 1},
+        {"random_turns": True},
+        _one("stored frames"),
+        _FEWER,
+        _SMALL_BATCHES,
     ),
     "glyphs": Data(
         {"source": "glyphs", "image_size": 32, "channels": 1},

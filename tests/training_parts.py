@@ -154,7 +154,6 @@ _FAST_ADAMS = {f"adam_{player}": {"lr": 4e-3, "beta1": 0.0, "beta2": 0.99} for p
 _FASTER = {"adam_generator": _adam(1e-3), "adam_discriminator": _adam(5e-4)}
 _FASTER_R3GAN = {f"adam_{player}": _adam(2e-3, 0.0, 0.9) for player in ("generator", "discriminator")}
 _CLIPPED = {
-    "num_critic_updates": 2,
     "clip": 0.05,
     **{f"rmsprop_{player}": {"lr": 5e-4} for player in ("generator", "critic")},
 }

@@ -5,8 +5,6 @@ Legend: N samples, Z latent size, K classes, C channels, H = W image size.
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -14,7 +12,7 @@ from torch.nn import functional as F
 
 from ..losses.adversarial import wide
 from ..networks import dcgan
-from .base import Batch, DataSpec, Losses, Player, Progress, linear_decay
+from .base import Batch, DataSpec, Losses, Player, Progress, decaying
 from .convolutional import ConvolutionalSettings
 from .optimizers import Adam
 from .pair import AdversarialPair
@@ -58,8 +56,7 @@ class Acgan(AdversarialPair):
         dcgan.initialise(self)
 
     def players(self) -> dict[str, Player]:
-        decay = linear_decay(self.config.decay_from)
-        return {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
+        return decaying(super().players(), self.config.decay_from)
 
     def generate(self, batch: Batch) -> Tensor:
         label_NK = F.one_hot(batch["label"], self.data.num_classes).to(batch.dtype)

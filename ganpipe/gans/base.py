@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -164,9 +164,8 @@ class Player:
             yield from module.parameters()
 
 
-def linear_decay(start: float) -> Callable[[Optimizer, Progress], Optimizer]:
-    """For `Player.over_time`: the learning rate as it is set until the share `start` of the training, then falling
-    linearly to zero."""
+def decaying(players: Mapping[str, Player], start: float) -> dict[str, Player]:
+    """The players with learning rates that fall linearly from the share `start` of the training on, to zero."""
 
     def over_time(settings: Optimizer, progress: Progress) -> Optimizer:
         if progress.fraction <= start:
@@ -175,7 +174,7 @@ def linear_decay(start: float) -> Callable[[Optimizer, Progress], Optimizer]:
         left = max(1e-6, (1 - progress.fraction) / (1 - start))
         return settings.model_copy(update={"lr": settings.lr * left})
 
-    return over_time
+    return {name: replace(player, over_time=over_time) for name, player in players.items()}
 
 
 @dataclass(frozen=True)

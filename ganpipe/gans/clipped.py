@@ -12,36 +12,46 @@ from torch import nn
 
 from ..losses.adversarial import wasserstein_generator
 from ..losses.penalties import clip_weights
-from .base import Phase, Progress
+from .base import Phase, Player, Progress, decaying
 from .convolutional import ConvolutionalPair, GeneratorSettings
 from .optimizers import RMSprop
 
 
 class ClippedSettings(GeneratorSettings):
-    """Algorithm 1's values, except for the learning rates."""
+    """Algorithm 1's values, except for the generator's rate and the number of critic updates.
+
+    What counts for the critic is its rate beside `clip`: at ten times the paper's, its weights are all at one end or
+    the other after twenty updates, and it tells little (section `wgan` of docs/gans.md).
+    """
 
     critic_width: int = Field(default=64, ge=1)
     """Feature maps after the critic's first layer; they double towards the score, up to eightfold."""
     clip: float = Field(default=0.01, gt=0)
     """c: after each update the critic's weights are put into [-c, c]."""
-    num_critic_updates: int = Field(default=5, ge=1)
-    """n_critic: critic updates per generator update, each on a fresh batch."""
-    rmsprop_generator: RMSprop = RMSprop(lr=5e-4)
+    num_critic_updates: int = Field(default=2, ge=1)
+    """n_critic: critic updates per generator update, each on a fresh batch; 5 in the paper."""
+    decay_from: float = Field(default=0.6, ge=0, le=1)
+    """Share of the training after which learning rates fall linearly, to zero at its end. 1: they do not."""
+    rmsprop_generator: RMSprop = RMSprop(lr=1e-3)
     """The generator's optimiser; 5e-5 in the paper, for many more updates."""
-    rmsprop_critic: RMSprop = RMSprop(lr=5e-4)
-    """The critic's optimiser; 5e-5 in the paper."""
+    rmsprop_critic: RMSprop = RMSprop(lr=5e-5)
+    """The critic's optimiser."""
 
 
 class ClippedPair(ConvolutionalPair):
     """DCGAN's networks, the discriminator as a critic that is Lipschitz because its weights are bounded."""
 
     config: ClippedSettings
+    depends_on_length = True
     latent = "normal"
     discriminator_name = "critic"
     augmentations = ("diffaugment",)
     shares_images = False
     generator_loss = staticmethod(wasserstein_generator)
     logged_score = staticmethod(nn.Identity())
+
+    def players(self) -> dict[str, Player]:
+        return decaying(super().players(), self.config.decay_from)
 
     def phases(self, progress: Progress) -> list[Phase]:
         critic: nn.Module = self.critic  # type: ignore[assignment]

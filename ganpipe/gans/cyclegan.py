@@ -5,14 +5,12 @@ Legend: N samples, C channels, H height, W width. a and b are two domains, whose
 
 from __future__ import annotations
 
-import dataclasses
-
 from pydantic import Field
 
 from ..losses.adversarial import least_squares_discriminator, least_squares_generator
 from ..losses.reconstruction import l1
 from ..networks import dcgan, resnet, unet
-from .base import Batch, DataSpec, Losses, Player, Progress, linear_decay
+from .base import Batch, DataSpec, Losses, Player, Progress, decaying
 from .optimizers import Adam
 from .pools import PoolSpec
 from .unpaired import UnpairedGan, UnpairedSettings
@@ -65,8 +63,7 @@ class Cyclegan(UnpairedGan):
         return {"a": spec, "b": spec}
 
     def players(self) -> dict[str, Player]:
-        decay = linear_decay(self.config.decay_from)
-        return {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
+        return decaying(super().players(), self.config.decay_from)
 
     def generators_losses(self, batch: Batch, progress: Progress) -> Losses:
         """Equation 3, and the identity loss of section 5.2."""

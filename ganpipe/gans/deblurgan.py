@@ -18,7 +18,7 @@ from ..losses.penalties import gradient_penalty, input_gradient
 from ..losses.reconstruction import l1
 from ..networks import resnet, unet
 from . import perceptual
-from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Phase, Player, Progress, Stored, linear_decay
+from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Phase, Player, Progress, Stored, decaying
 from .degradations import Moved, Noisy
 from .optimizers import Adam
 from .pair import AdversarialPair
@@ -97,8 +97,7 @@ class Deblurgan(AdversarialPair):
         return perceptual.classifier() if self.config.content_weight else {}
 
     def players(self) -> dict[str, Player]:
-        decay = linear_decay(self.config.decay_from)
-        players = {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
+        players = decaying(super().players(), self.config.decay_from)
         return {**players, "critic": dataclasses.replace(players["critic"], compiled=False)}
 
     def phases(self, progress: Progress) -> list[Phase]:

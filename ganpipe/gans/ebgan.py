@@ -5,7 +5,6 @@ Legend: N samples, Z latent size, D code size, C channels, H = W image size.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 from pydantic import Field
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from ..losses.energy import energy_generator, margin_discriminator, pulling_away, reconstruction_energy
 from ..networks import dcgan
 from ..networks.autoencoder import AutoEncoder
-from .base import Batch, DataSpec, GanConfig, Losses, Player, Progress, linear_decay
+from .base import Batch, DataSpec, GanConfig, Losses, Player, Progress, decaying
 from .optimizers import Adam
 from .pair import AdversarialPair
 
@@ -69,8 +68,7 @@ class Ebgan(AdversarialPair):
         dcgan.initialise(self)
 
     def players(self) -> dict[str, Player]:
-        decay = linear_decay(self.config.decay_from)
-        return {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
+        return decaying(super().players(), self.config.decay_from)
 
     def generate(self, batch: Batch) -> Tensor:
         images_NCHW: Tensor = self.generator(batch.latent(self.config.num_latents))

@@ -38,7 +38,6 @@ class Gogan(ClippedPair):
     """
 
     Config = GoganSettings
-    depends_on_length = True
     config: GoganSettings
 
     def __init__(self, config: GoganSettings, data: DataSpec) -> None:

@@ -5,7 +5,6 @@ Legend: N samples, C channels, H height, W width.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
@@ -17,7 +16,7 @@ from ..errors import GanpipeError
 from ..fields import FieldSpec, Picture
 from ..losses.reconstruction import l1
 from ..networks import dcgan, unet
-from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Player, Progress, Stored, linear_decay
+from .base import Batch, DataSpec, Derived, GanConfig, Losses, Origin, Player, Progress, Stored, decaying
 from .degradations import LowResolution, Moved, Noisy
 from .draws import Draws
 from .optimizers import Adam
@@ -106,8 +105,7 @@ class Pix2pix(AdversarialPair):
         require_power_of_two(target.size, "pix2pix")
 
     def players(self) -> dict[str, Player]:
-        decay = linear_decay(self.config.decay_from)
-        return {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
+        return decaying(super().players(), self.config.decay_from)
 
     def generate(self, batch: Batch) -> Tensor:
         noise = [batch.to_device(batch.draws.uniform(*shape)) for shape in self.generator.mask_shapes]

@@ -17,7 +17,7 @@ from ..fields import Picture
 from ..losses.adversarial import least_squares_discriminator, least_squares_generator
 from ..losses.reconstruction import feature_matching
 from ..networks import dcgan, pix2pixhd
-from .base import Batch, DataSpec, Gan, GanConfig, Losses, Phase, Player, Progress, linear_decay
+from .base import Batch, DataSpec, Gan, GanConfig, Losses, Phase, Player, Progress, decaying
 from .optimizers import Adam
 from .spec import require_power_of_two
 
@@ -95,9 +95,9 @@ class Pix2pixhd(Gan):
         return int(progress.fraction >= self.config.coarse)
 
     def players(self) -> dict[str, Player]:
-        decay = linear_decay(self.config.decay_from)
-        generator = Player([self.generator], self.config.adam_generator, averaged=True, over_time=decay)
-        return {"generator": generator, "critics": Player([self.critics], self.config.adam_critics, over_time=decay)}
+        generator = Player([self.generator], self.config.adam_generator, averaged=True)
+        critics = Player([self.critics], self.config.adam_critics)
+        return decaying({"generator": generator, "critics": critics}, self.config.decay_from)
 
     def phases(self, progress: Progress) -> list[Phase]:
         return [

@@ -15,7 +15,7 @@ from ..losses.adversarial import wasserstein_critic, wasserstein_generator, wide
 from ..losses.penalties import gradient_penalty, input_gradient
 from ..losses.reconstruction import l1
 from ..networks.stargan import Critic, Generator
-from .base import Batch, DataSpec, GanConfig, Losses, Origin, Phase, Player, Progress, linear_decay
+from .base import Batch, DataSpec, GanConfig, Losses, Origin, Phase, Player, Progress, decaying
 from .optimizers import Adam
 from .pair import AdversarialPair
 from .relabelled import origins_with_wanted
@@ -84,8 +84,7 @@ class Stargan(AdversarialPair):
         return origins_with_wanted(data, "domain")
 
     def players(self) -> dict[str, Player]:
-        decay = linear_decay(self.config.decay_from)
-        players = {name: dataclasses.replace(player, over_time=decay) for name, player in super().players().items()}
+        players = decaying(super().players(), self.config.decay_from)
         return {**players, "critic": dataclasses.replace(players["critic"], compiled=False)}
 
     def phases(self, progress: Progress) -> list[Phase]:

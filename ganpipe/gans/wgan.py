@@ -13,7 +13,7 @@ from .clipped import ClippedPair, ClippedSettings
 
 
 class WganSettings(ClippedSettings):
-    """Algorithm 1's values, except for the learning rates."""
+    """See `ClippedSettings`."""
 
 
 class Wgan(ClippedPair):

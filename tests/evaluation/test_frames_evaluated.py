@@ -21,6 +21,7 @@ from ganpipe.evaluation.extractors import Extractor
 from ganpipe.evaluation.figures import frames
 from ganpipe.evaluation.frames import compare_frames, like_targets, one_frame_each, side_by_side
 from ganpipe.evaluation.measured import Measured, Subject
+from ganpipe.evaluation.metrics.edge_error import EdgeError
 from ganpipe.evaluation.metrics.psnr import Psnr
 from ganpipe.evaluation.metrics.sharpness_difference import SharpnessDifference
 from ganpipe.evaluation.reference import Reference, compute_reference
@@ -191,3 +192,19 @@ def test_blur_and_noise_both_lower_sharpness() -> None:
     assert value(noisy) < value(target)
     assert value(target) == pytest.approx(10 * np.log10(255**2 * 64))
     assert value(target + np.uint8(5)) == value(target)
+
+
+def test_blur_loses_edges_and_another_place_does_not() -> None:
+    target, moved, blurred = (np.zeros((1, 1, 8, 8), np.uint8) for _ in range(3))
+    target[..., 1:3, 1:3] = moved[..., 4:6, 3:5] = 200
+    blurred[..., :4, :4] = 50
+
+    def value(images: np.ndarray) -> float:
+        return float(EdgeError().compare_pairs(images, target)[0])
+
+    assert value(moved) == value(target) == 0
+    # The square's four edges are steps of 200, each two pixels long; of the blurred square's, two lie on the border of
+    # the image, and the other two are steps of 50, each four pixels long.
+    assert value(blurred) == pytest.approx(1 - 2 * 4 * 50 / (4 * 2 * 200))
+    assert value(np.zeros_like(target)) == 1
+    assert np.isfinite(EdgeError().compare_pairs(target, np.zeros_like(target))).all()

@@ -157,6 +157,7 @@ GOOD_AND_BAD = {
     "counterpart_psnr_of_given": lambda: of_pairs("counterpart_psnr_of_given"),
     "data_copying": of_copies,
     "cycle_error": lambda: of_pairs("cycle_error", 0.1),
+    "edge_error": lambda: of_pairs("edge_error", 0.1),
     "feature_distance": of_features,
     "feature_distance_of_given": of_given_features,
     "fid": of_distributions,

@@ -110,5 +110,5 @@ def test_a_gan_whose_code_asks_for_the_share_that_is_done_says_so(name: str) -> 
     modules = {one.__module__ for one in gan.__mro__ if one.__module__.startswith("ganpipe.gans.")}
     files = [Path(sys.modules[module].__file__ or "") for module in modules]
     texts = [file.read_text() for file in files if file.name != "base.py"]
-    asks = any(asked in text for text in texts for asked in ("progress.fraction", "linear_decay("))
+    asks = any(asked in text for text in texts for asked in ("progress.fraction", "decaying("))
     assert gan.depends_on_length == asks

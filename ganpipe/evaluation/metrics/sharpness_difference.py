@@ -26,13 +26,13 @@ class SharpnessDifference(PairMetric):
     min_side = 2
 
     def compare_pairs(self, samples_NCHW: np.ndarray, targets_NCHW: np.ndarray) -> np.ndarray:
-        difference_N = np.abs(_steps(samples_NCHW) - _steps(targets_NCHW)).mean((1, 2, 3))
+        difference_N = np.abs(steps(samples_NCHW) - steps(targets_NCHW)).mean((1, 2, 3))
         least = 1 / math.prod(samples_NCHW.shape[1:])
         found: np.ndarray = 10 * np.log10(_PEAK**2 / np.maximum(difference_N, least))
         return found
 
 
-def _steps(images_NCHW: np.ndarray) -> np.ndarray:
+def steps(images_NCHW: np.ndarray) -> np.ndarray:
     """|step down| + |step to the right| of each pixel but those of the last row and column."""
     wide = images_NCHW.astype(np.float64)
     down, right = np.diff(wide, axis=2)[..., :-1], np.diff(wide, axis=3)[..., :-1, :]
