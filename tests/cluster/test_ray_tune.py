@@ -197,6 +197,7 @@ def test_a_population_exchanges_and_ends_in_settings_over_time(population: Searc
     assert draw_trials(population).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_population_whose_member_was_killed_goes_on_to_the_same_result(
     population: SearchResult, shards: Path, tmp_path: Path
 ) -> None:

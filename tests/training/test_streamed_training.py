@@ -94,6 +94,7 @@ def _train_noting(rank: int, job: TrainingJob, meeting: str) -> None:
     Path(job.folder, f"read-{rank}").write_text(" ".join(map(str, sorted(read))))
 
 
+@pytest.mark.slow
 def test_with_lanes_each_worker_reads_shards_of_its_own(many_shards: Path, tmp_path: Path) -> None:
     settings = {"window_shards": 2, "shard_lanes": 2, "num_images": 960}
     cached = new_training(many_shards, tmp_path / "cached", "dcgan", **settings)
