@@ -81,7 +81,7 @@ def test_a_training_that_is_too_short_for_its_stages(workplace: Path, capsys: py
     settings = {"train__gan": "progan", "data__image_size": 32, "data__enlarge": "pad", "train__batch_size": 2}
     write(workplace, **settings, train__num_images=6, tune__num_trials=0)
     assert "train.num_images: got 6; with train.batch_size 2 these are 3 steps" in error_of("check", capsys)
-    write(workplace, train__num_images=16)
+    write(workplace, train__num_images=32)
     assert main(["check"]) == 0
     capsys.readouterr()
     write(workplace, tune__num_trials=1, tune__num_images=4)
