@@ -68,6 +68,8 @@ def test_reflected_borders_are_torchs() -> None:
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(2, 2, 8, 8, requires_grad=True)
     assert torch.allclose(ours(images), theirs(images), atol=1e-6)
+    gradients = [torch.autograd.grad(layer(images).square().sum(), images)[0] for layer in (ours, theirs)]
+    assert torch.allclose(*gradients, atol=1e-4)
     assert torch.autograd.gradcheck(ours.double(), images.double())
     assert torch.autograd.gradgradcheck(ours, images.double())
 
