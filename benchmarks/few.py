@@ -35,10 +35,10 @@ from .kept import Kept
 
 PICTURES = ROOT / "docs" / "images"
 GAN, IMAGES = "acgan", 32_000
-TUNED_GAN, BEFORE_IMAGES, TUNED_IMAGES = "ebgan", 64_000, 16_000
+TUNED_GAN, BEFORE_IMAGES, TUNED_IMAGES = "dcgan", 128_000, 16_000
 """The GAN that is fine-tuned: it needs no labels. For how many images it was trained before, and is fine-tuned."""
-TARGET = "food-drink"
-"""The group of emoji that it draws then."""
+TARGET, TARGET_IMAGES = "objects", 200
+"""The group of emoji that it draws then, and how many of them it learns from."""
 _NOTHING: dict[str, Any] = {}
 _DIFFAUGMENT = {"augment": {"kind": "diffaugment"}}
 _AUGMENTED = {
@@ -105,7 +105,7 @@ def rows() -> list[Few]:
         ("from the other groups", _NOTHING, True),
         ("from the other groups, DiffAugment", _DIFFAUGMENT, True),
     ):
-        found.append(Few(what, limited(target, 100), limited(target, None), train, TUNED_IMAGES, is_tuned))
+        found.append(Few(what, limited(target, TARGET_IMAGES), limited(target, None), train, TUNED_IMAGES, is_tuned))
     return found
 
 
