@@ -10,6 +10,7 @@ import math
 
 from torch import nn
 
+from .dcgan import ToImage
 from .norms import DenseBatchNorm
 
 START = 8
@@ -35,7 +36,7 @@ def generator(num_inputs: int, image_size: int, channels: int, width: int, dense
     for num_in, num_out in itertools.pairwise(widths):
         layers += [nn.ConvTranspose2d(num_in, num_out, 4, 2, 1, bias=False), nn.BatchNorm2d(num_out)]
         layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh())
+    return nn.Sequential(*layers, ToImage(widths[-1], channels), nn.Tanh())
 
 
 def trunk(image_size: int, channels: int, width: int, dense_width: int) -> nn.Sequential:
