@@ -41,13 +41,13 @@ class StackganSettings(GanConfig):
     """Share of the training that belongs to the first stage; in the paper half: 600 epochs of 1,200."""
     divergence_weight: float = Field(default=1.0, ge=0)
     """lambda, the weight of the divergence of conditions from the standard normal distribution."""
-    adam_first_generator: Adam = Adam(lr=1e-3, beta1=0.5, beta2=0.999)
+    adam_first_generator: Adam = Adam(lr=5e-4, beta1=0.5, beta2=0.999)
     """The optimiser of the first stage's generator."""
     adam_first_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
     """The optimiser of the first stage's discriminator."""
-    adam_second_generator: Adam = Adam(lr=5e-4, beta1=0.5, beta2=0.999)
-    """The optimiser of the second stage's generator. It begins with images that are there: with twice the rate a tiny
-    training of the tests collapsed."""
+    adam_second_generator: Adam = Adam(lr=3e-4, beta1=0.5, beta2=0.999)
+    """The optimiser of the second stage's generator. It begins with images that are there: with twice the rate, tiny
+    trainings collapsed."""
     adam_second_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
     """The optimiser of the second stage's discriminator."""
 
