@@ -161,5 +161,5 @@ class Stackgan(Gan):
 
     def sample(self, conditions: Batch, progress: Progress) -> Tensor:
         if self.stage(progress) == 0:
-            return self._small(conditions).repeat_interleave(4, 2).repeat_interleave(4, 3)
+            return stackgan.enlarged(self._small(conditions))
         return self._large(conditions)

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import dcgan
 from .words import WordEncoder
 
 _NEARLY = 0.9
 """What becomes of white and black where the second stage begins, so that a gradient remains."""
+
+
+def enlarged(small_NChh: Tensor) -> Tensor:
+    """Small images four times as large, (N, C, H, H), interpolated: squares of 4 x 4 equal pixels had to be undone."""
+    return F.interpolate(small_NChh, scale_factor=4, mode="bilinear")
 
 
 class Conditioning(nn.Module):
@@ -52,7 +58,7 @@ class _Residual(nn.Module):
         self.norm = nn.BatchNorm2d(maps)
 
     def forward(self, hidden_NCHW: Tensor) -> Tensor:
-        return nn.functional.relu(hidden_NCHW + self.norm(self.block(hidden_NCHW)))
+        return F.relu(hidden_NCHW + self.norm(self.block(hidden_NCHW)))
 
 
 def _convolution(before: int, after: int) -> list[nn.Module]:
@@ -87,6 +93,5 @@ class SecondGenerator(nn.Module):
         maps_NChh = self.encode(small_NChh)
         conditions_NKhh = conditions_NK[:, :, None, None].expand(-1, -1, *maps_NChh.shape[2:])
         correction_NCHW = self.decode(torch.cat([maps_NChh, conditions_NKhh.to(maps_NChh.dtype)], dim=1))
-        large_NCHW = small_NChh.repeat_interleave(4, 2).repeat_interleave(4, 3)
-        images_NCHW: Tensor = torch.tanh(torch.atanh(_NEARLY * large_NCHW) + correction_NCHW)
+        images_NCHW: Tensor = torch.tanh(torch.atanh(_NEARLY * enlarged(small_NChh)) + correction_NCHW)
         return images_NCHW
