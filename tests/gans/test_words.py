@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from training_parts import InMemory, case_of, in_order, make_loop
 
 from ganpipe.errors import GanpipeError
@@ -15,6 +16,7 @@ from ganpipe.gans import load
 from ganpipe.gans.base import DataSpec
 from ganpipe.gans.spec import FieldReader, Order, Shuffled, Stored
 from ganpipe.losses.adversarial import matching_aware_discriminator
+from ganpipe.networks.stackgan import enlarged
 from ganpipe.networks.words import WordDiscriminator, WordEncoder
 from ganpipe.words import knows_a_word, words_like
 
@@ -100,6 +102,13 @@ def test_the_first_stage_of_stackgan_rests_under_the_second() -> None:
             }
         )
     assert moved == [first, first, *[{"second_generator", "second_discriminator"}] * 2]
+
+
+def test_the_second_stage_begins_at_the_interpolated_image() -> None:
+    small = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(enlarged(small), F.interpolate(small, scale_factor=4, mode="bilinear"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert enlarged(small.float()).dtype == torch.float32  # white and black stay far from the next number of bf16
 
 
 def test_stackgan_says_how_large_images_must_be() -> None:
