@@ -28,6 +28,8 @@ def test_an_even_ground_is_even_up_to_the_border() -> None:
     with torch.no_grad():
         made = layer(torch.ones(1, 8, 16, 16))
     torch.testing.assert_close(made, made[:, :, 16:17, 16:17].expand_as(made))
+    assert layer.bias is not None
+    torch.testing.assert_close(made, (layer.bias - 8 * 4 * 0.1).detach().expand_as(made))
 
 
 def test_the_last_layer_keeps_its_names_and_the_kind_by_which_it_is_initialised() -> None:
