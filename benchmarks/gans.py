@@ -1,14 +1,16 @@
 """`make bench-gans`: every GAN on the same data for the same time, as the tables of docs/gans.md.
 
-    python -m benchmarks.gans                                  # all that is missing: 4 minutes a row, hours in all
+    python -m benchmarks.gans                                  # all that is missing: some 5 minutes a row, hours in all
     python -m benchmarks.gans dcgan lsgan --data mnist         # these rows anew
     python -m benchmarks.gans srgan:pixels                     # the generator of srgan, without a discriminator
     python -m benchmarks.gans dcgan --data mnist --seconds 60 --out /tmp/try gans.dcgan.num_latents=32
                                                                # a trial: nothing is written to the page
 
 Each GAN trains in this process with its defaults, as a worker of `ganpipe train` does, but without Ray and MLflow. How
-many images it has time for is measured first, because schedules and stages are shares of a training's length. A row is
-kept in benchmarks/gans.json as soon as it is there, and is not measured again unless it is named.
+many images it has time for is measured first, because schedules and stages are shares of a training's length. The time
+is four minutes of the machine that the first rows were measured on; a machine on which the yardstick, `dcgan` on MNIST,
+is slower gets more, so that rows of different machines compare. A row is kept in benchmarks/gans.json as soon as it is
+there, and is not measured again unless it is named.
 """
 
 from __future__ import annotations
@@ -58,6 +60,10 @@ from .kept import Kept
 
 STRIPS = ROOT / "docs" / "images" / "gans"
 SECONDS = 240.0
+"""Of a row's training, on a machine on which the yardstick has the speed below."""
+YARDSTICK_SPEED = 1_160
+"""Images per second of two cores of an Intel Xeon with AVX-512 and AMX in bf16, at commit b092338."""
+_YARDSTICK_SECONDS = 20.0
 _PILOT = 0.08
 """Share of the time that finding the speed may take."""
 _LEAST = 0.8
@@ -164,7 +170,6 @@ class Trial:
 
     name: str
     data: str
-    seconds: float = SECONDS
     further: tuple[str, ...] = ()
 
     @property
@@ -211,6 +216,9 @@ class Trial:
         return " ".join(["dvc exp run", *[f"-S {word}" for word in words]])
 
 
+YARDSTICK = Trial("dcgan", "mnist")
+
+
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
     """Nested settings by their dotted keys."""
     found: dict[str, Any] = {}
@@ -248,7 +256,7 @@ def made_shards(data: Data, folder: Path) -> Path:
     return folder
 
 
-def train_for(trial: Trial, folder: Path, shards_folder: Path) -> tuple[TrainingState, float]:
+def train_for(trial: Trial, seconds: float, folder: Path, shards_folder: Path) -> tuple[TrainingState, float]:
     """Train about so many seconds, and return the seconds that it took."""
     open_dataset(shards_folder, "train")  # decoding into the cache is no training
 
@@ -261,14 +269,22 @@ def train_for(trial: Trial, folder: Path, shards_folder: Path) -> tuple[Training
 
     num_images = 8 * trial.train_settings(1).batch_size
     _, taken = run(num_images, "warm-up")
-    while taken < trial.seconds * _PILOT:
-        num_images = int(num_images * min(4.0, max(1.5, 1.2 * trial.seconds * _PILOT / taken)))
+    while taken < seconds * _PILOT:
+        num_images = int(num_images * min(4.0, max(1.5, 1.2 * seconds * _PILOT / taken)))
         _, taken = run(num_images, "pilot")
-    num_images = int(num_images * trial.seconds / taken)
+    num_images = int(num_images * seconds / taken)
     state, taken = run(num_images, "training")
-    if taken < _LEAST * trial.seconds:  # the pilot had to share the machine: it was slower than what came after
-        return run(int(num_images * trial.seconds / taken), "training")
+    if taken < _LEAST * seconds:  # the pilot had to share the machine: it was slower than what came after
+        return run(int(num_images * seconds / taken), "training")
     return state, taken
+
+
+def yardstick(root: Path) -> float:
+    """Images per second of the yardstick on this machine, now."""
+    shards_folder = shards(YARDSTICK.data, root)
+    with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=root) as folder:
+        state, taken = train_for(YARDSTICK, _YARDSTICK_SECONDS, Path(folder), shards_folder)
+    return state.progress.images_seen / taken
 
 
 def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> tuple[Evaluation, dict[str, bytes]]:
@@ -296,11 +312,11 @@ def measured_as(
         return found, {"png": png(shown), **films}
 
 
-def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
+def row(trial: Trial, seconds: float, root: Path, pictures: Path) -> dict[str, Any]:
     """Train, measure, and write the picture of samples."""
     shards_folder = shards(trial.data, root)
     with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=root) as folder:
-        state, seconds = train_for(trial, Path(folder), shards_folder)
+        state, taken = train_for(trial, seconds, Path(folder), shards_folder)
     num_images = state.progress.images_seen
     found, shown = measured(trial, state, open_dataset(shards_folder, "train"))
     pictures.mkdir(parents=True, exist_ok=True)
@@ -311,8 +327,8 @@ def row(trial: Trial, root: Path, pictures: Path) -> dict[str, Any]:
         "name": trial.name,
         "data": trial.data,
         "images": num_images,
-        "seconds": round(seconds, 1),
-        "images_per_second": round(num_images / seconds, 1),
+        "seconds": round(taken, 1),
+        "images_per_second": round(num_images / taken, 1),
         "parameters": sum(parameter.numel() for player in players for parameter in player.parameters()),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "pictures": sorted(shown),
@@ -396,7 +412,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gans", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("words", nargs="*", metavar="GAN | key=value", help="GANs (default: all), settings of a trial")
     parser.add_argument("--data", choices=sorted(DATA), action="append", help="default: all")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of training; default {SECONDS:g}")
+    parser.add_argument("--seconds", type=float, help="of training; default: four minutes of the first rows' machine")
     parser.add_argument("--cache", type=Path, default=ROOT / ".ganpipe" / "bench-gans", help="where shards are kept")
     parser.add_argument("--out", type=Path, help="a trial: rows and pictures go here, and not into the page")
     options = parser.parse_intermixed_args()
@@ -410,22 +426,23 @@ def main() -> None:
         for data in options.data or DATA
         if applies(name, data, options.cache) and (names or (name, data) not in present)
     ]
-    if len(wanted) > 1:
-        # Each in a process of its own: the peak of memory is the process's, over all that it has done.
-        places = [f"--seconds={options.seconds:g}", f"--cache={options.cache}"]
-        places += [f"--out={options.out}"] if options.out else []
-        for name, data in wanted:
-            command = [sys.executable, "-m", "benchmarks.gans", name, *overrides, f"--data={data}", *places]
-            subprocess.run(command, check=True)
-    elif wanted:
-        trial = Trial(*wanted[0], options.seconds, overrides)
-        found = row(trial, options.cache, options.out or STRIPS)
+    if len(wanted) == 1 and options.seconds is not None:
+        found = row(Trial(*wanted[0], overrides), options.seconds, options.cache, options.out or STRIPS)
         print(json.dumps({key: found[key] for key in ("name", "data", "images", "seconds", "metrics")}), flush=True)
         if options.out:
             with (options.out / "rows.jsonl").open("a") as file:
                 file.write(json.dumps({**found, "overrides": overrides}) + "\n")
         else:
             KEPT.write([*[r for r in results if (r["name"], r["data"]) != wanted[0]], found])
+    elif wanted:
+        # Each in a process of its own: the peak of memory is the process's, over all that it has done.
+        seconds = options.seconds or SECONDS * YARDSTICK_SPEED / yardstick(options.cache)
+        print(f"the training of a row takes {seconds:.0f} s on this machine", flush=True)
+        places = [f"--seconds={seconds:g}", f"--cache={options.cache}"]
+        places += [f"--out={options.out}"] if options.out else []
+        for name, data in wanted:
+            command = [sys.executable, "-m", "benchmarks.gans", name, *overrides, f"--data={data}", *places]
+            subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from .measure import Row
 NOTES_SECONDS = 13_996
 NOTES_IMAGES = 187_600 * 64
 _NUM_SAMPLES, _SIDE = 10_000, 28
-_BEST: dict[str, Any] = {"gan": "acgan", "num_images": 20_000, "checkpoint_every": 20_000, "batch_size": 16}
+_BEST: dict[str, Any] = {"gan": "acgan", "num_images": 17_000, "checkpoint_every": 17_000, "batch_size": 16}
 _NOTES: dict[str, Any] = {"gan": "gan", "num_images": NOTES_IMAGES, "checkpoint_every": 1_200_640}
 
 

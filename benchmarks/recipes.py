@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--shared", action="store_true", help="the machine has other work: the speed is not told")
     parser.add_argument("--cache", type=Path, default=ROOT / ".ganpipe" / "bench-gans", help="where shards are kept")
     options = parser.parse_intermixed_args()
-    trial = Trial(options.gan, "mnist", further=tuple(options.settings))
+    trial = Trial(options.gan, "mnist", tuple(options.settings))
     moments = measure(trial, options.images, shards("mnist", options.cache))
     row = {"what": options.what, "gan": options.gan, "settings": options.settings, "moments": moments}
     row |= {"commit": commit(), "machine": machine(), "shared": options.shared}

@@ -78,8 +78,7 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(_Block(num_domains, 4 * width) for _ in range(num_blocks))
         self.last = ReflectedConv2d(width, channels, 7)
         if has_mask:
-            self.mask = ReflectedConv2d(width, 1, 7)
-            nn.init.constant_(self.mask.bias, _MASK_AT_FIRST)
+            self.mask = ReflectedConv2d(width, 1, 7, bias=False)
 
     def forward(self, images_NCHW: Tensor, domain_N: Tensor) -> Tensor:
         hidden = images_NCHW
@@ -92,7 +91,7 @@ class Generator(nn.Module):
         made_NCHW = torch.tanh(self.last(hidden))
         if not self.has_mask:
             return made_NCHW
-        return images_NCHW + torch.sigmoid(self.mask(hidden)) * (made_NCHW - images_NCHW)
+        return images_NCHW + torch.sigmoid(self.mask(hidden) + _MASK_AT_FIRST) * (made_NCHW - images_NCHW)
 
 
 class Critic(nn.Module):

@@ -20,7 +20,7 @@ _LEAST_TRIALS = 10
 def draw_trials(result: SearchResult | None) -> bytes:
     """PNG bytes, the same for the same trials: a panel per setting, the best trial marked, and a panel of importances.
     None: says "no search"."""
-    keys = [] if result is None else [(p, n) for p, values in result.trials[0].adam.items() for n in values]
+    keys = [] if result is None else list(flat(result.trials[0].adam))
     importance = {} if result is None else importances(result)
     num_panels = len(keys) + bool(importance)
     num_rows, num_columns = math.ceil(num_panels / _COLUMNS), min(_COLUMNS, num_panels)
@@ -31,11 +31,11 @@ def draw_trials(result: SearchResult | None) -> bytes:
     else:
         panels = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
         finite = [trial for trial in result.trials if math.isfinite(trial.objective)]
-        for panel, (player, name) in zip(panels, keys, strict=False):
-            panel.scatter([t.adam[player][name] for t in finite], [t.objective for t in finite], s=18, color="tab:blue")
-            panel.scatter([result.best.adam[player][name]], [result.best.objective], s=70, marker="*", color="tab:red")
-            panel.set_xlabel(f"{player} {name}")
-            if name == "lr":
+        for panel, key in zip(panels, keys, strict=False):
+            panel.scatter([flat(t.adam)[key] for t in finite], [t.objective for t in finite], s=18, color="tab:blue")
+            panel.scatter([flat(result.best.adam)[key]], [result.best.objective], s=70, marker="*", color="tab:red")
+            panel.set_xlabel(key.replace(".", " "))
+            if key.endswith(".lr"):
                 panel.set_xscale("log")
         for panel in panels[: len(keys) : _COLUMNS]:
             panel.set_ylabel(result.objective, fontsize=8)

@@ -78,12 +78,13 @@ class SearchResult:
 
     def table(self) -> str:
         """CSV: trial, images_seen, <player>.<setting> …, objective."""
-        columns = [(player, name) for player, values in self.trials[0].adam.items() for name in values]
+        columns = list(flat(self.trials[0].adam))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["trial", "images_seen", *(f"{p}.{n}" for p, n in columns), self.objective])
+        writer.writerow(["trial", "images_seen", *columns, self.objective])
         for trial in self.trials:
-            values = [repr(trial.adam[player][name]) for player, name in columns]
+            settings = flat(trial.adam)
+            values = [repr(settings[name]) for name in columns]
             writer.writerow([trial.number, trial.images_seen, *values, repr(trial.objective)])
         return text.getvalue()
 
@@ -287,8 +288,10 @@ def trial_callback(name: str, num_trials: int, metric: str, max_failures: int) -
 
 
 def flat(adam: AdamByPlayer) -> dict[str, float]:
-    """`<player>.<setting>` -> value."""
-    return {f"{player}.{name}": value for player, values in adam.items() for name, value in values.items()}
+    """`<player>.<setting>` -> value, sorted: settings that were in a JSON file have another order than new ones, and the
+    tables and figures of the same trials are the same bytes."""
+    settings = {f"{player}.{name}": value for player, values in adam.items() for name, value in values.items()}
+    return dict(sorted(settings.items()))
 
 
 def by_player(settings: Mapping[str, float]) -> AdamByPlayer:
