@@ -288,8 +288,8 @@ def trial_callback(name: str, num_trials: int, metric: str, max_failures: int) -
 
 
 def flat(adam: AdamByPlayer) -> dict[str, float]:
-    """`<player>.<setting>` -> value, sorted: settings that were in a JSON file have another order than new ones, and the
-    tables and figures of the same trials are the same bytes."""
+    """`<player>.<setting>` -> value, sorted: settings that were in a JSON file have another order than new ones, and
+    the tables and figures of the same trials are the same bytes."""
     settings = {f"{player}.{name}": value for player, values in adam.items() for name, value in values.items()}
     return dict(sorted(settings.items()))
 
