@@ -234,7 +234,7 @@ CASES: dict[str, Case] = {
             "critic_width": 8,
             "num_blocks": 1,
             "num_critic_updates": 1,
-            "has_mask": False,
+            "is_correction": False,
             "adam_generator": _adam(1e-3, 0.5, 0.9),
             "adam_critic": _adam(2e-3, 0.5, 0.9),
         },

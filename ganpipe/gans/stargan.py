@@ -28,10 +28,9 @@ class StarganSettings(GanConfig):
     """Feature maps of the generator's first layer; 64 in the paper."""
     num_blocks: int = Field(default=3, ge=0)
     """Residual blocks of the generator; 6 in the paper, at 128 pixels."""
-    has_mask: bool = True
-    """Whether the generator makes colours and a mask of where they belong, as GANimation does (Pumarola 2018, arXiv
-    1807.09251), and not the whole image, as in the paper: a training of minutes then begins at images that are
-    whole."""
+    is_correction: bool = True
+    """Whether the generator makes a correction of the image, as in DeblurGAN, and not the image itself, as in the
+    paper: a training of minutes then begins at images that are whole."""
     critic_width: int = Field(default=32, ge=1)
     """Feature maps of the critic's first layer; 64 in the paper."""
     class_weight: float = Field(default=3.0, ge=0)
@@ -75,7 +74,9 @@ class Stargan(AdversarialPair):
     def __init__(self, config: StarganSettings, data: DataSpec) -> None:
         super().__init__(config, data)
         size, channels, num_domains = data.image_size, data.channels, data.num_classes
-        self.generator = Generator(channels, config.generator_width, config.num_blocks, num_domains, config.has_mask)
+        self.generator = Generator(
+            channels, config.generator_width, config.num_blocks, num_domains, config.is_correction
+        )
         self.critic = Critic(size, channels, config.critic_width, 2 * num_domains)
 
     @classmethod

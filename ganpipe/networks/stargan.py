@@ -14,9 +14,6 @@ from torch.nn import functional as F
 from .norms import normalised
 from .resnet import ReflectedConv2d
 
-_MASK_AT_FIRST = -3.0
-"""The mask before its sigmoid: 5 % of each pixel."""
-
 
 class DomainNorm(nn.Module):
     """Instance norm with a gain and a bias per domain (Dumoulin 2017, arXiv 1610.07629, equation 5).
@@ -54,15 +51,12 @@ class Generator(nn.Module):
     """Images (N, C, H, W) and domains (N,) -> images in [-1, 1]; H is a multiple of 4.
 
     Attributes:
-        has_mask: the network makes colours and a mask, how much of each pixel takes its colour; the rest stays as it is
-            (GANimation; Pumarola 2018, arXiv 1807.09251, equation 1, where the mask says what stays). It begins with
-            masks that leave nearly everything. Instance norm hides how bright the image is, so that what to add to a
-            pixel is hard to know; which colour it shall have is not.
+        is_correction: what the network makes is added to the image, and begins near zero. Black may become white.
     """
 
-    def __init__(self, channels: int, width: int, num_blocks: int, num_domains: int, has_mask: bool) -> None:
+    def __init__(self, channels: int, width: int, num_blocks: int, num_domains: int, is_correction: bool) -> None:
         super().__init__()
-        self.has_mask = has_mask
+        self.is_correction = is_correction
         convs: list[nn.Module] = [
             ReflectedConv2d(channels, width, 7, bias=False),
             nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
@@ -77,8 +71,8 @@ class Generator(nn.Module):
         self.up_norms = nn.ModuleList(DomainNorm(num_domains, maps) for maps in (2 * width, width))
         self.blocks = nn.ModuleList(_Block(num_domains, 4 * width) for _ in range(num_blocks))
         self.last = ReflectedConv2d(width, channels, 7)
-        if has_mask:
-            self.mask = ReflectedConv2d(width, 1, 7, bias=False)
+        if is_correction:
+            nn.init.normal_(self.last.weight, 0.0, 1e-3)
 
     def forward(self, images_NCHW: Tensor, domain_N: Tensor) -> Tensor:
         hidden = images_NCHW
@@ -89,9 +83,7 @@ class Generator(nn.Module):
         for conv, norm in zip(self.up, self.up_norms, strict=True):
             hidden = F.relu(norm(conv(hidden), domain_N))
         made_NCHW = torch.tanh(self.last(hidden))
-        if not self.has_mask:
-            return made_NCHW
-        return images_NCHW + torch.sigmoid(self.mask(hidden) + _MASK_AT_FIRST) * (made_NCHW - images_NCHW)
+        return (images_NCHW + 2 * made_NCHW).clamp(-1, 1) if self.is_correction else made_NCHW
 
 
 class Critic(nn.Module):
