@@ -13,7 +13,10 @@ from .mlp import Maxout, mlp
 
 
 class ConditionalGenerator(nn.Module):
-    """Latent and label each pass a ReLU layer; both together are then mapped to an image in [-1, 1], (N, C, H, W)."""
+    """Latent and label each pass a ReLU layer; both together are then mapped to an image in [-1, 1], (N, C, H, W).
+
+    The joint layer has batch norm.
+    """
 
     def __init__(
         self,
@@ -30,7 +33,7 @@ class ConditionalGenerator(nn.Module):
         self.latent_layer = nn.Linear(num_latents, latent_width)
         self.label_layer = nn.Linear(num_classes, label_width)
         num_pixels = image_shape[0] * image_shape[1] * image_shape[2]
-        self.joint_layers = mlp([latent_width + label_width, joint_width, num_pixels], nn.ReLU)
+        self.joint_layers = mlp([latent_width + label_width, joint_width, num_pixels], nn.ReLU, batch_norm=True)
 
     def forward(self, z_NZ: Tensor, label_N: Tensor) -> Tensor:
         label_NK = F.one_hot(label_N, self.num_classes).to(z_NZ.dtype)

@@ -11,13 +11,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from .norms import DenseBatchNorm
 
-def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
-    """Linear layers of the given sizes, inputs first, with `activation` between them and none after the last."""
-    layers: list[nn.Module] = []
-    for num_in, num_out in itertools.pairwise(sizes):
-        layers += [nn.Linear(num_in, num_out), activation()]
-    return nn.Sequential(*layers[:-1])
+
+def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module], batch_norm: bool = False) -> nn.Sequential:
+    """Linear layers of the given sizes, inputs first, with `activation` between them and none after the last.
+
+    Args:
+        batch_norm: before each activation.
+    """
+    layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
+    for num_in, num_out in itertools.pairwise(sizes[1:]):
+        layers += [*([DenseBatchNorm(num_in)] if batch_norm else []), activation(), nn.Linear(num_in, num_out)]
+    return nn.Sequential(*layers)
 
 
 def image_generator(num_inputs: int, widths: Sequence[int], image_shape: tuple[int, int, int]) -> nn.Sequential:

@@ -176,9 +176,9 @@ def test_what_may_not_be_read_is_named(what: str, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_check_and_make_run_name_what_dvc_stops_at_without_a_name(make_repo: Callable[..., Path]) -> None:
+def test_check_and_make_run_name_what_dvc_stops_at_without_a_name(make_checkout: Callable[..., Path]) -> None:
     """DVC's own message has no file name for the one, and none ever comes for the other."""
-    root = make_repo(DVC_YAML.replace("[images]", '["${sources.folder.path}"]'), params__yaml=PARAMS)
+    root = make_checkout(DVC_YAML.replace("[images]", '["${sources.folder.path}"]'), params__yaml=PARAMS)
     draw(root / "images", range(12))
     latin(root / "images")
     stopped = subprocess.run(
