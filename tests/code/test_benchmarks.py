@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from benchmarks import __main__ as bench
-from benchmarks import few, ranks, recipes
+from benchmarks import distilled, few, ranks, recipes
 from benchmarks.ceiling import Ceiling
 from benchmarks.kept import Kept
 from benchmarks.measure import Row, alternate, ratio
@@ -62,7 +62,7 @@ def test_the_page_shows_the_results_that_are_kept() -> None:
     assert shown.strip() == bench.table(results).strip(), "run `make bench`, or some sections of it"
 
 
-@pytest.mark.parametrize("kept", [few.KEPT, ranks.KEPT, recipes.KEPT], ids=lambda kept: kept.name)
+@pytest.mark.parametrize("kept", [distilled.KEPT, few.KEPT, ranks.KEPT, recipes.KEPT], ids=lambda kept: kept.name)
 def test_a_page_s_table_is_that_of_the_kept_rows(kept: Kept) -> None:
     assert kept.rows()
     assert kept.shown() == f"\n{kept.table(kept.rows())}\n"

@@ -1,0 +1,131 @@
+"""`python -m benchmarks.distilled`: a teacher and its student beside each other, as the table of docs/gans.md.
+
+    python -m benchmarks.distilled                # 120,000 images for both, and as many for a small AC-GAN; ten minutes
+
+Beside them stands an AC-GAN whose generator is as small as the student's, and which sees as many images by itself.
+Speed is that of sampling on this machine, each in turn, several times; the median counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ganpipe.cpus import usable_cpus
+from ganpipe.data.loading.opening import open_dataset
+from ganpipe.evaluation.evaluate import evaluate
+from ganpipe.evaluation.extractors import efficientnet_lite0
+from ganpipe.evaluation.grids import grid, png
+from ganpipe.evaluation.measured import Subject
+from ganpipe.evaluation.reference import cached_reference
+from ganpipe.evaluation.sample_grids import classes_in_turn, num_columns
+from ganpipe.evaluation.sampling import sample_images, sample_seeds
+from ganpipe.evaluation.settings import EvaluateSettings
+from ganpipe.gans import load
+from ganpipe.training.state import TrainingState
+from ganpipe.training.worker import TrainingJob, run_training
+
+from .__main__ import commit, machine
+from .checkout import ROOT
+from .gans import Trial, shards
+from .kept import Kept
+from .measure import alternate
+
+IMAGES = 120_000
+_NUM_SHOWN, _NUM_TIMED, _ROUNDS = 30, 1_000, 5
+_PICTURE = ROOT / "docs" / "images" / "distillation.png"
+
+
+def trained(trial: Trial, num_images: int, shards_folder: Path) -> TrainingState:
+    """The state of a training at its end."""
+    with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=shards_folder.parent) as folder:
+        settings = trial.train_settings(num_images)
+        job = TrainingJob(trial.gan, trial.gan, trial.config(), settings, str(shards_folder), folder, usable_cpus())
+        return run_training(job)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A line of the table: a generator, and a training of which it takes the generator's place."""
+
+    what: str
+    state: TrainingState
+    generator: nn.Module
+
+    def samples(self, num_samples: int) -> Any:
+        """Its first samples, with the classes in turn."""
+        gan = self.state.gan
+        gan.generator = self.generator
+        seeds, classes = sample_seeds(0, num_samples), classes_in_turn(gan, num_samples)
+        return sample_images(gan, self.state.progress, seeds, classes)
+
+    def speed(self) -> float:
+        """Images per second."""
+        begin = time.perf_counter()
+        self.samples(_NUM_TIMED)
+        return _NUM_TIMED / (time.perf_counter() - begin)
+
+    def measured(self, shards_folder: Path) -> dict[str, Any]:
+        """Its size and metrics."""
+        settings, extractor = EvaluateSettings(), efficientnet_lite0(64)
+        dataset, gan = open_dataset(shards_folder, "train"), self.state.gan
+        gan.generator = self.generator
+        reference = cached_reference(dataset, extractor, settings)
+        subject = Subject(gan, self.state.progress, dataset, reference, extractor, settings, averaged=True)
+        found = evaluate(subject, with_figures=False)
+        parameters = sum(parameter.numel() for parameter in self.generator.parameters())
+        return {"parameters": parameters, "metrics": dict(found.metrics), "protocol": found.protocol.hash}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """A line per generator."""
+    lines = ["| generator | parameters | images/s | FID | class accuracy |", "|---|---:|---:|---:|---:|"]
+    for row in rows:
+        metrics = {name.removesuffix("_efficientnet_lite0"): value for name, value in row["metrics"].items()}
+        lines.append(
+            f"| {row['what']} | {row['parameters']:,} | {row['images_per_second']:,.0f} | {metrics['fid']:.1f} "
+            f"| {metrics['class_accuracy']:.2f} |"
+        )
+    where = rows[0]["machine"]
+    lines.append(
+        f"\n{rows[0]['images']:,} images of MNIST. {where['processor']}, {where['cores']} cores; "
+        f"protocol {rows[0]['protocol']}; commit {rows[0]['commit']}."
+    )
+    return "\n".join(lines)
+
+
+KEPT = Kept("distilled", "gans.md", "python -m benchmarks.distilled", table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.distilled", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--cache", type=Path, default=ROOT / ".ganpipe" / "bench-gans", help="where shards are kept")
+    options = parser.parse_args()
+    folder = shards("mnist", options.cache)
+    width = load("distillation").Config.model_validate({}).generator_width  # type: ignore[attr-defined]
+    alone = trained(Trial("acgan", "mnist", (f"gans.acgan.generator_width={width}",)), options.images, folder)
+    both = trained(Trial("distillation", "mnist"), options.images, folder)
+    with both.averaged() as gan, alone.averaged() as small:
+        lines = [
+            Shown("the teacher", both, gan.teacher),
+            Shown("its student", both, gan.generator),
+            Shown("as small, without a teacher (`acgan`)", alone, small.generator),
+        ]
+        rows = [{"what": line.what, **line.measured(folder)} for line in lines]
+        speeds = alternate({line.what: line.speed for line in lines}, rounds=_ROUNDS)
+        _PICTURE.write_bytes(png(grid(lines[1].samples(_NUM_SHOWN), num_columns(gan))))
+    made = {"images": options.images, "commit": commit(), "machine": machine()}
+    KEPT.write([{**row, **made, "images_per_second": statistics.median(speeds[row["what"]])} for row in rows])
+
+
+if __name__ == "__main__":
+    main()
