@@ -46,6 +46,7 @@ def train_here(job: TrainingJob, reports: list[dict[str, float]] | None = None) 
     return job.store.load(job.store.list()[-1])
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_over_50_steps(ray_head: str, shards: Path, tmp_path: Path) -> None:
     alone = train_here(make_job(shards, tmp_path / "alone"))
     job = make_job(shards, tmp_path / "together")

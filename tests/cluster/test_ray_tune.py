@@ -131,6 +131,7 @@ class Counting(Score):
         return len(self.calls.read_text())
 
 
+@pytest.mark.slow
 def test_a_search_whose_trial_was_killed_goes_on(first: SearchResult, shards: Path, tmp_path: Path) -> None:
     score = Counting(tmp_path / "calls", fatal=3)
     job = dataclasses.replace(make_job(shards, tmp_path / "work"), score=score)
@@ -166,6 +167,7 @@ def test_a_longer_search_runs_only_what_a_shorter_one_has_not(
     assert score.num_calls() == 1
 
 
+@pytest.mark.slow
 def test_a_search_begins_with_what_an_earlier_one_found_good(ray_head: str, shards: Path, tmp_path: Path) -> None:
     good = {"generator": {"lr": 7e-4, "beta1": 0.5}, "discriminator": {"lr": 0.5, "beta1": 0.0}}
     result = search(

@@ -262,6 +262,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(checkout):
     assert _experiments(checkout) == {"side-4": {"score": 16}, "side-5": {"score": 25}}
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_gets_the_run_s_id(checkout):
     _run("same").result()
     second = _run("same", overrides={"offset": 1}).result()
@@ -269,6 +270,7 @@ def test_a_name_that_is_taken_gets_the_run_s_id(checkout):
     assert _experiments(checkout) == {"same": {"score": 9}, second["experiment"]: {"score": 1}}
 
 
+@pytest.mark.slow
 def test_a_failed_run_s_workspace_stays_for_its_time(checkout):
     message = _error(_run("too-much", overrides={"offset": 99}))
     assert message.startswith("stage square: numbers.txt: got 99; expected 90 or less")

@@ -68,6 +68,7 @@ def test_streamed_or_cached_it_makes_the_same_bytes(many_shards: Path, tmp_path:
     assert not list((tmp_path / "cache").glob("shards/*"))  # read in place
 
 
+@pytest.mark.slow
 def test_killed_with_two_workers_it_goes_on_to_the_same_bytes(many_shards: Path, tmp_path: Path) -> None:
     settings = {"window_shards": 2, "num_images": 1600, "checkpoint_every": 320}
     whole = streaming(new_training(many_shards, tmp_path / "whole", "dcgan", **settings))
