@@ -1,6 +1,6 @@
 """`python -m benchmarks.distilled`: a teacher and its student beside each other, as the table of docs/gans.md.
 
-    python -m benchmarks.distilled                # 120,000 images for both, and as many for a small AC-GAN; ten minutes
+    python -m benchmarks.distilled                # 120,000 images for both, and as many for a small AC-GAN
 
 Beside them stands an AC-GAN whose generator is as small as the student's, and which sees as many images by itself.
 Speed is that of sampling on this machine, each in turn, several times; the median counts.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ from ganpipe.evaluation.reference import cached_reference
 from ganpipe.evaluation.sample_grids import classes_in_turn, num_columns
 from ganpipe.evaluation.sampling import sample_images, sample_seeds
 from ganpipe.evaluation.settings import EvaluateSettings
-from ganpipe.gans import load
 from ganpipe.training.state import TrainingState
 from ganpipe.training.worker import TrainingJob, run_training
 
@@ -37,7 +35,7 @@ from .__main__ import commit, machine
 from .checkout import ROOT
 from .gans import Trial, shards
 from .kept import Kept
-from .measure import alternate
+from .measure import alternate, median
 
 IMAGES = 120_000
 _NUM_SHOWN, _NUM_TIMED, _ROUNDS = 30, 1_000, 5
@@ -94,10 +92,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"| {row['what']} | {row['parameters']:,} | {row['images_per_second']:,.0f} | {metrics['fid']:.1f} "
             f"| {metrics['class_accuracy']:.2f} |"
         )
-    where = rows[0]["machine"]
+    first = rows[0]
+    where = f"{first['machine']['processor']}, {first['machine']['cores']} cores"
     lines.append(
-        f"\n{rows[0]['images']:,} images of MNIST. {where['processor']}, {where['cores']} cores; "
-        f"protocol {rows[0]['protocol']}; commit {rows[0]['commit']}."
+        f"\n{first['images']:,} images of MNIST (`--images {first['images']}`). {where}; "
+        f"protocol {first['protocol']}; commit {first['commit']}."
     )
     return "\n".join(lines)
 
@@ -111,9 +110,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / ".ganpipe" / "bench-gans", help="where shards are kept")
     options = parser.parse_args()
     folder = shards("mnist", options.cache)
-    width = load("distillation").Config.model_validate({}).generator_width  # type: ignore[attr-defined]
+    distillation = Trial("distillation", "mnist")
+    width = distillation.config().model_dump()["generator_width"]
     alone = trained(Trial("acgan", "mnist", (f"gans.acgan.generator_width={width}",)), options.images, folder)
-    both = trained(Trial("distillation", "mnist"), options.images, folder)
+    both = trained(distillation, options.images, folder)
     with both.averaged() as gan, alone.averaged() as small:
         lines = [
             Shown("the teacher", both, gan.teacher),
@@ -124,7 +124,7 @@ def main() -> None:
         speeds = alternate({line.what: line.speed for line in lines}, rounds=_ROUNDS)
         _PICTURE.write_bytes(png(grid(lines[1].samples(_NUM_SHOWN), num_columns(gan))))
     made = {"images": options.images, "commit": commit(), "machine": machine()}
-    KEPT.write([{**row, **made, "images_per_second": statistics.median(speeds[row["what"]])} for row in rows])
+    KEPT.write([{**row, **made, "images_per_second": median(speeds[row["what"]])} for row in rows])
 
 
 if __name__ == "__main__":

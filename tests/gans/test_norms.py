@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from ganpipe.networks.mlp import mlp
 from ganpipe.networks.norms import DenseBatchNorm, InstanceNorm, normalised
 from ganpipe.networks.resnet import ReflectedConv2d
 
@@ -99,3 +100,11 @@ def _code_of(path: Path) -> str:
 
 def _is_text(node: object) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def test_batch_norm_stands_before_each_activation_of_a_fully_connected_network_and_not_at_its_end() -> None:
+    def kinds(batch_norm: bool) -> list[str]:
+        return [type(layer).__name__ for layer in mlp([2, 3, 4, 5], torch.nn.ReLU, batch_norm)]
+
+    assert kinds(False) == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
+    assert kinds(True) == ["Linear", "DenseBatchNorm", "ReLU", "Linear", "DenseBatchNorm", "ReLU", "Linear"]
