@@ -151,6 +151,7 @@ class Player:
         averaged: keep an exponential moving average of these weights; samples are drawn from it.
         compiled: whether `train.compile` applies; False where a loss differentiates twice, which torch.compile cannot.
         over_time: (settings, progress) -> the settings that hold now, beside `train.schedule` (R3GAN's beta2).
+        begins: share of the training after which it has its first turn. The average begins there too.
     """
 
     modules: Sequence[nn.Module]
@@ -158,20 +159,24 @@ class Player:
     averaged: bool = False
     compiled: bool = True
     over_time: Callable[[Optimizer, Progress], Optimizer] | None = None
+    begins: float = 0.0
 
     def parameters(self) -> Iterator[nn.Parameter]:
         for module in self.modules:
             yield from module.parameters()
 
 
-def decaying(players: Mapping[str, Player], start: float) -> dict[str, Player]:
-    """The players with learning rates that fall linearly from the share `start` of the training on, to zero."""
+def decaying(
+    players: Mapping[str, Player], start: float, share: Callable[[Progress], float] = lambda progress: progress.fraction
+) -> dict[str, Player]:
+    """The players with learning rates that fall linearly, to zero, from where `share` exceeds `start`: the share of the
+    training that is done, or of its stage."""
 
     def over_time(settings: Optimizer, progress: Progress) -> Optimizer:
-        if progress.fraction <= start:
+        if (done := share(progress)) <= start:
             return settings
         # Not to zero itself, because a learning rate is above zero.
-        left = max(1e-6, (1 - progress.fraction) / (1 - start))
+        left = max(1e-6, (1 - done) / (1 - start))
         return settings.model_copy(update={"lr": settings.lr * left})
 
     return {name: replace(player, over_time=over_time) for name, player in players.items()}

@@ -17,7 +17,7 @@ from ..losses.adversarial import discriminator_cross_entropy, non_saturating, wi
 from ..losses.reconstruction import squared
 from ..losses.soft_targets import soft_cross_entropy, soft_divergence
 from ..networks import dcgan
-from .base import Batch, DataSpec, Gan, GanConfig, Losses, Phase, Player, Progress
+from .base import Batch, DataSpec, Gan, GanConfig, Losses, Phase, Player, Progress, decaying
 from .optimizers import Adam
 
 
@@ -40,13 +40,15 @@ class DistillationSettings(GanConfig):
     """T: a higher temperature lets small probabilities count more."""
     soft_weight: float = Field(default=0.1, ge=0)
     """Weight of the comparison of classes."""
+    decay_from: float = Field(default=0.6, ge=0, le=1)
+    """Share of a stage after which its learning rates fall linearly, to zero at its end. 1: they do not."""
     pixel_weight: float = Field(default=10.0, ge=0)
     """Weight of the mean squared error of the student's images, of the same latents and classes."""
-    adam_teacher: Adam = Adam(lr=1e-3, beta1=0.5, beta2=0.999)
+    adam_teacher: Adam = Adam(lr=2e-3, beta1=0.5, beta2=0.999)
     """The teacher's optimiser."""
-    adam_generator: Adam = Adam(lr=1e-3, beta1=0.5, beta2=0.999)
+    adam_generator: Adam = Adam(lr=2e-3, beta1=0.5, beta2=0.999)
     """The student's optimiser."""
-    adam_discriminator: Adam = Adam(lr=2e-4, beta1=0.5, beta2=0.999)
+    adam_discriminator: Adam = Adam(lr=4e-4, beta1=0.5, beta2=0.999)
     """The optimiser of the discriminator."""
 
 
@@ -77,10 +79,18 @@ class Distillation(Gan):
         return int(progress.fraction >= self.config.teaching)
 
     def players(self) -> dict[str, Player]:
-        return {
-            name: Player([getattr(self, name)], self.config.optimizer_of(name), averaged=name == "generator")
-            for name in self.config.players
+        settings, teaching = self.config.optimizer_of, self.config.teaching
+        players = {
+            "teacher": Player([self.teacher], settings("teacher")),
+            "generator": Player([self.generator], settings("generator"), averaged=True, begins=teaching),
+            "discriminator": Player([self.discriminator], settings("discriminator")),
         }
+        return decaying(players, self.config.decay_from, self._share_of_stage)
+
+    def _share_of_stage(self, progress: Progress) -> float:
+        """How much of this stage is done, in [0, 1]."""
+        done, teaching = progress.fraction, self.config.teaching
+        return (done - teaching) / (1 - teaching) if self.stage(progress) else done / teaching
 
     def phases(self, progress: Progress) -> list[Phase]:
         learning = ("teacher", "generator")[self.stage(progress)]
@@ -103,7 +113,7 @@ class Distillation(Gan):
         return outputs[:, 0], outputs[:, 1:]
 
     def discriminator_losses(self, batch: Batch, progress: Progress) -> Losses:
-        (real_N, real_NK), (fake_N, _) = (
+        (real_N, real_NK), (fake_N, fake_NK) = (
             self._logits(images.detach(), batch) for images in (batch["image"], self._made(batch, progress))
         )
         self.augmentation.observe(real_N, batch)
@@ -111,7 +121,8 @@ class Distillation(Gan):
         batch.observe("score_fake", torch.sigmoid(fake_N))
         return {
             "adversarial": discriminator_cross_entropy(real_N, fake_N),
-            "class": F.cross_entropy(wide(real_NK), batch["label"]),
+            "class_real": F.cross_entropy(wide(real_NK), batch["label"]),
+            "class_fake": F.cross_entropy(wide(fake_NK), batch["label"]),
         }
 
     def teacher_losses(self, batch: Batch, progress: Progress) -> Losses:

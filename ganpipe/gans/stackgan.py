@@ -99,7 +99,12 @@ class Stackgan(Gan):
 
     def players(self) -> dict[str, Player]:
         return {
-            name: Player([getattr(self, name)], self.config.optimizer_of(name), averaged=name.endswith("generator"))
+            name: Player(
+                [getattr(self, name)],
+                self.config.optimizer_of(name),
+                averaged=name.endswith("generator"),
+                begins=self.config.first_stage if name.startswith("second") else 0.0,
+            )
             for name in self.config.players
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,9 +14,18 @@ class Ema:
 
     Batch norm's running statistics are averaged like the weights: those of the latest weights would not fit the
     averaged ones.
+
+    Args:
+        modules: by name.
+        half_life: in images.
+        ramp_up: the half-life is at most this share of the images on which a module has learned; 0: no such limit.
+        begins: by name, after how many images a module begins to learn, where that is not at once. Until then its
+            average is its weights, so that it holds nothing of the weights that the module begins with.
     """
 
-    def __init__(self, modules: dict[str, nn.Module], half_life: float, ramp_up: float) -> None:
+    def __init__(
+        self, modules: Mapping[str, nn.Module], half_life: float, ramp_up: float, begins: Mapping[str, float]
+    ) -> None:
         self._half_life, self._ramp_up = half_life, ramp_up
         self._live = {
             f"{prefix}.{name}": tensor
@@ -25,15 +34,19 @@ class Ema:
             if tensor.is_floating_point()
         }
         self.averages = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+        self._names: dict[float, list[str]] = {}
+        for name in self._live:
+            self._names.setdefault(begins.get(name.partition(".")[0], 0.0), []).append(name)
 
     @torch.no_grad()
     def update(self, num_images: int, images_seen: int) -> None:
         """Move towards the live weights by what `num_images` further images weigh; `images_seen` includes them."""
-        half_life = self._half_life
-        if self._ramp_up > 0:
-            half_life = min(half_life, images_seen * self._ramp_up)
-        weight = 1.0 if half_life == 0 else 1 - 0.5 ** (num_images / half_life)
-        torch._foreach_lerp_(list(self.averages.values()), list(self._live.values()), weight)
+        for begin, names in self._names.items():
+            half_life, num_learned = self._half_life, images_seen - begin
+            if self._ramp_up > 0:
+                half_life = min(half_life, num_learned * self._ramp_up)
+            weight = 1.0 if half_life == 0 or num_learned <= 0 else 1 - 0.5 ** (num_images / half_life)
+            torch._foreach_lerp_([self.averages[name] for name in names], [self._live[name] for name in names], weight)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.averages

@@ -135,7 +135,7 @@ class TrainingState:
         self.optimizers = {
             name: optimizers.build(self.parameters[name], player.optimizer) for name, player in self.players.items()
         }
-        self.ema = Ema(self.averaged_modules(), settings.ema_half_life, settings.ema_ramp_up)
+        self.ema = Ema(self.averaged_modules(), settings.ema_half_life, settings.ema_ramp_up, self._begins())
         self.progress = Progress(0, settings.num_images)
         self.stage = self.gan.stage(self.progress)
         self.curves = Curves(settings.log_every)
@@ -150,6 +150,15 @@ class TrainingState:
         """The networks from whose averaged weights samples are drawn, by name."""
         averaged = {id(m) for player in self.players.values() if player.averaged for m in player.modules}
         return {name: module for name, module in self.gan.named_children() if id(module) in averaged}
+
+    def _begins(self) -> dict[str, float]:
+        """After how many images the networks begin to learn, by name."""
+        begins = {id(m): player.begins for player in self.players.values() for m in player.modules}
+        return {
+            name: begins[id(module)] * self.settings.num_images
+            for name, module in self.gan.named_children()
+            if id(module) in begins
+        }
 
     def configure_torch(self) -> None:
         """Set torch in this process to compute as the settings say, and compile the networks where they say so.

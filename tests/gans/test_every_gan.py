@@ -56,6 +56,17 @@ def test_players_are_those_of_the_settings_and_share_no_parameter(name: str) -> 
 
 
 @every_gan
+def test_an_average_begins_with_its_player(name: str) -> None:
+    """Else it would hold weights that the player had before it learned."""
+    state = make_loop(name).state
+    for player, about in state.players.items():
+        shares = [
+            share for share in range(100) if any(p.player == player for p in state.gan.phases(Progress(share, 100)))
+        ]
+        assert min(shares) == about.begins * 100 or not about.averaged
+
+
+@every_gan
 def test_an_update_moves_its_player_and_nobody_else(name: str) -> None:
     loop = make_loop(name)
     for progress in (Progress(0, 1000), Progress(900, 1000)):

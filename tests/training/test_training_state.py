@@ -32,7 +32,7 @@ from ganpipe.training.state import CheckpointStore, Curves, Diverged, Stopped, T
 def test_the_average_moves_half_way_in_a_half_life() -> None:
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)
-    ema = Ema({"m": module}, half_life=1000, ramp_up=0)
+    ema = Ema({"m": module}, half_life=1000, ramp_up=0, begins={})
     nn.init.ones_(module.weight)
     for _ in range(10):
         ema.update(100, images_seen=10**9)
@@ -106,7 +106,7 @@ def test_the_next_batch_is_fetched_ahead() -> None:
 
 def test_no_half_life_is_no_average() -> None:
     module = nn.Linear(1, 1)
-    ema = Ema({"m": module}, half_life=0, ramp_up=0.05)
+    ema = Ema({"m": module}, half_life=0, ramp_up=0.05, begins={})
     nn.init.constant_(module.weight, 7)
     ema.update(1, images_seen=1)
     assert float(ema.averages["m.weight"]) == 7
@@ -115,11 +115,24 @@ def test_no_half_life_is_no_average() -> None:
 def test_while_training_is_young_the_average_follows_faster() -> None:
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)
-    young, old = (Ema({"m": module}, half_life=10_000, ramp_up=ramp_up) for ramp_up in (0.05, 0))
+    young, old = (Ema({"m": module}, half_life=10_000, ramp_up=ramp_up, begins={}) for ramp_up in (0.05, 0))
     nn.init.ones_(module.weight)
     for ema in (young, old):
         ema.update(100, images_seen=1000)
     assert float(young.averages["m.weight"]) > 0.7 > 0.1 > float(old.averages["m.weight"])
+
+
+def test_an_average_holds_nothing_of_the_weights_before_its_module_learns() -> None:
+    modules = {name: nn.Linear(1, 1, bias=False) for name in ("early", "late")}
+    ema = Ema(modules, half_life=1000, ramp_up=0.1, begins={"late": 5000})
+    for images_seen in (4000, 5000, 6000):
+        for module in modules.values():
+            nn.init.constant_(module.weight, images_seen)
+        ema.update(1000, images_seen)
+        if images_seen == 5000:
+            assert ema.averages["late.weight"].item() == 5000 > ema.averages["early.weight"].item() > 4000
+    # 1,000 images of its own: a half-life of 100, so that ten half-lives have passed.
+    assert ema.averages["late.weight"].item() == pytest.approx(6000 - 1000 / 2**10)
 
 
 def test_the_average_is_applied_for_a_while_only() -> None:
