@@ -32,17 +32,17 @@ class DistillationSettings(GanConfig):
     """Feature maps before the last layer of the student, which is what is released."""
     discriminator_width: int = Field(default=64, ge=1)
     """Feature maps after the first layer of the teacher's discriminator, which also tells the class."""
-    teaching: float = Field(default=0.7, gt=0, lt=1)
+    teaching: float = Field(default=0.5, gt=0, lt=1)
     """Share of the training in which the teacher learns; then it rests, and the student learns from it."""
     soft_loss: Literal["divergence", "cross_entropy"] = "divergence"
     """How the discriminator's classes of the student's images are compared with those of the teacher's images."""
     temperature: float = Field(default=4.0, gt=0)
     """T: a higher temperature lets small probabilities count more."""
-    soft_weight: float = Field(default=0.1, ge=0)
+    soft_weight: float = Field(default=0.5, ge=0)
     """Weight of the comparison of classes."""
     decay_from: float = Field(default=0.6, ge=0, le=1)
     """Share of a stage after which its learning rates fall linearly, to zero at its end. 1: they do not."""
-    pixel_weight: float = Field(default=10.0, ge=0)
+    pixel_weight: float = Field(default=20.0, ge=0)
     """Weight of the mean squared error of the student's images, of the same latents and classes."""
     adam_teacher: Adam = Adam(lr=2e-3, beta1=0.5, beta2=0.999)
     """The teacher's optimiser."""
