@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 
 from torch import nn
 
-from ganpipe.cpus import usable_cpus
 from ganpipe.data.loading.opening import open_dataset
 from ganpipe.evaluation.evaluate import evaluate
 from ganpipe.evaluation.extractors import efficientnet_lite0
@@ -29,25 +27,16 @@ from ganpipe.evaluation.sample_grids import classes_in_turn, num_columns
 from ganpipe.evaluation.sampling import sample_images, sample_seeds
 from ganpipe.evaluation.settings import EvaluateSettings
 from ganpipe.training.state import TrainingState
-from ganpipe.training.worker import TrainingJob, run_training
 
 from .__main__ import commit, machine
 from .checkout import ROOT
-from .gans import Trial, shards
+from .gans import Trial, shards, trained
 from .kept import Kept
 from .measure import alternate, median
 
 IMAGES = 120_000
 _NUM_SHOWN, _NUM_TIMED, _ROUNDS = 30, 1_000, 5
 _PICTURE = ROOT / "docs" / "images" / "distillation.png"
-
-
-def trained(trial: Trial, num_images: int, shards_folder: Path) -> TrainingState:
-    """The state of a training at its end."""
-    with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=shards_folder.parent) as folder:
-        settings = trial.train_settings(num_images)
-        job = TrainingJob(trial.gan, trial.gan, trial.config(), settings, str(shards_folder), folder, usable_cpus())
-        return run_training(job)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +101,8 @@ def main() -> None:
     folder = shards("mnist", options.cache)
     distillation = Trial("distillation", "mnist")
     width = distillation.config().model_dump()["generator_width"]
-    alone = trained(Trial("acgan", "mnist", (f"gans.acgan.generator_width={width}",)), options.images, folder)
-    both = trained(distillation, options.images, folder)
+    alone, _ = trained(Trial("acgan", "mnist", (f"gans.acgan.generator_width={width}",)), options.images, folder)
+    both, _ = trained(distillation, options.images, folder)
     with both.averaged() as gan, alone.averaged() as small:
         lines = [
             Shown("the teacher", both, gan.teacher),

@@ -256,35 +256,41 @@ def made_shards(data: Data, folder: Path) -> Path:
     return folder
 
 
-def train_for(trial: Trial, seconds: float, folder: Path, shards_folder: Path) -> tuple[TrainingState, float]:
-    """Train about so many seconds, and return the seconds that it took."""
-    open_dataset(shards_folder, "train")  # decoding into the cache is no training
-
-    def run(num_images: int, name: str) -> tuple[TrainingState, float]:
-        settings = trial.train_settings(num_images)
-        place = str(folder / f"{name}-{num_images}")
-        job = TrainingJob(trial.gan, trial.gan, trial.config(), settings, str(shards_folder), place, usable_cpus())
+def trained(trial: Trial, num_images: int, shards_folder: Path) -> tuple[TrainingState, float]:
+    """The state of a training at its end, and the seconds that it took."""
+    settings = trial.train_settings(num_images)
+    with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=shards_folder.parent) as folder:
+        job = TrainingJob(trial.gan, trial.gan, trial.config(), settings, str(shards_folder), folder, usable_cpus())
         start = time.perf_counter()
         return run_training(job), time.perf_counter() - start
 
+
+def shortest(trial: Trial, shards_folder: Path) -> tuple[int, float]:
+    """The images and seconds of a training that is little but its start."""
+    open_dataset(shards_folder, "train")  # decoding into the cache is no training
     num_images = 8 * trial.train_settings(1).batch_size
-    _, taken = run(num_images, "warm-up")
+    return num_images, trained(trial, num_images, shards_folder)[1]
+
+
+def train_for(trial: Trial, seconds: float, shards_folder: Path) -> tuple[TrainingState, float]:
+    """Train about so many seconds, and return the seconds that it took."""
+    num_images, taken = shortest(trial, shards_folder)
     while taken < seconds * _PILOT:
         num_images = int(num_images * min(4.0, max(1.5, 1.2 * seconds * _PILOT / taken)))
-        _, taken = run(num_images, "pilot")
+        _, taken = trained(trial, num_images, shards_folder)
     num_images = int(num_images * seconds / taken)
-    state, taken = run(num_images, "training")
+    state, taken = trained(trial, num_images, shards_folder)
     if taken < _LEAST * seconds:  # the pilot had to share the machine: it was slower than what came after
-        return run(int(num_images * seconds / taken), "training")
+        return trained(trial, int(num_images * seconds / taken), shards_folder)
     return state, taken
 
 
 def yardstick(root: Path) -> float:
-    """Images per second of the yardstick on this machine, now."""
+    """Images per second of the yardstick on this machine, now, without the start, which is little of a whole row."""
     shards_folder = shards(YARDSTICK.data, root)
-    with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=root) as folder:
-        state, taken = train_for(YARDSTICK, _YARDSTICK_SECONDS, Path(folder), shards_folder)
-    return state.progress.images_seen / taken
+    state, taken = train_for(YARDSTICK, _YARDSTICK_SECONDS, shards_folder)
+    num_images, start = shortest(YARDSTICK, shards_folder)
+    return (state.progress.images_seen - num_images) / (taken - start)
 
 
 def measured(trial: Trial, state: TrainingState, dataset: Dataset) -> tuple[Evaluation, dict[str, bytes]]:
@@ -315,8 +321,7 @@ def measured_as(
 def row(trial: Trial, seconds: float, root: Path, pictures: Path) -> dict[str, Any]:
     """Train, measure, and write the picture of samples."""
     shards_folder = shards(trial.data, root)
-    with tempfile.TemporaryDirectory(prefix="ganpipe-bench-", dir=root) as folder:
-        state, taken = train_for(trial, seconds, Path(folder), shards_folder)
+    state, taken = train_for(trial, seconds, shards_folder)
     num_images = state.progress.images_seen
     found, shown = measured(trial, state, open_dataset(shards_folder, "train"))
     pictures.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from file_server import serve
 from PIL import Image
 
 from ganpipe.data.access.host_cache import host_cache
@@ -66,19 +64,11 @@ def tables(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-class Handler(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: object) -> None: ...
-
-
 @pytest.fixture
 def served(tables: Path) -> Iterator[str]:
     """The URL under which the files are served."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tables))) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serve(tables) as url:
+        yield url
 
 
 def test_hugging_faces_files(tables: Path) -> None:

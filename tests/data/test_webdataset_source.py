@@ -7,10 +7,7 @@ import io
 import pickle
 import subprocess
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 import webdataset
+from file_server import serve
 from PIL import Image
 
 from ganpipe.data.ingest.shards import write_shards
@@ -68,19 +66,11 @@ def shards(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-class Handler(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: object) -> None: ...
-
-
 @pytest.fixture
 def served(shards: Path) -> Iterator[str]:
     """The URL under which the shards are served."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(shards))) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serve(shards) as url:
+        yield url
 
 
 def contents(folder: Path) -> dict[str, bytes]:
