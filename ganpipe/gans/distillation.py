@@ -40,10 +40,10 @@ class DistillationSettings(GanConfig):
     """T: a higher temperature lets small probabilities count more."""
     soft_weight: float = Field(default=0.5, ge=0)
     """Weight of the comparison of classes."""
-    decay_from: float = Field(default=0.6, ge=0, le=1)
-    """Share of a stage after which its learning rates fall linearly, to zero at its end. 1: they do not."""
     pixel_weight: float = Field(default=20.0, ge=0)
     """Weight of the mean squared error of the student's images, of the same latents and classes."""
+    decay_from: float = Field(default=0.6, ge=0, le=1)
+    """Share of a stage after which its learning rates fall linearly, to zero at its end. 1: they do not."""
     adam_teacher: Adam = Adam(lr=2e-3, beta1=0.5, beta2=0.999)
     """The teacher's optimiser."""
     adam_generator: Adam = Adam(lr=2e-3, beta1=0.5, beta2=0.999)
