@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
 
+SLOW_SECONDS = 1800
+"""So long a slow test may take, on a slow machine and beside another test, too."""
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` means: a process for each CPU that this one may use, within reason."""
     return min(usable_cpus(), groups.MOST_PROCESSES)
@@ -45,6 +49,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: groups.turn(item.nodeid))
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
 
 
 @pytest.fixture(autouse=True)

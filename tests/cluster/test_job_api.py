@@ -15,7 +15,7 @@ from hosts import Host, Network, require_namespaces, start_mlflow
 from projects import Project, make_project
 from reliability import fault
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 NUM_IMAGES = 60_000
 """For so long that a driver can be started anew meanwhile."""
 STATES = """

@@ -11,7 +11,7 @@ import pytest
 from hosts import Host, Network, require_namespaces, start_mlflow
 from projects import Project, make_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

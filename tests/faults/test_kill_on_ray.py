@@ -107,7 +107,6 @@ FAULTS: dict[str, Callable[[str, Driver, random.Random], None]] = {
 
 @pytest.mark.slow
 @pytest.mark.fault
-@pytest.mark.timeout(560)
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_killed_on_ray(num_workers: int, ray_head: str, shards: Path, tmp_path: Path) -> None:
     seed = random.randrange(10**6)
@@ -155,7 +154,6 @@ def _same(training: Training, straight: Training) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_resources_of_a_killed_driver_are_free_for_the_next(ray_head: str, shards: Path, tmp_path: Path) -> None:
     import ray
 

@@ -100,7 +100,6 @@ def undisturbed(ray_head: str, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 @pytest.mark.slow
 @pytest.mark.fault
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 def test_killed_in_every_stage(how: str, undisturbed: tuple[Project, dict[str, float]], tmp_path: Path) -> None:
     expected, seconds = undisturbed

@@ -24,7 +24,7 @@ from image import Built, require_tools
 from postgresql import USER, initialise, own_folder, programs
 from projects import Project, make_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 SECRETS = {
     "POSTGRES_PASSWORD": "postgres-secret-of-the-tests",
     "AWS_ACCESS_KEY_ID": "the-tests",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from projects import STAGES, add_makefile, make_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.slow
 
 
 def test_make_run_twice(tmp_path: Path) -> None:

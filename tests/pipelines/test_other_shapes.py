@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from projects import Project, make_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

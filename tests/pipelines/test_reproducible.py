@@ -47,7 +47,6 @@ def remade(project: Project, *targets: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(580)
 @pytest.mark.parametrize("gan", gans.names())
 def test_a_forced_repro_leaves_the_lock_as_it_was(gan: str, tiny: Project) -> None:
     tiny.set("train.gan", gan)

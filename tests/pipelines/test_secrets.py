@@ -21,7 +21,7 @@ from projects import Project, make_project
 from ganpipe import processes, services
 from ganpipe.service_kinds import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 MARK = "s3cr3t-m4rk3r"
 """In every secret below, which makes each of them known again in whatever file it turns up."""

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from projects import Project, make_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 _SMALLER = {
     "data.image_size": 16,
     "data.channels": 1,

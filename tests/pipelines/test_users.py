@@ -128,7 +128,6 @@ def test_an_output_in_a_place_of_somebody_else_is_refused_before_any_work(folder
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_the_whole_pipeline_without_a_name_or_a_home(folder: Path) -> None:
     made = make_project(folder / "project")
     made.set("tune.num_trials", 0)
