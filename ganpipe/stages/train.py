@@ -91,8 +91,10 @@ def main(argv: list[str]) -> int:
         state = TrainingState(job.gan, config, data_spec_of(manifest), job.settings)
         names = {"run_key": key, "steps_key": steps, "data_digest": manifest.digest}
         chosen = _write(job, state, names | ({} if origin is None else {"start": origin}))
-        for path in sorted((TRAIN / CURVES).iterdir()):
-            run.log_artifact(path, CURVES)
+        # The samples are in the run already, but for those of a shorter training from which this one went on.
+        for folder_name in (CURVES, "samples"):
+            for path in sorted((TRAIN / folder_name).iterdir()):
+                run.log_artifact(path, folder_name)
         run.log_artifact(TRAIN / ALARMS)
         if REAL_IMAGES.is_file():  # missing where an earlier ganpipe made the shards
             run.log_artifact(REAL_IMAGES)

@@ -25,6 +25,7 @@ def deployed(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The project with a Prefect server, its deployments and a worker, started as docs/operations.md says."""
     for name in ("PREFECT_API_URL", "PREFECT_HOME"):
         assert name not in project.environment
+    project = project.copy(tmp_path_factory.mktemp("deployed") / "project")  # others count the versions of theirs
     server = services.ensure("prefect", project.root)
     variables = {**project.environment, **services.client_environment({"prefect": server}, project.root)}
     deployed = Project(project.root, variables)

@@ -15,6 +15,7 @@ from projects import Project, make_project
 from ganpipe import gans, services
 from ganpipe.stages.dvc_store import locked_content
 from ganpipe.stages.longer import depends_on_length
+from ganpipe.tracking.runs import Tracker
 from ganpipe.training.settings import TrainSettings
 
 GENERATOR = Path("artifacts/train/generator.safetensors")
@@ -29,6 +30,14 @@ def repro(project: Project, num_images: int, **further: Any) -> str:
         return project.dvc("repro", "train")
     finally:
         services.stop(project.root)
+
+
+def recorded_grids(project: Project, run_key: str) -> set[str]:
+    """The sample grids in a training's MLflow run."""
+    tracker = Tracker.at(project.root, "ganpipe")
+    client = tracker.client()
+    (run,) = [run for run in client.search_runs([tracker.experiment_id(client)]) if run_key in run.data.tags.values()]
+    return {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "samples")}
 
 
 @pytest.mark.slow
@@ -57,7 +66,7 @@ def test_a_longer_training_goes_on_here_and_on_another_host(tmp_path: Path) -> N
         model = json.loads((longer.root / "artifacts/train/model.json").read_text())
         assert model["progress"]["images_seen"] == model["trained_images"] == 960
         grids = [{path.name for path in (one.root / "artifacts/train/samples").iterdir()} for one in (longer, at_once)]
-        assert grids[0] == grids[1]
+        assert grids[0] == grids[1] == recorded_grids(longer, model["run_key"])
     assert (at_once.root / "artifacts/train/state.pt").read_bytes() == b""
     said = repro(at_once, 1440)
     assert "this one starts anew, because artifacts/train/state.pt of then is not there" in said
