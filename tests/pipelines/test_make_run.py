@@ -21,7 +21,9 @@ def test_make_run_twice(tmp_path: Path) -> None:
         said = project.run("make", "run")
         closing = said[said.rindex("\ndone in ") :]
         assert re.search(r"^model +models:/ganpipe-mnist/1 @challenger @champion$", closing, re.M), closing
-        assert re.search(r"^fid_efficientnet_lite0 \d+\.\d\d  efficientnet_lite0 .* protocol \w{16}$", closing, re.M)
+        assert re.search(
+            r"^fid_efficientnet_lite0 \d+\.\d\d \(floor [\d.]+\)  efficientnet_lite0 .* protocol \w{16}$", closing, re.M
+        )
         for path in ("artifacts/evaluate/figures/samples.png", "artifacts/train/curves/", "report.html"):
             assert path in closing
             assert (project.root / path).exists()
