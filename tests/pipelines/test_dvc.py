@@ -204,3 +204,4 @@ def test_an_experiment_with_another_gan_stands_beside_the_first(project: Project
     assert (shown["main"], shown["with-dcgan"]) == (fid["old"], fid["new"])
     params = json.loads(mine.dvc("params", "diff", "--json"))["params.yaml"]
     assert params == {"train.gan": {"old": "gan", "new": "dcgan"}}
+    assert project.stale() == []
